@@ -1,0 +1,9 @@
+"""As ucf_r3d, with R(2+1)D-18: Table 4, 86.2 / 57.1 on UCF / HMDB."""
+
+from configs import ucf_r3d
+
+
+def get_config(arg=None):
+    config = ucf_r3d.get_config(arg)
+    config.model.name = "r2plus1d18"
+    return config

@@ -1,0 +1,189 @@
+"""The interface between a pretext or downstream task and everything else.
+
+A task is one module `ctp_jax/tasks/<name>.py` with a class `Task`. It says which
+clips it needs, what it plans on the host, how it initialises, its loss, what it
+predicts for evaluators and what it updates after a step. The trainer knows this
+interface and no task's name; a config names the task, `load` imports it.
+
+Symbols in shapes: b videos of the global batch, c clips per video, t frames per
+clip, h w of the canvas (the decoded window), s side of the drawn clip.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import pkgutil
+from typing import Any, Mapping, Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from ctp_jax.errors import UserError
+
+Batch = Mapping[str, Any]
+"""What the pipeline yields, leading dimension b everywhere:
+
+    frames   uint8   (b, c, t, h, w, 3)  decoded window, zero-padded to the canvas
+    extent   float32 (b, c, 2)           height and width of the canvas that is image
+    window   float32 (b, c, 4)           y, x, height, width in canvas pixels to show
+    flip     bool    (b, c)              mirror the drawn clip left-right
+    times    int32   (b, c, t)           which frames of the video these are
+    label    int32   (b,)                class, -1 where the data set has none
+    index    int32   (b,)                record number in its split
+    mask     float32 (b,)                1 for examples, 0 for padding (evaluation)
+    boxes    float32 (b, c, t, 4)        only for data sets with boxes: x1 y1 x2 y2 in
+                                         the pixels of the drawn clip, after the flip
+    plan     {name: array (b, ...)}      what `Task.plan` returned
+"""
+
+Params = Any
+ModelState = Mapping[str, Any]
+"""Everything that changes without a gradient: `batch_stats` and whatever else the
+task keeps (momentum parameters, a queue, counters), as one pytree."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSpec:
+    """Which frames and which window of them a task sees.
+
+    Attributes:
+        num_clips: c, clips per video.
+        num_frames: t, frames per clip.
+        size: s, side of the drawn clip in pixels.
+        strides: frame strides to choose from, uniformly, one per clip.
+        jitter: shift every frame by U{0..stride-1}.
+        sampling: 'random' starts, or 'uniform': clip i starts at
+            int(d / 2c + i d / c), d the number of possible starts (the ten-clip test).
+        scales: short sides, in pixels, to scale the frame to before cropping, as
+            ints; or (width, height) pairs, which ignore the aspect ratio and swap for
+            portrait videos.
+        crop: 'random' or 'center'.
+        flip: probability of mirroring.
+    """
+
+    num_clips: int
+    num_frames: int
+    size: int
+    strides: Sequence[int] = (1,)
+    jitter: bool = False
+    sampling: str = "random"
+    scales: Sequence[int | tuple[int, int]] = (128,)
+    crop: str = "random"
+    flip: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOutput:
+    """What a loss returns beside its value.
+
+    Attributes:
+        metrics: scalars, means over the global batch, for the log.
+        model_state: the new `ModelState`, of the same structure as the one given.
+        carry: anything that `Task.after_step` needs (embeddings for a queue).
+    """
+
+    metrics: Mapping[str, jax.Array]
+    model_state: ModelState
+    carry: Any = None
+
+
+class Task:
+    """Base class: subclasses override what they need.
+
+    All device methods are pure and are traced inside one jitted step over the global
+    batch, so means and products over b are means over all devices and hosts.
+    """
+
+    def __init__(self, config: ConfigDict):
+        """Keeps the config; raises `UserError` where it contradicts itself."""
+        self.config = config
+
+    # On the host -----------------------------------------------------------------
+
+    def clip_spec(self, train: bool) -> ClipSpec:
+        """Which clips the pipeline should cut."""
+        raise NotImplementedError
+
+    def plan(self, draws, batch: Batch, train: bool) -> dict[str, Any]:
+        """Every random decision that is not which pixels to decode, in TensorFlow.
+
+        Args:
+            draws: `ctp_jax.data.draws.Draws`, uniform numbers that depend on
+                (seed, position) alone, one row per video of the batch.
+            batch: the host's share of the batch so far (see `Batch`).
+            train: False for evaluation.
+
+        Returns:
+            Arrays with leading dimension b; labels that come from the plan included.
+        """
+        return {}
+
+    # On the device ---------------------------------------------------------------
+
+    def init(self, rng: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
+        """Parameters and state, given a batch (or its shapes)."""
+        raise NotImplementedError
+
+    def loss(
+        self, params: Params, model_state: ModelState, batch: Batch, rng: jax.Array
+    ) -> tuple[jax.Array, StepOutput]:
+        """The training loss: a scalar, and what came with it."""
+        raise NotImplementedError
+
+    def after_step(
+        self, params: Params, model_state: ModelState, carry: Any
+    ) -> ModelState:
+        """State to keep once the optimiser has made `params`: momentum, queue."""
+        return model_state
+
+    def predict(
+        self, params: Params, model_state: ModelState, batch: Batch
+    ) -> dict[str, jax.Array]:
+        """What evaluators read: arrays with leading dimension b."""
+        raise NotImplementedError
+
+    def encoder(
+        self, params: Params, model_state: ModelState
+    ) -> tuple[Params, Mapping[str, Any], dict[str, Any]]:
+        """The part worth keeping: parameters, batch statistics, architecture."""
+        raise NotImplementedError
+
+    def load_encoder(
+        self,
+        params: Params,
+        model_state: ModelState,
+        encoder_params: Params,
+        encoder_stats: Mapping[str, Any],
+        architecture: Mapping[str, Any],
+    ) -> tuple[Params, ModelState]:
+        """The reverse of `encoder`; raises `UserError` where it does not fit."""
+        raise NotImplementedError
+
+    # Off the device --------------------------------------------------------------
+
+    def evaluators(self) -> Sequence[Any]:
+        """Evaluators (see `ctp_jax.evaluators.base`) to run on held-out videos."""
+        return ()
+
+
+def load(config: ConfigDict) -> Task:
+    """The task that `config.task` names: `Task` of `ctp_jax.tasks.<name>`.
+
+    A name with a dot is a module path of its own, so that a task can live outside
+    this package. Raises `UserError` for a name that is not there.
+    """
+    name = str(config.task)
+    module_name = name if "." in name else f"ctp_jax.tasks.{name}"
+    try:
+        found = importlib.util.find_spec(module_name) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        import ctp_jax.tasks as package
+
+        known = [m.name for m in pkgutil.iter_modules(package.__path__)]
+        known = sorted(set(known) - {"base"})
+        raise UserError(
+            f"config.task = {name!r}: no such task; the tasks are {', '.join(known)}"
+        )
+    return importlib.import_module(module_name).Task(config)
