@@ -1,0 +1,83 @@
+"""Boxes and their regression.
+
+`xyxy` is x1, y1, x2, y2 in pixels, continuous; `cxcywh` centre, width, height. A
+*trajectory* is the boxes of one patch over time, (..., t, 4). All in float32.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def xyxy_to_cxcywh(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
+    """Centre and size, sizes at least one pixel so that their logarithm exists."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return jnp.concatenate([(low + high) / 2, jnp.maximum(high - low, 1.0)], axis=-1)
+
+
+def cxcywh_to_xyxy(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
+    """Corners of boxes given by centre and size."""
+    centre, size = boxes[..., :2], boxes[..., 2:]
+    return jnp.concatenate([centre - size / 2, centre + size / 2], axis=-1)
+
+
+def encode_trajectory_xyxy(
+    trajectory: Float[Array, "*b t 4"],
+    query: Float[Array, "*b 4"],
+    scale: Sequence[float],
+) -> Float[Array, "*b t 4"]:
+    """Regression targets of a trajectory relative to its first box (section 3.2).
+
+    Args:
+        trajectory: boxes over time, xyxy.
+        query: the box in the first frame, xyxy.
+        scale: four divisors, sigma in the paper.
+
+    Returns:
+        (dx, dy, log(w / w1), log(h / h1)) / scale.
+    """
+    boxes = xyxy_to_cxcywh(trajectory)
+    first = xyxy_to_cxcywh(query)[..., None, :]
+    deltas = jnp.concatenate(
+        [
+            boxes[..., :2] - first[..., :2],
+            jnp.log(boxes[..., 2:]) - jnp.log(first[..., 2:]),
+        ],
+        axis=-1,
+    )
+    return deltas / jnp.asarray(scale, jnp.float32)
+
+
+def decode_trajectory_xyxy(
+    deltas: Float[Array, "*b t 4"],
+    query: Float[Array, "*b 4"],
+    scale: Sequence[float],
+) -> Float[Array, "*b t 4"]:
+    """The inverse of `encode_trajectory_xyxy`: predicted boxes, xyxy."""
+    first = xyxy_to_cxcywh(query)[..., None, :]
+    deltas = deltas * jnp.asarray(scale, jnp.float32)
+    boxes = jnp.concatenate(
+        [
+            first[..., :2] + deltas[..., :2],
+            first[..., 2:] * jnp.exp(deltas[..., 2:]),
+        ],
+        axis=-1,
+    )
+    return cxcywh_to_xyxy(boxes)
+
+
+def area_xyxy(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
+    """Areas; 0 for boxes turned inside out."""
+    return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0), axis=-1)
+
+
+def iou_xyxy(a: Float[Array, "*b 4"], b: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
+    """Intersection over union of boxes pairwise; 0 where both are empty."""
+    overlap = jnp.concatenate(
+        [jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])],
+        axis=-1,
+    )
+    intersection = area_xyxy(overlap)
+    union = area_xyxy(a) + area_xyxy(b) - intersection
+    return intersection / jnp.maximum(union, 1e-9)

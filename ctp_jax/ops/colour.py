@@ -1,0 +1,80 @@
+"""Colour changes of clips in grey levels [0, 255], RGB, float32."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# ImageNet statistics, of RGB in [0, 1].
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def rgb_to_hsv(
+    rgb: Float[Array, "*b 3"],
+) -> tuple[Float[Array, "*b"], Float[Array, "*b"], Float[Array, "*b"]]:
+    """Hue in degrees [0, 360), saturation in [0, 1], value in the units of `rgb`."""
+    red, green, blue = jnp.moveaxis(rgb, -1, 0)
+    value = rgb.max(-1)
+    chroma = value - rgb.min(-1)
+    safe = jnp.where(chroma > 0, chroma, 1.0)
+    sector = jnp.where(
+        value == red,
+        (green - blue) / safe,
+        jnp.where(
+            value == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe
+        ),
+    )
+    hue = jnp.where(chroma > 0, (60.0 * sector) % 360.0, 0.0)
+    saturation = jnp.where(value > 0, chroma / jnp.where(value > 0, value, 1.0), 0.0)
+    return hue, saturation, value
+
+
+def hsv_to_rgb(
+    hue: Float[Array, "*b"], saturation: Float[Array, "*b"], value: Float[Array, "*b"]
+) -> Float[Array, "*b 3"]:
+    """The inverse of `rgb_to_hsv`."""
+    # Channel n is value - value * saturation * max(0, min(k, 4 - k, 1)).
+    k = (jnp.asarray([5.0, 3.0, 1.0]) + hue[..., None] / 60.0) % 6.0
+    slope = jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
+    return value[..., None] * (1.0 - saturation[..., None] * slope)
+
+
+def adjust_hue_saturation(
+    clip: Float[Array, "*b t h w 3"],
+    degrees: Float[Array, "*b"],
+    factor: Float[Array, "*b"],
+    apply: Bool[Array, "*b"],
+) -> Float[Array, "*b t h w 3"]:
+    """Adds to the hue and multiplies the saturation, where `apply`.
+
+    The hue stops at both ends of OpenCV's circle, 0 and 358 degrees, instead of
+    wrapping around, as in the authors' release.
+    """
+    hue, saturation, value = rgb_to_hsv(clip)
+    hue = jnp.clip(hue + degrees[..., None, None, None], 0.0, 358.0)
+    saturation = jnp.clip(saturation * factor[..., None, None, None], 0.0, 1.0)
+    changed = hsv_to_rgb(hue, saturation, value)
+    return jnp.where(apply[..., None, None, None, None], changed, clip)
+
+
+def adjust_brightness_contrast(
+    clip: Float[Array, "*b t h w 3"],
+    brightness: Float[Array, "*b t"],
+    contrast: Float[Array, "*b t"],
+) -> Float[Array, "*b t h w 3"]:
+    """Adds `brightness` grey levels, then multiplies by `contrast`, frame by frame.
+
+    Each of the two steps clips to [0, 255]; 0 and 1 leave a clip in that range as is.
+    """
+    clip = jnp.clip(clip + brightness[..., None, None, None], 0.0, 255.0)
+    return jnp.clip(clip * contrast[..., None, None, None], 0.0, 255.0)
+
+
+def normalize(clip: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
+    """Grey levels to zero mean and unit variance with the ImageNet statistics."""
+    mean, std = 255.0 * jnp.asarray(MEAN), 255.0 * jnp.asarray(STD)
+    return (clip - mean) / std
+
+
+def denormalize(clip: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
+    """The inverse of `normalize`: back to grey levels."""
+    return clip * (255.0 * jnp.asarray(STD)) + 255.0 * jnp.asarray(MEAN)

@@ -1,0 +1,147 @@
+"""Pasting patches along their trajectories (paper section 3.3, pyvrl's PatchMask).
+
+A patch is the crop of one untouched frame, the source, at the trajectory's box there.
+In frame t it is stretched over the trajectory's box of that frame and blended with an
+opacity mask that is stretched along with it.
+
+Symbols: n trajectories, t frames, s side of the clip. Boxes are x1, y1, x2, y2 and
+hold whole numbers: box [x1, x2) covers the pixels x1 .. x2 - 1.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ctp_jax.ops import resample
+
+RECTANGLE, ELLIPSE, RHOMBUS = range(3)
+
+
+class Patches(NamedTuple):
+    """What to paste, leading dimensions (*b, n).
+
+    Attributes:
+        boxes: float32 (*b, n, t, 4), whole numbers.
+        source: int32 (*b, n), the frame that the patch is cut from.
+        shape: int32 (*b, n), RECTANGLE, ELLIPSE or RHOMBUS.
+        edge: float32 (*b, n), distance from the centre (in box sizes) where a soft
+            edge begins to fade; 0.5 or more: a hard edge.
+        opacity: float32 (*b, n, t).
+        visible: bool (*b, n, t), False where MRM hides the patch.
+        order: int32 (*b, n), trajectory numbers in the order of pasting.
+    """
+
+    boxes: Float[Array, "*b n t 4"]
+    source: Int[Array, "*b n"]
+    shape: Int[Array, "*b n"]
+    edge: Float[Array, "*b n"]
+    opacity: Float[Array, "*b n t"]
+    visible: Bool[Array, "*b n t"]
+    order: Int[Array, "*b n"]
+
+
+def _axis_distance(
+    low: Float[Array, "*b"], high: Float[Array, "*b"], size: int
+) -> tuple[Float[Array, "*b size"], Bool[Array, "*b size"]]:
+    """Distance of each pixel from the box's centre in box sizes; whether inside."""
+    pixels = jnp.arange(size, dtype=jnp.float32)
+    length = jnp.maximum(high - low, 1.0)[..., None]
+    offset = pixels - low[..., None]
+    distance = jnp.abs(offset - jnp.floor((length - 1.0) / 2.0)) / length
+    return distance, (offset >= 0.0) & (pixels < high[..., None])
+
+
+def opacity_mask(
+    box: Float[Array, "*b 4"],
+    shape: Int[Array, "*b"],
+    edge: Float[Array, "*b"],
+    size: int,
+) -> Float[Array, "*b size size"]:
+    """The mask of a patch on the pixels of its source frame, 0 outside its box."""
+    dx, inside_x = _axis_distance(box[..., 0], box[..., 2], size)
+    dy, inside_y = _axis_distance(box[..., 1], box[..., 3], size)
+    dx, dy = dx[..., None, :], dy[..., :, None]
+    shape, edge = shape[..., None, None], edge[..., None, None]
+    distance = jnp.where(
+        shape == RECTANGLE,
+        jnp.maximum(dx, dy),
+        jnp.where(shape == ELLIPSE, jnp.sqrt(dx**2 + dy**2), dx + dy),
+    )
+    mask = ((shape == RECTANGLE) | (distance < 0.5)).astype(jnp.float32)
+    soft = edge < 0.5
+    fade = (0.5 - distance) / jnp.where(soft, 0.5 - edge, 1.0)
+    mask = jnp.where(soft, mask * jnp.clip(fade, 0.0, 1.0), mask)
+    return mask * (inside_x[..., None, :] & inside_y[..., :, None])
+
+
+def _stretch_weights(
+    source_low: Float[Array, "*b"],
+    source_high: Float[Array, "*b"],
+    low: Float[Array, "*b t"],
+    high: Float[Array, "*b t"],
+    size: int,
+) -> Float[Array, "*b t size size"]:
+    """Weights that stretch the pixels of the source box over the box of each frame.
+
+    Rows outside the frame's box are 0; inside they are `cv2.resize`'s of the crop.
+    """
+    pixels = jnp.arange(size, dtype=jnp.float32)
+    low, high = low[..., None], high[..., None]
+    source_low = source_low[..., None, None]
+    source_high = source_high[..., None, None]
+    ratio = (source_high - source_low) / jnp.maximum(high - low, 1.0)
+    coordinates = source_low + (pixels - low + 0.5) * ratio - 0.5
+    coordinates = jnp.clip(coordinates, source_low, source_high - 1.0)
+    inside = (pixels >= low) & (pixels < high)
+    return resample.hat_weights(coordinates, size) * inside[..., None]
+
+
+def paste(
+    clip: Float[Array, "*b t s s 3"], patches: Patches
+) -> Float[Array, "*b t s s 3"]:
+    """Pastes all patches, in their order, on a clip.
+
+    Every patch is cut from the clip as given, never from one already pasted on.
+
+    Args:
+        clip: grey levels, any range.
+        patches: see `Patches`.
+    """
+    size = clip.shape[-2]
+    out = clip
+    for position in range(patches.order.shape[-1]):
+        chosen = patches.order[..., position]
+        boxes, shape, edge, opacity, visible, source = (
+            _take(values, chosen)
+            for values in (
+                patches.boxes,
+                patches.shape,
+                patches.edge,
+                patches.opacity,
+                patches.visible,
+                patches.source,
+            )
+        )
+        image = _take(clip, source)
+        box = _take(boxes, source)
+        mask = opacity_mask(box, shape, edge, size)
+        patch = resample.sample_over_time(
+            jnp.concatenate([image, mask[..., None]], axis=-1),
+            _stretch_weights(
+                box[..., 1], box[..., 3], boxes[..., 1], boxes[..., 3], size
+            ),
+            _stretch_weights(
+                box[..., 0], box[..., 2], boxes[..., 0], boxes[..., 2], size
+            ),
+        )
+        alpha = patch[..., 3:] * (opacity * visible)[..., None, None, None]
+        out = out + (patch[..., :3] - out) * alpha
+    return out
+
+
+def _take(values: Array, index: Int[Array, "*b"]) -> Array:
+    """values[..., index, ...] along the first axis after the leading dimensions."""
+    axis = index.ndim
+    index = index.reshape(index.shape + (1,) * (values.ndim - axis))
+    return jnp.take_along_axis(values, index, axis=axis).squeeze(axis)
