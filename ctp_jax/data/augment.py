@@ -1,0 +1,57 @@
+"""Plans of colour changes; `ctp_jax.ops.colour` carries them out."""
+
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from ctp_jax.data import key_frames
+from ctp_jax.data.draws import Draws
+
+# How brightness and contrast move between key frames in pyvrl.
+_KINDS = (0.7, 0.15, 0.15)
+
+
+def sample_colour(
+    draws: Draws, config: ConfigDict, num_frames: int
+) -> dict[str, tf.Tensor]:
+    """What to do to the colours of one clip.
+
+    Args:
+        draws: numbers of the examples, leading dimensions l.
+        config: `config.colour`.
+        num_frames: t.
+
+    Returns:
+        hue (degrees), saturation (factor) and hue_saturation (whether), (*l); and per
+        frame, (*l, t), brightness (grey levels to add) and contrast (factor), which
+        are 0 and 1 where nothing is to be done.
+    """
+    brightness = _sample_over_time(
+        draws, config.brightness, config.brightness_delta, config, num_frames
+    )
+    contrast = _sample_over_time(
+        draws, config.contrast, config.contrast_delta, config, num_frames, tf.exp
+    )
+    return {
+        "hue_saturation": draws.bernoulli((), config.hue_saturation),
+        "hue": draws.uniform((), -config.hue, config.hue),
+        "saturation": tf.exp(draws.uniform((), -config.saturation, config.saturation)),
+        "brightness": brightness,
+        "contrast": contrast,
+    }
+
+
+def _sample_over_time(
+    draws: Draws,
+    probability: float,
+    delta: float,
+    config: ConfigDict,
+    num_frames: int,
+    transform=tf.identity,
+) -> tf.Tensor:
+    """transform(U(+-delta)) at key frames, interpolated; transform(0) if not applied."""
+    keys = key_frames.sample_key_frames(draws, num_frames, config.key_frames)
+    values = transform(draws.uniform([len(config.key_frames) + 1], -delta, delta))
+    values = key_frames.share_merged(values, keys)
+    values = key_frames.interpolate(values, keys, num_frames, draws, _KINDS)
+    apply = draws.bernoulli([], probability)[..., None]
+    return tf.where(apply, values, transform(tf.zeros_like(values)))

@@ -1,0 +1,100 @@
+"""Which frames a clip is made of, and which window of them it shows.
+
+Both run per video, before decoding, so that only what the clip needs is decoded.
+Symbols: c clips per video, t frames per clip.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from ctp_jax.data.draws import Draws
+from ctp_jax.tasks.base import ClipSpec
+
+
+def sample_times(draws: Draws, num_frames: tf.Tensor, spec: ClipSpec) -> tf.Tensor:
+    """Frame numbers of every clip, int32 (c, t), for a video of `num_frames`.
+
+    A video that is too short is read from its start and its last frame is repeated.
+    """
+    steps = tf.range(spec.num_frames)
+    if spec.sampling == "random":
+        stride = draws.pick([spec.num_clips], spec.strides)
+        span = stride * (spec.num_frames - 1) + 1
+        start = draws.integer([spec.num_clips], tf.maximum(num_frames - span, 0) + 1)
+    elif spec.sampling == "uniform":
+        stride = tf.fill([spec.num_clips], spec.strides[0])
+        free = tf.maximum(num_frames - spec.strides[0] * spec.num_frames + 1, 0)
+        # int(free / 2c + i free / c) in whole numbers.
+        odd = tf.range(1, 2 * spec.num_clips, 2)
+        start = free * odd // (2 * spec.num_clips)
+    else:
+        raise ValueError(f"sampling {spec.sampling!r}")
+    times = start[:, None] + steps * stride[:, None]
+    if spec.jitter:
+        shape = [spec.num_clips, spec.num_frames]
+        times += draws.integer(shape, stride[:, None])
+    return tf.minimum(times, num_frames - 1)
+
+
+def _scaled_size(height: tf.Tensor, width: tf.Tensor, scale) -> tf.Tensor:
+    """Height and width (..., 2) of frames (...) scaled to one of `ClipSpec.scales`."""
+    size = tf.stack([height, width], axis=-1)
+    if isinstance(scale, int):
+        short = tf.reduce_min(size, axis=-1, keepdims=True)
+        return (2 * size * scale + short) // (2 * short)  # rounded to nearest
+    width, height = (tf.cast(side, size.dtype) for side in scale)
+    portrait = (size[..., :1] > size[..., 1:]) != (height > width)
+    return tf.where(portrait, tf.stack([width, height]), tf.stack([height, width]))
+
+
+def sample_window(
+    draws: Draws, height: tf.Tensor, width: tf.Tensor, spec: ClipSpec
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What part of the stored frame each clip shows.
+
+    As if the frame were scaled to one of `spec.scales` and a square of `spec.size`
+    pixels cut out at a whole-pixel offset.
+
+    Args:
+        draws: numbers for this video.
+        height: of the stored frames, int32 scalar.
+        width: likewise.
+        spec: see `ClipSpec`.
+
+    Returns:
+        float32 (c, 4), y, x, height, width in stored pixels, and bool (c,), mirrored.
+    """
+    choices = [_scaled_size(height, width, scale) for scale in spec.scales]
+    choice = draws.integer([spec.num_clips], len(choices))
+    scaled = tf.gather(tf.stack(choices), choice)  # (c, 2)
+    free = scaled - spec.size
+    if spec.crop == "random":
+        offset = draws.integer([spec.num_clips, 2], free + 1)
+    elif spec.crop == "center":
+        offset = free // 2
+    else:
+        raise ValueError(f"crop {spec.crop!r}")
+    pixel = tf.cast(tf.stack([height, width]), tf.float32) / tf.cast(scaled, tf.float32)
+    start = tf.cast(offset, tf.float32) * pixel
+    flip = draws.bernoulli([spec.num_clips], spec.flip)
+    return tf.concat([start, spec.size * pixel], axis=-1), flip
+
+
+def canvas_size(
+    heights: np.ndarray, widths: np.ndarray, spec: ClipSpec
+) -> tuple[int, int]:
+    """Height and width, in pixels, that hold the window of any clip of any video.
+
+    Args:
+        heights: int (n,), stored frame heights.
+        widths: int (n,).
+        spec: see `ClipSpec`.
+    """
+    own = np.unique(np.stack([heights, widths], axis=-1).astype(np.int64), axis=0)
+    canvas = np.zeros(2, np.int64)
+    for scale in spec.scales:
+        scaled = _scaled_size(own[:, 0], own[:, 1], scale).numpy()
+        # From the first to the last sampling point, and a neighbour on each side.
+        needed = ((spec.size - 1) * own) // scaled + 2
+        canvas = np.maximum(canvas, np.minimum(needed, own).max(axis=0))
+    return int(canvas[0]), int(canvas[1])

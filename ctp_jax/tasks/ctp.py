@@ -1,0 +1,232 @@
+"""Catch-the-Patch: follow patches that were pasted along invented trajectories.
+
+Wang et al., "Unsupervised Visual Representation Learning by Tracking Patches in
+Video", CVPR 2021. Given a clip and the box of each patch in its first frame, predict
+the box in all frames. Symbols: b videos, n trajectories, t frames, s side of the clip.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from ctp_jax.errors import UserError
+from ctp_jax.models import heads, resnet3d
+from ctp_jax.ops import boxes, colour
+from ctp_jax.tasks import base, drawing
+
+
+def smooth_l1(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """Huber's loss with its corner at 1."""
+    size = jnp.abs(error)
+    return jnp.where(size < 1.0, 0.5 * size**2, size - 0.5)
+
+
+def regression_losses(
+    deltas: Float[Array, "*b t 4"], targets: Float[Array, "*b t 4"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Losses of centres and of sizes (paper section 3.2).
+
+    Each sums its two terms and is averaged over clips, trajectories and frames.
+    """
+    loss = smooth_l1(deltas - targets)
+    return loss[..., :2].sum(-1).mean(), loss[..., 2:].sum(-1).mean()
+
+
+class Task(base.Task):
+    """The game as a pretext task. See `configs/common.py` for its options."""
+
+    def __init__(self, config: ConfigDict):
+        super().__init__(config)
+        check_config(config)
+        self._encoder = resnet3d.create(config.model)
+        self._head = heads.CtPHead(
+            channels=config.head.channels,
+            roi_size=config.head.roi_size,
+            sampling_ratio=config.head.sampling_ratio,
+            squeeze=config.head.squeeze,
+            spatial_stride=resnet3d.total_stride(config.model)[1],
+            dtype=self._encoder.dtype,
+        )
+
+    # On the host -----------------------------------------------------------------
+
+    def clip_spec(self, train: bool) -> base.ClipSpec:
+        del train  # The game is the same on held-out videos.
+        clip = self.config.clip
+        return base.ClipSpec(
+            num_clips=1,
+            num_frames=clip.num_frames,
+            size=clip.size,
+            strides=tuple(clip.strides),
+            jitter=clip.jitter,
+            scales=tuple(clip.scales),
+            flip=clip.flip,
+        )
+
+    def plan(self, draws, batch: base.Batch, train: bool) -> dict[str, Any]:
+        from ctp_jax.data import augment, game  # imports TensorFlow
+
+        clip = self.config.clip
+        return {
+            **game.sample_game(draws, self.config.game, clip.num_frames, clip.size),
+            **augment.sample_colour(draws, self.config.colour, clip.num_frames),
+        }
+
+    # On the device ---------------------------------------------------------------
+
+    def draw(self, batch: base.Batch) -> Float[Array, "b t s s 3"]:
+        """The clips of a batch with their patches, grey levels in [0, 255]."""
+        clips = drawing.crop_clips(batch, self.config.clip.size)[:, 0]
+        clips = drawing.paste_patches(clips, batch["plan"])
+        return drawing.change_colours(clips, batch["plan"])
+
+    def init(
+        self, rng: jax.Array, batch: base.Batch
+    ) -> tuple[base.Params, base.ModelState]:
+        size, num_frames = self.config.clip.size, self.config.clip.num_frames
+        clip = jnp.zeros((1, num_frames, size, size, 3))
+        encoder_rng, head_rng = jax.random.split(rng)
+        encoder = self._encoder.init(encoder_rng, clip, train=False)
+        features = self._encoder.apply(encoder, clip, train=False)
+        head = self._head.init(head_rng, features, jnp.zeros((1, 1, 4)), num_frames)
+        params = {"encoder": encoder["params"], "head": head["params"]}
+        return params, {"batch_stats": {"encoder": encoder["batch_stats"]}}
+
+    def _forward(
+        self,
+        params: base.Params,
+        model_state: base.ModelState,
+        batch: base.Batch,
+        train: bool,
+    ) -> tuple[Float[Array, "b n t 4"], base.ModelState]:
+        """Predicted deltas, and the state with new batch statistics."""
+        clips = colour.normalize(self.draw(batch))
+        variables = {
+            "params": params["encoder"],
+            "batch_stats": model_state["batch_stats"]["encoder"],
+        }
+        if train:
+            features, changed = self._encoder.apply(
+                variables, clips, train=True, mutable=["batch_stats"]
+            )
+            stats = {"encoder": changed["batch_stats"]}
+            model_state = {**model_state, "batch_stats": stats}
+        else:
+            features = self._encoder.apply(variables, clips, train=False)
+        query = batch["plan"]["boxes"][:, :, 0]
+        deltas = self._head.apply(
+            {"params": params["head"]}, features, query, self.config.clip.num_frames
+        )
+        return deltas, model_state
+
+    def loss(
+        self,
+        params: base.Params,
+        model_state: base.ModelState,
+        batch: base.Batch,
+        rng: jax.Array,
+    ) -> tuple[jax.Array, base.StepOutput]:
+        truth = batch["plan"]["boxes"]
+        scale = self.config.head.target_scale
+        deltas, model_state = self._forward(params, model_state, batch, train=True)
+        targets = boxes.encode_trajectory_xyxy(truth, truth[..., 0, :], scale)
+        centre, size = regression_losses(deltas, targets)
+        predicted = boxes.decode_trajectory_xyxy(deltas, truth[..., 0, :], scale)
+        metrics = {
+            "loss": centre + size,
+            "loss_center": centre,
+            "loss_size": size,
+            "iou": boxes.iou_xyxy(predicted, truth).mean(),
+        }
+        return centre + size, base.StepOutput(metrics, model_state)
+
+    def predict(
+        self, params: base.Params, model_state: base.ModelState, batch: base.Batch
+    ) -> dict[str, jax.Array]:
+        """`predicted` and true `boxes`, both (b, n, t, 4) in pixels of the clip."""
+        truth = batch["plan"]["boxes"]
+        deltas, _ = self._forward(params, model_state, batch, train=False)
+        predicted = boxes.decode_trajectory_xyxy(
+            deltas, truth[..., 0, :], self.config.head.target_scale
+        )
+        return {"predicted": predicted, "boxes": truth}
+
+    def encoder(
+        self, params: base.Params, model_state: base.ModelState
+    ) -> tuple[base.Params, Mapping[str, Any], dict[str, Any]]:
+        return (
+            params["encoder"],
+            model_state["batch_stats"]["encoder"],
+            resnet3d.architecture(self.config.model),
+        )
+
+    def load_encoder(
+        self,
+        params: base.Params,
+        model_state: base.ModelState,
+        encoder_params: base.Params,
+        encoder_stats: Mapping[str, Any],
+        architecture: Mapping[str, Any],
+    ) -> tuple[base.Params, base.ModelState]:
+        resnet3d.check_same_weights(self.config.model, architecture)
+        stats = {**model_state["batch_stats"], "encoder": encoder_stats}
+        return (
+            {**params, "encoder": encoder_params},
+            {**model_state, "batch_stats": stats},
+        )
+
+    # Off the device --------------------------------------------------------------
+
+    def evaluators(self) -> Sequence[Any]:
+        from ctp_jax.evaluators.tracking import TrackingEvaluator
+
+        return (TrackingEvaluator(),)
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises `UserError` for the first thing in the config that cannot be."""
+    clip, game, head = config.clip, config.game, config.head
+    for name, scale in (("config.clip.scales", scale) for scale in clip.scales):
+        if scale < clip.size:
+            raise UserError(
+                f"{name}: a short side of {scale} is smaller than the crop, "
+                f"config.clip.size = {clip.size}; raise the one or lower the other"
+            )
+    if clip.num_frames < 2:
+        raise UserError(
+            f"config.clip.num_frames = {clip.num_frames}: the game needs at least 2"
+        )
+    if min(clip.strides, default=0) < 1:
+        raise UserError(f"config.clip.strides = {clip.strides}: needs strides >= 1")
+    if game.num_trajectories < 1:
+        raise UserError(
+            f"config.game.num_trajectories = {game.num_trajectories}: needs at least 1"
+        )
+    for name, values in (
+        ("game.key_frames", game.key_frames),
+        ("game.interpolation", game.interpolation),
+        ("game.shapes", game.shapes),
+        ("colour.key_frames", config.colour.key_frames),
+    ):
+        if min(values) < 0 or not np.isclose(sum(values), 1.0):
+            raise UserError(
+                f"config.{name} = {tuple(values)}: probabilities must add up to 1"
+            )
+    if len(head.target_scale) != 4 or min(head.target_scale) <= 0:
+        raise UserError(
+            f"config.head.target_scale = {tuple(head.target_scale)}: needs four "
+            "positive divisors, of x, y, width and height"
+        )
+    temporal = resnet3d.total_stride(config.model)[0]
+    steps = -(-clip.num_frames // temporal)
+    if not head.squeeze and clip.num_frames % steps:
+        raise UserError(
+            f"config.clip.num_frames = {clip.num_frames} gives {steps} time steps of "
+            "features, which config.head.squeeze = False cannot share out; use a "
+            f"multiple of {temporal}"
+        )

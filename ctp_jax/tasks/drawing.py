@@ -1,0 +1,39 @@
+"""From a batch of decoded windows and plans to clips: pixels, on the device.
+
+The host decides, the device draws: these functions carry out what `ctp_jax.data`
+planned. Symbols: b videos, c clips per video, t frames, s side of the drawn clip.
+"""
+
+from collections.abc import Mapping
+
+from jaxtyping import Array, Float
+
+from ctp_jax.ops import colour, paste, resample
+from ctp_jax.tasks.base import Batch
+
+
+def crop_clips(batch: Batch, size: int) -> Float[Array, "b c t s s 3"]:
+    """Cuts, resizes and mirrors every clip of the batch; grey levels [0, 255]."""
+    return resample.crop_resize_flip(
+        batch["frames"], batch["window"], batch["extent"], batch["flip"], size
+    )
+
+
+def paste_patches(
+    clips: Float[Array, "*b t s s 3"], plan: Mapping[str, Array]
+) -> Float[Array, "*b t s s 3"]:
+    """Pastes the patches that `ctp_jax.data.game.sample_game` planned."""
+    fields = paste.Patches._fields
+    return paste.paste(clips, paste.Patches(**{name: plan[name] for name in fields}))
+
+
+def change_colours(
+    clips: Float[Array, "*b t s s 3"], plan: Mapping[str, Array]
+) -> Float[Array, "*b t s s 3"]:
+    """Colours changed as `ctp_jax.data.augment.sample_colour` planned."""
+    clips = colour.adjust_hue_saturation(
+        clips, plan["hue"], plan["saturation"], plan["hue_saturation"]
+    )
+    return colour.adjust_brightness_contrast(
+        clips, plan["brightness"], plan["contrast"]
+    )
