@@ -1,6 +1,7 @@
 """The interface of evaluators: fed predictions, they yield (name, value)."""
 
-from typing import Any, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 

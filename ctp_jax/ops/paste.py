@@ -41,15 +41,14 @@ class Patches(NamedTuple):
     order: Int[Array, "*b n"]
 
 
-def _axis_distance(
+def _axis_offsets(
     low: Float[Array, "*b"], high: Float[Array, "*b"], size: int
 ) -> tuple[Float[Array, "*b size"], Bool[Array, "*b size"]]:
-    """Distance of each pixel from the box's centre in box sizes; whether inside."""
+    """Whole pixels between each pixel and the box's centre; whether in the box."""
     pixels = jnp.arange(size, dtype=jnp.float32)
-    length = jnp.maximum(high - low, 1.0)[..., None]
-    offset = pixels - low[..., None]
-    distance = jnp.abs(offset - jnp.floor((length - 1.0) / 2.0)) / length
-    return distance, (offset >= 0.0) & (pixels < high[..., None])
+    centre = low + jnp.floor((high - low - 1.0) / 2.0)
+    inside = (pixels >= low[..., None]) & (pixels < high[..., None])
+    return jnp.abs(pixels - centre[..., None]), inside
 
 
 def opacity_mask(
@@ -59,20 +58,30 @@ def opacity_mask(
     size: int,
 ) -> Float[Array, "*b size size"]:
     """The mask of a patch on the pixels of its source frame, 0 outside its box."""
-    dx, inside_x = _axis_distance(box[..., 0], box[..., 2], size)
-    dy, inside_y = _axis_distance(box[..., 1], box[..., 3], size)
-    dx, dy = dx[..., None, :], dy[..., :, None]
+    x, inside_x = _axis_offsets(box[..., 0], box[..., 2], size)
+    y, inside_y = _axis_offsets(box[..., 1], box[..., 3], size)
+    width, height = jnp.moveaxis(jnp.maximum(box[..., 2:] - box[..., :2], 1.0), -1, 0)
+    # Times 2 and times the box's area all lengths are whole numbers, so that pixels
+    # exactly on the outline, at distance 0.5, fall outside whatever the rounding.
+    area = (width * height)[..., None, None]
+    x = 2.0 * x[..., None, :] * height[..., None, None]
+    y = 2.0 * y[..., :, None] * width[..., None, None]
     shape, edge = shape[..., None, None], edge[..., None, None]
+    outside = jnp.where(
+        shape == RECTANGLE,
+        False,
+        jnp.where(shape == ELLIPSE, x**2 + y**2 >= area**2, x + y >= area),
+    )
     distance = jnp.where(
         shape == RECTANGLE,
-        jnp.maximum(dx, dy),
-        jnp.where(shape == ELLIPSE, jnp.sqrt(dx**2 + dy**2), dx + dy),
-    )
-    mask = ((shape == RECTANGLE) | (distance < 0.5)).astype(jnp.float32)
+        jnp.maximum(x, y),
+        jnp.where(shape == ELLIPSE, jnp.sqrt(x**2 + y**2), x + y),
+    ) / (2.0 * area)
     soft = edge < 0.5
     fade = (0.5 - distance) / jnp.where(soft, 0.5 - edge, 1.0)
-    mask = jnp.where(soft, mask * jnp.clip(fade, 0.0, 1.0), mask)
-    return mask * (inside_x[..., None, :] & inside_y[..., :, None])
+    mask = jnp.where(soft, jnp.clip(fade, 0.0, 1.0), 1.0)
+    inside = inside_x[..., None, :] & inside_y[..., :, None] & ~outside
+    return jnp.where(inside, mask, 0.0)
 
 
 def _stretch_weights(

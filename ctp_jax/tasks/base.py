@@ -13,7 +13,8 @@ import dataclasses
 import importlib
 import importlib.util
 import pkgutil
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -72,6 +73,7 @@ class ClipSpec:
     flip: float = 0.0
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepOutput:
     """What a loss returns beside its value.
