@@ -1,0 +1,253 @@
+"""Random access to the records of prepared data sets.
+
+`open_records` says where the records are; `read_features` reads one inside a
+TensorFlow graph, without a Python function. Only the latter imports TensorFlow.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from ctp_jax.data import index
+from ctp_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Records:
+    """One split of one prepared data set; n records in m files.
+
+    Attributes:
+        name: of the data set, as the user says it.
+        split: of the data set.
+        directory: of the shards.
+        files: (m,) paths of the shards.
+        file_size: int64 (m,), bytes.
+        file_index: int32 (n,), which shard.
+        offset, length: int64 (n,), bytes: where the payload of the TFRecord begins in
+            its shard (behind the record's header), and its length.
+        num_frames: int32 (n,).
+        height, width: int32 (n,), pixels, of the stored frames.
+        label: int32 (n,), -1 if there is none.
+        class_names: in the order of the labels, () if unlabelled.
+        frames_feature, label_feature, boxes_feature: names in the records.
+        encoding: of the frames, 'jpeg' or 'png'.
+        id_bytes: bytes (n,), see `ids`.
+    """
+
+    name: str
+    split: str
+    directory: str
+    files: tuple[str, ...]
+    file_size: np.ndarray
+    file_index: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    num_frames: np.ndarray
+    height: np.ndarray
+    width: np.ndarray
+    label: np.ndarray
+    class_names: tuple[str, ...]
+    frames_feature: str
+    label_feature: str | None
+    boxes_feature: str | None
+    encoding: str
+    id_bytes: np.ndarray = dataclasses.field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    @functools.cached_property
+    def ids(self) -> np.ndarray:
+        """str (n,), names of the videos, made when first asked for."""
+        return np.char.decode(self.id_bytes, "utf-8")
+
+
+def default_data_dir(data_dir: str = "") -> str:
+    """`data_dir`, or else $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return os.path.expanduser(data_dir)
+
+
+def open_records(name: str, split: str, data_dir: str = "") -> Records:
+    """Opens one split of a prepared data set.
+
+    Args:
+        name: `arid6` for what `python -m ctp_jax.prepare` made; `ucf101/ucf101_1_256`
+            (data set / config) or `ucf101/ucf101_1_256:2.0.0` for what TFDS itself
+            made: any set whose frames are a `Video` or a `Sequence` of `Image`. Those
+            are scanned once and the index is kept beside the shards.
+        split: `all`, or one that the preparation listed.
+        data_dir: empty for $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+
+    Raises:
+        UserError: not prepared, no such split, missing or truncated shards.
+    """
+    directory = find_directory(name, default_data_dir(data_dir))
+    found = index.read(directory) or _scan_foreign(directory)
+    numbers = found.splits.get(split)
+    if numbers is None:
+        raise UserError(
+            f"data set {name!r} has no split {split!r}; its splits are "
+            f"{', '.join(sorted(found.splits))}"
+        )
+    files = tuple(os.fspath(directory / file) for file in found.files)
+    for file, size in zip(files, found.file_size):
+        path = epath.Path(file)
+        actual = path.stat().length if path.exists() else None
+        if actual != size:
+            state = "is missing" if actual is None else f"has {actual} bytes"
+            raise UserError(
+                f"{file}: {state} where the index says {size}: prepare the data set "
+                f"again ({prepare_command(name, data_dir)} --overwrite)"
+            )
+    columns = [
+        "file_index",
+        "offset",
+        "length",
+        "num_frames",
+        "height",
+        "width",
+        "label",
+    ]
+    return Records(
+        name=name,
+        split=split,
+        directory=os.fspath(directory),
+        files=files,
+        file_size=found.file_size,
+        **{column: getattr(found, column)[numbers] for column in columns},
+        class_names=found.class_names,
+        frames_feature=found.features.frames,
+        label_feature=found.features.label,
+        boxes_feature=found.features.boxes,
+        encoding=found.encoding,
+        id_bytes=found.ids[numbers],
+    )
+
+
+def find_directory(name: str, data_dir: str) -> epath.Path:
+    """The folder of the newest version, or of the one named, of a data set.
+
+    Raises:
+        UserError: there is none.
+    """
+    match = re.fullmatch(
+        r"(?P<path>[\w.-]+(/[\w.-]+)?)(:(?P<version>\d+\.\d+\.\d+))?", name
+    )
+    if not match:
+        raise UserError(
+            f"data set {name!r}: needs NAME, or NAME/CONFIG[:VERSION] for a set that "
+            "TFDS prepared"
+        )
+    root = epath.Path(data_dir) / match["path"]
+    versions = {}
+    if root.exists():
+        for folder in root.iterdir():
+            is_version = re.fullmatch(r"\d+\.\d+\.\d+", folder.name)
+            if is_version and (folder / "dataset_info.json").exists():
+                versions[tuple(map(int, folder.name.split(".")))] = folder
+    if match["version"]:
+        wanted = tuple(map(int, match["version"].split(".")))
+        versions = {v: folder for v, folder in versions.items() if v == wanted}
+    if not versions:
+        raise UserError(
+            f"data set {name!r} is not prepared in {data_dir}: run "
+            f"`{prepare_command(name, data_dir)}`"
+        )
+    return versions[max(versions)]
+
+
+def prepare_command(name: str, data_dir: str = "") -> str:
+    """What to type to prepare the data set."""
+    where = f" --data_dir {data_dir}" if data_dir else ""
+    if "/" in name:
+        return f"tfds build {name}{where}"
+    if name == "moving_shapes":
+        return f"python -m ctp_jax.prepare {name}{where}"
+    if name in ("ucf101", "hmdb51"):
+        return f"python -m ctp_jax.prepare {name} --videos DIR --lists DIR{where}"
+    return f"python -m ctp_jax.prepare video_folder --name {name} --videos DIR{where}"
+
+
+def _scan_foreign(directory: epath.Path) -> index.Index:
+    """Indexes a data set that TFDS prepared, and keeps the index if it can."""
+    about = json.loads((directory / "dataset_info.json").read_text())
+    if about.get("fileFormat", "tfrecord") != "tfrecord":
+        raise UserError(
+            f"{directory}: stored as {about['fileFormat']}, but only tfrecord can be "
+            "read: build it again with --file_format=tfrecord"
+        )
+    features = index.read_features_json(
+        json.loads((directory / "features.json").read_text())
+    )
+    names_file = directory / f"{features.label}.labels.txt"
+    names = names_file.read_text().split("\n") if names_file.exists() else []
+    found = index.scan(
+        directory,
+        {s["name"]: [int(n) for n in s["shardLengths"]] for s in about["splits"]},
+        features,
+        class_names=[name for name in names if name],
+    )
+    try:
+        index.write(directory, found)
+    except OSError:
+        pass  # not our folder to write to; it is scanned again next time
+    return found
+
+
+def read_features(records: Records) -> Callable[[Any], dict[str, Any]]:
+    """A function that reads one record inside a TensorFlow graph.
+
+    The tables become constants once, here, and not in every call.
+
+    Returns:
+        Function of an int64 scalar tensor, the record number, that gives a dict:
+            frames: string (k,), the encoded images.
+            label: int64 (), -1 if there is none.
+            boxes: float32 (k, 4), only if the records have them: x1 y1 x2 y2 in the
+                pixels of the stored frames.
+    """
+    import tensorflow as tf
+
+    # On the host whatever else is there: strings live nowhere else.
+    with tf.device("/CPU:0"):
+        files = tf.constant(records.files)
+        file_size = tf.constant(records.file_size, tf.int64)
+        file_index = tf.constant(records.file_index, tf.int32)
+        offset = tf.constant(records.offset, tf.int64)
+        length = tf.constant(records.length, tf.int64)
+    many = functools.partial(tf.io.FixedLenSequenceFeature, allow_missing=True)
+    wanted = {records.frames_feature: many([], tf.string)}
+    if records.label_feature:
+        wanted[records.label_feature] = tf.io.FixedLenFeature([], tf.int64, -1)
+    if records.boxes_feature:
+        wanted[records.boxes_feature] = many([4], tf.float32)
+
+    def read(number):
+        file = file_index[number]
+        payload = tf.data.experimental.get_single_element(
+            tf.data.FixedLengthRecordDataset(
+                files[file],
+                length[number],
+                header_bytes=offset[number],
+                footer_bytes=file_size[file] - offset[number] - length[number],
+            )
+        )
+        example = tf.io.parse_single_example(payload, wanted)
+        result = {"frames": example[records.frames_feature]}
+        if records.label_feature:
+            result["label"] = example[records.label_feature]
+        else:
+            result["label"] = tf.constant(-1, tf.int64)
+        if records.boxes_feature:
+            result["boxes"] = example[records.boxes_feature]
+        return result
+
+    return read

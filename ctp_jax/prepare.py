@@ -1,0 +1,241 @@
+"""Turns raw videos into a data set: `python -m ctp_jax.prepare NAME ...`.
+
+The data set is made in a folder of its own beside its final place and moved there
+when it is whole. Processes that decode import this module: nothing heavy at the top.
+"""
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import importlib
+import io
+import os
+import pkgutil
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+
+from ctp_jax.data import builders, index, records
+from ctp_jax.errors import UserError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepares a data set; returns the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        arguments, builder_class = parse(sys.argv[1:] if argv is None else argv)
+        print(prepare(arguments, builder_class))
+        return 0
+    except UserError as error:
+        for name, reason in getattr(error, "skipped", ()):
+            print(f"skipped: {name}: {reason}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was kept", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, type]:
+    """Parses the command line into the flags and the builder of the data set.
+
+    Raises:
+        UserError: no such data set, or flags that contradict each other.
+    """
+    _quieten()
+    names = sorted(m.name for m in pkgutil.iter_modules(builders.__path__))
+    names = [name for name in names if name not in ("base", "lists")]
+    parser = argparse.ArgumentParser(
+        "python -m ctp_jax.prepare",
+        description="Turns raw videos into a data set of JPEG frames.",
+        epilog="`python -m ctp_jax.prepare NAME --help` shows the flags of a data set.",
+    )
+    parser.add_argument("dataset", metavar="NAME", help=", ".join(names))
+    name = next((a for a in argv if not a.startswith("-")), "")
+    if name not in names:
+        if not name and {"-h", "--help"} & set(argv):
+            parser.parse_args(argv)
+        given = f"data set {name!r}: " if name else ""
+        raise UserError(f"{given}needs the NAME of one of {', '.join(names)}")
+    module = importlib.import_module(f"{builders.__name__}.{name}")
+    builder_class = module.Builder
+    parser = argparse.ArgumentParser(
+        f"python -m ctp_jax.prepare {name}",
+        description=builder_class.__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("dataset", metavar=name, choices=[name], help=argparse.SUPPRESS)
+    builder_class.add_arguments(parser)
+    _add_common(parser, name)
+    arguments = parser.parse_args(argv)
+    if not arguments.name.isidentifier():
+        raise UserError(f"--name={arguments.name}: needs letters, digits and _ only")
+    if not 1 <= arguments.quality <= 95 or arguments.short_side < 1:
+        raise UserError(
+            f"--quality={arguments.quality} --short_side={arguments.short_side}: needs "
+            "a quality of 1 to 95 and a side of at least 1 pixel"
+        )
+    if not 0 <= arguments.max_bad <= 1 or arguments.workers < 0:
+        raise UserError(
+            f"--max_bad={arguments.max_bad} --workers={arguments.workers}: needs a share "
+            "from 0 to 1 and no negative number of processes"
+        )
+    return arguments, builder_class
+
+
+def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
+    add = parser.add_argument_group("for every data set").add_argument
+    add("--name", default=name, help="what to call the result, for config.data.name")
+    add("--data_dir", default="", help="where to; $TFDS_DATA_DIR if empty, else ~/tensorflow_datasets")  # fmt: skip
+    add("--short_side", type=int, default=144, help="pixels; smaller videos are kept")
+    add("--quality", type=int, default=90, help="of the JPEG frames")
+    add("--workers", type=int, default=0, help="processes; 0: one per core")
+    add("--max_bad", type=float, default=0.01, help="share of unreadable videos to put up with (at least one, unless 0)")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace what is there, once the new one is whole")  # fmt: skip
+
+
+def _quieten() -> None:
+    """Keeps TensorFlow's and TFDS's chatter from the user. Call before the import."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)
+
+
+def prepare(arguments: argparse.Namespace, builder_class: type) -> str:
+    """Prepares one data set and returns a summary.
+
+    Raises:
+        UserError: bad input, too many unreadable videos, a full disk.
+    """
+    import tensorflow_datasets as tfds
+
+    from ctp_jax.data.builders import base
+
+    tfds.disable_progress_bar()
+    name, root = arguments.name, records.default_data_dir(arguments.data_dir)
+    final = os.path.join(root, name, str(builder_class.VERSION))
+    if os.path.exists(final) and not arguments.overwrite:
+        return f"already prepared (--overwrite makes it anew)\n{summary(name, root)}"
+    options = base.Options(
+        short_side=arguments.short_side,
+        quality=arguments.quality,
+        workers=arguments.workers,
+        max_bad=arguments.max_bad,
+    )
+    try:
+        with staging(root, name) as folder:
+            builder = builder_class(
+                arguments=arguments, options=options, name=name, data_dir=folder
+            )
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints, too
+                builder.download_and_prepare(
+                    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+                )
+            replace(os.fspath(builder.data_path), final, os.path.join(folder, "old"))
+    except BaseException as error:
+        explained = _disk_trouble(error, root)
+        if explained:
+            raise explained from error
+        raise
+    return summary(name, root, {s: len(v) for s, v in builder.source.splits.items()})
+
+
+@contextlib.contextmanager
+def staging(root: str, name: str) -> Iterator[str]:
+    """A folder to prepare in, on the disk of the result; emptied before and after.
+
+    Raises:
+        UserError: another process is preparing the same data set.
+    """
+    folder = os.path.join(root, f".preparing_{name}")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another process is preparing {name!r}; wait for it"
+            ) from None
+        try:
+            _empty(folder)  # what an earlier run left that was killed
+            yield folder
+        finally:
+            _empty(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(folder: str) -> None:
+    for entry in os.listdir(folder):
+        if entry != "lock":
+            shutil.rmtree(os.path.join(folder, entry), ignore_errors=True)
+
+
+def replace(new: str, final: str, old: str) -> None:
+    """Moves a whole data set to its final place, the one that was there to `old`."""
+    os.makedirs(os.path.dirname(final), exist_ok=True)
+    if os.path.exists(final):
+        os.rename(final, old)
+    os.rename(new, final)
+
+
+def _disk_trouble(error: BaseException | None, root: str) -> UserError | None:
+    """One line for a full disk or a folder that cannot be written, else None.
+
+    TensorFlow reports a full disk as an error of its own, and TFDS wraps errors.
+    """
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if full or os.strerror(errno.ENOSPC) in str(error):
+            return UserError(
+                f"{root}: the disk is full; nothing was kept: free some space, or choose "
+                "another --data_dir"
+            )
+        if isinstance(error, (PermissionError, NotADirectoryError)):
+            return UserError(f"{error.filename or root}: {error.strerror}")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str:
+    """What lies in a prepared data set, in a few lines.
+
+    Args:
+        name: of the data set.
+        root: the `data_dir`.
+        expected: how many videos each split should have.
+    """
+    all_of_it = records.open_records(name, "all", root)
+    found = index.read(all_of_it.directory)
+    frames = int(all_of_it.num_frames.sum())
+    size = int(all_of_it.file_size.sum())
+    count = f"{len(all_of_it)} videos, {frames} frames"
+    lines = [f"{name}: {count}, {size / 1e6:.1f} MB in {all_of_it.directory}"]
+    for split in sorted(set(found.splits) - {"all"}):
+        count = len(found.splits[split])
+        wanted = (expected or {}).get(split, count)
+        lines.append(f"  {split}: {count} videos" + f" of {wanted}" * (wanted != count))
+    if found.class_names:
+        lines.append(f"  {len(found.class_names)} classes")
+    path = os.path.join(all_of_it.directory, "skipped.txt")
+    if os.path.exists(path) and os.path.getsize(path):
+        with open(path) as file:
+            skipped = file.read().splitlines()
+        lines.append(f"  {len(skipped)} videos skipped, see {path}:")
+        lines += [f"    {line.replace(chr(9), ': ')}" for line in skipped[:10]]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
