@@ -32,8 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(prepare(arguments, builder_class))
         return 0
     except UserError as error:
-        for name, reason in getattr(error, "skipped", ()):
-            print(f"skipped: {name}: {reason}", file=sys.stderr)
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -45,6 +43,11 @@ def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UserError(f"{message}; see --help")
+
+
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, type]:
     """Parses the command line into the flags and the builder of the data set.
 
@@ -54,24 +57,24 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, type]:
     _quieten()
     names = sorted(m.name for m in pkgutil.iter_modules(builders.__path__))
     names = [name for name in names if name not in ("base", "lists")]
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "python -m ctp_jax.prepare",
         description="Turns raw videos into a data set of JPEG frames.",
         epilog="`python -m ctp_jax.prepare NAME --help` shows the flags of a data set.",
     )
     parser.add_argument("dataset", metavar="NAME", help=", ".join(names))
-    name = next((a for a in argv if not a.startswith("-")), "")
+    name = argv[0] if argv else ""
+    if name in ("-h", "--help"):
+        parser.parse_args(argv)
     if name not in names:
-        if not name and {"-h", "--help"} & set(argv):
-            parser.parse_args(argv)
-        given = f"data set {name!r}: " if name else ""
-        raise UserError(f"{given}needs the NAME of one of {', '.join(names)}")
+        raise UserError(f"data set {name!r}: needs one of {', '.join(names)}, first")
     module = importlib.import_module(f"{builders.__name__}.{name}")
     builder_class = module.Builder
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         f"python -m ctp_jax.prepare {name}",
         description=builder_class.__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("dataset", metavar=name, choices=[name], help=argparse.SUPPRESS)
     builder_class.add_arguments(parser)
@@ -144,12 +147,17 @@ def prepare(arguments: argparse.Namespace, builder_class: type) -> str:
                     download_config=tfds.download.DownloadConfig(try_download_gcs=False)
                 )
             replace(os.fspath(builder.data_path), final, os.path.join(folder, "old"))
+    except base.TooManyBad as error:
+        for video, reason in error.skipped:
+            print(f"skipped: {video}: {reason}", file=sys.stderr)
+        raise
     except BaseException as error:
         explained = _disk_trouble(error, root)
         if explained:
             raise explained from error
         raise
-    return summary(name, root, {s: len(v) for s, v in builder.source.splits.items()})
+    expected = {split: len(names) for split, names in builder.source.splits.items()}
+    return summary(name, root, expected)
 
 
 @contextlib.contextmanager
@@ -220,12 +228,16 @@ def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str
     found = index.read(all_of_it.directory)
     frames = int(all_of_it.num_frames.sum())
     size = int(all_of_it.file_size.sum())
-    count = f"{len(all_of_it)} videos, {frames} frames"
-    lines = [f"{name}: {count}, {size / 1e6:.1f} MB in {all_of_it.directory}"]
+    minutes = float((all_of_it.num_frames / all_of_it.fps).sum()) / 60
+    lines = [
+        f"{name}: {len(all_of_it)} videos, {frames} frames, {minutes:.1f} minutes, "
+        + f"{size / 1e6:.1f} MB in {all_of_it.directory}"
+    ]
     for split in sorted(set(found.splits) - {"all"}):
-        count = len(found.splits[split])
-        wanted = (expected or {}).get(split, count)
-        lines.append(f"  {split}: {count} videos" + f" of {wanted}" * (wanted != count))
+        count = f"{len(found.splits[split])}"
+        if expected:
+            count += f" of {expected[split]}"
+        lines.append(f"  {split}: {count} videos")
     if found.class_names:
         lines.append(f"  {len(found.class_names)} classes")
     path = os.path.join(all_of_it.directory, "skipped.txt")

@@ -19,7 +19,7 @@ from ctp_jax.data import index
 from ctp_jax.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Records:
     """One split of one prepared data set; n records in m files.
 
@@ -35,6 +35,7 @@ class Records:
         num_frames: int32 (n,).
         height, width: int32 (n,), pixels, of the stored frames.
         label: int32 (n,), -1 if there is none.
+        fps: float32 (n,), frames per second, 0 if it is not known.
         class_names: in the order of the labels, () if unlabelled.
         frames_feature, label_feature, boxes_feature: names in the records.
         encoding: of the frames, 'jpeg' or 'png'.
@@ -53,15 +54,19 @@ class Records:
     height: np.ndarray
     width: np.ndarray
     label: np.ndarray
+    fps: np.ndarray
     class_names: tuple[str, ...]
     frames_feature: str
     label_feature: str | None
     boxes_feature: str | None
     encoding: str
-    id_bytes: np.ndarray = dataclasses.field(repr=False)
+    id_bytes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    def __repr__(self) -> str:
+        return f"Records({self.name!r}, {self.split!r}, {len(self)} records)"
 
     @functools.cached_property
     def ids(self) -> np.ndarray:
@@ -107,22 +112,13 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
                 f"{file}: {state} where the index says {size}: prepare the data set "
                 f"again ({prepare_command(name, data_dir)} --overwrite)"
             )
-    columns = [
-        "file_index",
-        "offset",
-        "length",
-        "num_frames",
-        "height",
-        "width",
-        "label",
-    ]
     return Records(
         name=name,
         split=split,
         directory=os.fspath(directory),
         files=files,
         file_size=found.file_size,
-        **{column: getattr(found, column)[numbers] for column in columns},
+        **{column: getattr(found, column)[numbers] for column in index.COLUMNS},
         class_names=found.class_names,
         frames_feature=found.features.frames,
         label_feature=found.features.label,
@@ -191,7 +187,10 @@ def _scan_foreign(directory: epath.Path) -> index.Index:
     names = names_file.read_text().split("\n") if names_file.exists() else []
     found = index.scan(
         directory,
-        {s["name"]: [int(n) for n in s["shardLengths"]] for s in about["splits"]},
+        {
+            s["name"]: [int(n) for n in s.get("shardLengths", ())]
+            for s in about["splits"]
+        },
         features,
         class_names=[name for name in names if name],
     )
@@ -232,15 +231,13 @@ def read_features(records: Records) -> Callable[[Any], dict[str, Any]]:
 
     def read(number):
         file = file_index[number]
-        payload = tf.data.experimental.get_single_element(
-            tf.data.FixedLengthRecordDataset(
-                files[file],
-                length[number],
-                header_bytes=offset[number],
-                footer_bytes=file_size[file] - offset[number] - length[number],
-            )
+        payload = tf.data.FixedLengthRecordDataset(
+            files[file],
+            length[number],
+            header_bytes=offset[number],
+            footer_bytes=file_size[file] - offset[number] - length[number],
         )
-        example = tf.io.parse_single_example(payload, wanted)
+        example = tf.io.parse_single_example(payload.get_single_element(), wanted)
         result = {"frames": example[records.frames_feature]}
         if records.label_feature:
             result["label"] = example[records.label_feature]

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from ctp_jax.data import index, video
+from ctp_jax.data import index, tfrecord, video
 from ctp_jax.errors import UserError
 
 SKIPPED_FILE = "skipped.txt"
@@ -205,7 +205,7 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         found = index.scan(
             self.data_dir,
             {s.name: list(s.shard_lengths) for s in self.info.splits.values()},
-            index.Features("frames", "label", boxes, "video_id"),
+            tfrecord.Features("frames", "label", boxes, "video_id", "fps"),
             class_names=self.source.class_names,
             splits=self.source.splits,
         )
