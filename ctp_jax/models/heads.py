@@ -1,0 +1,89 @@
+"""Prediction heads on top of an encoder's features. They compute in float32.
+
+Symbols in shapes: b clips, n query boxes per clip, t h w positions and c channels of
+the features, f frames of the clip.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from ctp_jax.errors import UserError
+from ctp_jax.models.conv3d import Conv3D
+from ctp_jax.ops.roi_align import roi_align
+
+
+class CtPHead(nn.Module):
+    """Predicts the trajectory of each query box (paper, section 3.2).
+
+    With `squeeze`, a convolution over all time steps makes one map of the clip; the
+    region of the query box is pooled from it, and two dense layers predict the boxes of
+    all frames. Without (Table 8; the paper says only that the time axis is kept, this
+    is our reading): the convolution is 1x1x1, the query box pools every time step, and
+    the same two dense layers predict, at each step, the boxes of the f / t frames that
+    it stands for.
+
+    Children: 'temporal' (convolution with bias), 'dense1', 'dense2'. The pooled region
+    is flattened in the order row, column, channel; PyTorch's is channel, row, column.
+
+    Attributes:
+        channels: of the convolution and of the hidden layer.
+        roi_size: side of the pooled grid.
+        sampling_ratio: sampling points per bin and axis, see `roi_align`.
+        squeeze: predict from one map of the clip.
+        stride: input pixels per feature pixel.
+    """
+
+    channels: int = 512
+    roi_size: int = 5
+    sampling_ratio: int = 2
+    squeeze: bool = True
+    stride: int = 8
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "b t h w c"],
+        boxes: Float[Array, "b n 4"],
+        num_frames: int,
+    ) -> Float[Array, "b n f 4"]:
+        """Normalised box deltas (see `ctp_jax.ops.boxes`) of every frame.
+
+        Args:
+            features: of the encoder.
+            boxes: x1, y1, x2, y2 in the first frame, in input pixels.
+            num_frames: f.
+
+        Raises:
+            UserError: without `squeeze`, where f is not a multiple of t.
+        """
+        steps = features.shape[1]
+        if not self.squeeze and num_frames % steps:
+            raise UserError(
+                f"config.head.squeeze = False: {num_frames} frames do not divide into "
+                f"the {steps} time steps of the features; change config.clip.num_frames"
+                " or config.model.temporal_strides"
+            )
+        taps = steps if self.squeeze else 1
+        x = Conv3D(self.channels, (taps, 1, 1), use_bias=True, name="temporal")(
+            features
+        )
+        x = nn.relu(x)
+        # One RoI per box and remaining time step.
+        per_step = jnp.repeat(boxes[:, None], x.shape[1], axis=1)
+        x = roi_align(x, per_step, self.roi_size, 1 / self.stride, self.sampling_ratio)
+        x = x.reshape(*x.shape[:3], -1)
+        x = nn.relu(self._dense(self.channels, "dense1")(x))
+        x = self._dense(num_frames // x.shape[1] * 4, "dense2")(x)
+        x = x.reshape(*x.shape[:3], -1, 4)
+        return jnp.moveaxis(x, 1, 2).reshape(*boxes.shape[:2], num_frames, 4)
+
+    def _dense(self, features, name):
+        # Full float32: a delta is in pixels, TF32 would round it to a tenth or so.
+        return nn.Dense(
+            features,
+            kernel_init=nn.initializers.normal(0.001),
+            precision=jax.lax.Precision.HIGHEST,
+            name=name,
+        )

@@ -1,0 +1,125 @@
+"""The networks once more, as plain PyTorch modules: the oracle of these tests."""
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def factorised_mid(cin, cout):
+    return int(3 * cin * cout * 9 / (cin * 9 + 3 * cout))
+
+
+class Factorised(nn.Module):
+    def __init__(self, cin, mid, cout, size, stride, padding):
+        super().__init__()
+        (kt, ks), (st, ss), (pt, ps) = size, stride, padding
+        self.spatial = nn.Conv3d(
+            cin, mid, (1, ks, ks), (1, ss, ss), (0, ps, ps), bias=False
+        )
+        self.bn = nn.BatchNorm3d(mid, eps=1e-3)
+        self.temporal = nn.Conv3d(
+            mid, cout, (kt, 1, 1), (st, 1, 1), (pt, 0, 0), bias=False
+        )
+
+    def forward(self, x):
+        return self.temporal(torch.relu(self.bn(self.spatial(x))))
+
+
+class Block(nn.Module):
+    def __init__(self, cin, cout, stride, shortcut, factorised):
+        super().__init__()
+
+        def conv(cin, stride):
+            if factorised:
+                mid = factorised_mid(cin, cout)
+                return Factorised(cin, mid, cout, (3, 3), stride, (1, 1))
+            st, ss = stride
+            return nn.Conv3d(cin, cout, 3, (st, ss, ss), 1, bias=False)
+
+        self.conv1, self.bn1 = conv(cin, stride), nn.BatchNorm3d(cout, eps=1e-3)
+        self.conv2, self.bn2 = conv(cout, (1, 1)), nn.BatchNorm3d(cout, eps=1e-3)
+        self.has_shortcut = shortcut
+        if shortcut:
+            st, ss = stride
+            self.shortcut_conv = nn.Conv3d(cin, cout, 1, (st, ss, ss), bias=False)
+            self.shortcut_bn = nn.BatchNorm3d(cout, eps=1e-3)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        if self.has_shortcut:
+            x = self.shortcut_bn(self.shortcut_conv(x))
+        return torch.relu(x + y)
+
+
+class Stem(nn.Module):
+    def __init__(self, cout, mid):
+        super().__init__()
+        self.conv = (
+            Factorised(3, mid, cout, (3, 7), (1, 2), (1, 3))
+            if mid
+            else nn.Conv3d(3, cout, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False)
+        )
+        self.bn = nn.BatchNorm3d(cout, eps=1e-3)
+
+    def forward(self, x):
+        return torch.relu(self.bn(self.conv(x)))
+
+
+class Encoder(nn.Module):
+    def __init__(self, channels, spatial, temporal, stem_mid=0):
+        super().__init__()
+        self.stem = Stem(channels[0], stem_mid)
+        self.order = ["stem"]
+        cin = channels[0]
+        for stage, cout in enumerate(channels):
+            for block in range(2):
+                first = block == 0
+                stride = (temporal[stage], spatial[stage]) if first else (1, 1)
+                name = f"stage{stage + 1}_block{block + 1}"
+                shortcut = first and stage > 0
+                module = Block(cin, cout, stride, shortcut, bool(stem_mid))
+                self.add_module(name, module)
+                self.order.append(name)
+                cin = cout
+
+    def forward(self, x):
+        for name in self.order:
+            x = getattr(self, name)(x)
+        return x
+
+
+def channels_first(array):
+    """(b, t, h, w, c) as a torch tensor (b, c, t, h, w)."""
+    return torch.tensor(np.array(array, np.float32)).permute(0, 4, 1, 2, 3)
+
+
+def load(module, params, stats):
+    """Copies flax parameters and statistics into the torch module of the same names."""
+    for name, child in params.items():
+        target = getattr(module, name)
+        if "kernel" in child:
+            kernel = torch.tensor(np.array(child["kernel"])).permute(4, 3, 0, 1, 2)
+            target.weight.data.copy_(kernel)
+        elif "scale" in child:
+            target.weight.data.copy_(torch.tensor(np.array(child["scale"])))
+            target.bias.data.copy_(torch.tensor(np.array(child["bias"])))
+            target.running_mean.copy_(torch.tensor(np.array(stats[name]["mean"])))
+            target.running_var.copy_(torch.tensor(np.array(stats[name]["var"])))
+        else:
+            load(target, child, stats.get(name, {}))
+
+
+def statistics(module, stats):
+    """The torch module's running statistics, in the structure of `stats`."""
+    if "mean" in stats:
+        return {"mean": module.running_mean.numpy(), "var": module.running_var.numpy()}
+    return {k: statistics(getattr(module, k), v) for k, v in stats.items()}
+
+
+def gradients(module, params):
+    """The torch module's gradients, in the structure and layout of `params`."""
+    if "kernel" in params:
+        return {"kernel": module.weight.grad.permute(2, 3, 4, 1, 0).numpy()}
+    if "scale" in params:
+        return {"scale": module.weight.grad.numpy(), "bias": module.bias.grad.numpy()}
+    return {k: gradients(getattr(module, k), v) for k, v in params.items()}
