@@ -1,0 +1,32 @@
+"""Trains what a config says: `python -m ctp_jax.main --config=... --workdir=...`."""
+
+from absl import flags
+
+from ctp_jax import command
+from ctp_jax.errors import UserError
+
+FLAGS = flags.FlagValues()
+CONFIG = command.define_config(FLAGS)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where everything of the run lies.", flag_values=FLAGS
+)
+
+
+def main(arguments):
+    """Trains what a config says, and goes on where it was cut.
+
+    python -m ctp_jax.main --config=configs/ucf_r3d.py --workdir=DIR [--config.x=y ...]
+    """
+    if arguments:
+        raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --")
+    if not WORKDIR.value:
+        raise UserError("--workdir is missing: the folder for checkpoints and logs")
+    command.use_compilation_cache()
+    # Not above: a misspelt flag is answered before JAX has been imported.
+    from ctp_jax.train import loop
+
+    loop.train(CONFIG.value, WORKDIR.value)
+
+
+if __name__ == "__main__":
+    command.run(main, FLAGS)

@@ -1,0 +1,65 @@
+"""Small files of a run, written whole or not at all."""
+
+import errno
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+import ctp_jax
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES += ("tensorflow", "tensorflow-cpu", "tensorflow-datasets", "ml-collections")
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that the disk is full.
+
+    TensorStore, which writes the arrays, reports it as a ValueError with a text.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if any(text in str(error) for text in _FULL_TEXTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes indented JSON; a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def versions() -> dict[str, str]:
+    """What the run runs on: packages, commit where there is one, devices."""
+    found = {"ctp_jax": ctp_jax.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    found["commit"] = _commit()
+    found["devices"] = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return found
+
+
+def _commit() -> str:
+    """The commit of the checkout that runs; empty for an installed package."""
+    command = ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,59 @@
+"""The device mesh: one axis, `data`, over every device of every process.
+
+Arrays are either replicated or split along their leading dimension. Under `jax.jit`
+over this mesh, means over the batch are means over all devices: gradients are
+averaged and BatchNorm is synchronised without a line of code for it.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ctp_jax.errors import UserError
+
+
+def make_mesh() -> Mesh:
+    """A mesh over all devices."""
+    # Auto, not the new default Explicit, which would want shardings in our programs.
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of parameters and metrics."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def over_batch(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: leading dimension over `data`."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def check_batch_size(batch_size: int, num_devices: int) -> None:
+    """Raises `UserError` unless the devices can share the batch evenly."""
+    if batch_size % num_devices == 0:
+        return
+    below = batch_size // num_devices * num_devices
+    sizes = [size for size in (below, below + num_devices) if size > 0]
+    raise UserError(
+        f"config.batch_size = {batch_size} cannot be divided over {num_devices} "
+        f"devices: use {' or '.join(map(str, sizes))}"
+    )
+
+
+def put(batch: Any, mesh: Mesh) -> Any:
+    """This process's share of a batch (NumPy) as global arrays on the devices.
+
+    Returns at once: the transfer runs while the device computes.
+    """
+    sharding = over_batch(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
+        dict(batch),
+    )
+
+
+def to_host(tree: Any) -> Any:
+    """Replicated arrays as NumPy arrays; waits for them."""
+    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)

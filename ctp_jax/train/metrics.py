@@ -1,0 +1,258 @@
+"""What a run says while it goes: the log line, `metrics.jsonl`, TensorBoard.
+
+Metrics stay on the device until they are logged, so that the loop does not wait for
+the step that it has just started.
+"""
+
+import json
+import math
+import pathlib
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctp_jax.train import mesh as mesh_lib
+
+
+def say(line: str) -> None:
+    """Prints a line, on process 0 alone."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
+class Window:
+    """Means over the steps since the last log line.
+
+    Its sums go into checkpoints, so that a resumed run logs what an uninterrupted one
+    would have.
+
+    Attributes:
+        bad_step: the first step with a loss or a parameter that is not finite.
+    """
+
+    def __init__(self, sums: Mapping[str, float | int] | None = None):
+        """Starts empty, or from what `sums` returned before the run was cut."""
+        self._sums = dict(sums or {})
+        self._pending: list[tuple[int, Mapping[str, jax.Array]]] = []
+        self.bad_step: int | None = None
+
+    def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Keeps the metrics of a step, without waiting for them."""
+        self._pending.append((step, metrics))
+
+    def sums(self) -> dict[str, float]:
+        """Sums by name and their `count`; waits for every step so far."""
+        for step, metrics in self._pending:
+            values = {k: float(v) for k, v in mesh_lib.to_host(dict(metrics)).items()}
+            if not values.pop("finite", 1.0) and self.bad_step is None:
+                self.bad_step = step
+            for name, value in {**values, "count": 1.0}.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            # A mean of rates is no rate: the last one stands.
+            if "learning_rate" in values:
+                self._sums["learning_rate"] = values["learning_rate"]
+        self._pending.clear()
+        return self._sums
+
+    def means(self) -> dict[str, float]:
+        """Means by name; forgets them."""
+        sums, self._sums = self.sums(), {}
+        count = sums.pop("count", 1.0)
+        rate = {k: v for k, v in sums.items() if k == "learning_rate"}
+        return {name: total / count for name, total in sums.items()} | rate
+
+
+class Meter:
+    """Throughput, share of time waiting for input, time to go."""
+
+    def __init__(self, clips_per_step: int):
+        self._clips = clips_per_step
+        self._rate: float | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins a new interval: after a line, an evaluation, a compilation."""
+        self._began = time.perf_counter()
+        self._steps, self._waited = 0, 0.0
+
+    def step(self, waited: float) -> None:
+        """Counts a step and the seconds that it was blocked on the input."""
+        self._steps += 1
+        self._waited += waited
+
+    def read(self, steps_to_go: int) -> dict[str, float]:
+        """clips_per_second, input_share, eta (s) of the interval, if it has steps."""
+        seconds = time.perf_counter() - self._began
+        if not self._steps:
+            return {}
+        rate = self._steps / max(seconds, 1e-9)
+        # Half old, half new: the time to go should not jump about.
+        self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
+        return {
+            "clips_per_second": rate * self._clips,
+            "input_share": self._waited / max(seconds, 1e-9),
+            "eta": steps_to_go / self._rate,
+        }
+
+
+class MetricWriter:
+    """Appends to `metrics.jsonl`, and to TensorBoard where it is installed.
+
+    Only process 0 writes. A line holds `kind` ('train' or 'eval'), `step`, `epoch`
+    and values.
+    """
+
+    def __init__(self, workdir: pathlib.Path, step: int):
+        """Drops lines from after `step`, where the run goes on, and opens the files."""
+        self._file = self._board = None
+        if jax.process_index() != 0:
+            return
+        path = workdir / "metrics.jsonl"
+        lines = _lines_until(path, step)
+        temporary = workdir / ".metrics.jsonl.tmp"
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        temporary.replace(path)
+        self._file = path.open("a")
+        self._board = _tensorboard(workdir / "tensorboard", lines)
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Adds one line; what is neither a number nor a text is left out."""
+        if self._file is None:
+            return
+        line = {"kind": kind, "step": step} | {
+            name: _plain(value) for name, value in values.items() if _fits(value)
+        }
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        _to_board(self._board, line)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in (self._file, self._board):
+            if file is not None:
+                file.close()
+
+
+def train_line(
+    step: int,
+    total: int,
+    epochs: tuple[float, float],
+    values: Mapping[str, float | int],
+) -> str:
+    """The line that is read while a run goes.
+
+    Metrics named `loss_<part>` stand in brackets behind the loss; the others follow in
+    their order.
+    """
+    parts = {k[5:]: v for k, v in values.items() if k.startswith("loss_")}
+    brackets = " ".join(f"{name} {_number(value)}" for name, value in parts.items())
+    width = len(f"{epochs[1]:.1f}")
+    fields = [
+        f"step {step:>{len(str(total))}}/{total}",
+        f"epoch {epochs[0]:>{width}.1f}",
+        f"loss {_number(values['loss'])}" + (f" ({brackets})" if parts else ""),
+    ]
+    for name, value in values.items():
+        if name not in _PLACED and not name.startswith("loss_"):
+            fields.append(f"{name} {_number(value)}")
+    if "grad_norm" in values:
+        fields.append(f"grad {_number(values['grad_norm'])}")
+    if "learning_rate" in values:
+        fields.append(f"lr {values['learning_rate']:.3g}")
+    if "clips_per_second" in values:
+        fields.append(f"{values['clips_per_second']:5.1f} clips/s")
+        fields.append(f"input {round(100 * values['input_share']):>2}%")
+        fields.append(f"eta {duration(values['eta'])}")
+    return "  ".join(fields)
+
+
+_PLACED = ("loss", "grad_norm", "learning_rate", "epoch")
+_PLACED += ("clips_per_second", "input_share", "eta")
+
+
+def eval_line(step: int, values: Mapping[str, Any], seconds: float) -> str:
+    """The line of an evaluation: every number, and how long it took."""
+    numbers = [f"{k} {_number(v)}" for k, v in values.items() if _is_number(v)]
+    return f"eval at step {step}: {'  '.join(numbers)}  ({duration(seconds)})"
+
+
+def duration(seconds: float) -> str:
+    """'1.5s', '42s', '4m10s', '3h05m', '2d03h'."""
+    whole = round(seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    size = abs(value)
+    return f"{value:.3f}" if size == 0 or 1e-2 <= size < 1e4 else f"{value:.2e}"
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, (int, float, np.number)) or getattr(value, "shape", 1) == ()
+    )
+
+
+def _fits(value: Any) -> bool:
+    return isinstance(value, str) or _is_number(value)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: NaN and infinity, which it lacks, become null."""
+    if isinstance(value, (str, int)):
+        return value
+    return float(value) if math.isfinite(float(value)) else None
+
+
+def _lines_until(path: pathlib.Path, step: int) -> list[dict[str, Any]]:
+    """The lines up to a step; a line that was cut short ends them."""
+    lines = []
+    if not path.exists():
+        return lines
+    for text in path.read_text(errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            if line["step"] > step:
+                continue
+        except (ValueError, KeyError, TypeError):
+            continue
+        lines.append(line)
+    return lines
+
+
+def _tensorboard(directory: pathlib.Path, lines: Iterable[Mapping[str, Any]]) -> Any:
+    """A writer that has written these lines, or None without TensorBoard.
+
+    TensorBoard cannot take steps back, so its files are written anew from ours.
+    """
+    try:
+        from tensorboard.summary import Writer
+    except ImportError:
+        return None
+    shutil.rmtree(directory, ignore_errors=True)
+    board = Writer(str(directory))
+    for line in lines:
+        _to_board(board, line)
+    return board
+
+
+def _to_board(board: Any, line: Mapping[str, Any]) -> None:
+    if board is None:
+        return
+    for name, value in line.items():
+        if name not in ("kind", "step") and isinstance(value, (int, float)):
+            board.add_scalar(f"{line['kind']}/{name}", value, step=line["step"])

@@ -1,0 +1,71 @@
+"""Everything that a run carries from one step to the next."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Sharding
+
+from ctp_jax.tasks.base import Batch, Task
+
+
+@struct.dataclass
+class TrainState:
+    """What a checkpoint holds. Randomness needs no place here: keys come from steps.
+
+    Attributes:
+        step: int32 scalar, steps done.
+        params: what gradients change.
+        model_state: what changes without a gradient (see `tasks.base.ModelState`).
+        opt_state: the optimiser's.
+    """
+
+    # Any, because JAX also builds this class around shapes, shardings and tracers.
+    step: Any
+    params: Any
+    model_state: Any
+    opt_state: Any
+
+
+def initial(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    rng: jax.Array,
+    batch: Batch,
+) -> TrainState:
+    """The state before the first step; traceable."""
+    params, model_state = task.init(rng, batch)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.init(params),
+    )
+
+
+def with_sharding(tree: Any, sharding: Sharding) -> Any:
+    """Shapes and types of a tree, placed: what a checkpoint is restored into."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    )
+
+
+def describe(tree: Any) -> dict[str, str]:
+    """{path of a leaf: 'float32(3, 64)'}, to compare and to name in messages."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): _kind(leaf)
+        for path, leaf in leaves
+    }
+
+
+def count(params: Any) -> int:
+    """How many numbers a tree of arrays holds."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def _kind(leaf: Any) -> str:
+    return f"{leaf.dtype}({', '.join(str(side) for side in leaf.shape)})"

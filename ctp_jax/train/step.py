@@ -1,0 +1,92 @@
+"""The two compiled programs of a run: a training step and an evaluation step."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from ctp_jax.tasks.base import Task
+from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train.state import TrainState
+
+
+def stream_key(seed: int, stream: str, step: Any = 0) -> jax.Array:
+    """The random key of a named stream at a step, whatever ran before it."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
+    return jax.random.fold_in(key, step)
+
+
+def all_finite(*trees: Any) -> jax.Array:
+    """Whether no float in the trees is NaN or infinite."""
+    leaves = [x for x in jax.tree.leaves(trees) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+
+
+def make_train_step(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    seed: int,
+    mesh: Mesh,
+) -> Callable:
+    """Compiles one step of training.
+
+    Returns:
+        A function (state, batch) -> (state, metrics). The given state is donated: it
+        must not be used again. Metrics are scalars on the device: those of the task
+        and `loss`, `grad_norm` (before clipping), `learning_rate` and `finite`, 1
+        unless the loss, a parameter or a model statistic is NaN or infinite.
+    """
+
+    def train_step(state: TrainState, batch):
+        def loss_fn(params):
+            rng = stream_key(seed, "loss", state.step)
+            loss, out = task.loss(params, state.model_state, batch, rng)
+            return loss, (dict(out.metrics), out.model_state, out.carry)
+
+        (loss, (metrics, model_state, carry)), grads = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        model_state = task.after_step(params, model_state, carry)
+        metrics |= {
+            "loss": loss,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": schedule(state.step),
+            "finite": all_finite(loss, params, model_state).astype(jnp.float32),
+        }
+        return TrainState(state.step + 1, params, model_state, opt_state), metrics
+
+    everywhere = mesh_lib.replicated(mesh)
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(everywhere, mesh_lib.over_batch(mesh)),
+        out_shardings=everywhere,
+    )
+
+
+def make_eval_step(task: Task, mesh: Mesh) -> Callable:
+    """Compiles prediction on one batch.
+
+    Returns:
+        A function (state, batch) -> (batch without its frames, predictions), both of
+        the global batch and whole on every device, so that each process can read them.
+    """
+
+    def eval_step(state: TrainState, batch):
+        outputs = task.predict(state.params, state.model_state, batch)
+        small = {name: value for name, value in batch.items() if name != "frames"}
+        return small, outputs
+
+    everywhere = mesh_lib.replicated(mesh)
+    return jax.jit(
+        eval_step,
+        in_shardings=(everywhere, mesh_lib.over_batch(mesh)),
+        out_shardings=everywhere,
+    )

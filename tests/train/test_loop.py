@@ -1,0 +1,171 @@
+"""Whole runs of the toy task: resume, stop, NaN, init_from."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from ctp_jax.errors import UserError
+from ctp_jax.train import checkpoint, export, loop
+from tests.toy_data import EVAL_EXAMPLES, opener, toy_config
+
+TIMING = ("clips_per_second", "input_share", "eta")
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+def at_step(step, action):
+    def hook(now, batch):
+        if now == step:
+            action(batch)
+
+    return opener(hook)
+
+
+def kill(batch):
+    raise Killed
+
+
+def terminate(batch):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def last_state(workdir):
+    """Every leaf of the newest checkpoint, by Orbax's own names."""
+    steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
+    tree = checkpoint.load_arrays(workdir / "checkpoints" / str(steps[-1]) / "state")
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return steps, {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def lines(workdir):
+    found = []
+    for text in (workdir / "metrics.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        found.append({k: v for k, v in line.items() if k not in TIMING})
+    return found
+
+
+def assert_same_run(a, b):
+    (steps_a, leaves_a), (steps_b, leaves_b) = last_state(a), last_state(b)
+    assert steps_a[-1] == steps_b[-1] and leaves_a.keys() == leaves_b.keys()
+    for name, leaf in leaves_a.items():
+        np.testing.assert_array_equal(leaf, leaves_b[name], err_msg=name)
+    assert lines(a) == lines(b)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    loop.train(toy_config(), workdir, opener())
+    return workdir
+
+
+def test_a_whole_run(whole_run, capsys):
+    steps, leaves = last_state(whole_run)
+    assert steps == [8, 12]
+    names = " ".join(leaves)
+    assert all(part in names for part in ("momentum", "queue", "trace", "norm"))
+    kinds = [(line["kind"], line["step"]) for line in lines(whole_run)]
+    assert kinds == [
+        ("eval", 4),
+        ("train", 5),
+        ("eval", 8),
+        ("train", 10),
+        ("train", 12),
+        ("eval", 12),
+    ]
+    arrays = np.load(whole_run / "evaluation.npz")
+    assert arrays["indices"].tolist() == list(range(EVAL_EXAMPLES))
+    config = json.loads((whole_run / "config.json").read_text())
+    assert config["optimizer"]["milestones"] == [1, 2]
+    assert "jax" in json.loads((whole_run / "versions.json").read_text())
+    losses = [line["loss"] for line in lines(whole_run) if line["kind"] == "train"]
+    assert losses[-1] < losses[0]
+
+
+def test_running_a_finished_run_again_says_so(whole_run, capsys):
+    before = lines(whole_run)
+    results = loop.train(toy_config(), whole_run, opener())
+    assert "this run is finished (12 steps)" in capsys.readouterr().out
+    assert results["videos"] == EVAL_EXAMPLES and lines(whole_run) == before
+
+
+def test_killed_and_resumed_is_the_same_run(whole_run, tmp_path):
+    for step in (2, 6, 11):  # before the first save, between saves, near the end
+        with pytest.raises(Killed):
+            loop.train(toy_config(), tmp_path, at_step(step, kill))
+    loop.train(toy_config(), tmp_path, opener())
+    assert_same_run(whole_run, tmp_path)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(whole_run, tmp_path, capsys):
+    handler = signal.getsignal(signal.SIGTERM)
+    loop.train(toy_config(), tmp_path, at_step(6, terminate))
+    out = capsys.readouterr().out
+    assert "stopped by SIGTERM after step 7/12" in out and "same command" in out
+    assert last_state(tmp_path)[0] == [4, 7]
+    assert not (tmp_path / "encoder").exists()
+    assert signal.getsignal(signal.SIGTERM) == handler
+    loop.train(toy_config(), tmp_path, opener())
+    assert "going on from the checkpoint of step 7/12" in capsys.readouterr().out
+    # Step 7 lies within a log window: its sums come back with the checkpoint.
+    assert_same_run(whole_run, tmp_path)
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_nan_stops_before_it_is_saved(tmp_path, log_every):
+    def poison(batch):
+        batch["plan"]["poison"][:] = 1
+
+    config = toy_config(log_every=log_every)
+    message = "not finite at step 7; the last good checkpoint is step 4"
+    with pytest.raises(UserError, match=message):
+        loop.train(config, tmp_path, at_step(6, poison))
+    assert last_state(tmp_path)[0] == [4]
+
+
+def test_init_from_an_exported_encoder(whole_run, tmp_path, capsys):
+    config = toy_config(init_from=str(whole_run), steps=1, seed=5)
+    config.optimizer.learning_rate = 1e-12
+    loop.train(config, tmp_path, opener())
+    out = capsys.readouterr().out
+    loaded = next(line for line in out.splitlines() if "loaded" in line)
+    for name in ("params/encoder/dense", "batch_stats/norm", "momentum/dense"):
+        assert name in loaded
+    (random,) = [line for line in out.splitlines() if "as initialised" in line]
+    assert "params/head/kernel" in random and "encoder" not in random
+    old, new = export.load_encoder(whole_run), export.load_encoder(tmp_path)
+    np.testing.assert_allclose(
+        new.params["dense"]["kernel"], old.params["dense"]["kernel"], atol=1e-9
+    )
+    # It has done its work: on resume it may even be gone.
+    config.init_from = "/nowhere"
+    loop.train(config, tmp_path, opener())
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_init_from_refuses_what_does_not_fit(whole_run, tmp_path):
+    config = toy_config(**{"init_from": str(whole_run), "model.width": 4})
+    with pytest.raises(UserError, match="width 8, this config has 4"):
+        loop.train(config, tmp_path, opener())
+
+
+def test_export_is_made_up_for(whole_run, tmp_path, capsys):
+    # Killed between the last save and the export.
+    loop.train(toy_config(), tmp_path, opener())
+    (tmp_path / "encoder/encoder.json").unlink()
+    loop.train(toy_config(), tmp_path, opener())
+    assert export.load_encoder(tmp_path).provenance["steps"] == 12
+    assert_same_run(whole_run, tmp_path)
+
+
+def test_workdir_must_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--workdir=.*file"):
+        loop.train(toy_config(), tmp_path / "file", opener())

@@ -1,0 +1,111 @@
+"""The optimiser against torch, step for step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ctp_jax.train import optimizer as optimizer_lib
+from ctp_jax.train.epochs import Epochs
+from tests.toy_data import toy_config
+
+torch = pytest.importorskip("torch")
+
+STEPS = 60
+
+
+def gradients(step, shapes):
+    rng = np.random.default_rng(step)
+    # Some steps are clipped at 40 and some are not.
+    size = 30.0 if step % 3 == 0 else 3.0
+    return [size * rng.standard_normal(shape) for shape in shapes]
+
+
+def torch_run(start, config, epochs):
+    params = [torch.nn.Parameter(torch.tensor(x)) for x in start]
+    sgd = torch.optim.SGD(
+        params, lr=config.learning_rate, momentum=0.9, weight_decay=config.weight_decay
+    )
+    milestones = [epochs.first_step(m) for m in config.milestones]
+    decay = torch.optim.lr_scheduler.MultiStepLR(sgd, milestones, config.decay)
+    for step in range(STEPS):
+        for param, grad in zip(params, gradients(step, [x.shape for x in start])):
+            param.grad = torch.tensor(grad)
+        torch.nn.utils.clip_grad_norm_(params, config.clip_norm)
+        sgd.step()
+        decay.step()
+        yield [param.detach().numpy().copy() for param in params]
+
+
+@pytest.mark.parametrize("x64", [True, False])
+def test_equals_torch(x64):
+    config = toy_config().optimizer
+    config.weight_decay = 1e-2
+    epochs = Epochs(num_examples=80, batch_size=4)
+    rng = np.random.default_rng(0)
+    start = [rng.standard_normal(shape) for shape in ((7, 5), (5,))]
+    jax.config.update("jax_enable_x64", x64)
+    try:
+        schedule = optimizer_lib.make_schedule(config, epochs, STEPS)
+        optimizer = optimizer_lib.make_optimizer(config, schedule)
+        params = [jnp.asarray(x) for x in start]
+        state = optimizer.init(params)
+
+        @jax.jit
+        def update(grads, state, params):
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        for step, wanted in enumerate(torch_run(start, config, epochs)):
+            grads = [jnp.asarray(g) for g in gradients(step, [x.shape for x in start])]
+            params, state = update(grads, state, params)
+            # torch divides by norm + 1e-6, which is 2.5e-8 of the norm.
+            tolerance = 3e-7 if x64 else 2e-5
+            for ours, theirs in zip(params, wanted):
+                np.testing.assert_allclose(ours, theirs, tolerance, tolerance)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+def rates(epochs, total, **fields):
+    flat = {f"optimizer.{name}": value for name, value in fields.items()}
+    config = toy_config(**flat).optimizer
+    schedule = optimizer_lib.make_schedule(config, epochs, total)
+    return np.array([jax.jit(schedule)(step) for step in range(total)])
+
+
+def test_steps_fall_at_epoch_boundaries():
+    # 10 videos in batches of 4: epoch 1 begins within step 2, so the rate of step 3.
+    found = rates(Epochs(10, 4), 8, learning_rate=1.0, milestones=(1.0, 2.0))
+    np.testing.assert_allclose(found, [1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01], 1e-6)
+
+
+def test_warmup_rises_to_the_full_rate():
+    found = rates(
+        Epochs(1000, 1), 8, learning_rate=2.0, warmup_steps=4, schedule="constant"
+    )
+    np.testing.assert_allclose(found[:5], [0.2, 0.65, 1.1, 1.55, 2.0], 1e-6)
+    np.testing.assert_allclose(found[5:], 2.0)
+
+
+def test_cosine_goes_from_full_to_nothing():
+    found = rates(Epochs(1000, 1), 101, learning_rate=1.0, schedule="cosine")
+    np.testing.assert_allclose(found[[0, 50]], [1.0, 0.5], atol=2e-2)
+    assert found[-1] < 1e-3 and (np.diff(found) < 0).all()
+
+
+def test_rate_grows_with_the_batch():
+    found = rates(
+        Epochs(1000, 64), 2, learning_rate=0.01, base_batch_size=32, schedule="constant"
+    )
+    np.testing.assert_allclose(found, 0.02, 1e-6)
+
+
+def test_no_clipping_on_request():
+    config = toy_config().optimizer
+    config.clip_norm, config.weight_decay = 0.0, 0.0
+    optimizer = optimizer_lib.make_optimizer(config, lambda step: 1.0)
+    params = jnp.zeros(3)
+    updates, _ = optimizer.update(params + 1e6, optimizer.init(params), params)
+    np.testing.assert_allclose(updates, -1e6)

@@ -1,0 +1,84 @@
+"""One step on one device and on eight: the same global batch, the same losses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctp_jax.errors import UserError
+from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train import step
+
+SCRIPT = """
+import json, sys
+import jax
+from ctp_jax.train import loop
+from tests.toy_data import opener, toy_config
+
+config = toy_config(**{"log_every": 1, "steps": 6})
+results = loop.train(config, sys.argv[1], opener())
+print(jax.device_count(), json.dumps(results))
+"""
+
+
+def run_on(devices, workdir):
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(workdir)],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"{devices} ")
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_one_and_eight_devices_agree(tmp_path):
+    one, eight = run_on(1, tmp_path / "1"), run_on(8, tmp_path / "8")
+    assert len(one) == len(eight) > 6
+    timing = {"clips_per_second", "input_share", "eta"}
+    for a, b in zip(one, eight):
+        for name in a.keys() - timing - {"kind"}:
+            assert a[name] == pytest.approx(b[name], rel=2e-5, abs=2e-6), (name, a, b)
+
+
+def test_keys_depend_on_stream_and_step_alone():
+    keys = [
+        step.stream_key(seed, stream, number)
+        for seed in (0, 1)
+        for stream in ("loss", "init")
+        for number in (0, 1, 2)
+    ]
+    data = {tuple(np.asarray(jax.random.key_data(key))) for key in keys}
+    assert len(data) == len(keys)
+    traced = jax.jit(lambda s: jax.random.key_data(step.stream_key(0, "loss", s)))
+    expected = jax.random.key_data(step.stream_key(0, "loss", 2))
+    np.testing.assert_array_equal(traced(2), expected)
+
+
+def test_all_finite_looks_at_every_float():
+    good = {"a": jnp.ones(3), "n": jnp.arange(3)}
+    assert step.all_finite(good)
+    assert not step.all_finite(good, {"b": jnp.array([0.0, jnp.inf])})
+    assert not step.all_finite(jnp.array(jnp.nan), good)
+
+
+def test_batch_must_divide():
+    mesh_lib.check_batch_size(16, 8)
+    with pytest.raises(UserError, match="12 .* 8 devices: use 8 or 16"):
+        mesh_lib.check_batch_size(12, 8)
+    with pytest.raises(UserError, match="4 .* 8 devices: use 8$"):
+        mesh_lib.check_batch_size(4, 8)
