@@ -59,6 +59,7 @@ def change_colours(clip, plan):
     for t, frame in enumerate(clip):
         if plan["hue_saturation"]:
             hsv = cv2.cvtColor(frame / 255, cv2.COLOR_RGB2HSV)
+            hsv[..., 0] -= 360 * (hsv[..., 0] >= 359)
             hsv[..., 0] = np.clip(hsv[..., 0] + plan["hue"], 0, 358)
             hsv[..., 1] = np.clip(hsv[..., 1] * plan["saturation"], 0, 1)
             frame = 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

@@ -105,7 +105,7 @@ def count_draws(decide: Callable[[Draws], object]) -> int:
     """How many numbers per row `decide` draws, found by tracing it once."""
     used = 1
 
-    @tf.function
+    @tf.function(autograph=False)
     def trace():
         nonlocal used
         draws = Draws(tf.zeros([1, 1 << 16]))

@@ -119,7 +119,7 @@ def _walk(
     for slot in range(keys.shape[-1] - 1):
         frames = tf.cast(keys[..., slot + 1] - keys[..., slot], tf.float32)
         bound = speed * frames[..., None, None]
-        value = value + draws.uniform(value.shape[-2:], -bound, bound)
+        value = value + draws.uniform(tuple(value.shape[-2:]), -bound, bound)
         if low is not None:
             value = tf.clip_by_value(value, low, high)
         values.append(value)

@@ -50,6 +50,9 @@ def adjust_hue_saturation(
     wrapping around, as in the authors' release.
     """
     hue, saturation, value = rgb_to_hsv(clip)
+    # OpenCV's 8-bit hue counts in steps of 2 degrees and rounds what is within one of
+    # full circle to 0. Without that, rounding errors would tear pure reds apart.
+    hue = jnp.where(hue >= 359.0, hue - 360.0, hue)
     hue = jnp.clip(hue + degrees[..., None, None, None], 0.0, 358.0)
     saturation = jnp.clip(saturation * factor[..., None, None, None], 0.0, 1.0)
     changed = hsv_to_rgb(hue, saturation, value)

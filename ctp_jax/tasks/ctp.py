@@ -49,8 +49,7 @@ class Task(base.Task):
             roi_size=config.head.roi_size,
             sampling_ratio=config.head.sampling_ratio,
             squeeze=config.head.squeeze,
-            spatial_stride=resnet3d.total_stride(config.model)[1],
-            dtype=self._encoder.dtype,
+            stride=resnet3d.total_stride(config.model)[1],
         )
 
     # On the host -----------------------------------------------------------------

@@ -32,6 +32,7 @@ def test_hue_and_saturation_equal_opencv():
     for video, (degrees, factor) in enumerate([(-20, 1.3), (15, 0.7)]):
         for frame in range(3):
             hsv = cv2.cvtColor(clip[video, frame] / 255, cv2.COLOR_RGB2HSV)
+            hsv[..., 0] -= 360 * (hsv[..., 0] >= 359)
             hsv[..., 0] = np.clip(hsv[..., 0] + degrees, 0, 358)
             hsv[..., 1] = np.clip(hsv[..., 1] * factor, 0, 1)
             theirs = 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

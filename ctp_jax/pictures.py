@@ -1,0 +1,168 @@
+"""Pictures of clips with boxes: contact sheets and animations (paper Fig. 1 and 7).
+
+Symbols: v videos, n trajectories, t frames, s side of a clip in pixels.
+"""
+
+import itertools
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = ("#f0e442", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#0072b2")
+_BACKGROUND = "#ffffff"
+_INK = "#333333"
+_GAP = 6
+_FONT_SIZE = 15
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(_FONT_SIZE)
+
+
+def _draw_box(
+    draw: ImageDraw.ImageDraw, box: Sequence[float], colour: str, dashed: bool
+) -> None:
+    """Outlines x1, y1, x2, y2, with a dark rim so that it shows on any ground."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+    for start, end in itertools.pairwise(corners):
+        if not dashed:
+            draw.line([start, end], fill="black", width=4)
+            draw.line([start, end], fill=colour, width=2)
+            continue
+        length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1e-6)
+        for begin in np.arange(0.0, length, 8.0):
+            ends = [begin / length, min(begin + 4.0, length) / length]
+            piece = [
+                tuple(a + (b - a) * f for a, b in zip(start, end, strict=True))
+                for f in ends
+            ]
+            draw.line(piece, fill="black", width=4)
+            draw.line(piece, fill="white", width=2)
+
+
+def draw_frame(
+    frame: np.ndarray,
+    boxes: np.ndarray,
+    predicted: np.ndarray | None,
+    zoom: int,
+) -> Image.Image:
+    """One frame with true boxes (coloured) and predicted ones (white, dashed).
+
+    Args:
+        frame: uint8 (s, s, 3).
+        boxes: (n, 4), x1 y1 x2 y2 in pixels of the frame.
+        predicted: likewise, or None.
+        zoom: pixels of the picture per pixel of the frame.
+    """
+    side = frame.shape[0] * zoom
+    image = Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for number, box in enumerate(boxes * zoom):
+        _draw_box(draw, box, COLOURS[number % len(COLOURS)], dashed=False)
+    for box in () if predicted is None else predicted * zoom:
+        _draw_box(draw, box, "white", dashed=True)
+    return image
+
+
+def _grid(
+    images: Sequence[Sequence[Image.Image]], title: str, names: Sequence[str]
+) -> Image.Image:
+    """Rows of equal images under a title, each row under its name."""
+    side = images[0][0].size[0]
+    head = _FONT_SIZE + 2 * _GAP if title else _GAP
+    label = _FONT_SIZE + _GAP if names else 0
+    width = max(len(row) for row in images) * (side + _GAP) + _GAP
+    width = max(width, round(_font().getlength(title)) + 2 * _GAP)
+    sheet = Image.new(
+        "RGB", (width, head + len(images) * (side + label + _GAP)), _BACKGROUND
+    )
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, _GAP), title, fill=_INK, font=_font())
+    for index, row in enumerate(images):
+        top = head + index * (side + label + _GAP)
+        if names:
+            draw.text((_GAP, top), names[index], fill=_INK, font=_font())
+        for column, image in enumerate(row):
+            sheet.paste(image, (_GAP + column * (side + _GAP), top + label))
+    return sheet
+
+
+def contact_sheet(
+    clips: np.ndarray,
+    boxes: np.ndarray,
+    predicted: np.ndarray | None = None,
+    *,
+    title: str = "",
+    names: Sequence[str] = (),
+    columns: int = 8,
+    zoom: int = 2,
+) -> Image.Image:
+    """A row of frames per video, with boxes.
+
+    Args:
+        clips: uint8 (v, t, s, s, 3).
+        boxes: (v, n, t, 4), x1 y1 x2 y2 in pixels of the clip.
+        predicted: likewise, or None.
+        title: a line above.
+        names: one per video, above its row, or none.
+        columns: how many of the t frames to show, evenly spread.
+        zoom: pixels of the picture per pixel of a frame.
+    """
+    frames = np.linspace(0, clips.shape[1] - 1, min(columns, clips.shape[1]))
+    rows = [
+        [
+            draw_frame(
+                clip[t],
+                boxes[v][:, t],
+                None if predicted is None else predicted[v][:, t],
+                zoom,
+            )
+            for t in frames.round().astype(int)
+        ]
+        for v, clip in enumerate(clips)
+    ]
+    return _grid(rows, title, names)
+
+
+def save_animation(
+    path: pathlib.Path,
+    clips: np.ndarray,
+    boxes: np.ndarray,
+    predicted: np.ndarray | None = None,
+    *,
+    title: str = "",
+    columns: int = 4,
+    zoom: int = 2,
+    frames_per_second: float = 8.0,
+) -> None:
+    """Writes all videos side by side as an animated GIF; see `contact_sheet`."""
+    pictures = []
+    for t in range(clips.shape[1]):
+        images = [
+            draw_frame(
+                clip[t],
+                boxes[v][:, t],
+                None if predicted is None else predicted[v][:, t],
+                zoom,
+            )
+            for v, clip in enumerate(clips)
+        ]
+        rows = [images[i : i + columns] for i in range(0, len(images), columns)]
+        # A palette per frame with dithering flickers; a common one does not.
+        pictures.append(_grid(rows, title, ()))
+    palette = pictures[0].quantize(255)
+    pictures = [
+        picture.quantize(palette=palette, dither=Image.Dither.NONE)
+        for picture in pictures
+    ]
+    pictures[0].save(
+        path,
+        save_all=True,
+        append_images=pictures[1:],
+        duration=round(1000 / frames_per_second),
+        loop=0,
+    )

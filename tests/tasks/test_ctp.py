@@ -1,0 +1,218 @@
+"""The Catch-the-Patch task against OpenCV and brute force, on planned batches."""
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import common
+from ctp_jax.data import clips, draws
+from ctp_jax.errors import UserError
+from ctp_jax.ops import boxes as box_ops
+from ctp_jax.tasks import base, ctp
+from tests import opencv_drawing
+
+HEIGHT, WIDTH, VIDEOS = 72, 96, 6
+
+
+def make_config(**changes):
+    config = common.pretrain(
+        "none", split="train", eval_split="", epochs=1, milestones=()
+    )
+    config.clip.size, config.clip.scales = 56, (56, 64, 72)
+    config.clip.num_frames = 8
+    config.game.scales = (8.0, 12.0, 16.0, 24.0, 32.0)
+    config.model.width, config.head.channels = 0.125, 32
+    config.colour.hue_saturation = 1.0
+    config.colour.brightness = config.colour.contrast = 1.0
+    config.update(changes)
+    return config
+
+
+def make_batch(task, seed=0):
+    """A batch of noise-free but busy frames, with a plan of the task's own."""
+    rng = np.random.default_rng(seed)
+    spec = task.clip_spec(True)
+    coarse = rng.integers(0, 256, (VIDEOS, spec.num_frames, 9, 12, 3), np.uint8)
+    frames = np.stack(
+        [[cv2.resize(f, (WIDTH, HEIGHT)) for f in video] for video in coarse]
+    )
+    windows, flips = [], []
+    for _ in range(VIDEOS):
+        numbers = draws.Draws(tf.constant(rng.random(8, np.float32)))
+        window, flip = clips.sample_window(
+            numbers, tf.constant(HEIGHT), tf.constant(WIDTH), spec
+        )
+        windows.append(window.numpy())
+        flips.append(flip.numpy())
+    batch = {
+        "frames": frames[:, None],
+        "extent": np.tile(np.float32([HEIGHT, WIDTH]), (VIDEOS, 1, 1)),
+        "window": np.stack(windows),
+        "flip": np.stack(flips),
+        "mask": np.ones(VIDEOS, np.float32),
+    }
+    count = draws.count_draws(lambda d: task.plan(d, {}, True))
+    numbers = draws.Draws(tf.constant(rng.random((VIDEOS, count), np.float32)))
+    plan = {name: v.numpy() for name, v in task.plan(numbers, {}, True).items()}
+    return jax.tree.map(jnp.asarray, batch | {"plan": plan})
+
+
+@pytest.fixture(scope="module")
+def task():
+    return ctp.Task(make_config())
+
+
+@pytest.fixture(scope="module")
+def batch(task):
+    return make_batch(task)
+
+
+@pytest.fixture(scope="module")
+def state(task, batch):
+    params, model_state = jax.jit(task.init)(jax.random.key(0), batch)
+    # The last layer starts near zero; errors would hide there.
+    params["head"]["dense2"]["kernel"] *= 300.0
+    return params, model_state
+
+
+def test_the_drawn_clip_is_within_one_grey_level_of_opencv(task, batch):
+    ours = np.asarray(jax.jit(task.draw)(batch))
+    assert ours.shape == (VIDEOS, 8, 56, 56, 3)
+    worst = 0.0
+    for video in range(VIDEOS):
+        plan = {name: np.asarray(v[video]) for name, v in batch["plan"].items()}
+        frames, window, flip = (
+            np.asarray(batch[name][video, 0]) for name in ("frames", "window", "flip")
+        )
+        clip = opencv_drawing.scale_and_crop(frames, window, flip, 56)
+        clip = opencv_drawing.change_colours(opencv_drawing.paste(clip, plan), plan)
+        worst = max(worst, np.abs(ours[video] - clip).max())
+    assert worst < 1.0
+
+
+def brute_force_loss(deltas, trajectories, scale):
+    """Loops in float64 over (clip, trajectory, frame)."""
+    totals, count = np.zeros(2), 0
+    for clip in range(trajectories.shape[0]):
+        for trajectory, prediction in zip(
+            trajectories[clip], deltas[clip], strict=True
+        ):
+            x1, y1, x2, y2 = trajectory[0].astype(float)
+            w1, h1 = max(x2 - x1, 1), max(y2 - y1, 1)
+            centre1 = (x1 + x2) / 2, (y1 + y2) / 2
+            for box, guess in zip(trajectory, prediction, strict=True):
+                x1, y1, x2, y2 = box.astype(float)
+                targets = [
+                    ((x1 + x2) / 2 - centre1[0]) / scale[0],
+                    ((y1 + y2) / 2 - centre1[1]) / scale[1],
+                    np.log(max(x2 - x1, 1) / w1) / scale[2],
+                    np.log(max(y2 - y1, 1) / h1) / scale[3],
+                ]
+                for term in range(4):
+                    error = abs(float(guess[term]) - targets[term])
+                    smooth = 0.5 * error**2 if error < 1 else error - 0.5
+                    totals[term // 2] += smooth
+                count += 1
+    return totals / count
+
+
+def test_losses_and_iou_equal_brute_force(task, batch, state):
+    params, model_state = state
+    loss, output = jax.jit(task.loss)(params, model_state, batch, jax.random.key(1))
+    deltas, _ = task._forward(params, model_state, batch, train=True)
+    truth = np.asarray(batch["plan"]["boxes"])
+    expected = brute_force_loss(np.asarray(deltas), truth, (0.8, 0.8, 0.04, 0.04))
+    metrics = output.metrics
+    assert float(metrics["loss_center"]) == pytest.approx(expected[0], rel=1e-5)
+    assert float(metrics["loss_size"]) == pytest.approx(expected[1], rel=1e-5)
+    assert float(loss) == pytest.approx(expected.sum(), rel=1e-5)
+
+
+def test_perfect_deltas_give_the_true_boxes(batch):
+    truth = jnp.asarray(batch["plan"]["boxes"])
+    scale = (0.8, 0.8, 0.04, 0.04)
+    targets = box_ops.encode_trajectory_xyxy(truth, truth[..., 0, :], scale)
+    assert sum(ctp.regression_losses(targets, targets)) == 0
+    decoded = box_ops.decode_trajectory_xyxy(targets, truth[..., 0, :], scale)
+    assert float(box_ops.iou_xyxy(decoded, truth).min()) > 0.999
+
+
+def test_a_step_of_gradient_descent_helps(task, batch, state):
+    params, model_state = state
+
+    @jax.jit
+    def loss_and_grad(params):
+        return jax.value_and_grad(
+            lambda p: task.loss(p, model_state, batch, jax.random.key(1))[0]
+        )(params)
+
+    before, grads = loss_and_grad(params)
+    after, _ = loss_and_grad(jax.tree.map(lambda p, g: p - 1e-4 * g, params, grads))
+    assert float(after) < float(before)
+    assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["head"]))
+
+
+def test_prediction_uses_the_running_statistics(task, batch, state):
+    params, model_state = state
+    outputs = jax.jit(task.predict)(params, model_state, batch)
+    assert outputs["predicted"].shape == (VIDEOS, 3, 8, 4)
+    alone = jax.tree.map(lambda x: x[:2], batch)
+    again = task.predict(params, model_state, alone)
+    np.testing.assert_allclose(
+        again["predicted"], outputs["predicted"][:2], rtol=1e-3, atol=1e-2
+    )
+
+
+def test_the_encoder_moves_between_strides(task, batch, state):
+    encoder_params, stats, architecture = task.encoder(*state)
+    other_config = make_config()
+    other_config.model.spatial_strides = (1, 2, 2, 2)
+    other = ctp.Task(other_config)
+    params, model_state = other.init(jax.random.key(5), batch)
+    params, model_state = other.load_encoder(
+        params, model_state, encoder_params, stats, architecture
+    )
+    for ours, theirs in zip(
+        jax.tree.leaves(params["encoder"]), jax.tree.leaves(encoder_params), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert model_state["batch_stats"]["encoder"] is stats
+
+
+def test_an_encoder_of_another_width_is_refused(task, batch, state):
+    encoder_params, stats, architecture = task.encoder(*state)
+    other_config = make_config()
+    other_config.model.width = 0.25
+    other = ctp.Task(other_config)
+    with pytest.raises(UserError, match=r"width is 0\.125 .* 0\.25"):
+        other.load_encoder({}, {}, encoder_params, stats, architecture)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("clip.scales", (40, 64), "smaller than the crop"),
+        ("clip.num_frames", 1, "at least 2"),
+        ("clip.strides", (), "strides >= 1"),
+        ("game.num_trajectories", 0, "at least 1"),
+        ("game.shapes", (0.5, 0.4, 0.2), "add up to 1"),
+        ("colour.key_frames", (1.2, -0.2), "add up to 1"),
+        ("head.target_scale", (0.8, 0.8, 0.0, 0.04), "four positive"),
+        ("model.name", "r3d34", "r3d18, r2plus1d18"),
+    ],
+)
+def test_contradictions_are_refused(field, value, message):
+    config = make_config()
+    group, name = field.split(".")
+    config[group][name] = value
+    with pytest.raises(UserError, match=message):
+        ctp.Task(config)
+
+
+def test_tasks_are_found_by_name():
+    assert isinstance(base.load(make_config()), ctp.Task)
+    with pytest.raises(UserError, match=r"'ctpp': no such task; the tasks are ctp"):
+        base.load(make_config(task="ctpp"))
