@@ -224,7 +224,7 @@ def read_features_json(tree: Mapping) -> tfrecord.Features:
     Raises:
         UserError: no frames, or several candidates for them.
     """
-    fields = tree.get("content", {}).get("features", {})
+    fields = tree.get("featuresDict", {}).get("features", {})
     frames = [
         name
         for name, feature in fields.items()

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -251,7 +252,7 @@ def _encode(items, workers: int, ahead: int):
         workers,
         # Not fork: the parent holds TensorFlow and its threads.
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_ignore_interrupt,
+        initializer=_start_worker,
     )
     try:
         waiting = collections.deque()
@@ -273,9 +274,16 @@ def _run(encode: Callable[[], video.EncodedVideo]) -> video.EncodedVideo | str:
         return str(error)
 
 
-def _ignore_interrupt() -> None:
-    """Leaves Ctrl-C, which reaches every process, to the parent."""
+def _start_worker() -> None:
+    """Leaves Ctrl-C, which reaches every process, to the parent; dies with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    """Ends this process when the parent is gone, killed for example."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def available_cores() -> int:
