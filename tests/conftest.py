@@ -10,4 +10,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("ctp_jax", "beartype.beartype")
+from tests import checking
+
+install_import_hook("ctp_jax", f"{checking.__name__}.check")

@@ -44,7 +44,7 @@ def evaluate(
 
 def split_results(
     results: Mapping[str, Any],
-) -> tuple[dict[str, float | int], dict[str, np.ndarray]]:
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Separates numbers, which are logged, from arrays, which are kept in a file."""
     numbers, arrays = {}, {}
     for name, value in results.items():

@@ -36,7 +36,7 @@ def train(
     config: ConfigDict,
     workdir: str | os.PathLike,
     open_pipeline: Callable | None = None,
-) -> dict[str, float | int]:
+) -> dict[str, float]:
     """Trains, evaluates, saves and exports; goes on where a run was cut.
 
     Args:
@@ -94,9 +94,9 @@ class Run:
         self.eval_step = step.make_eval_step(self.task, self.mesh)
         self.checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints)
         self.stopping = Stopping()
-        self.results: dict[str, float | int] = {}
+        self.results: dict[str, float] = {}
 
-    def run(self) -> dict[str, float | int]:
+    def run(self) -> dict[str, float]:
         """Everything, from the first step that is missing."""
         with contextlib.closing(self.checkpoints):
             state, done, sums, batches = self._begin()

@@ -34,7 +34,7 @@ class Window:
         bad_step: the first step with a loss or a parameter that is not finite.
     """
 
-    def __init__(self, sums: Mapping[str, float | int] | None = None):
+    def __init__(self, sums: Mapping[str, float] | None = None):
         """Starts empty, or from what `sums` returned before the run was cut."""
         self._sums = dict(sums or {})
         self._pending: list[tuple[int, Mapping[str, jax.Array]]] = []
@@ -141,7 +141,7 @@ def train_line(
     step: int,
     total: int,
     epochs: tuple[float, float],
-    values: Mapping[str, float | int],
+    values: Mapping[str, float],
 ) -> str:
     """The line that is read while a run goes.
 

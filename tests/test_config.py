@@ -1,0 +1,162 @@
+"""Configs and command lines: what is wrong is said in one line with the remedy."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from ctp_jax import command
+from ctp_jax import config as config_lib
+from ctp_jax.errors import UserError
+from tests.toy_data import toy_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = f"--config={ROOT}/configs/ucf_r3d.py"
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    config = command.define_config(values)
+    flags.DEFINE_string("workdir", None, "Where.", flag_values=values)
+    rest = command.parse(["main", *arguments], values, "")
+    return config.value, rest
+
+
+def test_overrides():
+    config, rest = parse(
+        f"{CONFIG}:runlocal",
+        "--config.batch_size=6",
+        "--config.optimizer.learning_rate",
+        "1e-3",
+        "--config.clip.scales=(96,)",
+        "--noconfig.clip.jitter",
+        "--config.data.data_dir=a=b",
+        "--workdir=w",
+        "more",
+    )
+    assert config.batch_size == 6 and config.steps == 8
+    assert config.optimizer.learning_rate == 1e-3
+    assert config.clip.scales == (96,) and config.clip.jitter is False
+    assert config.data.data_dir == "a=b" and rest == ["more"]
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--config.optimzer.learning_rate=1"], "config.optimizer.learning_rate?"),
+        (["--config.bach_size=3"], "did you mean --config.batch_size?"),
+        (["--config.learning_rate=1"], "did you mean --config.optimizer.learning_rate"),
+        (["--config.qqqqqq=1"], "there are task, seed|there are batch_size"),
+        (["--config.batch_size=abc"], "type int, as 32 is"),
+        (["--config.batch_size=1.5"], "type int"),
+        (["--config.batch_size"], "needs a value"),
+        (["--config.optimizer.learning_rate=fast"], "type float"),
+        (["--config.clip.jitter=maybe"], "type bool"),
+        (["--config.game.scales=(1,x)"], "type tuple"),
+        (["--config.optimizer=3"], "is a group: set one of"),
+        (["--wokdir=x"], "did you mean --workdir?"),
+        (["--zzzzzz"], "--zzzzzz: no such flag"),
+    ],
+)
+def test_wrong_flags(arguments, message):
+    with pytest.raises(UserError) as caught:
+        parse(CONFIG, *arguments)
+    assert any(part in str(caught.value) for part in message.split("|"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "flag,message",
+    [
+        ("--config=", "no such file"),
+        (CONFIG.replace("ucf_r3d", "ucf_3d"), "did you mean"),
+        (f"{CONFIG}:runlocl", "'runlocl': not one of runlocal"),
+        ("--workdir=w", "--config is missing"),
+    ],
+)
+def test_wrong_configs(flag, message):
+    with pytest.raises(UserError) as caught:
+        parse(flag)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("x = (", "SyntaxError"),
+        ("import nothing_like_it", "ModuleNotFoundError"),
+        ("def get_config(arg=None): return {}", "must return a ConfigDict"),
+        ("def get_config(arg=None): return 1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_configs_that_do_not_load(tmp_path, text, message):
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(UserError, match=message):
+        parse(f"--config={tmp_path}/c.py")
+
+
+@pytest.mark.parametrize(
+    "field,value",
+    [
+        ("batch_size", 0),
+        ("steps", -1),
+        ("log_every", 0),
+        ("seed", -1),
+        ("optimizer.learning_rate", 0.0),
+        ("optimizer.momentum", 1.0),
+        ("optimizer.schedule", "steps"),
+        ("optimizer.milestones", (3, 2)),
+        ("optimizer.milestones", (0, 2)),
+        ("optimizer.warmup_factor", 2.0),
+        ("keep_checkpoints", 0),
+    ],
+)
+def test_contradictions(field, value):
+    config_lib.validate(toy_config())
+    with pytest.raises(UserError, match=rf"config\.{field} = .*: must be"):
+        config_lib.validate(toy_config(**{field: value}))
+
+
+def test_no_length_at_all():
+    with pytest.raises(UserError, match="epochs"):
+        config_lib.validate(toy_config(steps=0, epochs=0.0))
+
+
+def test_missing_field():
+    config = toy_config()
+    del config.optimizer.momentum
+    with pytest.raises(UserError, match="config.optimizer.momentum is missing"):
+        config_lib.validate(config)
+
+
+def test_differences_see_through_json():
+    old = config_lib.as_dict(toy_config())
+    new = toy_config(**{"optimizer.milestones": (1, 2), "seed": 3, "steps": 13})
+    fixed, length = config_lib.sort_differences(config_lib.differences(old, new))
+    assert fixed == {"seed": "0 -> 3"} and length == {"steps": "12 -> 13"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        [CONFIG],
+        [CONFIG, "--workdir=w", "--config.bach_size=3"],
+        [CONFIG, "--workdir=w", "more"],
+    ],
+)
+def test_command_answers_in_one_line(tmp_path, arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "ctp_jax.main", *arguments],
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

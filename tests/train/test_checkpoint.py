@@ -1,0 +1,181 @@
+"""Checkpoints: other runs are refused, damage is survived, a full disk is one line."""
+
+import errno
+import json
+import shutil
+import threading
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from orbax.checkpoint._src.serialization import serialization
+
+from ctp_jax.errors import UserError
+from ctp_jax.train import checkpoint, files, loop, metrics
+from ctp_jax.train.state import TrainState, describe
+from tests.toy_data import opener, toy_config
+
+
+def state_of(value, width=3):
+    params = {"kernel": jnp.full((width, 2), float(value)), "empty": {}}
+    return TrainState(jnp.int32(value), params, {}, (jnp.zeros(()),))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        meta = {"config": toy_config().to_dict(), "window": {"loss": 0.1}}
+        checkpoints.save(step, state_of(step), meta)
+    checkpoints.close()
+    return tmp_path
+
+
+def restore(workdir, check=lambda step, meta: None):
+    said = []
+    checkpoints = checkpoint.Checkpoints(workdir, keep=3)
+    try:
+        found = checkpoints.restore(state_of(0), check, said.append)
+    finally:
+        checkpoints.close()
+    return found, said
+
+
+def test_newest_comes_back_exactly(saved):
+    (state, meta), said = restore(saved)
+    assert int(state.step) == 3 and not said
+    np.testing.assert_array_equal(state.params["kernel"], np.full((3, 2), 3.0))
+    assert meta["window"] == {"loss": 0.1}
+    assert meta["leaves"] == describe(state_of(0))
+
+
+def test_nothing_there(tmp_path):
+    assert restore(tmp_path) == (None, [])
+
+
+def test_a_step_cut_short_is_not_seen(saved):
+    steps = saved / "checkpoints"
+    shutil.copytree(steps / "3", steps / "4.orbax-checkpoint-tmp")
+    (state, _), said = restore(saved)
+    assert int(state.step) == 3 and not said
+    assert not (steps / "4.orbax-checkpoint-tmp").exists()
+
+
+@pytest.mark.parametrize(
+    "lost", ["state/d", "state/_METADATA", "meta", "meta/metadata"]
+)
+def test_a_damaged_step_is_set_aside(saved, lost):
+    path = saved / "checkpoints/3" / lost
+    shutil.rmtree(path) if path.is_dir() else path.write_text("")
+    (state, _), (line,) = restore(saved)
+    assert int(state.step) == 2
+    assert "step 3 cannot be read" in line and "going on from step 2" in line
+    assert (saved / "damaged/3").exists()
+    # Step 3 can be written again, and a second injury finds a second place.
+    checkpoints = checkpoint.Checkpoints(saved, keep=3)
+    checkpoints.save(3, state_of(3), {"config": {}})
+    checkpoints.close()
+    shutil.rmtree(saved / "checkpoints/3/state")
+    assert int(restore(saved)[0][0].step) == 2
+    assert (saved / "damaged/3.1").exists()
+
+
+def test_nothing_readable_stops_and_moves_nothing(saved):
+    for step in (1, 2, 3):
+        shutil.rmtree(saved / f"checkpoints/{step}/state")
+    for _ in range(2):
+        with pytest.raises(UserError, match="none of 3 checkpoints can be read"):
+            restore(saved)
+
+
+def check_with(saved, config, target):
+    said = []
+
+    def check(step, meta):
+        checkpoint.check_same_run(saved, step, meta, target, config, said.append)
+
+    restore(saved, check)
+    return said
+
+
+def test_another_architecture_is_named(saved):
+    config = toy_config(**{"model.width": 4})
+    with pytest.raises(UserError) as caught:
+        check_with(saved, config, state_of(0, width=4))
+    message = str(caught.value)
+    assert "step 3 is of another architecture" in message
+    assert "params/kernel is float32(3, 2) there, float32(4, 2) here" in message
+    assert "model.width 8 -> 4" in message and "\n" not in message
+
+
+def test_another_config_is_named(saved):
+    config = toy_config(**{"optimizer.momentum": 0.5})
+    with pytest.raises(UserError, match=r"another config: optimizer.momentum 0.9 -> 0"):
+        check_with(saved, config, state_of(0))
+
+
+def test_what_may_change(saved):
+    config = toy_config(**{"log_every": 7, "data.workers": 3, "steps": 20})
+    assert check_with(saved, config, state_of(0)) == [
+        "config.steps: 12 -> 20, from step 3 on"
+    ]
+
+
+def test_the_loop_refuses_another_network(tmp_path):
+    loop.train(toy_config(steps=1), tmp_path, opener())
+    with pytest.raises(UserError, match="another architecture: params/encoder"):
+        loop.train(toy_config(**{"steps": 1, "model.width": 4}), tmp_path, opener())
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model"]["width"] == 8  # the refused one left no trace
+
+
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def tensorstore_full(*args, **kwargs):
+    raise ValueError("RESOURCE_EXHAUSTED: ... No space left on device [os_error='28']")
+
+
+@pytest.mark.parametrize("fails", [full, tensorstore_full])
+def test_full_disk_in_the_background_thread(tmp_path, monkeypatch, fails):
+    real = serialization.async_serialize_from_host
+    is_full = threading.Event()
+
+    async def write(*args, **kwargs):
+        if is_full.is_set():
+            fails()
+        return await real(*args, **kwargs)
+
+    def fill(step, batch):
+        if step == 6:  # between the saves of step 4 and step 8
+            while not (tmp_path / "checkpoints/4").exists():
+                time.sleep(0.01)
+            is_full.set()
+
+    monkeypatch.setattr(serialization, "async_serialize_from_host", write)
+    with pytest.raises(UserError) as caught:
+        loop.train(toy_config(), tmp_path, opener(fill))
+    message = str(caught.value)
+    assert "the disk is full" in message and "\n" not in message
+    assert "last good checkpoint is step 4" in message
+    is_full.clear()
+    loop.train(toy_config(), tmp_path, opener())  # room has been made
+
+
+def test_full_disk_in_the_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics.MetricWriter, "write", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        loop.train(toy_config(), tmp_path, opener())
+
+
+def test_is_disk_full_looks_at_causes():
+    assert not files.is_disk_full(OSError(errno.EACCES, "no"))
+    try:
+        try:
+            full()
+        except OSError as error:
+            raise RuntimeError("in a thread") from error
+    except RuntimeError as error:
+        assert files.is_disk_full(error)
