@@ -1,9 +1,13 @@
 """Small videos for the tests, written with PyAV."""
 
+import os
+import signal
 from fractions import Fraction
 
 import av
 import numpy as np
+
+from ctp_jax.data import video
 
 
 def picture(height: int, width: int, shift: int = 0) -> np.ndarray:
@@ -52,3 +56,19 @@ def write_numbered(path, count: int, *, height: int = 48, width: int = 64, **kwa
 def numbers(images) -> list[int]:
     """Which frames of `write_numbered` these are."""
     return [round((float(image.mean()) - 20) / 8) for image in images]
+
+
+def crash():
+    """What a decoder does that meets a broken file of the worst kind."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def encode_numbered(count: int) -> video.EncodedVideo:
+    """As `write_numbered`, without the file."""
+    frames = [np.full((8, 8, 3), 20 + 8 * i, np.uint8) for i in range(count)]
+    return video.EncodedVideo([video.encode_jpeg(frame) for frame in frames], 25.0)
+
+
+def refuse() -> video.EncodedVideo:
+    """What `encode_video` does with a file that is no video."""
+    raise video.VideoError("no good")

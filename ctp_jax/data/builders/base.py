@@ -228,20 +228,21 @@ def encode_in_parallel(
         (item, encoded video, or the reason why there is none).
     """
     workers = min(workers or available_cores(), len(items))
+    ahead = 3 * workers
     remaining = collections.deque(items)
     while remaining:
         try:
-            for pair in _encode(remaining, workers, ahead=3 * workers):
+            for pair in _encode(remaining, workers, ahead):
                 yield pair
                 remaining.popleft()
         except concurrent.futures.process.BrokenProcessPool:
-            for _ in range(min(3 * workers, len(remaining))):
-                one = collections.deque([remaining[0]])
-                try:
-                    (pair,) = _encode(one, 1, ahead=1)
-                except concurrent.futures.process.BrokenProcessPool:
-                    pair = remaining[0], "the decoder crashed"
-                yield pair
+            suspects = list(remaining)[:ahead]
+            try:
+                for pair in _encode(suspects, 1, ahead=1):
+                    yield pair
+                    remaining.popleft()
+            except concurrent.futures.process.BrokenProcessPool:
+                yield remaining[0], "the decoder crashed"
                 remaining.popleft()
 
 
