@@ -170,8 +170,8 @@ def draw_background(
     """A texture large enough to pan over, and the window's corner (t,) x, y on it."""
     time = np.arange(count)
     paths = []
-    for velocity in rng.uniform(-1.3, 1.3, size=2):
-        sway, period, start = rng.uniform(0, 6), rng.uniform(30, 90), rng.uniform(0, 7)
+    for velocity in rng.uniform(-0.6, 0.6, size=2):
+        sway, period, start = rng.uniform(0, 4), rng.uniform(30, 90), rng.uniform(0, 7)
         path = velocity * time + sway * np.sin(2 * np.pi * time / period + start)
         paths.append(path - path.min())
     x, y = paths

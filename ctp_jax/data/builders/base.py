@@ -248,7 +248,6 @@ def encode_in_parallel(
 
 def _encode(items, workers: int, ahead: int):
     """Yields (item, result) in order, with `ahead` items under way."""
-    items = iter(list(items))
     executor = concurrent.futures.ProcessPoolExecutor(
         workers,
         # Not fork: the parent holds TensorFlow and its threads.
@@ -257,7 +256,7 @@ def _encode(items, workers: int, ahead: int):
     )
     try:
         waiting = collections.deque()
-        for item in items:
+        for item in list(items):  # the caller shortens it meanwhile
             waiting.append((item, executor.submit(_run, item.encode)))
             if len(waiting) >= ahead:
                 first, future = waiting.popleft()
