@@ -33,6 +33,7 @@ class CtPHead(nn.Module):
         sampling_ratio: sampling points per bin and axis, see `roi_align`.
         squeeze: predict from one map of the clip.
         stride: input pixels per feature pixel.
+        init_std: standard deviation of the dense layers' initial weights.
     """
 
     channels: int = 512
@@ -40,6 +41,7 @@ class CtPHead(nn.Module):
     sampling_ratio: int = 2
     squeeze: bool = True
     stride: int = 8
+    init_std: float = 0.001
 
     @nn.compact
     def __call__(
@@ -83,7 +85,7 @@ class CtPHead(nn.Module):
         # Full float32: a delta is in pixels, TF32 would round it to a tenth or so.
         return nn.Dense(
             features,
-            kernel_init=nn.initializers.normal(0.001),
+            kernel_init=nn.initializers.normal(self.init_std),
             precision=jax.lax.Precision.HIGHEST,
             name=name,
         )

@@ -75,8 +75,7 @@ def test_all_stages():
     ]
 
 
-@pytest.mark.parametrize("name", resnet3d.NAMES)
-@pytest.mark.parametrize("width", [1.0, 0.03])
+@pytest.mark.parametrize("name, width", [("r3d18", 1.0), ("r2plus1d18", 0.03)])
 def test_stride_variants_share_their_parameters(name, width):
     trees = [
         shapes(
@@ -88,7 +87,6 @@ def test_stride_variants_share_their_parameters(name, width):
         )[0]
         for s, t in [
             ((1, 2, 2, 1), (1, 2, 2, 2)),
-            ((1, 2, 2, 2), (1, 2, 2, 2)),
             ((1, 2, 2, 2), (1, 1, 2, 2)),
             ((1, 1, 1, 1), (1, 1, 1, 1)),
         ]
