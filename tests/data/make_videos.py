@@ -1,5 +1,6 @@
 """Small videos for the tests, written with PyAV."""
 
+import dataclasses
 import os
 import signal
 from fractions import Fraction
@@ -67,6 +68,12 @@ def encode_numbered(count: int) -> video.EncodedVideo:
     """As `write_numbered`, without the file."""
     frames = [np.full((8, 8, 3), 20 + 8 * i, np.uint8) for i in range(count)]
     return video.EncodedVideo([video.encode_jpeg(frame) for frame in frames], 25.0)
+
+
+def encode_boxed(count: int) -> video.EncodedVideo:
+    """As `encode_numbered`, with a box in every frame."""
+    boxes = np.arange(4 * count, dtype=np.float32).reshape(count, 4)
+    return dataclasses.replace(encode_numbered(count), boxes=boxes)
 
 
 def refuse() -> video.EncodedVideo:

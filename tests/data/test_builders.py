@@ -6,9 +6,10 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
-from ctp_jax.data import shapes
+from ctp_jax.data import records, shapes
 from ctp_jax.data.builders import (
     base,
     hmdb51,
@@ -18,7 +19,7 @@ from ctp_jax.data.builders import (
     video_folder,
 )
 from ctp_jax.errors import UserError
-from tests.data.make_videos import crash, encode_numbered, refuse
+from tests.data.make_videos import crash, encode_boxed, encode_numbered, refuse
 
 OPTIONS = base.Options()
 
@@ -377,3 +378,26 @@ def test_encoding_keeps_the_order_and_survives_a_crash():
     assert done[6][1] == "no good"
     for i in (0, 1, 3, 4, 5, 7, 8):
         assert len(done[i][1].frames) == i + 1
+
+
+class Boxed(base.VideoBuilder, skip_registration=True):
+    """Two videos with a box per frame."""
+
+    @classmethod
+    def make_source(cls, arguments, options):
+        items = [
+            base.Item(f"v{i}", -1, functools.partial(encode_boxed, i)) for i in (2, 3)
+        ]
+        return base.Source(items, {"val": ["v3"]}, has_boxes=True)
+
+
+def test_a_builder_with_boxes_used_as_tfds_does(tmp_path):
+    builder = Boxed(data_dir=tmp_path, options=base.Options(progress=False))
+    builder.download_and_prepare()
+    opened = records.open_records("boxed", "val", str(tmp_path))
+    assert opened.ids.tolist() == ["v3"]
+    example = records.read_features(opened)(tf.constant(0, tf.int64))
+    expected = encode_boxed(3)
+    assert example["frames"].numpy().tolist() == expected.frames
+    np.testing.assert_array_equal(example["boxes"], expected.boxes)
+    assert int(example["label"]) == -1
