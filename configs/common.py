@@ -78,6 +78,7 @@ def pretrain(
     config.head.channels = 512
     config.head.roi_size = 5
     config.head.sampling_ratio = 2
+    config.head.init_std = 0.001  # so small that the loss stands still for a while
     config.head.squeeze = True  # Table 8: False predicts from per-time features
     config.head.target_scale = (0.8, 0.8, 0.04, 0.04)  # Table 9
 

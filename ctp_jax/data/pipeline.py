@@ -104,16 +104,30 @@ class Pipeline:
 
     def _batches(self, dataset: tf.data.Dataset) -> Iterator[dict[str, Any]]:
         dataset = dataset.map(
-            self._example, num_parallel_calls=self._workers, deterministic=True
+            tf.autograph.experimental.do_not_convert(self._example),
+            num_parallel_calls=self._workers,
+            deterministic=True,
         )
         dataset = dataset.batch(self._share, drop_remainder=True)
-        dataset = dataset.map(self._plan).prefetch(self._prefetch)
+        dataset = dataset.map(tf.autograph.experimental.do_not_convert(self._plan))
+        dataset = dataset.prefetch(self._prefetch)
         options = tf.data.Options()
         options.autotune.enabled = False
         options.threading.private_threadpool_size = self._workers
         # One decoder must not spread over cores that other decoders keep busy.
         options.threading.max_intra_op_parallelism = 1
-        return dataset.with_options(options).as_numpy_iterator()
+        return self._arrays(dataset.with_options(options))
+
+    def _arrays(self, dataset: tf.data.Dataset) -> Iterator[dict[str, Any]]:
+        """The batches as NumPy arrays; what cannot be read becomes a `UserError`."""
+        try:
+            yield from dataset.as_numpy_iterator()
+        except tf.errors.OpError as error:
+            reason = " ".join((error.message or "").split())[:200]
+            raise UserError(
+                f"{self.records.directory}: a record cannot be read ({reason}); was the "
+                "data set changed or damaged? prepare it again"
+            ) from error
 
     def _example(self, element: tf.Tensor) -> dict[str, tf.Tensor]:
         step, row = element // self._share, element % self._share
@@ -166,7 +180,7 @@ class Pipeline:
         seed = tf.constant(draws.stream_seed(self._seed, "order"), tf.int64)
         epoch = position // total
         index = tf.random.experimental.index_shuffle(
-            position % total, tf.stack([seed, epoch, epoch]), total - 1
+            position % total, tf.stack([seed, epoch]), total - 1
         )
         return index, tf.constant(1.0)
 

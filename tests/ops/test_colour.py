@@ -10,11 +10,11 @@ def random_clip(seed=0, shape=(2, 3, 8, 9, 3)):
     clip = np.random.default_rng(seed).integers(0, 256, shape).astype(np.float32)
     clip[0, 0, 0] = 0.0  # black and grey have no hue
     clip[0, 0, 1] = 128.0
-    return clip
+    return jnp.asarray(clip)
 
 
 def test_hsv_equals_opencv():
-    image = random_clip()[0, 0]
+    image = np.asarray(random_clip()[0, 0])
     hue, saturation, value = jax.jit(colour.rgb_to_hsv)(image)
     theirs = cv2.cvtColor(image / 255, cv2.COLOR_RGB2HSV)
     np.testing.assert_allclose(hue, theirs[..., 0], atol=1e-3)
@@ -31,7 +31,7 @@ def test_hue_and_saturation_equal_opencv():
     )
     for video, (degrees, factor) in enumerate([(-20, 1.3), (15, 0.7)]):
         for frame in range(3):
-            hsv = cv2.cvtColor(clip[video, frame] / 255, cv2.COLOR_RGB2HSV)
+            hsv = cv2.cvtColor(np.asarray(clip[video, frame]) / 255, cv2.COLOR_RGB2HSV)
             hsv[..., 0] -= 360 * (hsv[..., 0] >= 359)
             hsv[..., 0] = np.clip(hsv[..., 0] + degrees, 0, 358)
             hsv[..., 1] = np.clip(hsv[..., 1] * factor, 0, 1)
@@ -59,6 +59,6 @@ def test_brightness_and_contrast_clip_in_order():
 def test_normalisation_inverts():
     clip = random_clip(3)
     normal = colour.normalize(clip)
-    expected = (clip / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    expected = (np.asarray(clip) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(normal, expected, atol=1e-5)
     np.testing.assert_allclose(colour.denormalize(normal), clip, atol=1e-3)

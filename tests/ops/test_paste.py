@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ctp_jax.ops import paste
@@ -37,15 +38,15 @@ def test_equals_opencv():
 
 def test_hidden_patches_change_nothing():
     clip = np.random.default_rng(1).uniform(0, 255, (FRAMES, SIZE, SIZE, 3))
-    clip = clip.astype(np.float32)
+    clip = jnp.asarray(clip, jnp.float32)
     plan = random_patches(3) | {"visible": np.zeros((COUNT, FRAMES), bool)}
-    ours = paste.paste(clip, paste.Patches(**plan))
+    ours = paste.paste(clip, paste.Patches(**jax.tree.map(jnp.asarray, plan)))
     np.testing.assert_array_equal(ours, clip)
 
 
 def test_an_opaque_rectangle_that_stays_changes_nothing_in_its_source_frame():
     clip = np.random.default_rng(2).uniform(0, 255, (FRAMES, SIZE, SIZE, 3))
-    clip = clip.astype(np.float32)
+    clip = jnp.asarray(clip, jnp.float32)
     plan = random_patches(4) | {
         "boxes": np.tile(np.float32([8, 9, 30, 28]), (COUNT, FRAMES, 1)),
         "shape": np.zeros(COUNT, np.int32),
@@ -54,7 +55,9 @@ def test_an_opaque_rectangle_that_stays_changes_nothing_in_its_source_frame():
         "visible": np.ones((COUNT, FRAMES), bool),
         "source": np.full(COUNT, 2, np.int32),
     }
-    ours = np.asarray(paste.paste(clip, paste.Patches(**plan)))
+    ours = np.asarray(
+        paste.paste(clip, paste.Patches(**jax.tree.map(jnp.asarray, plan)))
+    )
     np.testing.assert_allclose(ours[2], clip[2], atol=1e-4)
     inside = np.broadcast_to(clip[2, 9:28, 8:30], (FRAMES, 19, 22, 3))
     np.testing.assert_allclose(ours[:, 9:28, 8:30], inside, atol=1e-4)

@@ -53,7 +53,8 @@ def test_padding_is_never_read():
 
 
 def test_identity_and_mirror():
-    clip = np.random.default_rng(2).integers(0, 256, (2, 3, 16, 16, 3), np.uint8)
+    clip = np.random.default_rng(2).integers(0, 256, (2, 3, 16, 16, 3))
+    clip = jnp.asarray(clip, jnp.uint8)
     window = jnp.tile(jnp.array([0.0, 0.0, 16.0, 16.0]), (2, 1))
     extent = jnp.full((2, 2), 16.0)
     ours = resample.crop_resize_flip(clip, window, extent, jnp.array([False, True]), 16)
@@ -63,9 +64,10 @@ def test_identity_and_mirror():
 
 def test_sampling_over_time_equals_sampling_each_frame():
     rng = np.random.default_rng(3)
-    image = rng.normal(size=(2, 9, 8, 3)).astype(np.float32)
-    rows = rng.normal(size=(2, 4, 5, 9)).astype(np.float32)
-    columns = rng.normal(size=(2, 4, 6, 8)).astype(np.float32)
+    image, rows, columns = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32)
+        for shape in [(2, 9, 8, 3), (2, 4, 5, 9), (2, 4, 6, 8)]
+    )
     ours = resample.sample_over_time(image, rows, columns)
     for frame in range(4):
         alone = resample.sample(image, rows[:, frame], columns[:, frame])
