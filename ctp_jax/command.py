@@ -67,6 +67,18 @@ def quiet() -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    sys.excepthook = _print_exception
+
+
+def _print_exception(kind, error, trace) -> None:
+    """The usual hook, less the echoes of a failed save.
+
+    When one array cannot be written, TensorStore still reports on all others to an
+    event loop that Orbax has closed: dozens of stack traces beside our one line.
+    """
+    if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
+        return
+    sys.__excepthook__(kind, error, trace)
 
 
 def use_compilation_cache() -> None:

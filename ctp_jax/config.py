@@ -125,6 +125,7 @@ def _validate_optimizer(flat, need) -> None:
 
 _REQUIRED = ("task", "seed", "batch_size", "epochs", "steps", "init_from")
 _REQUIRED += ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
+_REQUIRED += ("data.name", "data.split", "data.eval_split")
 _REQUIRED += tuple(
     f"optimizer.{name}"
     for name in (

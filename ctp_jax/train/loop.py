@@ -221,7 +221,6 @@ class Run:
             metrics.say(f"first step: {metrics.duration(seconds)}, mostly to compile")
 
     def _log(self, done: int, meter: metrics.Meter) -> None:
-        self.window.sums()
         self._stop_unless_finite()
         values = self.window.means() | meter.read(self.total - done)
         meter.restart()
@@ -233,6 +232,7 @@ class Run:
     def _evaluate(self, state: Any, done: int) -> None:
         if not self.evaluators:
             return
+        self._stop_unless_finite()
         began = time.perf_counter()
         found = evaluation.evaluate(
             self.eval_step,
@@ -250,17 +250,17 @@ class Run:
             np.savez(self.workdir / "evaluation.npz", step=done, **arrays)
 
     def _save(self, state: Any, done: int) -> None:
-        sums = self.window.sums()
         self._stop_unless_finite()
         meta = {
             "config": config_lib.as_dict(self.config),
             "versions": files.versions(),
-            "window": sums,
+            "window": self.window.sums(),
             "results": self.results,
         }
         self.checkpoints.save(done, state, meta)
 
     def _stop_unless_finite(self) -> None:
+        self.window.sums()
         if self.window.bad_step is None:
             return
         with contextlib.suppress(UserError):

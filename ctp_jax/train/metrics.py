@@ -42,12 +42,12 @@ class Window:
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Keeps the metrics of a step, without waiting for them."""
-        self._pending.append((step, metrics))
+        self._pending.append((step, dict(metrics)))
 
     def sums(self) -> dict[str, float]:
         """Sums by name and their `count`; waits for every step so far."""
-        for step, metrics in self._pending:
-            values = {k: float(v) for k, v in mesh_lib.to_host(dict(metrics)).items()}
+        for step, metrics in mesh_lib.to_host(self._pending):
+            values = {name: float(value) for name, value in metrics.items()}
             if not values.pop("finite", 1.0) and self.bad_step is None:
                 self.bad_step = step
             for name, value in {**values, "count": 1.0}.items():
@@ -56,11 +56,13 @@ class Window:
             if "learning_rate" in values:
                 self._sums["learning_rate"] = values["learning_rate"]
         self._pending.clear()
-        return self._sums
+        # A copy: a checkpoint writes it in the background.
+        return dict(self._sums)
 
     def means(self) -> dict[str, float]:
         """Means by name; forgets them."""
-        sums, self._sums = self.sums(), {}
+        sums = self.sums()
+        self._sums = {}
         count = sums.pop("count", 1.0)
         rate = {k: v for k, v in sums.items() if k == "learning_rate"}
         return {name: total / count for name, total in sums.items()} | rate

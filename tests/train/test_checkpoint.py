@@ -59,7 +59,6 @@ def test_a_step_cut_short_is_not_seen(saved):
     shutil.copytree(steps / "3", steps / "4.orbax-checkpoint-tmp")
     (state, _), said = restore(saved)
     assert int(state.step) == 3 and not said
-    assert not (steps / "4.orbax-checkpoint-tmp").exists()
 
 
 @pytest.mark.parametrize(
