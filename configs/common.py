@@ -78,7 +78,8 @@ def pretrain(
     config.head.channels = 512
     config.head.roi_size = 5
     config.head.sampling_ratio = 2
-    config.head.init_std = 0.001  # so small that the loss stands still for a while
+    # Of the two dense layers. So small that a short run never gets off the ground.
+    config.head.init_std = (0.001, 0.001)
     config.head.squeeze = True  # Table 8: False predicts from per-time features
     config.head.target_scale = (0.8, 0.8, 0.04, 0.04)  # Table 9
 

@@ -120,7 +120,9 @@ def check_config_flags(argv: Sequence[str]) -> None:
     """Raises `UserError` for a config that cannot be loaded or a wrong override."""
     values = _flag_values_of(argv)
     if "config" not in dict(values):
-        raise UserError("--config is missing, e.g. --config=configs/ucf_r3d.py")
+        if any(name.startswith(("config.", "noconfig.")) for name, _ in values):
+            raise UserError("--config is missing: overrides need something to override")
+        return
     config = load_config(dict(values)["config"] or "")
     for name, text in values:
         if name.startswith("config."):

@@ -19,6 +19,8 @@ def main(arguments):
     """
     if arguments:
         raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --")
+    if CONFIG.value is None:
+        raise UserError("--config is missing, e.g. --config=configs/ucf_r3d.py")
     if not WORKDIR.value:
         raise UserError("--workdir is missing: the folder for checkpoints and logs")
     command.use_compilation_cache()

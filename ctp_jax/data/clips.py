@@ -36,7 +36,7 @@ def sample_times(draws: Draws, num_frames: tf.Tensor, spec: ClipSpec) -> tf.Tens
     return tf.minimum(times, num_frames - 1)
 
 
-def _scaled_size(height: tf.Tensor, width: tf.Tensor, scale) -> tf.Tensor:
+def _scaled_size(height, width, scale: int | tuple[int, int]) -> tf.Tensor:
     """Height and width (..., 2) of frames (...) scaled to one of `ClipSpec.scales`."""
     size = tf.stack([height, width], axis=-1)
     if isinstance(scale, int):
@@ -94,7 +94,7 @@ def canvas_size(
     canvas = np.zeros(2, np.int64)
     for scale in spec.scales:
         scaled = _scaled_size(own[:, 0], own[:, 1], scale).numpy()
-        # From the first to the last sampling point, and a neighbour on each side.
-        needed = ((spec.size - 1) * own) // scaled + 2
+        # Two points d apart lie between pixels that are up to floor(d) + 2 apart.
+        needed = ((spec.size - 1) * own) // scaled + 3
         canvas = np.maximum(canvas, np.minimum(needed, own).max(axis=0))
     return int(canvas[0]), int(canvas[1])

@@ -74,17 +74,7 @@ class Pipeline:
         self._read = records.read_features(opened)
         self._sizes = tf.constant(np.stack([opened.height, opened.width], axis=-1))
         self._stream = "train" if train else "evaluation"
-        self._clip_draws = draws.count_draws(
-            lambda d: (
-                clips.sample_times(d, 99, self._spec)
-                + tf.cast(
-                    clips.sample_window(
-                        d, tf.constant(99), tf.constant(99), self._spec
-                    )[1],
-                    tf.int32,
-                )[:, None]
-            )
-        )
+        self._clip_draws = draws.count_draws(self._trace_clip)
         self._plan_draws = draws.count_draws(self._trace_plan)
 
     def train_batches(self, start_step: int = 0) -> Iterator[dict[str, Any]]:
@@ -120,9 +110,10 @@ class Pipeline:
 
     def _arrays(self, dataset: tf.data.Dataset) -> Iterator[dict[str, Any]]:
         """The batches as NumPy arrays; what cannot be read becomes a `UserError`."""
+        unreadable = tf.errors.OpError  # the module may be gone when Python exits
         try:
             yield from dataset.as_numpy_iterator()
-        except tf.errors.OpError as error:
+        except unreadable as error:
             reason = " ".join((error.message or "").split())[:200]
             raise UserError(
                 f"{self.records.directory}: a record cannot be read ({reason}); was the "
@@ -187,6 +178,11 @@ class Pipeline:
     def _plan(self, batch: dict[str, tf.Tensor]) -> dict[str, Any]:
         numbers = draws.Draws(batch.pop("uniforms"))
         return batch | {"plan": self._task.plan(numbers, batch, self._train)}
+
+    def _trace_clip(self, numbers: draws.Draws) -> None:
+        some = tf.constant(99)
+        clips.sample_times(numbers, some, self._spec)
+        clips.sample_window(numbers, some, some, self._spec)
 
     def _trace_plan(self, numbers: draws.Draws) -> Any:
         """`Task.plan` on a batch of one made of zeros: only what it draws matters."""

@@ -146,7 +146,10 @@ def paste(canvas: np.ndarray, sprite: Sprite, frame: int) -> None:
         if sprite.shape == "ring":
             inside = np.minimum(inside, np.hypot(u, v) - 0.16)
     opacity = np.clip(inside * side + 0.5, 0, 1)[..., None].astype(np.float32)
-    patch = bilinear(sprite.texture, (u + 0.5) * TEXTURE, (v + 0.5) * TEXTURE)
+    texture_height, texture_width = sprite.texture.shape[:2]
+    patch = bilinear(
+        sprite.texture, (u + 0.5) * texture_width, (v + 0.5) * texture_height
+    )
     region = canvas[top:bottom, left:right]
     region += opacity * (patch - region)
 
@@ -175,8 +178,34 @@ def draw_background(
         path = velocity * time + sway * np.sin(2 * np.pi * time / period + start)
         paths.append(path - path.min())
     x, y = paths
-    image = texture(rng, height + int(y.max()) + 2, width + int(x.max()) + 2)
+    image = dead_leaves(rng, height + int(y.max()) + 2, width + int(x.max()) + 2)
     return image, x, y
+
+
+def dead_leaves(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A float32 (height, width, 3) picture of shapes that cover each other.
+
+    The dead leaves model (Lee, Mumford and Huang 2001) has the statistics of natural
+    images: edges and patches of all sizes. So what is cut out of it in one place is
+    seen when it lies in another, which plain textures would hide.
+    """
+    image = texture(rng, height, width)
+    # Sizes follow a power law between these, so that all scales cover equal areas.
+    smallest, largest = 7.0, 45.0
+    count = height * width // 50
+    sides = smallest / np.sqrt(1 - rng.uniform(0, 1 - (smallest / largest) ** 2, count))
+    for side in sides:
+        corners = rng.uniform(10, 245, size=3) + rng.uniform(-25, 25, size=(2, 2, 3))
+        leaf = Sprite(
+            x=rng.uniform(0, width, 1),
+            y=rng.uniform(0, height, 1),
+            side=np.array([side]),
+            angle=rng.uniform(0, 2 * np.pi, 1),
+            texture=corners.astype(np.float32),
+            shape=str(rng.choice(["disc", "square", "diamond"])),
+        )
+        paste(image, leaf, 0)
+    return np.clip(image, 0, 255)
 
 
 def window(

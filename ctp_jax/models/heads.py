@@ -33,7 +33,7 @@ class CtPHead(nn.Module):
         sampling_ratio: sampling points per bin and axis, see `roi_align`.
         squeeze: predict from one map of the clip.
         stride: input pixels per feature pixel.
-        init_std: standard deviation of the dense layers' initial weights.
+        init_std: standard deviations of the two dense layers' initial weights.
     """
 
     channels: int = 512
@@ -41,7 +41,7 @@ class CtPHead(nn.Module):
     sampling_ratio: int = 2
     squeeze: bool = True
     stride: int = 8
-    init_std: float = 0.001
+    init_std: tuple[float, float] = (0.001, 0.001)
 
     @nn.compact
     def __call__(
@@ -76,16 +76,16 @@ class CtPHead(nn.Module):
         per_step = jnp.repeat(boxes[:, None], x.shape[1], axis=1)
         x = roi_align(x, per_step, self.roi_size, 1 / self.stride, self.sampling_ratio)
         x = x.reshape(*x.shape[:3], -1)
-        x = nn.relu(self._dense(self.channels, "dense1")(x))
-        x = self._dense(num_frames // x.shape[1] * 4, "dense2")(x)
+        x = nn.relu(self._dense(self.channels, self.init_std[0], "dense1")(x))
+        x = self._dense(num_frames // x.shape[1] * 4, self.init_std[1], "dense2")(x)
         x = x.reshape(*x.shape[:3], -1, 4)
         return jnp.moveaxis(x, 1, 2).reshape(*boxes.shape[:2], num_frames, 4)
 
-    def _dense(self, features, name):
+    def _dense(self, features, std, name):
         # Full float32: a delta is in pixels, TF32 would round it to a tenth or so.
         return nn.Dense(
             features,
-            kernel_init=nn.initializers.normal(self.init_std),
+            kernel_init=nn.initializers.normal(std),
             precision=jax.lax.Precision.HIGHEST,
             name=name,
         )

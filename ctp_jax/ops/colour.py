@@ -1,7 +1,7 @@
 """Colour changes of clips in grey levels [0, 255], RGB, float32."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt8
 
 # ImageNet statistics, of RGB in [0, 1].
 MEAN = (0.485, 0.456, 0.406)
@@ -81,3 +81,8 @@ def normalize(clip: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
 def denormalize(clip: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
     """The inverse of `normalize`: back to grey levels."""
     return clip * (255.0 * jnp.asarray(STD)) + 255.0 * jnp.asarray(MEAN)
+
+
+def to_uint8(clip: Float[Array, "*b 3"]) -> UInt8[Array, "*b 3"]:
+    """Grey levels, rounded, as pictures have them."""
+    return jnp.clip(jnp.round(clip), 0.0, 255.0).astype(jnp.uint8)

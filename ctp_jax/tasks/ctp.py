@@ -50,7 +50,7 @@ class Task(base.Task):
             sampling_ratio=config.head.sampling_ratio,
             squeeze=config.head.squeeze,
             stride=resnet3d.total_stride(config.model)[1],
-            init_std=config.head.init_std,
+            init_std=tuple(config.head.init_std),
         )
 
     # On the host -----------------------------------------------------------------

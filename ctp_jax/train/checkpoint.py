@@ -163,6 +163,36 @@ class Checkpoints:
         return "there is no checkpoint yet"
 
 
+def read_newest(workdir: pathlib.Path, target: TrainState) -> TrainState | None:
+    """The newest complete step of a run, which may be writing the next one.
+
+    Args:
+        workdir: an absolute path; nothing in it is changed.
+        target: shapes, types and shardings to restore into.
+
+    Raises:
+        UserError: the checkpoint cannot be read into the target.
+    """
+    directory = workdir / "checkpoints"
+    if not directory.is_dir():
+        return None
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(
+        directory, options=options, item_names=("state", "meta")
+    ) as manager:
+        step = manager.latest_step()
+        if step is None:
+            return None
+        read = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        try:
+            return manager.restore(step, args=read)["state"]
+        except Exception as error:
+            raise UserError(
+                f"{directory}: step {step} cannot be read into the network of this "
+                f"config ({_first_line(error)})"
+            ) from error
+
+
 def check_same_run(
     workdir: pathlib.Path,
     step: int,

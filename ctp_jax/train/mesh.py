@@ -20,6 +20,13 @@ def make_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
+def one_device() -> Mesh:
+    """A mesh of the first device alone, for looking at a run."""
+    return jax.make_mesh(
+        (1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:1]
+    )
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of parameters and metrics."""
     return NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,154 @@
+"""Draws the game: `python -m ctp_jax.visualize --config=...` or `--workdir=...`."""
+
+import itertools
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from ctp_jax import command
+from ctp_jax.errors import UserError
+
+FLAGS = flags.FlagValues()
+CONFIG = command.define_config(FLAGS)
+WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "A run: its config, and the predictions of its newest checkpoint, dashed.",
+    flag_values=FLAGS,
+)
+OUT = flags.DEFINE_string(
+    "out", None, "Folder for the pictures; default: the workdir.", flag_values=FLAGS
+)
+VIDEOS = flags.DEFINE_integer(
+    "videos", 6, "How many videos to draw.", lower_bound=1, flag_values=FLAGS
+)
+COLUMNS = flags.DEFINE_integer(
+    "columns", 8, "Frames in a row of the sheet.", lower_bound=1, flag_values=FLAGS
+)
+ZOOM = flags.DEFINE_integer(
+    "zoom", 2, "Picture pixels per clip pixel.", lower_bound=1, flag_values=FLAGS
+)
+TRAIN = flags.DEFINE_boolean(
+    "train", False, "Draw training videos, not held-out ones.", flag_values=FLAGS
+)
+
+
+class Drawn(NamedTuple):
+    """Clips as the network sees them; v videos, n trajectories, t frames.
+
+    Attributes:
+        clips: uint8 (v, t, s, s, 3).
+        boxes: float32 (v, n, t, 4), the truth, x1 y1 x2 y2 in pixels.
+        predicted: likewise, or None without a checkpoint.
+        names: of the videos.
+        title: a line that says what this is.
+    """
+
+    clips: np.ndarray
+    boxes: np.ndarray
+    predicted: np.ndarray | None
+    names: list[str]
+    title: str
+
+
+def main(arguments):
+    """Draws clips as the network sees them, with their trajectories.
+
+    python -m ctp_jax.visualize --config=configs/demo.py --out=DIR
+    python -m ctp_jax.visualize --workdir=DIR      (a run, with its predictions)
+
+    Writes game.png, a contact sheet, and game.gif, an animation.
+    """
+    if arguments:
+        raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --")
+    config = CONFIG.value or _config_of_run(WORKDIR.value)
+    if not (OUT.value or WORKDIR.value):
+        raise UserError("--out is missing: the folder for the pictures")
+    out = pathlib.Path(OUT.value or WORKDIR.value).expanduser().absolute()
+    command.use_compilation_cache()
+    drawn = draw(config, VIDEOS.value, WORKDIR.value, train=TRAIN.value)
+    for path in save(drawn, out, columns=COLUMNS.value, zoom=ZOOM.value):
+        print(path)
+
+
+def _config_of_run(workdir: str | None) -> ConfigDict:
+    if not workdir:
+        raise UserError("neither --config nor --workdir is given; see --help")
+    path = pathlib.Path(workdir).expanduser() / "config.json"
+    if not path.exists():
+        raise UserError(f"--workdir={workdir}: no run there (no config.json)")
+    return ConfigDict(json.loads(path.read_text()))
+
+
+def draw(
+    config: ConfigDict, videos: int, workdir: str | None = None, train: bool = False
+) -> Drawn:
+    """Draws videos of a config, with the predictions of a run's newest checkpoint.
+
+    Raises:
+        UserError: the data is not prepared, the task has nothing to draw, or the
+            workdir holds no checkpoint of this config.
+    """
+    # Not above: a misspelt flag is answered before JAX and TensorFlow are imported.
+    import jax
+
+    from ctp_jax.data import pipeline
+    from ctp_jax.ops.colour import to_uint8
+    from ctp_jax.tasks import base
+    from ctp_jax.train import restore
+
+    config.batch_size = 1
+    task = base.load(config)
+    if not hasattr(task, "draw"):
+        raise UserError(f"config.task = {config.task!r}: this task draws nothing")
+    train = train or not config.data.eval_split
+    source = pipeline.open_pipeline(config, task, train)
+    stream = source.train_batches() if train else source.eval_batches()
+    batches = list(itertools.islice(stream, videos))
+    batch = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
+    predicted, title = None, f"{config.data.name}: true boxes"
+    if workdir:
+        state, step = restore.newest(config, task, workdir, batch)
+        outputs = jax.jit(task.predict)(state.params, state.model_state, batch)
+        predicted = np.asarray(outputs["predicted"])
+        title += f", and predicted after {step} steps (dashed)"
+    clips = np.asarray(to_uint8(jax.jit(task.draw)(batch)))
+    names = [str(source.records.ids[i]) for i in batch["index"]]
+    return Drawn(clips, np.asarray(batch["plan"]["boxes"]), predicted, names, title)
+
+
+def save(drawn: Drawn, out: pathlib.Path, columns: int, zoom: int) -> list[Any]:
+    """Writes game.png and game.gif into a folder; returns their paths."""
+    from ctp_jax import pictures
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        sheet = pictures.contact_sheet(
+            drawn.clips,
+            drawn.boxes,
+            drawn.predicted,
+            title=drawn.title,
+            names=drawn.names,
+            columns=columns,
+            zoom=zoom,
+        )
+        sheet.save(out / "game.png", optimize=True)
+        pictures.save_animation(
+            out / "game.gif",
+            drawn.clips,
+            drawn.boxes,
+            drawn.predicted,
+            title=drawn.title,
+            zoom=zoom,
+        )
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    return [out / "game.png", out / "game.gif"]
+
+
+if __name__ == "__main__":
+    command.run(main, FLAGS)

@@ -1,0 +1,235 @@
+"""The input pipeline on a small generated data set."""
+
+import argparse
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import common
+from ctp_jax.data import clips, pipeline, records
+from ctp_jax.data.builders import moving_shapes
+from ctp_jax.errors import UserError
+from ctp_jax.tasks import base, ctp
+
+VIDEOS = 13
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tfds")
+    parser = argparse.ArgumentParser()
+    moving_shapes.Builder.add_arguments(parser)
+    arguments = parser.parse_args([f"--train_videos={VIDEOS}", "--test_videos=7"])
+    builder = moving_shapes.Builder(arguments=arguments, data_dir=directory)
+    builder.download_and_prepare()
+    return str(directory)
+
+
+def make_config(data_dir, **changes):
+    config = common.pretrain(
+        "moving_shapes", split="train", eval_split="test", epochs=1, milestones=()
+    )
+    config.data.data_dir, config.data.workers = data_dir, 2
+    config.clip.size, config.clip.scales, config.clip.num_frames = 40, (40, 48), 6
+    config.game.scales = (8.0, 16.0)
+    config.batch_size = 4
+    config.update(changes)
+    return config
+
+
+def open_train(config, process_index=0, process_count=1):
+    task = ctp.Task(config)
+    return pipeline.open_pipeline(config, task, True, process_index, process_count)
+
+
+def take(iterator, count):
+    return list(itertools.islice(iterator, count))
+
+
+def assert_same(a, b):
+    flat_a, flat_b = tf.nest.flatten(a), tf.nest.flatten(b)
+    assert len(flat_a) == len(flat_b)
+    for x, y in zip(flat_a, flat_b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_batch_depends_on_the_step_alone(data_dir):
+    config = make_config(data_dir)
+    from_start = take(open_train(config).train_batches(0), 6)
+    from_four = take(open_train(config).train_batches(4), 2)
+    assert_same(from_start[4:], from_four)
+    other = make_config(data_dir, seed=1)
+    another = take(open_train(other).train_batches(0), 1)[0]
+    assert (another["index"] != from_start[0]["index"]).any()
+
+
+def test_a_late_step_is_as_near_as_the_first(data_dir):
+    batch = take(open_train(make_config(data_dir)).train_batches(10**12), 1)[0]
+    assert batch["frames"].shape[0] == 4
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_the_same_global_batch(data_dir, count):
+    config = make_config(data_dir)
+    whole = take(open_train(config).train_batches(1), 3)
+    shares = [
+        take(open_train(config, i, count).train_batches(1), 3) for i in range(count)
+    ]
+    for step in range(3):
+        joined = tf.nest.map_structure(
+            lambda *parts: np.concatenate(parts), *[s[step] for s in shares]
+        )
+        assert_same(whole[step], joined)
+
+
+def test_every_epoch_shows_every_video_once_in_another_order(data_dir):
+    batches = take(open_train(make_config(data_dir)).train_batches(0), VIDEOS)
+    order = np.concatenate([b["index"] for b in batches]).reshape(4, VIDEOS)
+    for epoch in order:
+        assert sorted(epoch) == list(range(VIDEOS))
+    assert len({tuple(epoch) for epoch in order.tolist()}) == 4
+
+
+def test_evaluation_counts_every_video_once(data_dir):
+    config = make_config(data_dir)
+    task = ctp.Task(config)
+    for count in (1, 2):
+        parts = [
+            list(pipeline.open_pipeline(config, task, False, i, count).eval_batches())
+            for i in range(count)
+        ]
+        rows = [batch for part in parts for batch in part]
+        mask = np.concatenate([b["mask"] for b in rows])
+        index = np.concatenate([b["index"] for b in rows])
+        assert len(mask) == 8 and mask.sum() == 7
+        assert sorted(index[mask > 0]) == list(range(7))
+    config.data.eval_videos = 3
+    batches = list(pipeline.open_pipeline(config, task, False).eval_batches())
+    assert sum(b["mask"].sum() for b in batches) == 3
+
+
+def test_windows_hold_the_pixels_of_the_frames(data_dir):
+    """Against OpenCV decoding the whole frame of the same record."""
+    config = make_config(data_dir)
+    train = open_train(config)
+    read = records.read_features(train.records)
+    seen = 0
+    for batch in take(train.train_batches(0), 5):
+        for row in range(4):
+            encoded = read(tf.constant(batch["index"][row], tf.int64))["frames"]
+            for t, frame in zip(
+                batch["times"][row, 0], batch["frames"][row, 0], strict=True
+            ):
+                jpeg = np.frombuffer(encoded[t].numpy(), np.uint8)
+                whole = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1]
+                height, width = batch["extent"][row, 0].astype(int)
+                # The window may lie anywhere: find it.
+                match = cv2.matchTemplate(
+                    np.ascontiguousarray(whole),
+                    np.ascontiguousarray(frame[:height, :width]),
+                    cv2.TM_SQDIFF,
+                )
+                y, x = np.unravel_index(match.argmin(), match.shape)
+                found = whole[y : y + height, x : x + width].astype(int)
+                assert np.abs(found - frame[:height, :width]).max() <= 3
+                seen += 1
+    assert seen == 5 * 4 * 6
+
+
+def test_boxes_follow_crop_and_flip():
+    window = tf.constant([[10.0, 20.0, 50.0, 25.0]])
+    boxes = tf.constant([[[20.0, 10.0, 45.0, 60.0], [25.0, 20.0, 30.0, 30.0]]])
+    plain = pipeline.boxes_in_clip(boxes, window, tf.constant([False]), 100)
+    np.testing.assert_allclose(plain[0], [[0, 0, 100, 100], [20, 20, 40, 40]])
+    mirrored = pipeline.boxes_in_clip(boxes, window, tf.constant([True]), 100)
+    np.testing.assert_allclose(mirrored[0], [[0, 0, 100, 100], [60, 20, 80, 40]])
+
+
+def draws_of(numbers):
+    from ctp_jax.data import draws
+
+    return draws.Draws(tf.constant(numbers, tf.float32))
+
+
+SPEC = base.ClipSpec(1, 16, 112, (1, 2, 3, 4, 5), True, scales=(112, 128, 144))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 15, 16, 17, 100])
+def test_times_stay_in_the_video_and_keep_their_stride(frames):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        numbers = draws_of(rng.random(1 + 1 + 16))
+        times = clips.sample_times(numbers, tf.constant(frames), SPEC).numpy()[0]
+        assert times.min() >= 0 and times.max() <= frames - 1
+        assert (np.diff(times) >= 0).all()
+    # The largest numbers: stride 5, last start, largest jitter.
+    numbers = draws_of(np.full(18, np.nextafter(np.float32(1), np.float32(0))))
+    times = clips.sample_times(numbers, tf.constant(100), SPEC).numpy()[0]
+    expected = np.minimum(100 - 76 + 5 * np.arange(16) + 4, 99)
+    np.testing.assert_array_equal(times, expected)
+
+
+def test_ten_clips_start_where_the_test_protocol_says():
+    spec = base.ClipSpec(10, 16, 112, (2,), sampling="uniform", crop="center")
+    for frames in (20, 32, 100, 331):
+        times = clips.sample_times(draws_of([0.0]), tf.constant(frames), spec).numpy()
+        free = max(frames - 32 + 1, 0)
+        for i in range(10):
+            start = int(free / 20 + i * free / 10 + 1e-9)
+            expected = np.minimum(start + 2 * np.arange(16), frames - 1)
+            np.testing.assert_array_equal(times[i], expected)
+
+
+def test_windows_of_every_size_fit_the_canvas():
+    rng = np.random.default_rng(1)
+    sizes = [(144, 256), (256, 144), (128, 170), (64, 64), (144, 145), (300, 257)]
+    for spec in (
+        SPEC,
+        base.ClipSpec(1, 16, 112, scales=((171, 128), (149, 112)), crop="center"),
+    ):
+        heights, widths = np.array(sizes).T
+        canvas = clips.canvas_size(heights, widths, spec)
+        for height, width in sizes:
+            for _ in range(50):
+                window, _ = clips.sample_window(
+                    draws_of(rng.random(8)),
+                    tf.constant(height),
+                    tf.constant(width),
+                    spec,
+                )
+                y, x, h, w = window.numpy()[0]
+                assert y >= 0 and x >= 0
+                assert y + h <= height + 1e-3 and x + w <= width + 1e-3
+                for start, length, size, limit in (
+                    (y, h, height, canvas[0]),
+                    (x, w, width, canvas[1]),
+                ):
+                    points = start + (np.arange(112) + 0.5) * length / 112 - 0.5
+                    points = np.clip(points, 0, size - 1)
+                    last = min(np.ceil(points[-1]), size - 1)
+                    assert last - np.floor(points[0]) + 1 <= limit
+
+
+def test_portrait_videos_swap_the_resizing_sides():
+    spec = base.ClipSpec(1, 16, 112, scales=((171, 128),), crop="center")
+    for height, width, expected in ((240, 320, (210, 112 * 320 / 171)),):
+        for turned in (False, True):
+            h, w = (width, height) if turned else (height, width)
+            window, _ = clips.sample_window(
+                draws_of(np.zeros(8)), tf.constant(h), tf.constant(w), spec
+            )
+            size = window.numpy()[0, 2:]
+            np.testing.assert_allclose(size[::-1] if turned else size, expected)
+
+
+def test_mistakes_are_named(data_dir, tmp_path):
+    config = make_config(data_dir)
+    config.data.split = "trian"
+    with pytest.raises(UserError, match=r"no split 'trian'; its splits are .*train"):
+        open_train(config)
+    config.data.split, config.data.data_dir = "train", str(tmp_path)
+    with pytest.raises(UserError, match=r"python -m ctp_jax\.prepare moving_shapes"):
+        open_train(config)
