@@ -32,6 +32,12 @@ COLUMNS = flags.DEFINE_integer(
 ZOOM = flags.DEFINE_integer(
     "zoom", 2, "Picture pixels per clip pixel.", lower_bound=1, flag_values=FLAGS
 )
+BOXES_ONLY = flags.DEFINE_boolean(
+    "boxes_only",
+    False,
+    "Leave out the pixels: for videos that must not be published.",
+    flag_values=FLAGS,
+)
 TRAIN = flags.DEFINE_boolean(
     "train", False, "Draw training videos, not held-out ones.", flag_values=FLAGS
 )
@@ -71,6 +77,8 @@ def main(arguments):
     out = pathlib.Path(OUT.value or WORKDIR.value).expanduser().absolute()
     command.use_compilation_cache()
     drawn = draw(config, VIDEOS.value, WORKDIR.value, train=TRAIN.value)
+    if BOXES_ONLY.value:
+        drawn = drawn._replace(clips=np.full_like(drawn.clips, 128))
     for path in save(drawn, out, columns=COLUMNS.value, zoom=ZOOM.value):
         print(path)
 

@@ -1,0 +1,64 @@
+"""Pictures: boxes lie where they should, and the command answers in one line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ctp_jax import pictures, visualize
+
+
+def test_a_box_is_drawn_around_its_pixels():
+    frame = np.zeros((20, 20, 3), np.uint8)
+    image = np.asarray(
+        pictures.draw_frame(frame, np.array([[5.0, 6.0, 15.0, 12.0]]), None, zoom=4)
+    )
+    lit = np.argwhere(image.sum(-1) > 0)
+    (top, left), (bottom, right) = lit.min(0), lit.max(0)
+    np.testing.assert_allclose([left, top, right, bottom], [20, 24, 60, 48], atol=2)
+    assert image[28:44, 26:54].sum() == 0
+
+
+def make_drawn(videos=3, frames=5):
+    rng = np.random.default_rng(0)
+    clips = rng.integers(0, 256, (videos, frames, 16, 16, 3), np.uint8)
+    boxes = np.tile(np.float32([2, 3, 9, 12]), (videos, 2, frames, 1))
+    names = [f"video {i}" for i in range(videos)]
+    return visualize.Drawn(clips, boxes, boxes + 1, names, "a title")
+
+
+def test_sheet_and_animation_are_written(tmp_path):
+    drawn = make_drawn()
+    paths = visualize.save(drawn, tmp_path / "new" / "folder", columns=4, zoom=2)
+    with Image.open(paths[0]) as sheet:
+        assert sheet.size[0] >= 4 * 32 and sheet.size[1] >= 3 * 32
+    with Image.open(paths[1]) as animation:
+        assert animation.n_frames == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "neither --config nor --workdir is given"),
+        (["--workdir=/nowhere/at/all"], "no run there"),
+        (["--config=configs/demo.py"], "--out is missing"),
+        (["--wrkdir=x"], "did you mean --workdir?"),
+        (["--config.seed=1", "--out=x"], "--config is missing"),
+        (
+            ["--config=configs/demo.py", "--config.data.data_dir=/nowhere", "--out=x"],
+            "python -m ctp_jax.prepare moving_shapes",
+        ),
+    ],
+)
+def test_mistakes_get_one_line(flags, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "ctp_jax.visualize", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
