@@ -52,6 +52,7 @@ def pretrain(
     config.data.split = split
     config.data.eval_split = eval_split  # empty: no evaluation
     config.data.eval_videos = 0  # evaluate on so many; 0: all of them
+    config.data.min_frames = 1  # refuse shorter videos; 1: repeat their last frame
     config.data.workers = 0  # threads that read and decode; 0: one per core
     config.data.prefetch = 4  # batches held ready on the host
 

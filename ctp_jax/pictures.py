@@ -25,23 +25,24 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _draw_box(
     draw: ImageDraw.ImageDraw, box: Sequence[float], colour: str, dashed: bool
 ) -> None:
-    """Outlines x1, y1, x2, y2, with a dark rim so that it shows on any ground."""
+    """Outlines x1, y1, x2, y2: solid with a dark rim, or in dashes that let see it."""
     x1, y1, x2, y2 = (float(value) for value in box)
     corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+    if not dashed:
+        draw.line(corners, fill="black", width=4)
+        draw.line(corners, fill=colour, width=2)
+        return
     for start, end in itertools.pairwise(corners):
-        if not dashed:
-            draw.line([start, end], fill="black", width=4)
-            draw.line([start, end], fill=colour, width=2)
-            continue
         length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1e-6)
-        for begin in np.arange(0.0, length, 8.0):
-            ends = [begin / length, min(begin + 4.0, length) / length]
+        for begin in np.arange(0.0, length, 9.0):
+            stop = min(begin + 5.0, length)
             piece = [
-                tuple(a + (b - a) * f for a, b in zip(start, end, strict=True))
-                for f in ends
+                tuple(
+                    a + (b - a) * at / length for a, b in zip(start, end, strict=True)
+                )
+                for at in (begin, stop)
             ]
-            draw.line(piece, fill="black", width=4)
-            draw.line(piece, fill="white", width=2)
+            draw.line(piece, fill=colour, width=2)
 
 
 def draw_frame(

@@ -144,7 +144,8 @@ def save(drawn: Drawn, out: pathlib.Path, columns: int, zoom: int) -> list[Any]:
             columns=columns,
             zoom=zoom,
         )
-        sheet.save(out / "game.png", optimize=True)
+        # A palette: a third of the size, and nobody measures colours in it.
+        sheet.quantize(256).save(out / "game.png", optimize=True)
         pictures.save_animation(
             out / "game.gif",
             drawn.clips,

@@ -4,7 +4,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from ctp_jax.data import key_frames
-from ctp_jax.data.draws import Draws
+from ctp_jax.data.draws import Draws, exp
 
 # How brightness and contrast move between key frames in pyvrl.
 _KINDS = (0.7, 0.15, 0.15)
@@ -29,12 +29,12 @@ def sample_colour(
         draws, config.brightness, config.brightness_delta, config, num_frames
     )
     contrast = _sample_over_time(
-        draws, config.contrast, config.contrast_delta, config, num_frames, tf.exp
+        draws, config.contrast, config.contrast_delta, config, num_frames, exp
     )
     return {
         "hue_saturation": draws.bernoulli((), config.hue_saturation),
         "hue": draws.uniform((), -config.hue, config.hue),
-        "saturation": tf.exp(draws.uniform((), -config.saturation, config.saturation)),
+        "saturation": exp(draws.uniform((), -config.saturation, config.saturation)),
         "brightness": brightness,
         "contrast": contrast,
     }

@@ -10,6 +10,11 @@ import tensorflow as tf
 from ctp_jax.data.draws import Draws
 from ctp_jax.tasks.base import ClipSpec
 
+MARGIN = (0, 1)
+"""Rows and columns to decode beyond those that are read. libjpeg makes up the chroma of
+the outermost columns of a partly decoded JPEG, some 40 grey levels off in the worst case.
+"""
+
 
 def sample_times(draws: Draws, num_frames: tf.Tensor, spec: ClipSpec) -> tf.Tensor:
     """Frame numbers of every clip, int32 (c, t), for a video of `num_frames`.
@@ -29,10 +34,10 @@ def sample_times(draws: Draws, num_frames: tf.Tensor, spec: ClipSpec) -> tf.Tens
         start = free * odd // (2 * spec.num_clips)
     else:
         raise ValueError(f"sampling {spec.sampling!r}")
-    times = start[:, None] + steps * stride[:, None]
+    times = start[..., None] + steps * stride[..., None]
     if spec.jitter:
         shape = [spec.num_clips, spec.num_frames]
-        times += draws.integer(shape, stride[:, None])
+        times += draws.integer(shape, stride[..., None])
     return tf.minimum(times, num_frames - 1)
 
 
@@ -95,6 +100,6 @@ def canvas_size(
     for scale in spec.scales:
         scaled = _scaled_size(own[:, 0], own[:, 1], scale).numpy()
         # Two points d apart lie between pixels that are up to floor(d) + 2 apart.
-        needed = ((spec.size - 1) * own) // scaled + 3
+        needed = ((spec.size - 1) * own) // scaled + 3 + 2 * np.array(MARGIN)
         canvas = np.maximum(canvas, np.minimum(needed, own).max(axis=0))
     return int(canvas[0]), int(canvas[1])

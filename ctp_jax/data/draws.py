@@ -14,6 +14,21 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 
+def exp(x: tf.Tensor) -> tf.Tensor:
+    """The exponential of float32, the same wherever in a batch a number stands.
+
+    TensorFlow computes most of an array in vectors and its tail one by one, and float32
+    results of the two differ in the last bit: batches would depend on their size, and
+    so on the number of processes. In float64 that is rounded away.
+    """
+    return tf.cast(tf.exp(tf.cast(x, tf.float64)), tf.float32)
+
+
+def log(x: tf.Tensor) -> tf.Tensor:
+    """The logarithm; see `exp`."""
+    return tf.cast(tf.math.log(tf.cast(x, tf.float64)), tf.float32)
+
+
 def stream_seed(seed: int, stream: str) -> int:
     """A 63-bit seed for one named stream of a run."""
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()

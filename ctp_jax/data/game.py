@@ -11,7 +11,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from ctp_jax.data import key_frames
-from ctp_jax.data.draws import Draws
+from ctp_jax.data.draws import Draws, exp, log
 
 
 def sample_game(
@@ -76,9 +76,9 @@ def sample_trajectories(
         centres, position_keys, num_frames, draws, config.interpolation
     )
     size_keys = key_frames.sample_key_frames(draws, num_frames, config.key_frames)
-    log_extents = _walk(draws, size_keys, tf.math.log(extent), config.size_change)
+    log_extents = _walk(draws, size_keys, log(extent), config.size_change)
     extents = key_frames.interpolate(
-        tf.exp(log_extents), size_keys, num_frames, draws, config.interpolation
+        exp(log_extents), size_keys, num_frames, draws, config.interpolation
     )
     low = tf.clip_by_value(centres - extents / 2, 0.0, float(size))
     high = tf.clip_by_value(centres + extents / 2, 0.0, float(size))
@@ -99,7 +99,7 @@ def _sample_first_boxes(
     root = tf.sqrt(draws.pick([count], [float(ratio) for ratio in config.ratios]))
     extent = tf.stack([scale * root, scale / root], axis=-1)
     jitter = draws.uniform([count, 2], -config.box_jitter, config.box_jitter)
-    extent = tf.clip_by_value(extent * tf.exp(jitter), 1.0, size - 1.0)
+    extent = tf.clip_by_value(extent * exp(jitter), 1.0, size - 1.0)
     return draws.uniform([count, 2], 0.0, size - extent) + extent / 2, extent
 
 

@@ -57,6 +57,16 @@ class Pipeline:
         """See `open_pipeline`."""
         if not len(opened):
             raise UserError(f"{opened.name}: split {opened.split!r} has no videos")
+        shortest = int(opened.num_frames.min())
+        if shortest < config.data.min_frames:
+            worst = opened.ids[int(opened.num_frames.argmin())]
+            raise UserError(
+                f"{opened.name}: {(opened.num_frames < config.data.min_frames).sum()} of "
+                f"{len(opened)} videos of split {opened.split!r} have fewer than "
+                f"config.data.min_frames = {config.data.min_frames} frames ({worst}: "
+                f"{shortest}); leave them out when preparing, or lower it: the last "
+                "frame of a short video is repeated"
+            )
         self.records = opened
         self.class_names = opened.class_names
         limit = 0 if train else config.data.eval_videos
@@ -233,7 +243,7 @@ def decode_window(
         start, length = window[clip, :2], window[clip, 2:]
         # The first row and column that bilinear interpolation touches.
         origin = tf.floor(start + 0.5 * length / spec.size - 0.5)
-        origin = tf.maximum(tf.cast(origin, tf.int32), 0)
+        origin = tf.maximum(tf.cast(origin, tf.int32) - clips.MARGIN, 0)
         extent = tf.minimum(frame_size - origin, tf.constant(canvas))
         box = tf.concat([origin, extent], axis=0)
         frames = []

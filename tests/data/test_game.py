@@ -156,7 +156,7 @@ def test_key_frames_are_distributed_as_described(frames):
 def test_interpolation_of_one_kind(kind, progress):
     keys = tf.constant([[0, 4, 9, 9], [0, 9, 9, 9]])
     values = tf.constant([[0.0, 8.0, -2.0, -2.0], [1.0, 3.0, 3.0, 3.0]])
-    kinds = np.eye(3)[kind]
+    kinds = tuple(np.eye(3)[kind])
     ours = key_frames.interpolate(values, keys, 10, make_draws(3, 2), kinds).numpy()
     for row, stops in enumerate([[(0, 0), (4, 8), (9, -2)], [(0, 1), (9, 3)]]):
         for (t0, a), (t1, b) in itertools.pairwise(stops):
