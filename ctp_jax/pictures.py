@@ -23,7 +23,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _draw_box(
-    draw: ImageDraw.ImageDraw, box: Sequence[float], colour: str, dashed: bool
+    draw: ImageDraw.ImageDraw, box: np.ndarray, colour: str, dashed: bool
 ) -> None:
     """Outlines x1, y1, x2, y2: solid with a dark rim, or in dashes that let see it."""
     x1, y1, x2, y2 = (float(value) for value in box)
