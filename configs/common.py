@@ -139,6 +139,7 @@ def colour() -> ConfigDict:
     config.contrast = 0.5  # probability
     config.contrast_delta = 0.12  # times exp(U(+-this))
     config.key_frames = (0.7, 0.3)  # probability of 0, 1 inner key frames
+    config.interpolation = (0.7, 0.15, 0.15)  # as in game()
     return config
 
 

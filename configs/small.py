@@ -18,7 +18,7 @@ def get_config(arg=None):
     config.clip.strides = (1,)
     config.clip.size = 56
     config.clip.scales = (56, 64, 72)
-    # The path of a patch is as long as in 16 frames of 112 pixels, in half the frames.
+    # So a patch crosses up to 0.33 of the frame; the paper's 0.40, in twice the frames.
     config.game.speed = 2.6
     # Not half of the paper's sizes: a patch must reach over two or three cells of the
     # features, 8 pixels each, or a small network needs hours to get off the ground.

@@ -30,7 +30,7 @@ _FREE = (
 _LENGTH = ("epochs", "steps")
 
 SCHEDULES = ("step", "cosine", "constant")
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DTYPES = ("auto", "float32", "bfloat16")
 
 
 def as_dict(config: Mapping | ConfigDict) -> dict[str, Any]:

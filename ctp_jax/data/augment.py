@@ -6,9 +6,6 @@ from ml_collections import ConfigDict
 from ctp_jax.data import key_frames
 from ctp_jax.data.draws import Draws, exp
 
-# How brightness and contrast move between key frames in pyvrl.
-_KINDS = (0.7, 0.15, 0.15)
-
 
 def sample_colour(
     draws: Draws, config: ConfigDict, num_frames: int
@@ -52,6 +49,8 @@ def _sample_over_time(
     keys = key_frames.sample_key_frames(draws, num_frames, config.key_frames)
     values = transform(draws.uniform([len(config.key_frames) + 1], -delta, delta))
     values = key_frames.share_merged(values, keys)
-    values = key_frames.interpolate(values, keys, num_frames, draws, _KINDS)
+    values = key_frames.interpolate(
+        values, keys, num_frames, draws, config.interpolation
+    )
     apply = draws.bernoulli([], probability)[..., None]
     return tf.where(apply, values, transform(tf.zeros_like(values)))

@@ -180,9 +180,12 @@ class Pipeline:
             return row * total // self.num_examples, mask
         seed = tf.constant(draws.stream_seed(self._seed, "order"), tf.int64)
         epoch = position // total
-        index = tf.random.experimental.index_shuffle(
-            position % total, tf.stack([seed, epoch]), total - 1
+        # Hashed: the shuffle takes its key as it is, and those of epochs 0, 1, 2 would
+        # be so alike that their orders correlate.
+        key = tf.random.stateless_uniform(
+            [2], tf.stack([seed, epoch]), minval=None, maxval=None, dtype=tf.int64
         )
+        index = tf.random.experimental.index_shuffle(position % total, key, total - 1)
         return index, tf.constant(1.0)
 
     def _plan(self, batch: dict[str, tf.Tensor]) -> dict[str, Any]:

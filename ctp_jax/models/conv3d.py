@@ -60,7 +60,13 @@ def conv3d(
         strides,
         [(p, p) for p in padding],
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        precision=_precision(x),
     )
+
+
+def _precision(x):
+    """float32 means float32: without this it is TF32 on GPUs and bfloat16 on TPUs."""
+    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
 
 
 def _sum_of_taps(x, kernel, strides, padding):
@@ -132,6 +138,7 @@ def _kernel_gradient(x, kernel, cotangent, strides, padding):
             jnp.concatenate(gathered, axis=-1),
             jnp.concatenate(reached, axis=-1),
             preferred_element_type=jnp.float32,
+            precision=_precision(x),
         )
         return total + product, None
 
@@ -148,7 +155,8 @@ _taps.defvjp(_taps_forward, _taps_backward)
 def _frames(x, kernel, strides, padding):
     """The same 2-D convolution of every frame: kernel (h, w, in, out)."""
     if kernel.shape[:2] == (1, 1) and padding == (0, 0):
-        return x[:, :, :: strides[0], :: strides[1]] @ kernel[0, 0]
+        x = x[:, :, :: strides[0], :: strides[1]]
+        return jnp.matmul(x, kernel[0, 0], precision=_precision(x))
     frames = x.reshape(-1, *x.shape[2:])
     frames = lax.conv_general_dilated(
         frames,
@@ -156,6 +164,7 @@ def _frames(x, kernel, strides, padding):
         strides,
         [(p, p) for p in padding],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=_precision(x),
     )
     return frames.reshape(*x.shape[:2], *frames.shape[1:])
 

@@ -212,6 +212,7 @@ def check_config(config: ConfigDict) -> None:
         ("game.interpolation", game.interpolation),
         ("game.shapes", game.shapes),
         ("colour.key_frames", config.colour.key_frames),
+        ("colour.interpolation", config.colour.interpolation),
     ):
         if min(values) < 0 or not np.isclose(sum(values), 1.0):
             raise UserError(

@@ -96,20 +96,55 @@ def test_large_patches_come_first(plan):
     assert (np.diff(area, axis=1) <= 0).all()
 
 
-def test_trajectories_of_a_clip_share_key_frames_and_kinds_of_motion():
-    config = common.game()
-    config.num_trajectories = 2
-    config.key_frames, config.interpolation = (1.0,), (0.0, 1.0, 0.0)
+def progress_of(config, examples):
+    """How far along its way each axis of each trajectory is, (examples, k, t).
+
+    Only axes that went far; tiny boxes and great speeds make rounding to pixels nothing.
+    """
     config.scales, config.ratios, config.box_jitter = (2.0,), (1.0,), 0.0
-    config.speed = 100.0  # so that rounding to pixels is nothing
-    count = draws.count_draws(lambda d: game.sample_game(d, config, FRAMES, 8192))
-    boxes = game.sample_trajectories(make_draws(count, 500), config, FRAMES, 8192)
-    centre = boxes.numpy()[..., :2].astype(np.float64)
-    moved = centre - centre[:, :, :1]
-    far = np.abs(moved[:, :, -1]) > 300
-    progress = np.moveaxis(moved, 2, -1)[far] / np.moveaxis(moved, 2, -1)[far][:, -1:]
+    config.speed, side = 100.0, 1 << 16
+    count = draws.count_draws(lambda d: game.sample_game(d, config, FRAMES, side))
+    boxes = game.sample_trajectories(make_draws(count, examples), config, FRAMES, side)
+    moved = boxes.numpy()[..., :2].astype(np.float64)
+    moved = np.moveaxis(moved - moved[:, :, :1], 2, 3)
+    return moved.reshape(examples, -1, FRAMES)
+
+
+def test_acceleration_has_the_right_shape():
+    config = common.game()
+    config.key_frames, config.interpolation = (1.0,), (0.0, 1.0, 0.0)
+    moved = progress_of(config, 500).reshape(-1, FRAMES)
+    moved = moved[np.abs(moved[:, -1]) > 300]
     expected = (np.arange(FRAMES) / (FRAMES - 1)) ** 2
-    np.testing.assert_allclose(progress, np.tile(expected, (far.sum(), 1)), atol=0.01)
+    np.testing.assert_allclose(
+        moved / moved[:, -1:], np.tile(expected, (len(moved), 1)), atol=0.01
+    )
+
+
+def test_trajectories_of_a_clip_share_kinds_of_motion():
+    config = common.game()
+    config.key_frames, config.interpolation = (1.0,), (0.4, 0.3, 0.3)
+    kinds = set()
+    for axes in progress_of(config, 300):
+        axes = axes[np.abs(axes[:, -1]) > 300]
+        middle = axes[:, 7] / axes[:, -1]
+        if len(middle) > 1:
+            assert np.ptp(middle) < 0.02
+            kinds.add(round(float(middle.mean()), 1))
+    assert kinds == {0.2, 0.5, 0.7} or len(kinds) == 3
+
+
+def test_trajectories_of_a_clip_share_key_frames():
+    config = common.game()
+    config.key_frames, config.interpolation = (0.0, 1.0), (1.0, 0.0, 0.0)
+    keys = set()
+    for axes in progress_of(config, 300):
+        bend = np.abs(np.diff(axes, n=2))
+        bend = bend[bend.max(axis=1) > 30]
+        where = {int(row.argmax()) + 1 for row in bend}
+        assert len(where) <= 1
+        keys |= where
+    assert keys == {6, 7, 8, 9}
 
 
 def reference_key_frames(rng, frames, probabilities):

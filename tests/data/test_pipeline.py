@@ -93,6 +93,22 @@ def test_every_epoch_shows_every_video_once_in_another_order(data_dir):
     assert len({tuple(epoch) for epoch in order.tolist()}) == 4
 
 
+def test_orders_of_epochs_are_independent(data_dir):
+    """Each video stands at each place of an epoch equally often."""
+    train, epochs = open_train(make_config(data_dir)), 400
+    positions = tf.range(VIDEOS * epochs, dtype=tf.int64)
+    order = tf.map_fn(lambda p: train._locate(p)[0], positions).numpy()
+    order = order.reshape(epochs, VIDEOS)
+    counts = np.zeros((VIDEOS, VIDEOS))
+    for epoch in order:
+        counts[epoch, np.arange(VIDEOS)] += 1
+    expected = epochs / VIDEOS
+    chi2 = ((counts - expected) ** 2 / expected).sum() / (VIDEOS - 1) ** 2
+    assert chi2 < 1.5  # 1 +- 0.12 if uniform; 2.6 with the epoch for a key
+    ranks = np.corrcoef(np.argsort(order, axis=1))
+    assert ranks[np.triu_indices(epochs, 1)].std() < 1.3 / (VIDEOS - 1) ** 0.5
+
+
 def test_evaluation_counts_every_video_once(data_dir):
     config = make_config(data_dir)
     task = ctp.Task(config)
