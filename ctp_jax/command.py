@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -46,9 +47,24 @@ def run(main: Callable[[Sequence[str]], Any], flag_values: flags.FlagValues) -> 
         main(arguments)
     except UserError as error:
         fail(error)
+    except AttributeError as error:
+        field = _missing_field(error)
+        if field is None:
+            raise
+        fail(
+            UserError(f"the config has no field {field}: start from configs/common.py")
+        )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _missing_field(error: AttributeError) -> str | None:
+    """The field that a hand-written or an older config lacks, if that is the error."""
+    if not isinstance(error.__context__, KeyError):
+        return None
+    *_, innermost = traceback.extract_tb(error.__traceback__)
+    return str(error) if innermost.filename.endswith("config_dict.py") else None
 
 
 def fail(error: UserError) -> NoReturn:

@@ -1,5 +1,6 @@
 """Pictures: boxes lie where they should, and the command answers in one line."""
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import small
 from ctp_jax import pictures, visualize
 
 
@@ -38,6 +40,25 @@ def test_sheet_and_animation_are_written(tmp_path):
         assert animation.n_frames == 5
 
 
+def test_a_config_of_another_version_is_named(tmp_path):
+    config = small.get_config().to_dict()
+    del config["game"]["speed"], config["colour"]["interpolation"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = run([f"--workdir={tmp_path}"])
+    assert done.returncode == 2
+    assert "the config has no field" in done.stderr and "interpolation" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def run(flags):
+    return subprocess.run(
+        [sys.executable, "-m", "ctp_jax.visualize", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -53,12 +74,7 @@ def test_sheet_and_animation_are_written(tmp_path):
     ],
 )
 def test_mistakes_get_one_line(flags, message):
-    done = subprocess.run(
-        [sys.executable, "-m", "ctp_jax.visualize", *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(flags)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
