@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was kept", file=sys.stderr)
+        # On a line of its own: the progress bar has left its line open.
+        print("\nerror: interrupted; nothing was kept", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -74,7 +74,7 @@ def test_wrong_flags(arguments, message):
         ("--config=", "no such file"),
         (CONFIG.replace("ucf_r3d", "ucf_3d"), "did you mean"),
         (f"{CONFIG}:runlocl", "'runlocl': not one of runlocal"),
-        ("--workdir=w", "--config is missing"),
+        ("--config.seed=1", "--config is missing"),
     ],
 )
 def test_wrong_configs(flag, message):
