@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -84,15 +85,31 @@ def quiet() -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     sys.excepthook = _print_exception
+    for module, name in ((threading, "excepthook"), (sys, "unraisablehook")):
+        setattr(module, name, _without_echoes(getattr(module, name)))
+
+
+def _without_echoes(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A hook of threads or destructors that passes over what `_print_exception` does."""
+
+    def filtered(report) -> None:
+        if not _is_echo(report.exc_value):
+            hook(report)
+
+    return filtered
+
+
+def _is_echo(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 def _print_exception(kind, error, trace) -> None:
-    """The usual hook, less the echoes of a failed save.
+    """The usual hook, less the echoes of a failed save or restore.
 
     When one array cannot be written, TensorStore still reports on all others to an
     event loop that Orbax has closed: dozens of stack traces beside our one line.
     """
-    if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
+    if _is_echo(error):
         return
     sys.__excepthook__(kind, error, trace)
 

@@ -158,7 +158,14 @@ def prepare(arguments: argparse.Namespace, builder_class: type) -> str:
             raise explained from error
         raise
     expected = {split: len(names) for split, names in builder.source.splits.items()}
-    return summary(name, root, expected)
+    text = summary(name, root, expected)
+    classes = len(builder.source.class_names)
+    if builder_class.CLASSES not in (0, classes):
+        text += (
+            f"\n  note: {arguments.dataset} has {builder_class.CLASSES} classes, this has "
+            f"{classes}; is it all there?"
+        )
+    return text
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ its share of the same global batch. No Python runs per example.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -124,7 +125,11 @@ class Pipeline:
         try:
             yield from dataset.as_numpy_iterator()
         except unreadable as error:
-            reason = " ".join((error.message or "").split())[:200]
+            # Without the names of the nodes of TensorFlow's graph.
+            reason = re.sub(
+                r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", error.message or ""
+            )
+            reason = " ".join(reason.split())[:200]
             raise UserError(
                 f"{self.records.directory}: a record cannot be read ({reason}); was the "
                 "data set changed or damaged? prepare it again"

@@ -191,10 +191,25 @@ class Task(base.Task):
 def check_config(config: ConfigDict) -> None:
     """Raises `UserError` for the first thing in the config that cannot be."""
     clip, game, head = config.clip, config.game, config.head
-    for name, scale in (("config.clip.scales", scale) for scale in clip.scales):
+    stride = resnet3d.total_stride(config.model)[1]
+    if clip.size < stride:
+        raise UserError(
+            f"config.clip.size = {clip.size}: needs at least {stride} pixels, the "
+            "stride of the network"
+        )
+    for name, values in (
+        ("clip.scales", clip.scales),
+        ("game.scales", game.scales),
+        ("game.ratios", game.ratios),
+    ):
+        if not values or min(values) <= 0:
+            raise UserError(
+                f"config.{name} = {tuple(values)}: needs one or more, all above 0"
+            )
+    for scale in clip.scales:
         if scale < clip.size:
             raise UserError(
-                f"{name}: a short side of {scale} is smaller than the crop, "
+                f"config.clip.scales: a short side of {scale} is smaller than the crop, "
                 f"config.clip.size = {clip.size}; raise the one or lower the other"
             )
     if clip.num_frames < 2:
@@ -214,7 +229,7 @@ def check_config(config: ConfigDict) -> None:
         ("colour.key_frames", config.colour.key_frames),
         ("colour.interpolation", config.colour.interpolation),
     ):
-        if min(values) < 0 or not np.isclose(sum(values), 1.0):
+        if min(values, default=-1) < 0 or not np.isclose(sum(values), 1.0):
             raise UserError(
                 f"config.{name} = {tuple(values)}: probabilities must add up to 1"
             )

@@ -240,5 +240,8 @@ def load_arrays(path: pathlib.Path) -> Any:
 
 
 def _first_line(error: Exception) -> str:
+    """Why a step cannot be read, in a few words."""
+    if "NOT_FOUND" in str(error) or isinstance(error, FileNotFoundError):
+        return "files are missing"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if len(lines[0]) <= 120 else lines[0][:117] + "..."

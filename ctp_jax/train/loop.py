@@ -74,6 +74,8 @@ class Run:
         open_pipeline: Callable,
     ):
         self.config, self.workdir = config, workdir
+        if config.init_from and not (workdir / "checkpoints").exists():
+            export.load_encoder(config.init_from)  # so that a mistake is said at once
         self.mesh = mesh_lib.make_mesh()
         mesh_lib.check_batch_size(config.batch_size, self.mesh.size)
         self.task = base.load(config)
@@ -174,6 +176,8 @@ class Run:
             f"{self.mesh.size} x {jax.devices()[0].device_kind}, {self.total} steps "
             f"({self.epochs.at(self.total):.1f} epochs)"
         )
+        if config.batch_size > self.epochs.num_examples:
+            metrics.say("note: the batch is larger than the data set")
         if jax.process_index() == 0:
             files.write_json(self.workdir / "config.json", config_lib.as_dict(config))
             files.write_json(self.workdir / "versions.json", files.versions())
@@ -185,6 +189,7 @@ class Run:
         clips = config.batch_size * self.task.clip_spec(True).num_clips
         meter = metrics.Meter(clips)
         before, start = None, done
+        metrics.say("first step: compiling, minutes for large networks on CPUs")
         for number in range(start + 1, self.total + 1):
             began = time.perf_counter()
             batch = next(batches)
@@ -218,7 +223,9 @@ class Run:
         jax.block_until_ready(values)
         seconds = time.perf_counter() - began
         if seconds > 5:
-            metrics.say(f"first step: {metrics.duration(seconds)}, mostly to compile")
+            metrics.say(
+                f"first step: {metrics.duration(seconds)}, compilation included"
+            )
 
     def _log(self, done: int, meter: metrics.Meter) -> None:
         self._stop_unless_finite()
@@ -303,7 +310,10 @@ def _make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: {error.strerror}") from error
+        raise UserError(
+            f"--workdir={workdir}: {error.strerror}: name a folder that is there or can "
+            "be made"
+        ) from error
     if not os.access(path, os.W_OK):
         raise UserError(f"--workdir={workdir}: cannot be written to")
     return path

@@ -1,5 +1,6 @@
 """How a run is asked to stop: SIGTERM from a scheduler, Ctrl-C from a person."""
 
+import os
 import signal
 import threading
 from typing import Any
@@ -28,5 +29,8 @@ class Stopping:
 
     def _asked(self, number, frame):
         self.name = signal.Signals(number).name
+        # Not print, which a signal may not interrupt itself in.
+        text = f"{self.name}: stopping after this step, and saving\n"
+        os.write(2, text.encode())
         # A second one, from somebody who will not wait, has its usual effect.
         signal.signal(number, self._previous[number])

@@ -195,6 +195,10 @@ def test_an_encoder_of_another_width_is_refused(task, batch, state):
     ("field", "value", "message"),
     [
         ("clip.scales", (40, 64), "smaller than the crop"),
+        ("clip.scales", (), "one or more"),
+        ("clip.size", 0, "at least 8 pixels"),
+        ("game.ratios", (1.0, -1.0), "all above 0"),
+        ("game.key_frames", (), "add up to 1"),
         ("clip.num_frames", 1, "at least 2"),
         ("clip.strides", (), "strides >= 1"),
         ("game.num_trajectories", 0, "at least 1"),

@@ -97,6 +97,8 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     DESCRIPTION = ""
     HOMEPAGE = ""
+    CLASSES = 0
+    """How many the whole data set has; 0: any number. Others are remarked on."""
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ class Hmdb51(base.VideoBuilder, skip_registration=True):
     """HMDB-51: 6,766 videos of 51 actions, with its three official splits train01,
     test01, ..., test03. The videos may lie in class folders or in one folder."""
 
+    CLASSES = 51
     DESCRIPTION = "HMDB-51 action recognition, every video once, all three splits."
     HOMEPAGE = "https://serre.lab.brown.edu/hmdb51.html"
 

@@ -10,6 +10,7 @@ class Ucf101(base.VideoBuilder, skip_registration=True):
     """UCF-101: 13,320 videos of 101 actions, with its three official splits train01,
     test01, ..., test03. The videos may lie in class folders or in one folder."""
 
+    CLASSES = 101
     DESCRIPTION = "UCF-101 action recognition, every video once, all three splits."
     HOMEPAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
 
