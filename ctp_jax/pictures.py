@@ -113,20 +113,31 @@ def contact_sheet(
         columns: how many of the t frames to show, evenly spread.
         zoom: pixels of the picture per pixel of a frame.
     """
-    frames = np.linspace(0, clips.shape[1] - 1, min(columns, clips.shape[1]))
-    rows = [
-        [
-            draw_frame(
-                clip[t],
-                boxes[v][:, t],
-                None if predicted is None else predicted[v][:, t],
-                zoom,
-            )
-            for t in frames.round().astype(int)
-        ]
+    times = np.linspace(0, clips.shape[1] - 1, min(columns, clips.shape[1]))
+    shown = [
+        _draw_videos(clips, boxes, predicted, t, zoom)
+        for t in times.round().astype(int)
+    ]
+    return _grid(list(zip(*shown, strict=True)), title, names)
+
+
+def _draw_videos(
+    clips: np.ndarray,
+    boxes: np.ndarray,
+    predicted: np.ndarray | None,
+    t: int | np.integer,
+    zoom: int,
+) -> list[Image.Image]:
+    """Frame t of every video."""
+    return [
+        draw_frame(
+            clip[t],
+            boxes[v][:, t],
+            None if predicted is None else predicted[v][:, t],
+            zoom,
+        )
         for v, clip in enumerate(clips)
     ]
-    return _grid(rows, title, names)
 
 
 def save_animation(
@@ -143,15 +154,7 @@ def save_animation(
     """Writes all videos side by side as an animated GIF; see `contact_sheet`."""
     pictures = []
     for t in range(clips.shape[1]):
-        images = [
-            draw_frame(
-                clip[t],
-                boxes[v][:, t],
-                None if predicted is None else predicted[v][:, t],
-                zoom,
-            )
-            for v, clip in enumerate(clips)
-        ]
+        images = _draw_videos(clips, boxes, predicted, t, zoom)
         rows = [images[i : i + columns] for i in range(0, len(images), columns)]
         # A palette per frame with dithering flickers; a common one does not.
         pictures.append(_grid(rows, title, ()))
