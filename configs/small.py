@@ -21,10 +21,10 @@ def get_config(arg=None):
     # So a patch crosses up to 0.33 of the frame; the paper's 0.40, in twice the frames.
     config.game.speed = 2.6
     # Not half of the paper's sizes: a patch must reach over two or three cells of the
-    # features, 8 pixels each, or a small network needs hours to get off the ground.
+    # features, 8 pixels each, or the loss stands still (docs/results.md).
     config.game.scales = (14.0, 18.0, 22.0, 26.0, 32.0)
-    # An easier game: straight paths, and no masked patches. With either the loss stands
-    # still for longer than this run lasts.
+    # An easier game: straight paths, and no masked patches, with which the loss stands
+    # still for 1000 steps at least.
     config.game.key_frames = (1.0,)
     config.game.interpolation = (1.0, 0.0, 0.0)
     config.game.visible = 1.0

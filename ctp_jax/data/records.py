@@ -4,6 +4,7 @@
 TensorFlow graph, without a Python function. Only the latter imports TensorFlow.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -194,10 +195,9 @@ def _scan_foreign(directory: epath.Path) -> index.Index:
         features,
         class_names=[name for name in names if name],
     )
-    try:
+    # If it is not our folder to write to, it is scanned again next time.
+    with contextlib.suppress(OSError):
         index.write(directory, found)
-    except OSError:
-        pass  # not our folder to write to; it is scanned again next time
     return found
 
 

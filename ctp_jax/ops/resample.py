@@ -17,7 +17,9 @@ from jaxtyping import Array, Float, Num
 _PRECISION = jax.lax.Precision.HIGHEST
 
 
-def hat_weights(coordinates: Float[Array, "*b out"], size: int) -> Float[Array, "..."]:
+def hat_weights(
+    coordinates: Float[Array, "*b out"], size: int
+) -> Float[Array, "*b out in"]:
     """Linear interpolation weights of `size` pixels at each coordinate.
 
     Args:
@@ -57,15 +59,25 @@ def window_weights(
     return hat_weights(coordinates, in_size)
 
 
+def _products(image, rows, columns, image_time="", weights_time=""):
+    """The two matrix products; `t` says which of the operands change over time."""
+    out = image_time or weights_time
+    image = jnp.asarray(image, jnp.float32)
+    for weights, equation in (
+        (rows, f"...{weights_time}yh,...{image_time}hwk->...{out}ywk"),
+        (columns, f"...{weights_time}xw,...{out}ywk->...{out}yxk"),
+    ):
+        image = jnp.einsum(equation, weights, image, precision=_PRECISION)
+    return image
+
+
 def sample(
     image: Num[Array, "*b h w k"],
     rows: Float[Array, "*b y h"],
     columns: Float[Array, "*b x w"],
 ) -> Float[Array, "*b y x k"]:
     """Reads an image on the grid of two weight matrices."""
-    image = jnp.asarray(image, jnp.float32)
-    image = jnp.einsum("...yh,...hwk->...ywk", rows, image, precision=_PRECISION)
-    return jnp.einsum("...xw,...ywk->...yxk", columns, image, precision=_PRECISION)
+    return _products(image, rows, columns)
 
 
 def sample_frames(
@@ -74,9 +86,7 @@ def sample_frames(
     columns: Float[Array, "*b x w"],
 ) -> Float[Array, "*b t y x k"]:
     """`sample` of every frame of a clip with the same two matrices."""
-    frames = jnp.asarray(frames, jnp.float32)
-    frames = jnp.einsum("...yh,...thwk->...tywk", rows, frames, precision=_PRECISION)
-    return jnp.einsum("...xw,...tywk->...tyxk", columns, frames, precision=_PRECISION)
+    return _products(frames, rows, columns, image_time="t")
 
 
 def sample_over_time(
@@ -85,9 +95,7 @@ def sample_over_time(
     columns: Float[Array, "*b t x w"],
 ) -> Float[Array, "*b t y x k"]:
     """`sample` of one image with other matrices in every frame."""
-    image = jnp.asarray(image, jnp.float32)
-    image = jnp.einsum("...tyh,...hwk->...tywk", rows, image, precision=_PRECISION)
-    return jnp.einsum("...txw,...tywk->...tyxk", columns, image, precision=_PRECISION)
+    return _products(image, rows, columns, weights_time="t")
 
 
 def crop_resize_flip(
