@@ -80,14 +80,11 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
     """
     given = pathlib.Path(path).expanduser().absolute()
     if not given.exists():
-        raise UserError(
-            f"config.init_from = {path}: no such folder; expected an exported encoder"
-        )
+        raise UserError(f"{path}: no such folder; expected an exported encoder")
     place = given if (given / "encoder.json").exists() else given / "encoder"
     if not (place / "encoder.json").exists():
         raise UserError(
-            f"config.init_from = {path}: not an exported encoder (no encoder.json): a run "
-            "exports one "
+            f"{path}: not an exported encoder (no encoder.json): a run exports one "
             "when it finishes"
         )
     about = _read_about(place / "encoder.json")

@@ -75,7 +75,7 @@ class Run:
     ):
         self.config, self.workdir = config, workdir
         if config.init_from and not (workdir / "checkpoints").exists():
-            export.load_encoder(config.init_from)  # so that a mistake is said at once
+            _check_init_from(config.init_from)
         self.mesh = mesh_lib.make_mesh()
         mesh_lib.check_batch_size(config.batch_size, self.mesh.size)
         self.task = base.load(config)
@@ -303,6 +303,14 @@ class Run:
             return about["provenance"]["steps"] == done
         except (OSError, ValueError, KeyError):
             return False
+
+
+def _check_init_from(path: str) -> None:
+    """Says what is wrong with it before data are opened and programs compiled."""
+    try:
+        export.load_encoder(path)
+    except UserError as error:
+        raise UserError(f"config.init_from: {error}") from error
 
 
 def _make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
