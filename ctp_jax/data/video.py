@@ -135,6 +135,16 @@ def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def scale_image(image: np.ndarray, short_side: int) -> np.ndarray:
+    """A uint8 RGB (h, w, 3) image, scaled as `decode_frames` scales a frame."""
+    height, width = image.shape[:2]
+    size = scaled_size(width, height, short_side)
+    if size == (width, height):
+        return image
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+    return frame.reformat(*size, "rgb24", interpolation="AREA", threads=1).to_ndarray()
+
+
 def constant_rate(
     times: list[float | None], stream_rate: float
 ) -> tuple[np.ndarray, float]:
