@@ -16,6 +16,10 @@ _BACKGROUND = "#ffffff"
 _INK = "#333333"
 _GAP = 6
 _FONT_SIZE = 15
+_CELL = (160, 120)  # width and height that a neighbour's frame is fitted into
+_RIM = 5
+# Bluish green and vermilion of the same palette; the marks say it once more.
+_RIGHT, _WRONG = COLOURS[3], COLOURS[2]
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -170,3 +174,88 @@ def save_animation(
         duration=round(1000 / frames_per_second),
         loop=0,
     )
+
+
+def neighbour_sheet(
+    queries: Sequence[np.ndarray],
+    neighbours: Sequence[Sequence[np.ndarray]],
+    correct: np.ndarray,
+    *,
+    query_names: Sequence[str],
+    neighbour_names: Sequence[Sequence[str]],
+    title: str = "",
+) -> Image.Image:
+    """A row per query: its frame, then those of its neighbours, nearest first.
+
+    Neighbours of the right class have a green rim and a tick, others a red rim and a
+    cross.
+
+    Args:
+        queries: uint8 (h, w, 3) each, of any size; q of them.
+        neighbours: for each query the frames of its k neighbours, likewise.
+        correct: bool (q, k).
+        query_names: q lines, below the frames; too long ones are cut.
+        neighbour_names: q times k of them.
+        title: a line above.
+    """
+    line = _FONT_SIZE + _GAP
+    width, height = (side + 2 * _RIM + _GAP for side in _CELL)
+    columns, head = correct.shape[1], _GAP + 2 * line
+    # The query stands apart from its neighbours.
+    lefts = [_GAP, *(_GAP + width * (1 + k) + 3 * _GAP for k in range(columns))]
+    total = max(lefts[-1] + width, round(_font().getlength(title)) + 2 * _GAP)
+    sheet = Image.new(
+        "RGB", (total, head + len(queries) * (height + line)), _BACKGROUND
+    )
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, _GAP), title, fill=_INK, font=_font())
+    headings = (
+        "query",
+        *("nearest" if k == 0 else f"{k + 1}." for k in range(columns)),
+    )
+    for left, heading in zip(lefts, headings, strict=True):
+        draw.text((left, _GAP + line), heading, fill=_INK, font=_font())
+    for row, query in enumerate(queries):
+        top = head + row * (height + line)
+        frames = (query, *neighbours[row])
+        names = (query_names[row], *neighbour_names[row])
+        marks = (None, *correct[row])
+        for left, frame, name, mark in zip(lefts, frames, names, marks, strict=True):
+            sheet.paste(_framed(frame, mark), (left, top))
+            name = _cut(name, width - _GAP)
+            draw.text((left, top + height - _GAP), name, fill=_INK, font=_font())
+    return sheet
+
+
+def _framed(frame: np.ndarray, correct: bool | np.bool_ | None) -> Image.Image:
+    """A frame fitted into a cell with a rim and a mark; neither for None."""
+    image = Image.fromarray(frame)
+    scale = min(_CELL[0] / image.width, _CELL[1] / image.height)
+    size = [max(round(side * scale), 1) for side in image.size]
+    colour = "#999999" if correct is None else _RIGHT if correct else _WRONG
+    cell = Image.new("RGB", tuple(side + 2 * _RIM for side in _CELL), colour)
+    cell.paste(_INK, (_RIM, _RIM, _RIM + _CELL[0], _RIM + _CELL[1]))
+    corner = [_RIM + (a - b) // 2 for a, b in zip(_CELL, size, strict=True)]
+    cell.paste(image.resize(size, Image.Resampling.BICUBIC), tuple(corner))
+    if correct is None:
+        return cell
+    # Drawn, not written: not every font has these two signs.
+    draw, side = ImageDraw.Draw(cell), 18
+    draw.rectangle((0, 0, side + _RIM, side + _RIM), fill=colour)
+    strokes = (
+        [[(5, 12), (10, 17), (18, 6)]]
+        if correct
+        else [[(6, 6), (17, 17)], [(17, 6), (6, 17)]]
+    )
+    for stroke in strokes:
+        draw.line(stroke, fill="white", width=3)
+    return cell
+
+
+def _cut(text: str, width: float) -> str:
+    """Text that is at most `width` pixels long, with two dots where it was cut."""
+    if _font().getlength(text) <= width:
+        return text
+    while text and _font().getlength(text + "..") > width:
+        text = text[:-1]
+    return text + ".."

@@ -1,0 +1,94 @@
+"""Classification by a weighted vote of the nearest training videos."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ctp_jax.errors import UserError
+from ctp_jax.evaluators.feature_bank import FeatureBank, NeighbourEvaluator
+
+_BLOCK = 1024  # queries at a time: they have a column for every class
+
+
+class KNNEvaluator(NeighbourEvaluator):
+    """Weighted k-nearest-neighbour classification (Wu et al., CVPR 2018, section 3.4).
+
+    Each of the k nearest gallery videos votes for its class with the weight
+    exp(similarity / temperature). Classes without a vote are not predicted; of equal
+    sums the lower class wins. Queries without a label are left out.
+
+    Yields:
+        knn_top1, knn_top5: share of queries whose class is among the first 1, 5.
+    """
+
+    def __init__(
+        self, k: int = 20, temperature: float = 0.07, *, bank: FeatureBank | None = None
+    ):
+        """See the class.
+
+        Args:
+            k: neighbours that vote; all of the gallery where it is smaller.
+            temperature: of the weights.
+            bank: to share with other evaluators.
+
+        Raises:
+            UserError: for k below 1, or a temperature that is not positive.
+        """
+        if k < 1:
+            raise UserError(f"k-NN with k = {k}: at least one neighbour has to vote")
+        if not temperature > 0:
+            raise UserError(
+                f"k-NN with temperature = {temperature}: it has to be positive"
+            )
+        super().__init__(bank or FeatureBank(), k)
+        self._k, self._temperature = k, temperature
+
+    def results(self) -> Iterator[tuple[str, Any]]:
+        found = self.bank.neighbours()
+        labelled = found.query_label >= 0
+        labels = found.gallery_label[found.row[labelled, : self._k]]
+        similarity = found.similarity[labelled, : self._k]
+        ranks = [
+            rank_by_votes(
+                labels[start : start + _BLOCK],
+                similarity[start : start + _BLOCK],
+                found.query_label[labelled][start : start + _BLOCK],
+                self._temperature,
+            )
+            for start in range(0, len(labels), _BLOCK)
+        ]
+        rank = np.concatenate(ranks)
+        for top in (1, 5):
+            yield f"knn_top{top}", float((rank < top).mean())
+
+
+def rank_by_votes(
+    labels: Int[np.ndarray, "q k"],
+    similarity: Float[np.ndarray, "q k"],
+    truth: Int[np.ndarray, " q"],
+    temperature: float,
+) -> Int[np.ndarray, " q"]:
+    """The place of the true class among those voted for, from 0.
+
+    Args:
+        labels: of the neighbours; -1 does not vote.
+        similarity: of the neighbours, falling.
+        truth: the queries' classes.
+        temperature: of the weights.
+
+    Returns:
+        int (q,): a number above every place for a class that nobody voted for.
+    """
+    classes = int(max(labels.max(), truth.max())) + 1
+    # Divided by the largest weight, which changes no order and cannot overflow.
+    exponent = (similarity - similarity[:, :1]).astype(np.float64) / temperature
+    weights = np.where(labels >= 0, np.exp(exponent), 0.0)
+    votes, query = np.zeros((len(labels), classes)), np.arange(len(labels))
+    # Not a product with one-hot labels, which nearly all are zeros.
+    np.add.at(votes, (query[:, None], np.maximum(labels, 0)), weights)
+    own = votes[query, truth][:, None]
+    before: Bool[np.ndarray, "q c"] = votes > own
+    before |= (votes == own) & (np.arange(classes) < truth[:, None])
+    return np.where(own[:, 0] > 0, before.sum(axis=1), np.iinfo(np.int64).max)

@@ -1,0 +1,240 @@
+"""Retrieval against loops in float64; what is kept of it."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ctp_jax.data import thumbnails
+from ctp_jax.errors import UserError
+from ctp_jax.evaluators import feature_bank, retrieval
+from tests.evaluators import made_features as made
+
+
+def expected(queries, gallery, k, same=False):
+    """Share of queries with a neighbour of their class among k."""
+    right = []
+    for i, (feature, label) in enumerate(zip(*queries, strict=True)):
+        if label < 0:
+            continue
+        near = made.ranked(feature, gallery[0], i if same else None)[:k]
+        right.append(any(gallery[1][j] == label for _, j in near))
+    return np.mean(right)
+
+
+def by_number(results, name):
+    """Rows in the order of the queries' record numbers: batches were shuffled."""
+    return results[name][np.argsort(results["neighbour_query"])]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_it_is_the_share_of_queries_with_a_right_neighbour(size):
+    queries, gallery = made.make()
+    evaluator = retrieval.RetrievalEvaluator((1, 2, 5, 20))
+    results = made.run([evaluator], queries, gallery, size)
+    values = []
+    for k in (1, 2, 5, 20):
+        values.append(expected(queries, gallery, k))
+        assert results[f"retrieval_top{k}"] == pytest.approx(values[-1])
+    assert 0.2 < values[0] < values[1] < values[2]  # or nothing was tested
+    assert evaluator.notes() == []
+    assert sorted(results["neighbour_query"]) == list(range(23))
+    near = [made.ranked(feature, gallery[0])[:20] for feature in queries[0]]
+    np.testing.assert_array_equal(
+        by_number(results, "neighbours"), [[j for _, j in row] for row in near]
+    )
+    np.testing.assert_allclose(
+        by_number(results, "neighbour_similarity"),
+        [[value for value, _ in row] for row in near],
+        atol=2e-6,
+    )
+
+
+def test_a_second_evaluation_forgets_the_first():
+    evaluator = retrieval.RetrievalEvaluator((1, 5))
+    made.run([evaluator], *made.make(1, queries=40))
+    queries, gallery = made.make(2)
+    results = made.run([evaluator], queries, gallery)
+    assert len(results["neighbours"]) == 23
+    assert results["retrieval_top1"] == pytest.approx(expected(queries, gallery, 1))
+
+
+def test_a_split_searched_in_itself_does_not_find_itself():
+    _, videos = made.make(3)
+    split = made.records(videos[1])
+    same = retrieval.RetrievalEvaluator((1, 5), split, split)
+    results = made.run([same], videos, videos)
+    for k in (1, 5):
+        value = expected(videos, videos, k, same=True)
+        assert results[f"retrieval_top{k}"] == pytest.approx(value)
+    assert value < 1.0
+
+
+def test_a_video_does_not_find_itself_in_a_split_with_other_numbers():
+    _, videos = made.make(3)
+    part = np.arange(60)[::-3]
+    some = videos[0][part], videos[1][part]
+    split, whole = made.records(some[1], "some"), made.records(videos[1], "all")
+    split.ids = whole.ids[part]
+    results = made.run([retrieval.RetrievalEvaluator((1,), split, whole)], some, videos)
+    near = [made.ranked(videos[0][i], videos[0], i)[0][1] for i in part]
+    np.testing.assert_array_equal(by_number(results, "neighbours")[:, 0], near)
+    # In another data set the same name is another video.
+    whole.name = "other"
+    results = made.run([retrieval.RetrievalEvaluator((1,), split, whole)], some, videos)
+    np.testing.assert_array_equal(by_number(results, "neighbours")[:, 0], part)
+
+
+def test_a_class_that_the_gallery_lacks_is_never_right():
+    queries, gallery = made.make(4)
+    keep = gallery[1] != 2
+    gallery = gallery[0][keep], gallery[1][keep]
+    results = made.run(
+        [retrieval.RetrievalEvaluator((1, int(keep.sum())))], queries, gallery
+    )
+    share = np.mean(queries[1] != 2)
+    assert share < 1
+    assert results[f"retrieval_top{keep.sum()}"] == pytest.approx(share)
+
+
+def test_a_gallery_that_is_too_small_for_a_k():
+    queries, gallery = made.make(5, gallery=7)
+    evaluator = retrieval.RetrievalEvaluator((1, 5, 10, 20))
+    results = made.run([evaluator], queries, gallery)
+    names = [name for name in results if name.startswith("retrieval")]
+    assert names == ["retrieval_top1", "retrieval_top5"]
+    (note,) = evaluator.notes()
+    assert "retrieval at 10, 20 is left out: the gallery has only 7" in note
+    with pytest.raises(UserError, match="at k = 10: the gallery has only 7 videos"):
+        made.run([retrieval.RetrievalEvaluator((10,))], queries, gallery)
+    one = gallery[0][:1], gallery[1][:1]
+    results = made.run([retrieval.RetrievalEvaluator()], queries, one)
+    assert results["retrieval_top1"] == pytest.approx(np.mean(queries[1] == one[1]))
+
+
+def test_videos_without_a_label_are_no_queries_and_never_right():
+    queries, gallery = made.make(6)
+    queries[1][::4], gallery[1][::3] = -1, -1
+    results = made.run([retrieval.RetrievalEvaluator((1, 5))], queries, gallery)
+    for k in (1, 5):
+        value = expected(queries, gallery, k)
+        assert results[f"retrieval_top{k}"] == pytest.approx(value)
+
+
+def test_half_precision_finds_nearly_the_same():
+    queries, gallery = made.make(7)
+    bank = feature_bank.FeatureBank(dtype=np.float16)
+    evaluator = retrieval.RetrievalEvaluator((1, 5), bank=bank)
+    # Beyond float16's range.
+    large = gallery[0] * np.float32(1e6), gallery[1]
+    results = made.run([evaluator], queries, large)
+    near = [[v for v, _ in made.ranked(f, gallery[0])[:5]] for f in queries[0]]
+    found = by_number(results, "neighbour_similarity")
+    np.testing.assert_allclose(found, near, atol=2e-3)
+
+
+def test_features_are_kept_in_parts_and_put_together(monkeypatch):
+    monkeypatch.setattr(feature_bank, "_PART_BYTES", 4 * 9 * 11)  # eleven rows
+    queries, gallery = made.make(8)
+    for size in (1, 4, 11, 30):
+        results = made.run([retrieval.RetrievalEvaluator((1,))], queries, gallery, size)
+        value = expected(queries, gallery, 1)
+        assert results["retrieval_top1"] == pytest.approx(value)
+
+
+def test_mistakes_get_one_line():
+    queries, gallery = made.make()
+    none = np.full(60, -1)
+    with pytest.raises(UserError, match="gallery videos: no labels"):
+        made.run([retrieval.RetrievalEvaluator()], queries, (gallery[0], none))
+    with pytest.raises(UserError, match="made, split test: no labels"):
+        retrieval.RetrievalEvaluator((1,), made.records(none), made.records(none))
+    with pytest.raises(UserError, match="not the same classes"):
+        retrieval.RetrievalEvaluator(
+            (1,),
+            made.records(queries[1]),
+            made.records(gallery[1], "train", "other", ("a", "b")),
+        )
+    for ks in ((), (0, 5)):
+        with pytest.raises(UserError, match="needs numbers of neighbours"):
+            retrieval.RetrievalEvaluator(ks)
+    gallery[0][31, 2] = np.inf
+    with pytest.raises(UserError, match="gallery video, record 31: the encoder gave"):
+        made.run([retrieval.RetrievalEvaluator()], queries, gallery)
+    bank = feature_bank.FeatureBank(
+        made.records(queries[1]), made.records(gallery[1], "train")
+    )
+    with pytest.raises(UserError, match="gallery video train/video 31: the encoder"):
+        made.run([retrieval.RetrievalEvaluator(bank=bank)], queries, gallery)
+    evaluator = retrieval.RetrievalEvaluator()
+    evaluator.reset()
+    with pytest.raises(UserError, match="nothing to search"):
+        list(evaluator.results())
+
+
+def test_neighbours_are_written_down(tmp_path, monkeypatch):
+    queries, gallery = made.make(9)
+    test, train = made.records(queries[1]), made.records(gallery[1], "train")
+    asked = []
+
+    def middle_frames(split, numbers):
+        numbers = [int(number) for number in numbers]
+        asked.append((split.split, numbers))
+        return [np.full((30, 40, 3), 3 * number, np.uint8) for number in numbers]
+
+    monkeypatch.setattr(thumbnails, "middle_frames", middle_frames)
+    evaluator = retrieval.RetrievalEvaluator((1,), test, train)
+    made.run([evaluator], queries, gallery)
+    evaluator.save(tmp_path / "results")
+    with (tmp_path / "results" / "neighbours.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 * 23
+    for i, feature in enumerate(queries[0]):
+        own = [row for row in rows if row["query"] == f"test/video {i}"]
+        near = made.ranked(feature, gallery[0])[:5]
+        assert [row["rank"] for row in own] == list("12345")
+        for row, (similarity, number) in zip(own, near, strict=True):
+            assert row["neighbour"] == f"train/video {number}"
+            assert row["label"] == made.CLASSES[queries[1][i]]
+            assert row["neighbour_label"] == made.CLASSES[gallery[1][number]]
+            assert row["correct"] == str(int(gallery[1][number] == queries[1][i]))
+            assert float(row["similarity"]) == pytest.approx(similarity, abs=2e-6)
+    drawn = dict(asked)
+    assert len(drawn["test"]) == 8 and set(queries[1][drawn["test"]]) == set(range(5))
+    for place, number in enumerate(drawn["test"]):
+        near = [j for _, j in made.ranked(queries[0][number], gallery[0])[:5]]
+        assert drawn["train"][5 * place : 5 * place + 5] == near
+    with Image.open(tmp_path / "results" / "neighbours.png") as image:
+        assert image.width > 6 * 150 and image.height > 8 * 110
+
+
+def test_nothing_is_written_without_records_or_where_it_cannot_be(tmp_path):
+    queries, gallery = made.make(10)
+    evaluator = retrieval.RetrievalEvaluator((1,))
+    made.run([evaluator], queries, gallery)
+    evaluator.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    evaluator = retrieval.RetrievalEvaluator(
+        (1,), made.records(queries[1]), made.records(gallery[1], "train")
+    )
+    made.run([evaluator], queries, gallery)
+    with pytest.raises(UserError, match="cannot be written"):
+        evaluator.save(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "labels, count, expected",
+    [
+        ([3, 1, 2, 0, 1, 3], 2, [3, 0]),
+        ([3, 1, 2, 0, 1, 3], 4, [3, 1, 2, 0]),
+        ([3, 1, 2, 0, 1, 3], 5, [3, 1, 4, 2, 0]),
+        ([0, 0, 0, 5, -1], 3, [0, 1, 3]),
+        ([0, 0, 0, 5, -1], 9, [0, 1, 2, 3]),
+        (np.arange(100), 8, [0, 14, 28, 42, 57, 71, 85, 99]),
+    ],
+)
+def test_the_queries_shown_are_spread_over_the_classes(labels, count, expected):
+    picked = retrieval.spread_over_classes(np.array(labels), count)
+    assert picked.tolist() == expected
