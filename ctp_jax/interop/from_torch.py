@@ -1,0 +1,215 @@
+"""A state dict of PyTorch becomes an encoder of ours.
+
+The family is told from the names, width and mid channels from the shapes. Every array
+of the encoder must be there in its shape; what is left over is listed.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ctp_jax.interop import heads, layouts, matching, names
+from ctp_jax.models import resnet3d
+from ctp_jax.train.export import Encoder
+
+STRIDES = (1, 2, 2, 2)
+CTP_STRIDES = (1, 2, 2, 1)  # spatial, where a model was made to follow patches
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What came out of a state dict.
+
+    Attributes:
+        encoder: with its head, if there was one that we have too.
+        family: whose names they were.
+        prefix: of the encoder's names.
+        unused: how many tensors were left, by the first part of their names.
+    """
+
+    encoder: Encoder
+    family: names.Family
+    prefix: str
+    unused: dict[str, int]
+
+
+def convert(
+    tensors: Mapping[str, np.ndarray],
+    about: Mapping[str, str],
+    path: str,
+    family: str = "auto",
+    provenance: Mapping[str, Any] | None = None,
+) -> Imported:
+    """Finds the encoder and its head in a state dict.
+
+    Args:
+        tensors: by name.
+        about: what the file says about itself, see `ctp_jax.interop.to_torch.about`.
+        path: for messages.
+        family: 'pyvrl', 'torchvision', 'imagenet', or 'auto' to find out.
+        provenance: to keep with the encoder; the family is added.
+
+    Raises:
+        UserError: there is no such encoder, or it is not complete, or of another shape.
+    """
+    match = matching.find(tensors, path, family)
+    matching.check_names(tensors, match, path)
+    stored = _stored(about)
+    model = _model(tensors, match, stored, path)
+    trees = _arrays(tensors, match, model, path)
+    channels = resnet3d.architecture(model)["channels"]
+    head = heads.find(tensors, match, channels[-1])
+    if head.task == heads.CTP and not stored:
+        model.spatial_strides = CTP_STRIDES
+    encoder = Encoder(
+        **trees,
+        architecture=resnet3d.architecture(model),
+        head=head.params,
+        head_task=head.task,
+        provenance={**(provenance or {}), "family": match.family.name},
+        path=path,
+    )
+    taken = {match.prefix + entry.name for entry in match.entries} | head.names
+    unused = matching.groups(name for name in tensors if name not in taken)
+    return Imported(encoder, match.family, match.prefix, unused)
+
+
+def _arrays(
+    tensors: Mapping[str, np.ndarray],
+    match: matching.Match,
+    model: ConfigDict,
+    path: str,
+) -> dict[str, dict[str, Any]]:
+    """The collections 'params' and 'batch_stats'."""
+    shapes = _shapes(model)
+    collections, wrong = {}, []
+    for entry in match.entries:
+        tensor = tensors[match.prefix + entry.name]
+        shape = shapes[entry.collection, *entry.path]
+        there = layouts.shape_there(shape, entry.layout)
+        if tensor.shape != there or tensor.dtype != layouts.FLOAT:
+            kind = "" if tensor.dtype == layouts.FLOAT else f"{tensor.dtype} "
+            wrong.append(f"{entry.name} is {kind}{tensor.shape}, not {there}")
+            continue
+        tree = collections.setdefault(entry.collection, {})
+        for part in entry.path[:-1]:
+            tree = tree.setdefault(part, {})
+        tree[entry.path[-1]] = layouts.to_ours(tensor, entry.layout, shape)
+    if wrong:
+        what = f"{len(wrong)} of another shape ({matching.some(wrong)})"
+        raise match.misfit(path, what)
+    return collections
+
+
+def _shapes(model: ConfigDict) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Shapes of our encoder's arrays, by collection and path."""
+    clip = jax.ShapeDtypeStruct((1, 2, 16, 16, 3), jnp.float32)
+    encoder = resnet3d.create(model)
+    variables = jax.eval_shape(
+        lambda x: encoder.init(jax.random.key(0), x, train=False), clip
+    )
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
+
+
+def _model(
+    tensors: Mapping[str, np.ndarray],
+    match: matching.Match,
+    stored: Mapping[str, Any],
+    path: str,
+) -> ConfigDict:
+    """The `config.model` that builds the network the tensors are of."""
+    # Batch normalisations, whose vectors are as long as they have channels.
+    sizes = {
+        entry.path[:-1]: tensors[match.prefix + entry.name].size
+        for entry in match.entries
+        if entry.path[-1] == "scale"
+    }
+    stages = [f"stage{s + 1}_block1" for s in range(len(resnet3d.CHANNELS))]
+    channels = [sizes[stage, "bn1"] for stage in stages]
+    stem_mid = sizes.get(("stem", "conv", "bn"))
+    mid = sizes.get((stages[1], "conv2", "bn"))
+    width = find_width(channels, stem_mid, stored.get("width"))
+    if width is None:
+        of_stem = f" and {stem_mid} within the stem" if stem_mid else ""
+        raise match.misfit(path, f"no width gives the channels {channels}{of_stem}")
+    return ConfigDict(
+        {
+            "name": match.variant,
+            "width": width,
+            "spatial_strides": stored.get("spatial_strides", STRIDES),
+            "temporal_strides": stored.get("temporal_strides", STRIDES),
+            "epsilon": stored.get("epsilon", match.family.epsilon),
+            "mid_per_block": _mid_per_block(channels, mid, match.family),
+            "dtype": "float32",
+            "conv": "auto",
+        }
+    )
+
+
+def _mid_per_block(channels: list[int], mid: int | None, family: names.Family) -> bool:
+    """Which of the two rules gave the mid channels of stage 2; the family's if both."""
+    if mid is None:
+        return False
+    before, here = channels[:2]
+    rules = {
+        True: resnet3d.mid_channels(before, here),
+        False: resnet3d.mid_channels(here, here),
+    }
+    fits = [rule for rule, channels in rules.items() if channels == mid]
+    return fits[0] if len(fits) == 1 else family.mid_per_block
+
+
+def _stored(about: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of `config.model` that a file of ours carries; empty for other files."""
+    try:
+        stored = json.loads(about["architecture"])
+        return {
+            "width": float(stored["width"]),
+            "epsilon": float(stored["epsilon"]),
+            "spatial_strides": tuple(int(s) for s in stored["spatial_strides"]),
+            "temporal_strides": tuple(int(s) for s in stored["temporal_strides"]),
+        }
+    except (KeyError, ValueError, TypeError):
+        return {}
+
+
+def find_width(
+    channels: list[int], stem_mid: int | None, hint: float | None = None
+) -> float | None:
+    """A `config.model.width` with these channels, a round one if there is one.
+
+    Args:
+        channels: of the four stages.
+        stem_mid: between the halves of a factorised stem; None for others.
+        hint: what it should be, if that fits.
+
+    Returns:
+        None where no width gives these channels.
+    """
+
+    def fits(width):
+        here = [resnet3d.scaled(c, width) for c in resnet3d.CHANNELS]
+        mid = max(8, round(resnet3d.STEM_MID_CHANNELS * width))
+        return width > 0 and here == channels and stem_mid in (None, mid)
+
+    pairs = list(zip(channels, resnet3d.CHANNELS, strict=True))
+    # Channels are rounded to multiples of 8 and are at least 8.
+    low = max((n - 4) / c if n > 8 else 0 for n, c in pairs)
+    high = min((n + 4) / c for n, c in pairs)
+    if stem_mid is not None:
+        whole = resnet3d.STEM_MID_CHANNELS
+        low = max(low, (stem_mid - 0.5) / whole if stem_mid > 8 else 0)
+        high = min(high, (stem_mid + 0.5) / whole)
+    middle = (low + high) / 2
+    candidates = [hint] if hint else []
+    if len({n / c for n, c in pairs}) == 1:
+        candidates.append(channels[0] / resnet3d.CHANNELS[0])
+    candidates += [round(middle, digits) for digits in range(1, 7)] + [middle]
+    return next((width for width in candidates if fits(width)), None)

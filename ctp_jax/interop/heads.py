@@ -1,0 +1,125 @@
+"""Heads of state dicts: pyvrl's CtP head, and classifiers."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctp_jax.errors import UserError
+from ctp_jax.interop import layouts, matching, names
+
+CTP, RECOGNITION = "ctp", "recognition"  # names of our tasks
+
+_SHAPES_WANTED = 5, 1, 2, 1, 2, 1  # how many dimensions, in the order of CTP_HEAD
+
+
+class Head(NamedTuple):
+    """A head that was found.
+
+    Attributes:
+        task: of ours that has such a head, '' where none was found.
+        params: of the head, None where none was found.
+        names: of the tensors it was made of.
+    """
+
+    task: str
+    params: Any
+    names: frozenset[str]
+
+
+NONE = Head("", None, frozenset())
+
+
+def find(
+    tensors: Mapping[str, np.ndarray], match: matching.Match, channels: int
+) -> Head:
+    """The head that belongs to an encoder, `NONE` if there is none we have too.
+
+    Args:
+        tensors: by name.
+        match: the encoder.
+        channels: of the encoder's features.
+    """
+    places = matching.prefixes_by_ending(tensors)
+    if match.family is names.PYVRL:
+        for prefix in places.get(names.CTP_HEAD[0].name, ()):
+            there = [tensors.get(prefix + entry.name) for entry in names.CTP_HEAD]
+            if _is_ctp_head(there, channels):
+                return _take(tensors, CTP, prefix, names.CTP_HEAD)
+    name = names.CLASSIFIER_PREFIX.get(match.family.name)
+    if name is None:
+        return NONE
+    for prefix in places.get(f"{name}weight", ()):
+        # torchvision's lies beside the stem, pyvrl's beside the whole encoder.
+        if match.family is names.TORCHVISION and prefix != match.prefix:
+            continue
+        weight = tensors[f"{prefix}{name}weight"]
+        bias = tensors.get(f"{prefix}{name}bias")
+        if bias is not None and weight.shape == (*bias.shape, channels):
+            return _take(tensors, RECOGNITION, prefix + name, names.CLASSIFIER)
+    return NONE
+
+
+def _is_ctp_head(there: list[np.ndarray | None], channels: int) -> bool:
+    if any(tensor is None for tensor in there):
+        return False
+    shapes = [tensor.shape for tensor in there]
+    if tuple(len(shape) for shape in shapes) != _SHAPES_WANTED:
+        return False
+    hidden, taps, outputs = shapes[0][0], shapes[0][2], shapes[4][0]
+    side = math.isqrt(shapes[2][1] // hidden)
+    want = [(hidden, channels, taps, 1, 1), (hidden,), (hidden, hidden * side**2)]
+    want += [(hidden,), (outputs, hidden), (outputs,)]
+    return shapes == want and outputs % 4 == 0
+
+
+def _take(tensors, task, prefix, entries) -> Head:
+    params = {}
+    for entry in entries:
+        array = tensors[prefix + entry.name]
+        shape = layouts.shape_here(array.shape, entry.layout)
+        layer, name = entry.path
+        array = layouts.to_ours(array, entry.layout, shape)
+        params.setdefault(layer, {})[name] = array
+    return Head(task, params, frozenset(prefix + entry.name for entry in entries))
+
+
+def to_torch(
+    params: Mapping[str, Any], family: names.Family, squeeze: bool, path: str
+) -> dict[str, np.ndarray]:
+    """The tensors of a head, by name.
+
+    Args:
+        params: of the head.
+        family: whose names.
+        squeeze: of a CtP head, see `ctp_jax.models.heads.CtPHead`.
+        path: for messages.
+
+    Raises:
+        UserError: the family has no such head.
+    """
+    layers = set(params)
+    if layers == {"classifier"}:
+        prefix, entries = names.CLASSIFIER_PREFIX[family.name], names.CLASSIFIER
+    elif layers != {"temporal", "dense1", "dense2"}:
+        raise _refusal(
+            path, f"{family.name} has no head of {', '.join(sorted(layers))}"
+        )
+    elif family is not names.PYVRL:
+        raise _refusal(path, f"{family.name} has no Catch-the-Patch head")
+    elif not squeeze:
+        raise _refusal(
+            path, f"{family.name} has no head with config.head.squeeze=False"
+        )
+    else:
+        prefix, entries = names.CTP_PREFIX, names.CTP_HEAD
+    return {
+        prefix + entry.name: layouts.to_torch(params[layer][name], entry.layout)
+        for entry in entries
+        for layer, name in [entry.path]
+    }
+
+
+def _refusal(path: str, why: str) -> UserError:
+    return UserError(f"{path}: {why}: add --encoder_only to leave the head out")

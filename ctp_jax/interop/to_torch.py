@@ -1,0 +1,95 @@
+"""An exported encoder of ours becomes a state dict of PyTorch."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ctp_jax.errors import UserError
+from ctp_jax.interop import heads, layouts, names
+from ctp_jax.models import resnet3d
+from ctp_jax.train.export import Encoder
+
+
+def convert(
+    encoder: Encoder, family: names.Family, with_head: bool = True
+) -> dict[str, np.ndarray]:
+    """The state dict of an encoder, and of its head.
+
+    Args:
+        encoder: as exported by a run or made by `from_torch`.
+        family: whose names; not 'imagenet', to which there is no way back.
+        with_head: or the encoder alone.
+
+    Returns:
+        Tensors by name, in the order of the network.
+
+    Raises:
+        UserError: the family's network is another one, or has no such head.
+    """
+    architecture = encoder.architecture
+    _check(architecture, family, encoder.path)
+    tensors = {}
+    here = {"params": encoder.params, "batch_stats": encoder.batch_stats}
+    for entry in names.encoder_entries(family, architecture["name"]):
+        array = _get(here[entry.collection], entry.path, encoder.path)
+        name = family.prefix + entry.name
+        tensors[name] = layouts.to_torch(array, entry.layout)
+        if entry.path[-1] == "var":
+            # Behind the running variance, as torch has it.
+            counter = name.replace("running_var", names.NOT_WEIGHTS)
+            tensors[counter] = np.zeros((), np.int64)
+    if with_head and encoder.head is not None:
+        config = encoder.provenance.get("config", {})
+        squeeze = config.get("head", {}).get("squeeze", True)
+        tensors |= heads.to_torch(encoder.head, family, squeeze, encoder.path)
+    return tensors
+
+
+def about(encoder: Encoder, family: names.Family) -> dict[str, str]:
+    """What to write beside the tensors, for `from_torch` and for people."""
+    architecture = encoder.architecture
+    return {
+        "family": family.name,
+        "epsilon": repr(architecture["epsilon"]),
+        "architecture": json.dumps(architecture),
+    }
+
+
+def _check(architecture: Mapping[str, Any], family: names.Family, path: str) -> None:
+    name = architecture.get("name")
+    if name not in family.variants:
+        raise UserError(
+            f"{path}: {family.name} has no encoder like {name!r}; it has "
+            f"{', '.join(family.variants)}"
+        )
+    if name != names.R2PLUS1D:
+        return
+    # In narrow networks both rules can give the same channels.
+    mids = {rule: _mids(architecture["channels"], rule) for rule in (False, True)}
+    rule = bool(architecture.get("mid_per_block", False))
+    if mids[rule] != mids[family.mid_per_block]:
+        other = "torchvision" if rule else "pyvrl"
+        raise UserError(
+            f"{path}: the mid channels of {family.name}'s {name} are others "
+            f"(config.model.mid_per_block is {rule} here, {not rule} there); "
+            f"--to={other} has them"
+        )
+
+
+def _mids(channels: list[int], mid_per_block: bool) -> list[int]:
+    """Mid channels of the second convolution in the first block of each stage."""
+    before = [channels[0], *channels[:-1]]
+    return [
+        resnet3d.mid_channels(b if mid_per_block else c, c)
+        for b, c in zip(before, channels, strict=True)
+    ]
+
+
+def _get(tree: Any, keys: tuple[str, ...], path: str) -> np.ndarray:
+    for key in keys:
+        if not isinstance(tree, Mapping) or key not in tree:
+            raise UserError(f"{path}: the encoder has no {'/'.join(keys)}")
+        tree = tree[key]
+    return np.asarray(tree)

@@ -1,0 +1,154 @@
+"""Converted networks compute what PyTorch computes. `-s` shows by how much they differ."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ctp_jax.interop import from_torch, state_dicts
+from ctp_jax.models import resnet3d
+from ctp_jax.models.heads import ClassifierHead, CtPHead
+from tests.models.test_heads import BOXES, SIZE, STRIDE, pooled
+
+torch = pytest.importorskip("torch", reason="compares with PyTorch")
+from tests.interop import torch_models
+
+CHANNELS, MID = (8, 16, 32, 64), 8
+FRAMES, TOLERANCE = 9, 1e-4
+
+
+def saved(tmp_path, module):
+    torch.save(module.state_dict(), tmp_path / "weights.pth")
+    state = state_dicts.read(tmp_path / "weights.pth")
+    return from_torch.convert(state.tensors, state.about, "weights.pth")
+
+
+def clip(frames=FRAMES, side=32):
+    clip = np.random.default_rng(3).normal(size=(2, frames, side, side, 3))
+    return np.float32(clip)
+
+
+def features(encoder, x, **changed):
+    """Of our network, built from what came with the weights."""
+    model = ConfigDict({**encoder.architecture, **changed, "dtype": "float32"})
+    model.conv = "direct"  # compiles faster than taps
+    net = resnet3d.create(model)
+    variables = {"params": encoder.params, "batch_stats": encoder.batch_stats}
+    return jax.jit(lambda v, x: net.apply(v, x, train=False))(variables, x)
+
+
+def theirs(module, x):
+    with torch.no_grad():
+        return module(torch.tensor(x).permute(0, 4, 1, 2, 3))
+
+
+def assert_close(name, got, want):
+    """The largest difference, relative to the largest value."""
+    want = want.detach().numpy()
+    if want.ndim == 5:
+        want = want.transpose(0, 2, 3, 4, 1)
+    assert got.shape == want.shape and want.std() > 0.05
+    error = np.abs(got - want).max() / np.abs(want).max()
+    print(f"{name}: {error:.1e}")
+    assert error < TOLERANCE
+
+
+@pytest.mark.parametrize("mid", [0, MID], ids=["r3d18", "r2plus1d18"])
+def test_torchvision(tmp_path, mid):
+    net = torch_models.scramble(torch_models.torchvision_classifier(CHANNELS, mid, 11))
+    found = saved(tmp_path, net)
+    encoder = found.encoder
+    assert found.family.name == "torchvision" and not found.unused
+    assert encoder.architecture["epsilon"] == 1e-5
+    assert encoder.architecture["mid_per_block"] == bool(mid)
+    assert encoder.architecture["channels"] == list(CHANNELS)
+    assert encoder.architecture["spatial_strides"] == [1, 2, 2, 2]
+    got = features(encoder, clip())
+    assert_close("features", got, theirs(net.features, clip()))
+    assert encoder.head_task == "recognition"
+    logits = ClassifierHead(11).apply({"params": encoder.head}, got, train=False)
+    assert_close("logits", logits, theirs(net, clip()))
+
+
+@pytest.mark.parametrize("mid", [0, MID], ids=["r3d18", "r2plus1d18"])
+def test_pyvrl_recogniser(tmp_path, mid):
+    backbone = torch_models.pyvrl_encoder(CHANNELS, mid, torch_models.STRIDES)
+    net = torch_models.PyvrlRecognizer(backbone, CHANNELS[-1], 7)
+    found = saved(tmp_path, torch_models.scramble(net))
+    encoder = found.encoder
+    assert found.family.name == "pyvrl" and found.prefix == "backbone."
+    assert encoder.architecture["epsilon"] == 1e-3 and not found.unused
+    assert not encoder.architecture["mid_per_block"]
+    assert encoder.architecture["spatial_strides"] == [1, 2, 2, 2]
+    got = features(encoder, clip())
+    assert_close("features", got, theirs(net.backbone, clip()))
+    assert encoder.head_task == "recognition"
+    logits = ClassifierHead(7).apply({"params": encoder.head}, got, train=False)
+    assert_close("logits", logits, theirs(net, clip()))
+
+
+@pytest.mark.parametrize("mid", [0, MID], ids=["r3d18", "r2plus1d18"])
+def test_pyvrl_catch_the_patch(tmp_path, mid):
+    hidden, steps = 24, 2
+    backbone = torch_models.pyvrl_encoder(CHANNELS, mid)
+    net = torch_models.PyvrlCtP(
+        backbone,
+        channels=CHANNELS[-1],
+        hidden=hidden,
+        steps=steps,
+        size=SIZE,
+        frames=FRAMES,
+    )
+    found = saved(tmp_path, torch_models.scramble(net))
+    encoder = found.encoder
+    assert encoder.head_task == "ctp" and not found.unused
+    assert encoder.architecture["spatial_strides"] == [1, 2, 2, 1]
+    got = features(encoder, clip(side=64))
+    maps = theirs(net.backbone, clip(side=64))
+    assert_close("features", got, maps)
+    head = CtPHead(channels=hidden, roi_size=SIZE, stride=STRIDE)
+    params = jax.tree.map(jnp.asarray, encoder.head)
+    deltas = head.apply({"params": params}, got, jnp.asarray(BOXES), FRAMES)
+    want = net.head(maps, pool_all)
+    assert_close("deltas", deltas, want.reshape(2, 3, FRAMES, 4))
+
+
+def pool_all(maps):
+    """RoIAlign of the three boxes of each clip, channels first as torch has it."""
+    maps = maps.detach().numpy().transpose(0, 2, 3, 1)
+    regions = [pooled(maps[b], box) for b in range(2) for box in BOXES[b]]
+    return torch.tensor(np.float32(regions).transpose(0, 3, 1, 2).copy())
+
+
+def test_inflated_from_imagenet(tmp_path):
+    """On equal frames the 3-D network gives what the 2-D one gives on one of them."""
+    net = torch_models.scramble(torch_models.ImageResNet(CHANNELS))
+    found = saved(tmp_path, net)
+    assert found.family.name == "imagenet" and found.unused == {"fc": 2}
+    assert found.encoder.architecture["epsilon"] == 1e-5
+    assert found.encoder.head is None and found.encoder.head_task == ""
+    image = clip(1)[:1]
+    # Seventeen convolutions over time: the frame in the middle sees no zeros.
+    still = np.repeat(image, 35, axis=1)
+    got = features(found.encoder, still, temporal_strides=(1, 1, 1, 1))[:, 17:18]
+    with torch.no_grad():
+        want = net.features(torch.tensor(image[:, 0]).permute(0, 3, 1, 2))
+    assert_close("features", got, want[:, :, None])
+
+
+def test_parameters_at_full_width():
+    """torchvision says how many its models have; REFERENCE of R3D-18: the paper's."""
+    for variant, want in {"r3d18": 33_371_472, "r2plus1d18": 31_505_325}.items():
+        mid = 45 if variant == "r2plus1d18" else 0
+        with torch.device("meta"):
+            net = torch_models.torchvision_classifier((64, 128, 256, 512), mid)
+        assert sum(p.numel() for p in net.parameters()) == want
+        tensors = {
+            k: np.broadcast_to(np.float32(0), v.shape)
+            for k, v in net.state_dict().items()
+        }
+        found = from_torch.convert(tensors, {}, "")
+        assert found.encoder.architecture["width"] == 1.0
+        leaves = jax.tree.leaves((found.encoder.params, found.encoder.head))
+        assert sum(leaf.size for leaf in leaves) == want

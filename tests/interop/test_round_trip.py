@@ -1,0 +1,172 @@
+"""There and back: every bit of every tensor, in both directions."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ctp_jax.errors import UserError
+from ctp_jax.interop import from_torch, names, to_torch
+from ctp_jax.models import heads, resnet3d
+from ctp_jax.train.export import Encoder
+
+WIDTH = 0.2  # mid channels that differ between the two rules
+
+
+def model(name, mid_per_block=False, width=WIDTH):
+    config = ConfigDict({"name": name, "width": width, "epsilon": 1e-3})
+    config.spatial_strides, config.temporal_strides = (1, 2, 2, 1), (1, 1, 2, 2)
+    config.mid_per_block, config.dtype, config.conv = mid_per_block, "float32", "auto"
+    return config
+
+
+def randoms(shapes):
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+
+
+def ours(config, head=""):
+    """An encoder of random arrays, as a run would export it."""
+    net = resnet3d.create(config)
+    key, clip = jax.random.key(0), jnp.zeros((1, 4, 16, 16, 3))
+
+    def init():
+        variables = net.init(key, clip, train=False)
+        features = jnp.zeros((1, 2, 4, 4, resnet3d.scaled(512, config.width)))
+        if head == "ctp":
+            task = heads.CtPHead(channels=6, roi_size=3)
+            made = task.init(key, features, jnp.zeros((1, 1, 4)), 4)
+        else:
+            made = heads.ClassifierHead(5).init(key, features, train=False)
+        return variables, made["params"]
+
+    variables, made = randoms(jax.eval_shape(init))
+    return Encoder(
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        architecture=resnet3d.architecture(config),
+        head=made if head else None,
+        head_task=head,
+        provenance={},
+        path="runs/mine",
+    )
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize(
+    "family, name, head",
+    [
+        ("pyvrl", "r3d18", "ctp"),
+        ("pyvrl", "r2plus1d18", "recognition"),
+        ("pyvrl", "r3d18", ""),
+        ("torchvision", "r3d18", "recognition"),
+        ("torchvision", "r2plus1d18", ""),
+    ],
+)
+def test_ours_to_torch_and_back(family, name, head):
+    kind = names.FAMILIES[family]
+    encoder = ours(model(name, kind.mid_per_block and name == "r2plus1d18"), head)
+    tensors = to_torch.convert(encoder, kind)
+    assert all(t.flags.c_contiguous for t in tensors.values())
+    back = from_torch.convert(tensors, to_torch.about(encoder, kind), "")
+    assert back.family is kind and not back.unused
+    for field in ("params", "batch_stats", "head", "head_task", "architecture"):
+        assert_same(getattr(back.encoder, field), getattr(encoder, field))
+    # Without what the file says of itself: the same network, the family's epsilon.
+    bare = from_torch.convert(tensors, {}, "").encoder
+    assert bare.architecture["channels"] == encoder.architecture["channels"]
+    assert bare.architecture["epsilon"] == kind.epsilon
+    assert_same(bare.params, encoder.params)
+
+
+def random_state(module):
+    """Bits that no transposition of another size would leave alone, and counters."""
+    rng = np.random.default_rng(1)
+    return {
+        name: np.int64(77) + np.zeros((), np.int64)
+        if name.endswith("num_batches_tracked")
+        else rng.normal(size=tuple(tensor.shape)).astype(np.float32)
+        for name, tensor in module.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("mid", [0, 9], ids=["r3d18", "r2plus1d18"])
+@pytest.mark.parametrize("kind", ["recogniser", "ctp", "torchvision"])
+def test_torch_to_ours_and_back(kind, mid):
+    """Names, order and bits of PyTorch's own modules."""
+    pytest.importorskip("torch", reason="takes names from PyTorch's modules")
+    from tests.interop import torch_models
+
+    channels = [16, 24, 48, 104]
+    encoder = torch_models.pyvrl_encoder(channels, mid)
+    net = {
+        "recogniser": torch_models.PyvrlRecognizer(encoder, 104, 7),
+        "ctp": torch_models.PyvrlCtP(
+            encoder, channels=104, hidden=6, steps=2, size=3, frames=4
+        ),
+        "torchvision": torch_models.torchvision_classifier(channels, mid, 7),
+    }[kind]
+    state = random_state(net)
+    found = from_torch.convert(state, {}, "")
+    assert found.encoder.architecture["width"] == WIDTH and not found.unused
+    back = to_torch.convert(found.encoder, found.family)
+    assert list(back) == list(state)
+    for name, tensor in state.items():
+        if name.endswith("num_batches_tracked"):
+            tensor = np.zeros((), np.int64)
+        assert back[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(back[name], tensor, err_msg=name)
+
+
+def test_what_cannot_be_expressed():
+    pyvrl, torchvision = names.PYVRL, names.TORCHVISION
+    per_convolution, per_block = model("r2plus1d18"), model("r2plus1d18", True)
+    with pytest.raises(UserError, match="mid_per_block is False here.*--to=pyvrl"):
+        to_torch.convert(ours(per_convolution), torchvision)
+    with pytest.raises(UserError, match="mid_per_block is True.*--to=torchvision"):
+        to_torch.convert(ours(per_block), pyvrl)
+    following = ours(model("r3d18"), "ctp")
+    with pytest.raises(UserError, match="no Catch-the-Patch head.*--encoder_only"):
+        to_torch.convert(following, torchvision)
+    assert "fc.weight" not in to_torch.convert(following, torchvision, with_head=False)
+    config = {"config": {"head": {"squeeze": False}}}
+    per_step = dataclasses.replace(following, provenance=config)
+    with pytest.raises(UserError, match=r"squeeze=False.*--encoder_only"):
+        to_torch.convert(per_step, pyvrl)
+    other = dataclasses.replace(following, head={"projection": following.head})
+    with pytest.raises(UserError, match="no head of projection"):
+        to_torch.convert(other, pyvrl)
+    toy = dataclasses.replace(following, architecture={"name": "toy"})
+    with pytest.raises(UserError, match="no encoder like 'toy'"):
+        to_torch.convert(toy, pyvrl)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.5, 0.125, 0.1, 0.3, 0.77, 1.5, 2.0])
+@pytest.mark.parametrize("factorised", [False, True])
+def test_widths(width, factorised):
+    """Some width with the same channels; the very one where it is a plain share."""
+    channels = [resnet3d.scaled(c, width) for c in resnet3d.CHANNELS]
+    mid = max(8, round(45 * width)) if factorised else None
+    found = from_torch.find_width(channels, mid)
+    assert [resnet3d.scaled(c, found) for c in resnet3d.CHANNELS] == channels
+    assert mid in (None, max(8, round(45 * found)))
+    if width in (1.0, 0.5, 0.125, 1.5, 2.0):
+        assert found == width
+    assert from_torch.find_width(channels, mid, hint=width) == width
+    assert from_torch.find_width([c + 16 * (c == channels[0]) for c in channels], mid) is None  # fmt: skip
+
+
+def test_a_wrong_description_is_not_believed():
+    encoder = ours(model("r3d18"))
+    tensors = to_torch.convert(encoder, names.PYVRL)
+    for text in ("{", "[]", json.dumps({**encoder.architecture, "width": 1.0})):
+        found = from_torch.convert(tensors, {"architecture": text}, "").encoder
+        assert found.architecture["channels"] == encoder.architecture["channels"]

@@ -1,0 +1,271 @@
+"""The networks of pyvrl and torchvision in PyTorch, written from their definitions.
+
+Their submodules have the names that the originals give theirs, so that state dicts
+have their keys. Strides are pairs (temporal, spatial) per stage.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+STRIDES = ((1, 1), (2, 2), (2, 2), (2, 2))
+CTP_STRIDES = ((1, 1), (2, 2), (2, 2), (2, 1))
+
+
+def conv(cin, cout, size, stride=(1, 1, 1)):
+    padding = [s // 2 for s in size]
+    return nn.Conv3d(cin, cout, size, stride, padding, bias=False)
+
+
+def mid_of(cin, cout):
+    return (27 * cin * cout) // (9 * cin + 3 * cout)
+
+
+def named(**modules):
+    return nn.Sequential(OrderedDict(modules))
+
+
+# pyvrl ---------------------------------------------------------------------------
+
+
+def pyvrl_norm(channels):
+    return nn.BatchNorm3d(channels, eps=1e-3)
+
+
+def pyvrl_conv(cin, cout, stride, factorised):
+    t, s = stride
+    if not factorised:
+        return named(conv=conv(cin, cout, (3, 3, 3), (t, s, s)))
+    mid = mid_of(cin, cout)
+    return named(
+        conv_s=conv(cin, mid, (1, 3, 3), (1, s, s)),
+        bn_s=pyvrl_norm(mid),
+        relu_s=nn.ReLU(),
+        conv_t=conv(mid, cout, (3, 1, 1), (t, 1, 1)),
+    )
+
+
+class PyvrlBlock(nn.Module):
+    def __init__(self, cin, cout, stride, factorised):
+        super().__init__()
+        self.conv1 = pyvrl_conv(cin, cout, stride, factorised)
+        self.bn1 = pyvrl_norm(cout)
+        self.conv2 = pyvrl_conv(cout, cout, (1, 1), factorised)
+        self.bn2 = pyvrl_norm(cout)
+        self.downsample = None
+        if stride != (1, 1) or cin != cout:
+            t, s = stride
+            self.downsample = named(conv=conv(cin, cout, (1, 1, 1), (t, s, s)))
+            self.downsample_bn = pyvrl_norm(cout)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        if self.downsample is not None:
+            x = self.downsample_bn(self.downsample(x))
+        return torch.relu(x + y)
+
+
+def pyvrl_encoder(channels, stem_mid=0, strides=CTP_STRIDES):
+    """R3D-18, or with `stem_mid` R(2+1)D-18."""
+    first = channels[0]
+    if stem_mid:
+        stem = named(
+            conv_s=conv(3, stem_mid, (1, 7, 7), (1, 2, 2)),
+            bn_s=pyvrl_norm(stem_mid),
+            relu_s=nn.ReLU(),
+            conv_t=conv(stem_mid, first, (3, 1, 1)),
+            bn_t=pyvrl_norm(first),
+            relu_t=nn.ReLU(),
+        )
+    else:
+        stem = named(
+            conv=conv(3, first, (3, 7, 7), (1, 2, 2)),
+            bn=pyvrl_norm(first),
+            relu=nn.ReLU(),
+        )
+    return stages(stem, channels, strides, PyvrlBlock, bool(stem_mid))
+
+
+class PyvrlCtPHead(nn.Module):
+    """All of the head but RoIAlign, which has no parameters: `pool` does it."""
+
+    def __init__(self, channels, hidden, steps, size, frames):
+        super().__init__()
+        self.temporal_conv = nn.Conv3d(channels, hidden, (steps, 1, 1))
+        self.fc1 = nn.Linear(hidden * size * size, hidden)
+        self.pred_head = nn.Linear(hidden, frames * 4)
+
+    def forward(self, features, pool):
+        maps = torch.relu(self.temporal_conv(features).squeeze(2))
+        x = torch.relu(self.fc1(pool(maps).flatten(1)))
+        return self.pred_head(x)
+
+
+class PyvrlCtP(nn.Module):
+    def __init__(self, backbone, **head):
+        super().__init__()
+        self.backbone, self.head = backbone, PyvrlCtPHead(**head)
+
+
+class PyvrlRecognizer(nn.Module):
+    def __init__(self, backbone, channels, classes):
+        super().__init__()
+        self.backbone = backbone
+        self.cls_head = named(fc_cls=nn.Linear(channels, classes))
+
+    def forward(self, x):
+        return self.cls_head(self.backbone(x).mean((2, 3, 4)))
+
+
+# torchvision ---------------------------------------------------------------------
+
+
+def torchvision_conv(cin, cout, mid, stride, factorised):
+    t, s = stride
+    if not factorised:
+        return conv(cin, cout, (3, 3, 3), (t, s, s))
+    return nn.Sequential(
+        conv(cin, mid, (1, 3, 3), (1, s, s)),
+        nn.BatchNorm3d(mid),
+        nn.ReLU(),
+        conv(mid, cout, (3, 1, 1), (t, 1, 1)),
+    )
+
+
+class TorchvisionBlock(nn.Module):
+    def __init__(self, cin, cout, stride, factorised):
+        super().__init__()
+        mid = mid_of(cin, cout)
+        first = torchvision_conv(cin, cout, mid, stride, factorised)
+        second = torchvision_conv(cout, cout, mid, (1, 1), factorised)
+        self.conv1 = nn.Sequential(first, nn.BatchNorm3d(cout), nn.ReLU())
+        self.conv2 = nn.Sequential(second, nn.BatchNorm3d(cout))
+        self.downsample = None
+        if stride != (1, 1) or cin != cout:
+            t, s = stride
+            self.downsample = nn.Sequential(
+                conv(cin, cout, (1, 1, 1), (t, s, s)), nn.BatchNorm3d(cout)
+            )
+
+    def forward(self, x):
+        y = self.conv2(self.conv1(x))
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return torch.relu(x + y)
+
+
+class TorchvisionClassifier(nn.Sequential):
+    def __init__(self, children, channels, classes):
+        super().__init__(children)
+        self.fc = nn.Linear(channels, classes)
+
+    def forward(self, x):
+        return self.fc(self.features(x).mean((2, 3, 4)))
+
+    def features(self, x):
+        for name, module in self.named_children():
+            x = x if name == "fc" else module(x)
+        return x
+
+
+def torchvision_classifier(channels, stem_mid=0, classes=400):
+    """r3d_18, or with `stem_mid` r2plus1d_18."""
+    first = channels[0]
+    if stem_mid:
+        stem = nn.Sequential(
+            conv(3, stem_mid, (1, 7, 7), (1, 2, 2)),
+            nn.BatchNorm3d(stem_mid),
+            nn.ReLU(),
+            conv(stem_mid, first, (3, 1, 1)),
+            nn.BatchNorm3d(first),
+            nn.ReLU(),
+        )
+    else:
+        stem = nn.Sequential(
+            conv(3, first, (3, 7, 7), (1, 2, 2)), nn.BatchNorm3d(first), nn.ReLU()
+        )
+    whole = stages(stem, channels, STRIDES, TorchvisionBlock, bool(stem_mid))
+    children = OrderedDict(whole.named_children())
+    return TorchvisionClassifier(children, channels[-1], classes)
+
+
+class ImageBlock(nn.Module):
+    def __init__(self, cin, cout, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(cout)
+        self.conv2 = nn.Conv2d(cout, cout, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(cout)
+        self.downsample = None
+        if stride != 1 or cin != cout:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout)
+            )
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return torch.relu(x + y)
+
+
+class ImageResNet(nn.Module):
+    """The 2-D resnet18; `features` leaves its max-pooling out, as ours does."""
+
+    def __init__(self, channels, classes=1000):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, channels[0], 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels[0])
+        cin = channels[0]
+        for stage, cout in enumerate(channels):
+            blocks = [ImageBlock(cin, cout, 1 + (stage > 0)), ImageBlock(cout, cout, 1)]
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            cin = cout
+        self.fc = nn.Linear(cin, classes)
+
+    def features(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        for stage in range(4):
+            x = getattr(self, f"layer{stage + 1}")(x)
+        return x
+
+
+# Both ----------------------------------------------------------------------------
+
+
+def stages(stem, channels, strides, block, factorised):
+    children = {"stem": stem}
+    cin = channels[0]
+    for stage, (cout, stride) in enumerate(zip(channels, strides, strict=True)):
+        first = block(cin, cout, stride, factorised)
+        second = block(cout, cout, (1, 1), factorised)
+        children[f"layer{stage + 1}"] = nn.Sequential(first, second)
+        cin = cout
+    return named(**children)
+
+
+@torch.no_grad()
+def scramble(module, seed=0):
+    """Random weights that keep activations around 1, and random statistics.
+
+    Small variances among them, so that a wrong epsilon shows.
+    """
+    rng = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor, low, high):
+        return tensor.uniform_(low, high, generator=rng)
+
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.Conv3d, nn.Linear)):
+            fan_in = part.weight[0].numel()
+            part.weight.normal_(0, (2 / fan_in) ** 0.5, generator=rng)
+            if part.bias is not None:
+                part.bias.normal_(0, 0.3, generator=rng)
+        elif isinstance(part, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            uniform(part.weight, 0.3, 1.0)
+            part.bias.normal_(0, 0.2, generator=rng)
+            part.running_mean.normal_(0, 0.2, generator=rng)
+            uniform(part.running_var, 0.01, 1.5)
+            part.num_batches_tracked.fill_(1234)
+    return module.eval()
