@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 
+from ctp_jax import config
 from ctp_jax.data import builders, index, records
 from ctp_jax.errors import UserError
 
@@ -57,7 +58,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, type]:
     """
     _quieten()
     names = sorted(m.name for m in pkgutil.iter_modules(builders.__path__))
-    names = [name for name in names if name not in ("base", "lists")]
+    names = [name for name in names if name not in ("base", "classes", "lists")]
     parser = _Parser(
         "python -m ctp_jax.prepare",
         description="Turns raw videos into a data set of JPEG frames.",
@@ -68,7 +69,11 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, type]:
     if name in ("-h", "--help"):
         parser.parse_args(argv)
     if name not in names:
-        raise UserError(f"data set {name!r}: needs one of {', '.join(names)}, first")
+        like = config.closest(name, names)
+        raise UserError(
+            f"data set {name!r}: needs one of {', '.join(names)}, first"
+            + (f"; did you mean {like}?" if like else "")
+        )
     module = importlib.import_module(f"{builders.__name__}.{name}")
     builder_class = module.Builder
     parser = _Parser(
@@ -143,6 +148,8 @@ def prepare(arguments: argparse.Namespace, builder_class: type) -> str:
             builder = builder_class(
                 arguments=arguments, options=options, name=name, data_dir=folder
             )
+            for note in builder.source.notes:
+                print(f"note: {note}", file=sys.stderr)
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints, too
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(try_download_gcs=False)
@@ -160,9 +167,9 @@ def prepare(arguments: argparse.Namespace, builder_class: type) -> str:
     expected = {split: len(names) for split, names in builder.source.splits.items()}
     text = summary(name, root, expected)
     classes = len(builder.source.class_names)
-    if builder_class.CLASSES not in (0, classes):
+    if builder.expected_classes not in (0, classes):
         text += (
-            f"\n  note: {arguments.dataset} has {builder_class.CLASSES} classes, this has "
+            f"\n  note: {builder.expected_classes} classes were expected, this has "
             f"{classes}; is it all there?"
         )
     return text
@@ -248,12 +255,18 @@ def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str
         lines.append(f"  {split}: {count} videos")
     if found.class_names:
         lines.append(f"  {len(found.class_names)} classes")
-    path = os.path.join(all_of_it.directory, "skipped.txt")
-    if os.path.exists(path) and os.path.getsize(path):
-        with open(path) as file:
-            skipped = file.read().splitlines()
-        lines.append(f"  {len(skipped)} videos skipped, see {path}:")
-        lines += [f"    {line.replace(chr(9), ': ')}" for line in skipped[:10]]
+    for file, what, shown in [
+        ("skipped.txt", "videos skipped", 10),
+        ("missing.txt", "listed videos were not there", 3),
+    ]:
+        path = os.path.join(all_of_it.directory, file)
+        if os.path.exists(path) and os.path.getsize(path):
+            with open(path) as opened:
+                found_there = opened.read().splitlines()
+            lines.append(f"  {len(found_there)} {what}, see {path}:")
+            lines += [
+                f"    {line.replace(chr(9), ': ')}" for line in found_there[:shown]
+            ]
     return "\n".join(lines)
 
 

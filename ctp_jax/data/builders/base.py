@@ -27,6 +27,8 @@ from ctp_jax.errors import UserError
 
 SKIPPED_FILE = "skipped.txt"
 """Beside the shards: one line `file<TAB>reason` per video that was left out."""
+MISSING_FILE = "missing.txt"
+"""Beside the shards: one line `split<TAB>file` per listed video that was not there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +57,16 @@ class Source:
         splits: names of the videos of each split.
         class_names: in the order of the labels; empty for unlabelled videos.
         has_boxes: whether every video comes with boxes.
+        missing: (split, name) of listed videos that are not there.
+        notes: lines to tell before the work starts.
     """
 
     items: Sequence[Item]
     splits: Mapping[str, Sequence[str]]
     class_names: Sequence[str] = ()
     has_boxes: bool = False
+    missing: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +135,11 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.source = self.make_source(arguments, self.options)
         self.skipped: list[tuple[str, str]] = []
         super().__init__(**kwargs)
+
+    @property
+    def expected_classes(self) -> int:
+        """`CLASSES`, of a builder that serves several data sets that of this one."""
+        return self.CLASSES
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -212,8 +223,10 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             class_names=self.source.class_names,
             splits=self.source.splits,
         )
-        with open(os.path.join(self.data_dir, SKIPPED_FILE), "w") as file:
-            file.writelines(f"{name}\t{reason}\n" for name, reason in self.skipped)
+        pairs = {SKIPPED_FILE: self.skipped, MISSING_FILE: self.source.missing}
+        for name, lines in pairs.items():
+            with open(os.path.join(self.data_dir, name), "w") as file:
+                file.writelines(f"{first}\t{second}\n" for first, second in lines)
         index.write(self.data_dir, found)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ctp_jax.data import video
 from ctp_jax.data.builders import base
@@ -16,7 +16,10 @@ from ctp_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A line of a split list: which video, its class name, and `file:line`."""
+    """A line of a split list: which video, its class name, and `file:line`.
+
+    Without a class name the video is unlabelled.
+    """
 
     name: str
     class_name: str
@@ -29,17 +32,15 @@ def find_videos(folder: str) -> list[str]:
     Raises:
         UserError: no such folder, or no video in it.
     """
-    if not folder:
-        raise UserError("--videos is missing: the folder of the videos")
-    if not os.path.isdir(folder):
-        raise UserError(f"--videos={folder}: no such folder")
+    check_folder("videos", folder)
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
+        where = pathlib.PurePath(os.path.relpath(parent, folder)).as_posix()
+        where = "" if where == "." else f"{where}/"
         for file in files:
             if os.path.splitext(file)[1].lower() in video.SUFFIXES and file[0] != ".":
-                path = pathlib.PurePath(os.path.relpath(parent, folder), file)
-                found.append(path.as_posix())
+                found.append(where + file)
     if not found:
         raise UserError(
             f"--videos={folder}: no video in it (looked for "
@@ -48,18 +49,30 @@ def find_videos(folder: str) -> list[str]:
     return sorted(found)
 
 
-def read_lines(path: str | os.PathLike) -> list[tuple[str, list[str]]]:
-    """(`file:line`, words) of every line that is not empty.
+def check_folder(flag: str, folder: str) -> None:
+    """Raises `UserError` if the folder of `--videos` or `--lists` is not there."""
+    if not folder:
+        raise UserError(f"--{flag} is missing: the folder of the {flag}")
+    if not os.path.isdir(folder):
+        raise UserError(f"--{flag}={folder}: no such folder")
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text of a list, without a byte order mark, with Unix line ends.
 
     Raises:
         UserError: a file that cannot be read as text.
     """
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise UserError(f"{path}: {reason}") from error
-    lines = enumerate(text.splitlines(), start=1)
+
+
+def read_lines(path: str | os.PathLike) -> list[tuple[str, list[str]]]:
+    """(`file:line`, words) of every line that is not empty; raises `UserError`."""
+    lines = enumerate(read_text(path).splitlines(), start=1)
     return [(f"{path}:{i}", line.split()) for i, line in lines if line.strip()]
 
 
@@ -156,27 +169,36 @@ def source_from_lists(
     splits: Mapping[str, Sequence[Entry]],
     class_names: Sequence[str] | None,
     options: base.Options,
+    locate: Callable[[str], str | None] | None = None,
+    make_item: Callable[..., base.Item] | None = None,
 ) -> base.Source:
     """The videos that the lists name, with their splits.
+
+    Args:
+        folder: where the videos are.
+        splits: the entries of every split.
+        class_names: in the order of the labels; None: those of the entries, sorted.
+        options: how to prepare.
+        locate: gives the path of an entry's name, None if it is not there; by default
+            `Folder(folder).locate`.
+        make_item: called as `folder_item`, which is the default.
 
     Raises:
         UserError: videos that are not there or are listed twice.
     """
-    found = Folder(folder)
-    paths = {entry: found.locate(entry.name) for v in splits.values() for entry in v}
+    locate, make_item = locate or Folder(folder).locate, make_item or folder_item
+    paths = {entry: locate(entry.name) for v in splits.values() for entry in v}
     missing = sorted({entry.name for entry, path in paths.items() if path is None})
     if missing:
         first = next(e for e, path in paths.items() if path is None)
         raise UserError(
             f"{first.where}: {len(missing)} of the {len({e.name for e in paths})} listed "
-            f"videos are not in {folder}: {', '.join(missing[:3])}"
-            + ", ..."
-            * (len(missing) > 3)
+            f"videos are not in {folder}: {some(missing)}"
         )
     _check_twice(splits, paths)
     if class_names is None:
-        class_names = sorted({entry.class_name for entry in paths})
-    labels = {name: i for i, name in enumerate(class_names)}
+        class_names = sorted({entry.class_name for entry in paths} - {""})
+    labels = {name: i for i, name in enumerate(class_names)} | {"": -1}
     classes = {}
     for entry, path in paths.items():
         if classes.setdefault(path, entry.class_name) != entry.class_name:
@@ -185,7 +207,7 @@ def source_from_lists(
                 f"{classes[path]} in another list"
             )
     items = [
-        folder_item(folder, path, labels[classes[path]], options)
+        make_item(folder, path, labels[classes[path]], options)
         for path in sorted(classes)
     ]
     named = {s: [paths[entry] for entry in entries] for s, entries in splits.items()}
@@ -203,6 +225,11 @@ def _check_twice(splits, paths) -> None:
                 raise UserError(
                     f"{entry.where}: {entry.name} is listed already at {before.where}"
                 )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three names."""
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
 def folder_item(folder: str, path: str, label: int, options: base.Options) -> base.Item:
