@@ -168,8 +168,10 @@ def prepare_command(name: str, data_dir: str = "") -> str:
         return f"tfds build {name}{where}"
     if name == "moving_shapes":
         return f"python -m ctp_jax.prepare {name}{where}"
-    if name in ("ucf101", "hmdb51"):
-        return f"python -m ctp_jax.prepare {name} --videos DIR --lists DIR{where}"
+    builder = re.sub(r"^kinetics(600|700).*", "kinetics400", name)
+    if builder in ("ucf101", "hmdb51", "kinetics400", "something_something_v1"):
+        named = f" --name {name}" if name != builder else ""
+        return f"python -m ctp_jax.prepare {builder}{named} --videos DIR --lists DIR{where}"
     return f"python -m ctp_jax.prepare video_folder --name {name} --videos DIR{where}"
 
 
