@@ -161,10 +161,11 @@ def test_no_folder_and_any_first_number(tmp_path):
 def test_boxes_shrink_with_the_frames(tmp_path):
     folder = write(tmp_path, {"1.jpg": GOOD, "2.jpg": GOOD})  # 60 x 40
     boxes = np.array([[6, 4, 30, 20], [0, 0, 60, 40]], np.float32)
-    encoded = frames.encode_frames(folder, 30.0, 10, boxes=boxes)
+    # To 14 x 9 pixels: 60 * 9 / 40 is 13.5.
+    encoded = frames.encode_frames(folder, 30.0, 9, boxes=boxes)
     assert encoded.boxes.dtype == np.float32
     np.testing.assert_allclose(
-        encoded.boxes, [[1.5, 1, 7.5, 5], [0, 0, 15, 10]], rtol=1e-6
+        encoded.boxes, [[1.4, 0.9, 7, 4.5], [0, 0, 14, 9]], rtol=1e-6
     )
     kept = frames.encode_frames(folder, 30.0, boxes=boxes)
     np.testing.assert_array_equal(kept.boxes, boxes)
