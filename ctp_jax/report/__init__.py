@@ -1,0 +1,89 @@
+"""Reports: a page per run, and a page that compares runs.
+
+`python -m ctp_jax.report WORKDIR [WORKDIR ...]`. A page is one HTML file that needs
+nothing but a browser. Neither JAX nor TensorFlow is imported.
+"""
+
+import errno
+import itertools
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+import ctp_jax
+from ctp_jax.errors import UserError
+from ctp_jax.report import comparison, figures, page, read
+
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+
+
+def write(
+    workdir: str | os.PathLike, out: str | os.PathLike | None = None
+) -> pathlib.Path:
+    """Writes the report of a run, of whatever of it is there.
+
+    Args:
+        workdir: of a run, finished or not.
+        out: the file to write; default: `report.html` in the workdir.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        UserError: there is no run, or the report cannot be written.
+    """
+    run = read.read(workdir)
+    path = pathlib.Path(out).expanduser() if out else run.path / "report.html"
+    return _save(path, "run.html", page.context(run))
+
+
+def compare(
+    workdirs: Sequence[str | os.PathLike], out: str | os.PathLike
+) -> pathlib.Path:
+    """Writes a page that sets runs side by side.
+
+    Args:
+        workdirs: of runs, finished or not; one that is named twice counts once.
+        out: the file to write.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: one of them is no run, or the page cannot be written.
+    """
+    if not workdirs:
+        raise UserError("no runs to compare: give their workdirs")
+    runs = [read.read(workdir) for workdir in workdirs]
+    runs = list({run.path: run for run in runs}.values())
+    path = pathlib.Path(out).expanduser()
+    return _save(path, "comparison.html", comparison.context(runs))
+
+
+def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathlib.Path:
+    """Fills a template; a reader sees the old file or the new one."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    count = itertools.count()
+    environment.filters["numbered"] = lambda svg: figures.numbered(svg, next(count))
+    text = environment.get_template(template).render(
+        **values, version=ctp_jax.__version__
+    )
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        # 'replace': names on disk may hold bytes that are no UTF-8.
+        temporary.write_bytes(text.encode("utf-8", "replace"))
+        os.replace(temporary, path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room" if full else "name another file with --out"
+        raise UserError(f"{path}: {error.strerror or error}: {remedy}") from error
+    return path

@@ -1,0 +1,38 @@
+"""Reports of runs: `python -m ctp_jax.report WORKDIR [WORKDIR ...] [--out=FILE]`."""
+
+from absl import flags
+
+from ctp_jax import command
+from ctp_jax.errors import UserError
+
+FLAGS = flags.FlagValues()
+OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "The page to write; default: report.html in the workdir, for several runs "
+    "comparison.html here.",
+    flag_values=FLAGS,
+)
+
+
+def main(arguments):
+    """Writes the page of a run, or one that compares runs.
+
+    python -m ctp_jax.report WORKDIR                   WORKDIR/report.html
+    python -m ctp_jax.report WORKDIR WORKDIR [...]     comparison.html
+
+    A page is one HTML file that opens without a network.
+    """
+    if not arguments:
+        raise UserError("which run? e.g. python -m ctp_jax.report runs/ucf_r3d")
+    # Not above: a misspelt flag is answered before matplotlib has been imported.
+    from ctp_jax import report
+
+    if len(arguments) == 1:
+        print(report.write(arguments[0], OUT.value))
+    else:
+        print(report.compare(arguments, OUT.value or "comparison.html"))
+
+
+if __name__ == "__main__":
+    command.run(main, FLAGS)

@@ -1,0 +1,247 @@
+"""The page of one run: it says what lies in the workdir, and needs nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ctp_jax import report
+from ctp_jax.errors import UserError
+from ctp_jax.report import figures, read, words
+from tests.report import make_runs
+from tests.report.html_page import assert_self_contained, curve
+
+
+def page_of(workdir):
+    path = report.write(workdir)
+    assert path == workdir.resolve() / "report.html"
+    return assert_self_contained(path.read_text(encoding="utf-8"))
+
+
+def test_pretraining(tmp_path):
+    make_runs.pretraining(tmp_path / "run", iou=0.7)
+    page = page_of(tmp_path / "run")
+    assert "mean IoU 0.700 0.562 box left where it is" in page.text
+    assert "could not be shown" not in page.text
+    assert page.table("metric", "last")[0] == ["mean IoU", "0.700", "0.700", "300"]
+    assert "300 (30.0 epochs)" in page.text
+    assert "r3d18, width × 0.25" in page.text and "from scratch" in page.text
+    # 300 steps of 0.1 s.
+    assert "30 s at the logged throughput" in page.text
+    assert "25.0 % of the time was spent waiting" in page.text
+    assert set(page.figures()) == {
+        "Loss",
+        "Tracking",
+        "Learning rate",
+        "Throughput",
+        "Gradient norm",
+        "Mean IoU per frame",
+    }
+
+
+def test_time_of_tasks_with_several_clips_per_video(tmp_path):
+    """Twice as many clips in a step of the same length: the time is the same."""
+    make_runs.write_config(tmp_path)
+    make_runs.write_metrics(tmp_path, make_runs.train_lines(clips=16))
+    assert "30 s at the logged throughput" in page_of(tmp_path).text
+
+
+def assert_affine(points, x, y):
+    """The points are x and y, stretched and shifted."""
+    points = np.array(points)
+    for drawn, given in zip(points.T, (x, y), strict=True):
+        fitted = np.polyval(np.polyfit(given, drawn, 1), given)
+        np.testing.assert_allclose(drawn, fitted, atol=1e-3)
+
+
+def test_curves_are_the_numbers(tmp_path):
+    make_runs.pretraining(tmp_path)
+    drawn = page_of(tmp_path).figures()
+    lines = make_runs.train_lines()
+    epochs = [line["epoch"] for line in lines]
+    losses = [line["loss"] for line in lines]
+    assert_affine(curve(drawn["Loss"], 0), epochs, losses)
+    frames = np.linspace(1.0, 0.4, 8)
+    points = np.array(curve(drawn["Mean IoU per frame"], 0))
+    assert_affine(points, np.arange(8), frames)
+    assert points[0, 1] < points[-1, 1]  # y points down on paper: 1.0 is at the top
+
+
+def test_svg_text_is_text(tmp_path):
+    make_runs.pretraining(tmp_path)
+    for root in page_of(tmp_path).figures().values():
+        texts = ["".join(element.itertext()) for element in root.iter() if element.text]
+        assert any("epoch" in text or "frame" in text for text in texts)
+        assert root.get("viewBox") and root.get("width") is root.get("height") is None
+
+
+def test_long_logs_are_thinned_by_means(tmp_path):
+    values = [float(i % 3) for i in range(999)] + [7.0]
+    values[3] = None
+    x, y, size = figures.thin(list(range(1000)), values)
+    assert size == 3 and len(x) == 334
+    assert x[:2] == [1.0, 4.0] and y[:3] == [1.0, 1.5, 1.0] and y[-1] == 7.0
+    make_runs.write_config(tmp_path)
+    make_runs.write_metrics(tmp_path, make_runs.train_lines(steps=8000))
+    assert "Each point is the mean of 2 log lines" in page_of(tmp_path).text
+
+
+def test_recognition(tmp_path):
+    make_runs.recognition(tmp_path, top1=0.75, **{"data.fraction": 0.1})
+    page = page_of(tmp_path)
+    assert "top-1 accuracy 75.0 % 33.3 % always the most frequent class" in page.text
+    assert "mean class accuracy 75.0 % 33.3 % always the same class" in page.text
+    assert page.table("class") == [
+        ["jump", "100.0 %", "30 / 30"],
+        ["run", "100.0 %", "30 / 30"],
+        ["walk", "83.3 %", "25 / 30"],
+    ]
+    assert page.table("true class") == [["walk", "run", "5", "17 %"]]
+    assert "85 of 90 held-out videos right" in page.text
+    wrong, every = [t[1:] for t in page.tables if t[0][0] == "true class, video"]
+    assert [row[0] for row in wrong] == [f"walk v0_0{i}.avi" for i in (4, 3, 2, 1, 0)]
+    assert wrong[0] == ["walk v0_04.avi", "run then walk, jump", "54.0 %"]
+    assert len(every) == 90
+    assert "10 % of them" in page.text
+    # The lowest held-out loss is the best one: 0.8 * 100 / 300 at step 100.
+    assert ["loss", "0.800", "0.267", "100"] in page.table("metric", "last")
+
+
+def test_many_classes_and_predictions(tmp_path):
+    make_runs.recognition(tmp_path, names=[f"class{i:02d}" for i in range(30)])
+    page = page_of(tmp_path)
+    worst, best, every = [t[1:] for t in page.tables if t[0][0] == "class"]
+    assert worst[0] == ["class00", "83.3 %", "25 / 30"]
+    assert len(worst) == len(best) == 8 and len(every) == 30
+    assert "All 900 are in predictions.csv" in page.text
+    assert len([t for t in page.tables if t[0][0] == "true class, video"]) == 1
+
+
+def test_retrieval(tmp_path):
+    make_runs.retrieval(tmp_path, queries=4)
+    page = page_of(tmp_path)
+    assert "Of 4 held-out videos, 2 have a nearest neighbour" in page.text
+    assert "walk q0 walk 0.800 · n01 run 0.700 · n02" in page.text
+    for k, text in ((1, "1.0 %"), (50, "50.0 %")):
+        assert [f"retrieval, top {k}", text] in [
+            row[:2] for row in page.table("metric", "last")
+        ]
+    points = curve(page.figures()["Retrieval, top k"], 0)
+    assert_affine(points, [1, 5, 10, 20, 50], [1, 5, 10, 20, 50])
+
+
+NASTY = '<script>alert("1")</script>&amp;"\'><img src=http://x.y/z>'
+
+
+def test_names_from_disk_are_escaped(tmp_path):
+    workdir = tmp_path / 'a <b> & "c"'
+    make_runs.recognition(workdir, names=("fine", NASTY, "third"), init_from=NASTY)
+    make_runs.retrieval(tmp_path / "retrieval", names=(NASTY, "b"))
+    (tmp_path / "retrieval" / "neighbours.csv").rename(workdir / "neighbours.csv")
+    for line in ({"kind": "eval", "step": 310, "epoch": 31, NASTY: 0.5},):
+        with (workdir / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    (workdir / "versions.json").write_text(json.dumps({NASTY: NASTY}))
+    page = page_of(workdir)
+    assert page.text.startswith('a <b> & "c"')
+    assert NASTY in page.text
+    names = [tag for tag, _ in page.tags]
+    assert names.count("script") == 1 and names.count("img") == 0
+    assert [row[0] for row in page.table("class")].count(NASTY) == 1
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    workdir = tmp_path / os.fsdecode(b"run\xff")
+    try:
+        make_runs.pretraining(workdir)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert page_of(workdir).text.startswith("run?")
+
+
+def test_an_unknown_task_with_unknown_metrics(tmp_path):
+    make_runs.write_config(tmp_path, task="speed.of_sound")
+    lines = make_runs.eval_lines(pitch_error=0.25, odd_top3=0.5)
+    make_runs.write_metrics(tmp_path, lines)
+    page = page_of(tmp_path)
+    assert {"pitch error 0.250", "odd top3 50.0 %"} <= {
+        f"{row[0]} {row[1]}" for row in page.table("metric", "last")
+    }
+    # An error is best where it is lowest: a third of its last value.
+    assert ["pitch error", "0.250", "0.083", "100"] in page.table("metric", "last")
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(UserError, match="no run there"):
+        report.write(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        report.write(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="not a folder"):
+        report.write(tmp_path / "file")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_report_is_replaced_whole(tmp_path, monkeypatch):
+    make_runs.write_config(tmp_path)
+    first = report.write(tmp_path).read_bytes()
+    assert report.write(tmp_path).read_bytes() == first
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="make room"):
+        report.write(tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "name, value, text",
+    [
+        ("top1", 0.8391, "83.9\u00a0%"),
+        ("retrieval_top50", 1.0, "100.0\u00a0%"),
+        ("class_accuracy", 0.5, "50.0\u00a0%"),
+        ("iou", 0.70405, "0.704"),
+        ("loss", 1.5e-5, "1.50e-05"),
+        ("stop10_loss", 0.5, "0.500"),
+        ("top1", None, "–"),
+    ],
+)
+def test_numbers_as_one_reads_them(name, value, text):
+    assert words.show(name, value) == text
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0.4, "0 s"), (59.6, "1 min"), (3600, "1 h 00 min"), (86400 * 2.5, "2 d 12 h")],
+)
+def test_durations(seconds, text):
+    assert words.duration(seconds) == text
+
+
+def test_numbers_are_finite_or_none():
+    given = [1, True, "x", None, float("nan"), float("inf"), 10**400, [1]]
+    assert [read.number(v) for v in given] == [1.0] + 7 * [None]
+
+
+def test_neither_jax_nor_tensorflow_is_imported(tmp_path):
+    make_runs.write_config(tmp_path)
+    code = "import sys\nfrom ctp_jax import report\nreport.write(sys.argv[1])\n"
+    code += "bad = {'jax', 'tensorflow', 'torch', 'flax'} & set(sys.modules)\n"
+    code += "assert not bad, bad"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_the_command_answers_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ctp_jax.report", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error:")
