@@ -78,8 +78,8 @@ def search(
         gallery,
         distinct.first,
         min(needed, len(distinct.first)),
-        min(query_block, max(len(queries), 1)),
-        min(gallery_block, len(distinct.first)),
+        _even_block(len(queries), query_block),
+        _even_block(len(distinct.first), gallery_block),
     )
     found = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), int)
     for start in range(0, len(queries), query_block):
@@ -108,6 +108,14 @@ def _blocks(
 ) -> Iterator[tuple[Float[np.ndarray, "_ d"], int]]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size], start
+
+
+def _even_block(count: int, most: int) -> int:
+    """Rows of a block: blocks of one size, of which the last needs little padding."""
+    blocks = max(-(-count // most), 1)
+    rows = max(-(-count // blocks), 1)
+    # Matrix units like rows in eights.
+    return min(-(-rows // 8) * 8, most)
 
 
 def _find_distinct(

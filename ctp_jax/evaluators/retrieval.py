@@ -151,7 +151,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
                 [class_name(gallery, n) for n in labels]
                 for labels in found.gallery_label[rows]
             ],
-            title=f"Nearest videos of {gallery.split}; a tick: the class of the query",
+            title=f"{queries.split}, nearest videos of {gallery.split}; tick: same class",
         )
         sheet.save(path, optimize=True)
 

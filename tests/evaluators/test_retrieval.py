@@ -122,6 +122,22 @@ def test_videos_without_a_label_are_no_queries_and_never_right():
         assert results[f"retrieval_top{k}"] == pytest.approx(value)
 
 
+def test_a_record_that_comes_twice_counts_once():
+    queries, gallery = made.make(11)
+    evaluator = retrieval.RetrievalEvaluator((1, 5, 60))
+    for update, side in (
+        (evaluator.update_gallery, gallery),
+        (evaluator.update, queries),
+    ):
+        for seed, rows in ((0, 60), (1, 9), (2, 4)):
+            part = side[0][:rows], side[1][:rows]
+            for batch, outputs in made.batches(*part, 8, seed):
+                update(batch, outputs)
+    results = dict(evaluator.results())
+    assert results["neighbours"].shape == (23, 60)
+    assert results["retrieval_top5"] == pytest.approx(expected(queries, gallery, 5))
+
+
 def test_half_precision_finds_nearly_the_same():
     queries, gallery = made.make(7)
     bank = feature_bank.FeatureBank(dtype=np.float16)
@@ -175,6 +191,8 @@ def test_mistakes_get_one_line():
 
 def test_neighbours_are_written_down(tmp_path, monkeypatch):
     queries, gallery = made.make(9)
+    queries[1][3], gallery[1][::2] = -1, -1
+    names = (*made.CLASSES, "")  # number -1 has none
     test, train = made.records(queries[1]), made.records(gallery[1], "train")
     asked = []
 
@@ -196,9 +214,10 @@ def test_neighbours_are_written_down(tmp_path, monkeypatch):
         assert [row["rank"] for row in own] == list("12345")
         for row, (similarity, number) in zip(own, near, strict=True):
             assert row["neighbour"] == f"train/video {number}"
-            assert row["label"] == made.CLASSES[queries[1][i]]
-            assert row["neighbour_label"] == made.CLASSES[gallery[1][number]]
-            assert row["correct"] == str(int(gallery[1][number] == queries[1][i]))
+            assert row["label"] == names[queries[1][i]]
+            assert row["neighbour_label"] == names[gallery[1][number]]
+            right = row["label"] == row["neighbour_label"] != ""
+            assert row["correct"] == str(int(right))
             assert float(row["similarity"]) == pytest.approx(similarity, abs=2e-6)
     drawn = dict(asked)
     assert len(drawn["test"]) == 8 and set(queries[1][drawn["test"]]) == set(range(5))
