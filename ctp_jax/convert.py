@@ -191,6 +191,8 @@ def _found(source: pathlib.Path, encoder: Any, family: str = "") -> list[str]:
     size = f"{_size(encoder.head):,} parameters"
     if "classifier" in encoder.head:
         what = f"{encoder.head['classifier']['bias'].size} classes"
+    elif encoder.head_task == "ctp":
+        what = f"{encoder.head['dense2']['bias'].size // 4} boxes"
     else:
         what = ", ".join(sorted(encoder.head))
     return [line, f"  head: {encoder.head_task}, {what}, {size}"]

@@ -100,7 +100,7 @@ def test_differences_are_noted(tmp_path, capsys):
     assert "width 1.0" in said and "head: none" in said
     code, out, _ = run(capsys, tmp_path / "run", path, "--overwrite")
     assert code == 0 and "note: BatchNorm" not in "\n".join(out)
-    assert "head: ctp" in out[1] and "names of pyvrl" in out[-1]
+    assert "head: ctp, 4 boxes" in out[1] and "names of pyvrl" in out[-1]
 
 
 def test_targets_are_not_overwritten_by_mistake(files, imported, tmp_path, capsys):

@@ -5,6 +5,7 @@ of the encoder must be there in its shape; what is left over is listed.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -87,7 +88,7 @@ def _arrays(
     path: str,
 ) -> dict[str, dict[str, Any]]:
     """The collections 'params' and 'batch_stats'."""
-    shapes = _shapes(model)
+    shapes = _shapes(model.name, model.width, model.mid_per_block)
     collections, wrong = {}, []
     for entry in match.entries:
         tensor = tensors[match.prefix + entry.name]
@@ -107,10 +108,13 @@ def _arrays(
     return collections
 
 
-def _shapes(model: ConfigDict) -> dict[tuple[str, ...], tuple[int, ...]]:
+@functools.cache
+def _shapes(
+    name: str, width: float, mid_per_block: bool
+) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Shapes of our encoder's arrays, by collection and path."""
+    encoder = resnet3d.ResNet3D(name, width, mid_per_block=mid_per_block, impl="direct")
     clip = jax.ShapeDtypeStruct((1, 2, 16, 16, 3), jnp.float32)
-    encoder = resnet3d.create(model)
     variables = jax.eval_shape(
         lambda x: encoder.init(jax.random.key(0), x, train=False), clip
     )

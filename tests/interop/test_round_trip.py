@@ -1,6 +1,7 @@
 """There and back: every bit of every tensor, in both directions."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -20,7 +21,7 @@ WIDTH = 0.2  # mid channels that differ between the two rules
 def model(name, mid_per_block=False, width=WIDTH):
     config = ConfigDict({"name": name, "width": width, "epsilon": 1e-3})
     config.spatial_strides, config.temporal_strides = (1, 2, 2, 1), (1, 1, 2, 2)
-    config.mid_per_block, config.dtype, config.conv = mid_per_block, "float32", "auto"
+    config.mid_per_block, config.dtype, config.conv = mid_per_block, "float32", "direct"
     return config
 
 
@@ -29,27 +30,32 @@ def randoms(shapes):
     return jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
 
 
-def ours(config, head=""):
-    """An encoder of random arrays, as a run would export it."""
-    net = resnet3d.create(config)
-    key, clip = jax.random.key(0), jnp.zeros((1, 4, 16, 16, 3))
+@functools.cache
+def shapes(name, mid_per_block, width, head):
+    """Of the variables of an encoder, and of the parameters of a head."""
+    net = resnet3d.create(model(name, mid_per_block, width))
+    clip = jnp.zeros((1, 4, 16, 16, 3))
+    features = jnp.zeros((1, 2, 4, 4, resnet3d.scaled(512, width)))
 
-    def init():
+    def init(key):
         variables = net.init(key, clip, train=False)
-        features = jnp.zeros((1, 2, 4, 4, resnet3d.scaled(512, config.width)))
         if head == "ctp":
             task = heads.CtPHead(channels=6, roi_size=3)
-            made = task.init(key, features, jnp.zeros((1, 1, 4)), 4)
-        else:
-            made = heads.ClassifierHead(5).init(key, features, train=False)
-        return variables, made["params"]
+            return variables, task.init(key, features, jnp.zeros((1, 1, 4)), 4)
+        return variables, heads.ClassifierHead(5).init(key, features, train=False)
 
-    variables, made = randoms(jax.eval_shape(init))
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def ours(config, head=""):
+    """An encoder of random arrays, as a run would export it."""
+    made = shapes(config.name, config.mid_per_block, config.width, head)
+    variables, made = randoms(made)
     return Encoder(
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         architecture=resnet3d.architecture(config),
-        head=made if head else None,
+        head=made["params"] if head else None,
         head_task=head,
         provenance={},
         path="runs/mine",
@@ -124,6 +130,17 @@ def test_torch_to_ours_and_back(kind, mid):
             tensor = np.zeros((), np.int64)
         assert back[name].dtype == tensor.dtype
         np.testing.assert_array_equal(back[name], tensor, err_msg=name)
+
+
+@pytest.mark.parametrize("mid_per_block", [False, True])
+@pytest.mark.parametrize("family", ["pyvrl", "torchvision"])
+def test_mid_channels_are_told_from_the_shapes(family, mid_per_block):
+    """Whatever the names: others wrote networks of their own with these."""
+    encoder = ours(model("r2plus1d18", mid_per_block))
+    kind = dataclasses.replace(names.FAMILIES[family], mid_per_block=mid_per_block)
+    found = from_torch.convert(to_torch.convert(encoder, kind), {}, "").encoder
+    assert found.architecture["mid_per_block"] == mid_per_block
+    assert_same(found.params, encoder.params)
 
 
 def test_what_cannot_be_expressed():
