@@ -11,6 +11,7 @@ from ctp_jax.report.read import Run
 
 # Lines of metrics.jsonl that are drawn in a figure of their own, if at all.
 _APART = ("learning_rate", "clips_per_second", "input_share", "eta", "grad_norm")
+_HELD_OUT_LOSS = ("loss", "eval_loss")
 _MAX_OTHERS = 6
 
 
@@ -71,7 +72,7 @@ def _loss(run: Run, by_epoch: bool) -> Drawing | None:
     parts = sorted({k for line in run.train for k in line if k.startswith("loss_")})
     lines, sizes = [], [1]
     wanted = [("train", "loss", "training", {"colour": 0})]
-    wanted += [("eval", "loss", "held-out", {"colour": 1})]
+    wanted += [("eval", name, "held-out", {"colour": 1}) for name in _HELD_OUT_LOSS]
     if len(parts) > 1:
         for number, name in enumerate(parts):
             style = {"colour": 2 + number, "dash": 1, "width": 1.2}
@@ -106,7 +107,7 @@ def _families(run: Run) -> list[list[str]]:
     names = {n for n in run.results() if _has(run.held_out, n)}
     names |= {n for line in run.train for n in line if n in words.MAIN}
     names = words.ordered(n for n in names if not words.is_baseline(n))
-    names = [n for n in names if n != "loss" and n not in _APART]
+    names = [n for n in names if n not in (*_HELD_OUT_LOSS, *_APART)]
     groups: dict[str, list[str]] = {}
     for name in names:
         if words.is_share(name):

@@ -66,9 +66,8 @@ def _with_default(fields: dict[str, Any], name: str) -> Any:
 
 
 def _key(value: Any) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = float(value)  # 1 and 1.0 are the same setting
-    return json.dumps(value, sort_keys=True)
+    same = number(value)  # 1 and 1.0 are the same setting
+    return json.dumps(value if same is None else same, sort_keys=True)
 
 
 def group(runs: Sequence[Run], without: Iterable[str] = ()) -> list[Group]:

@@ -57,7 +57,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "devices": run.versions.get("devices"),
         "version": _version(run),
     }
-    if step is not None:
+    if step:  # what only evaluates has none
         of = f" of {total:,}" if total and step < total else ""
         epochs = f" ({epoch:.1f} epochs)" if epoch else ""
         found["steps"] = f"{step:,}{of}{epochs}"
@@ -72,11 +72,9 @@ def facts(run: Run) -> list[tuple[str, str]]:
 def _starts_from(fields: dict[str, Any]) -> str | None:
     """'from scratch', or the end of a path, which the configuration has in full."""
     path = fields.get("init_from")
-    return (
-        str(pathlib.PurePath(*pathlib.PurePath(path).parts[-2:]))
-        if path
-        else (None if path is None else words.field("init_from", path))
-    )
+    if not path:
+        return None if path is None else words.field("init_from", path)
+    return str(pathlib.PurePath(*pathlib.PurePath(str(path)).parts[-2:]))
 
 
 def _labels(fields: dict[str, Any]) -> str | None:
@@ -157,7 +155,7 @@ def tiles(run: Run) -> list[dict[str, str]]:
     """The headline numbers: [{'label', 'value', 'baseline', 'words'}]."""
     results, without = run.results(), tables.majority(run)
     names = [n for n in words.ordered(results) if not words.is_baseline(n)]
-    names = [n for n in names if not n.startswith("loss")]
+    names = [n for n in names if "loss" not in n]
     found = []
     for name in names[:_MAX_TILES]:
         tile = {"label": words.label(name), "value": words.show(name, results[name])}

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import pathlib
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ PREDICTIONS = ("video", "label", "predicted", "probability", "correct", "top5")
 NEIGHBOURS = ("query", "label", "rank", "neighbour", "neighbour_label")
 NEIGHBOURS += ("similarity", "correct")
 _NOT_METRICS = ("kind", "step", "epoch")
+_ARRAYS = ("confusion", "class_names", "class_accuracies")
 _PARTS = ("config.json", "metrics.jsonl", "evaluation.npz", "encoder/encoder.json")
 _PARTS += ("predictions.csv", "neighbours.csv", "checkpoints")
 
@@ -36,7 +36,7 @@ class Run:
         train: lines of metrics.jsonl of the kind 'train', by step; every value is a
             finite float or None.
         held_out: likewise of the kind 'eval'.
-        arrays: of evaluation.npz, by name.
+        arrays: of evaluation.npz, by name: what has to do with classes or frames.
         predictions: rows of predictions.csv, by the names in `PREDICTIONS`.
         neighbours: rows of neighbours.csv, by the names in `NEIGHBOURS`.
         written: when metrics.jsonl was last written, in seconds since 1970, or None.
@@ -139,7 +139,7 @@ def _part(run: Run, name: str, reader: Callable, otherwise: Any) -> Any:
         return reader(path)
     except OSError as error:
         run.notes.append(f"{name}: cannot be read: {error.strerror or error}")
-    except (ValueError, TypeError, RecursionError, csv.Error):
+    except Exception:  # noqa: BLE001 (as in `Run.attempt`: bytes may be anything)
         run.notes.append(f"{name}: damaged or not yet wholly written; left out")
     return otherwise
 
@@ -159,8 +159,8 @@ def _read_lines(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
             continue
         try:
             line = json.loads(text)
-            kind, step = line["kind"], int(line["step"])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            kind, step = line["kind"], int(number(line["step"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
             bad += 1
             continue
         values = {k: number(v) for k, v in line.items() if not isinstance(v, str)}
@@ -184,8 +184,10 @@ def _read_arrays(path: pathlib.Path, notes: list[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             for name in file.files:
-                arrays[name] = file[name]
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.zlib.error):
+                # The others are for later analysis, and may be large.
+                if name in _ARRAYS or "_per_frame" in name:
+                    arrays[name] = file[name]
+    except Exception:  # noqa: BLE001 (zipfile alone has five kinds)
         notes.append(f"{path.name}: damaged; what could be read of it is shown")
     return arrays
 

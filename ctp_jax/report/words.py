@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ctp_jax.report.read import number
+
 # What a metric's name ends with where it is not the network's but something to compare
 # it with, and how that is put.
 BASELINES = {"stay_put": "box left where it is"}
@@ -23,7 +25,7 @@ _LABELS = {
     "class_accuracy": "mean class accuracy",
     "clip_top1": "top-1 accuracy, single clips",
     "grad_norm": "gradient norm",
-    "loss": "loss",
+    "eval_loss": "loss",
 }
 _SHARE = re.compile(r"(^|_)(top\d+|accuracy|accuracies)$")
 
@@ -85,7 +87,7 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 def main_metrics(names: Iterable[str]) -> list[str]:
     """What runs with these metrics are judged by: `MAIN`, else the first that is."""
-    names = [n for n in ordered(names) if not is_baseline(n) and n != "loss"]
+    names = [n for n in ordered(names) if not is_baseline(n) and "loss" not in n]
     return [name for name in MAIN if name in names] or names[:1]
 
 
@@ -122,8 +124,8 @@ def field(name: str, value: Any) -> str:
     """A config value as one reads it."""
     if name.rpartition(".")[2] == "init_from" and value == "":
         return "from scratch"
-    if name == "data.fraction" and isinstance(value, (int, float)):
-        return fraction(value)
+    if name == "data.fraction" and number(value) is not None:
+        return fraction(number(value))
     return _value(value)
 
 

@@ -78,8 +78,8 @@ def squeeze(text):
     return " ".join(text.split())
 
 
-def curve(root, colour):
-    """Points of the longest line that has this colour: [(x, y), ...] on the paper."""
+def lines(root, colour):
+    """Points of the lines that have this colour: [[(x, y), ...], ...] on the paper."""
     paths = []
     for path in root.iter("{http://www.w3.org/2000/svg}path"):
         style = path.get("style", "")
@@ -87,7 +87,12 @@ def curve(root, colour):
         if "fill: none" in style and f"stroke: var(--c{colour})" in style:
             numbers = [float(n) for n in re.findall(r"-?[\d.]+", path.get("d"))]
             paths.append(list(zip(numbers[::2], numbers[1::2], strict=True)))
-    return max(paths, key=len)
+    return paths
+
+
+def curve(root, colour):
+    """Points of the longest of `lines`."""
+    return max(lines(root, colour), key=len)
 
 
 def assert_self_contained(source):

@@ -83,7 +83,7 @@ def pretraining(workdir, seed=0, iou=0.7):
 def recognition(workdir, top1=0.75, names=("walk", "run", "jump"), **fields):
     """30 videos of each class; of class 0, five are taken for class 1."""
     write_config(workdir, **fields)
-    values = {"top1": top1, "top5": 0.9, "class_accuracy": top1, "loss": 0.8}
+    values = {"top1": top1, "top5": 0.9, "class_accuracy": top1, "eval_loss": 0.8}
     write_metrics(workdir, train_lines(top1=0.8) + eval_lines(**values))
     counts = np.diag(np.full(len(names), 30))
     counts[0, 0], counts[0, 1] = 25, 5
@@ -115,7 +115,8 @@ def retrieval(workdir, queries=4, names=("walk", "run")):
     """Two neighbours a query; the first is of its class for every second query."""
     write_config(workdir, task="retrieval")
     values = {f"retrieval_top{k}": k / 100 for k in (1, 5, 10, 20, 50)}
-    write_metrics(workdir, eval_lines(every=300, knn_top1=0.4, knn_top5=0.6, **values))
+    values |= {"knn_top1": 0.4, "knn_top5": 0.6}
+    write_metrics(workdir, [{"kind": "eval", "step": 0, "epoch": 0.0} | values])
     rows = [
         [
             f"q{i}",

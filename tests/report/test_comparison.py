@@ -9,7 +9,7 @@ from ctp_jax import command, report
 from ctp_jax.errors import UserError
 from ctp_jax.report import __main__, groups, read
 from tests.report import make_runs
-from tests.report.html_page import assert_self_contained, curve
+from tests.report.html_page import assert_self_contained, curve, lines
 
 
 def compare(tmp_path, workdirs):
@@ -85,6 +85,11 @@ def test_accuracy_against_labels(tmp_path):
     (x0, y0), (x1, y1), (x2, y2) = curve(root, 0)
     assert (x2 - x1) / (x1 - x0) == pytest.approx(0.5 / 0.4, abs=1e-3)
     assert (y2 - y1) / (y1 - y0) == pytest.approx(20 / 16, abs=1e-3)
+    # Bars from seed 0 to seed 1: two points of accuracy, where 16 are y1 - y0.
+    bars = [line for line in lines(root, 0) if line[0][0] == line[-1][0]]
+    assert [bar[0][0] for bar in bars] == pytest.approx([x0, x1, x2], abs=1e-3)
+    for (_, low), (_, high) in bars:
+        assert high - low == pytest.approx((y1 - y0) * 2 / 16, abs=1e-3)
     assert {"10 %", "50 %", "100 %"} <= {
         "".join(element.itertext()).strip() for element in root.iter()
     }

@@ -161,7 +161,7 @@ def test_classes_without_videos_are_counted(tmp_path):
         ["class 0", "100.0 %", "2 / 2"],
         ["class 2", "75.0 %", "3 / 4"],
     ]
-    assert "1 classes have no held-out videos" in page.text
+    assert "1 class has no held-out videos" in page.text
 
 
 def test_large_pictures_are_made_smaller(tmp_path):

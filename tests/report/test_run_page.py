@@ -106,6 +106,8 @@ def test_recognition(tmp_path):
     assert wrong[0] == ["walk v0_04.avi", "run then walk, jump", "54.0 %"]
     assert len(every) == 90
     assert "10 % of them" in page.text
+    # Both losses in one figure: the held-out one has three points.
+    assert len(curve(page.figures()["Loss"], 1)) == 3
     # The lowest held-out loss is the best one: 0.8 * 100 / 300 at step 100.
     assert ["loss", "0.800", "0.267", "100"] in page.table("metric", "last")
 
@@ -129,6 +131,7 @@ def test_retrieval(tmp_path):
         assert [f"retrieval, top {k}", text] in [
             row[:2] for row in page.table("metric", "last")
         ]
+    assert "steps" not in page.text.partition("Metrics")[0]
     points = curve(page.figures()["Retrieval, top k"], 0)
     assert_affine(points, [1, 5, 10, 20, 50], [1, 5, 10, 20, 50])
 
