@@ -178,7 +178,8 @@ def _add(axes, line: Line) -> None:
         style["alpha"] = 0.6
     if dash:
         style |= {"dashes": dash, "dash_capstyle": "butt"}
-    axes.plot(line.x, y, marker="o" if dots else None, markersize=3.6, **style)
+    size = 6.0 if len(y) == 1 else 3.6
+    axes.plot(line.x, y, marker="o" if dots else None, markersize=size, **style)
     if len(line.low):
         axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1.4)
 
