@@ -45,16 +45,7 @@ def pretrain(
     config = ConfigDict()
     config.task = "ctp"
     config.seed = 0
-
-    config.data = ConfigDict()
-    config.data.name = name  # as prepared by `python -m ctp_jax.prepare NAME`
-    config.data.data_dir = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
-    config.data.split = split
-    config.data.eval_split = eval_split  # empty: no evaluation
-    config.data.eval_videos = 0  # evaluate on so many; 0: all of them
-    config.data.min_frames = 1  # refuse shorter videos; 1: repeat their last frame
-    config.data.workers = 0  # threads that read and decode; 0: one per core
-    config.data.prefetch = 4  # batches held ready on the host
+    config.data = data(name, split, eval_split)
 
     config.clip = ConfigDict()
     config.clip.num_frames = 16
@@ -67,13 +58,7 @@ def pretrain(
     config.game = game()
     config.colour = colour()
 
-    config.model = ConfigDict()
-    config.model.name = "r3d18"  # or r2plus1d18
-    config.model.width = 1.0  # channel multiplier, for small runs
-    config.model.spatial_strides = (1, 2, 2, 1)  # Table 7: (1, 2, 2, 2) is stride 16
-    config.model.temporal_strides = (1, 2, 2, 2)
-    config.model.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
-    config.model.conv = "auto"  # how convolutions are computed, see models/conv3d.py
+    config.model = model(spatial_strides=(1, 2, 2, 1))  # Table 7: 1, 2, 2, 2
 
     config.head = ConfigDict()
     config.head.channels = 512
@@ -84,6 +69,83 @@ def pretrain(
     config.head.squeeze = True  # Table 8: False predicts from per-time features
     config.head.target_scale = (0.8, 0.8, 0.04, 0.04)  # Table 9
 
+    schedule(config, epochs, milestones)
+    config.optimizer.weight_decay = 1e-4
+    config.probe = probe()
+    return config
+
+
+def finetune(
+    name: str,
+    *,
+    split: str,
+    eval_split: str,
+    num_classes: int,
+    epochs: int,
+    milestones: tuple[int, ...],
+) -> ConfigDict:
+    """Action recognition with R3D-18: set `init_from`, or train from scratch."""
+    config = ConfigDict()
+    config.task = "recognition"
+    config.seed = 0
+    config.data = data(name, split, eval_split)
+    config.num_classes = num_classes  # what the data set must have; 0: any number
+
+    config.clip = ConfigDict()
+    config.clip.num_frames = 16
+    config.clip.strides = (2,)
+    config.clip.jitter = False
+    config.clip.size = 112
+    config.clip.scales = ((149, 112), (171, 128), (192, 144))  # (width, height)
+    config.clip.flip = 0.35
+
+    config.test = ConfigDict()  # centre crops, logits averaged over the clips
+    config.test.num_clips = 10
+    config.test.stride = 2
+    config.test.scales = ((171, 128),)
+
+    config.colour = ConfigDict()  # the same for all frames of a clip
+    config.colour.brightness = 0.2  # probability
+    config.colour.brightness_delta = 32.0  # grey levels, either way
+    config.colour.contrast = 0.2
+    config.colour.contrast_delta = 0.2  # times exp(U(+-this))
+    config.colour.hue_saturation = 0.2
+    config.colour.hue = 24.0  # degrees, either way
+    config.colour.saturation = 0.1  # times exp(U(+-this))
+
+    config.model = model(spatial_strides=(1, 2, 2, 2))
+    # Parts that stay as they are, their statistics too: "", "stem", "stem+1" (the stem
+    # and stage 1), ..., "stem+4": everything but the classifier, a linear probe.
+    config.freeze = ""
+    config.head = ConfigDict()
+    config.head.dropout = 0.5
+    config.head.init_std = 0.001
+
+    schedule(config, epochs, milestones)
+    config.optimizer.weight_decay = 5e-4
+    config.probe = probe()
+    return config
+
+
+def data(name: str, split: str, eval_split: str) -> ConfigDict:
+    """Which videos."""
+    config = ConfigDict()
+    config.name = name  # as prepared by `python -m ctp_jax.prepare NAME`
+    config.data_dir = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    config.split = split
+    config.fraction = (
+        1.0  # train on so much of every class (Fig. 4), drawn by config.seed
+    )
+    config.eval_split = eval_split  # empty: no evaluation
+    config.eval_videos = 0  # evaluate on so many; 0: all of them
+    config.min_frames = 1  # refuse shorter videos; 1: repeat their last frame
+    config.workers = 0  # threads that read and decode; 0: one per core
+    config.prefetch = 4  # batches held ready on the host
+    return config
+
+
+def schedule(config: ConfigDict, epochs: int, milestones: tuple[int, ...]) -> None:
+    """How long, how fast, and what is written when."""
     config.batch_size = 32  # over all devices
     config.epochs = float(epochs)
     config.steps = 0  # 0: what `epochs` come to
@@ -97,14 +159,45 @@ def pretrain(
     config.optimizer.warmup_steps = 0
     config.optimizer.warmup_factor = 0.1  # rate at step 0, as a share of the full one
     config.optimizer.momentum = 0.9
-    config.optimizer.weight_decay = 1e-4  # coupled, on every parameter
+    config.optimizer.weight_decay = 0.0  # coupled, on every parameter
     config.optimizer.clip_norm = 40.0  # global norm; 0: no clipping
 
-    config.init_from = ""  # an exported encoder to start from (not resuming)
+    # An exported encoder, another run's workdir or checkpoint, a converted PyTorch file.
+    config.init_from = ""  # not for resuming, which needs nothing
+    config.init_head = False  # take the head from there, too
     config.log_every = 50  # steps
     config.eval_every = 10.0  # epochs; 0: only at the end
     config.checkpoint_every = 1.0  # epochs
     config.keep_checkpoints = 2
+
+
+def probe() -> ConfigDict:
+    """Nearest neighbours of features, looked up at every evaluation.
+
+    Every held-out video is searched for in the training split (VCOP's protocol).
+    """
+    config = ConfigDict()
+    config.evaluators = ""  # "retrieval", "knn" or both with a comma; empty: none
+    config.num_clips = 10
+    config.stride = 2
+    config.scales = ((171, 128),)
+    config.spatial_strides = (1, 2, 2, 2)  # of the encoder, for this
+    config.pool = (2, 3, 3)  # bins of the feature map: time, height, width
+    config.gallery_videos = 0  # search among so many; 0: all of them
+    return config
+
+
+def model(spatial_strides: tuple[int, ...]) -> ConfigDict:
+    """The encoder. The strides are part of the experiment, not of the weights."""
+    config = ConfigDict()
+    config.name = "r3d18"  # or r2plus1d18
+    config.width = 1.0  # channel multiplier, for small runs
+    config.spatial_strides = spatial_strides  # of the four stages
+    config.temporal_strides = (1, 2, 2, 2)
+    config.epsilon = 1e-3  # of BatchNorm; torchvision's weights need 1e-5
+    config.mid_per_block = False  # True for torchvision's r2plus1d18
+    config.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
+    config.conv = "auto"  # how convolutions are computed, see models/conv3d.py
     return config
 
 
@@ -143,10 +236,19 @@ def colour() -> ConfigDict:
     return config
 
 
+def finish(config: ConfigDict, arg: ConfigDict) -> ConfigDict:
+    """Carries out the arguments that configs have in common."""
+    config.model.name = arg.get("backbone", config.model.name)
+    if arg.get("linear"):
+        config.freeze = "stem+4"
+    return runlocal(config) if arg.runlocal else config
+
+
 def runlocal(config: ConfigDict) -> ConfigDict:
     """Shrinks a config so that it runs anywhere in a minute: same code, tiny sizes."""
     config.model.width = 0.125
-    config.head.channels = 64
+    if "channels" in config.get("head", ()):
+        config.head.channels = 64
     config.batch_size = 4
     config.steps = 8
     config.log_every = 1

@@ -20,11 +20,13 @@ _FREE = (
     "eval_every",
     "checkpoint_every",
     "keep_checkpoints",
-    "init_from",  # has done its work at step 0
+    "init_",  # has done its work at step 0
     "data.data_dir",
     "data.workers",
     "data.prefetch",
     "data.eval_",
+    "probe.",
+    "test.",
 )
 # A resumed run may also get longer; that is said, because a cosine depends on it.
 _LENGTH = ("epochs", "steps")
@@ -101,7 +103,7 @@ def validate(config: ConfigDict) -> None:
     for name in ("steps", "eval_every", "checkpoint_every", "seed"):
         need(flat[name] >= 0, name, "0 or more")
     if flat["steps"] == 0:
-        need(flat["epochs"] > 0, "epochs", "above 0 (or set config.steps)")
+        need(flat["epochs"] >= 0, "epochs", "0 or more (0: only evaluate)")
     need(flat["seed"] < 2**31, "seed", "below 2**31")
     _validate_optimizer(flat, need)
     if "model.dtype" in flat:
@@ -123,9 +125,10 @@ def _validate_optimizer(flat, need) -> None:
     need(rising, "optimizer.milestones", "epochs above 0 that increase")
 
 
-_REQUIRED = ("task", "seed", "batch_size", "epochs", "steps", "init_from")
+_REQUIRED = ("task", "seed", "batch_size", "epochs", "steps", "init_from", "init_head")
 _REQUIRED += ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
-_REQUIRED += ("data.name", "data.split", "data.eval_split")
+_REQUIRED += ("data.name", "data.split", "data.eval_split", "data.fraction")
+_REQUIRED += ("probe.evaluators", "probe.gallery_videos")
 _REQUIRED += tuple(
     f"optimizer.{name}"
     for name in (

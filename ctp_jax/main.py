@@ -28,6 +28,21 @@ def main(arguments):
     from ctp_jax.train import loop
 
     loop.train(CONFIG.value, WORKDIR.value)
+    _write_report(WORKDIR.value)
+
+
+def _write_report(workdir: str) -> None:
+    """Sums the run up in `report.html`; what goes wrong here does not fail the run."""
+    import jax
+
+    from ctp_jax import report
+
+    if jax.process_index() != 0:
+        return
+    try:
+        print(f"  report       {report.write(workdir)}")
+    except UserError as error:
+        print(f"  no report: {error}")
 
 
 if __name__ == "__main__":

@@ -121,8 +121,9 @@ def test_contradictions(field, value):
 
 
 def test_no_length_at_all():
+    config_lib.validate(toy_config(steps=0, epochs=0.0))  # only evaluates
     with pytest.raises(UserError, match="epochs"):
-        config_lib.validate(toy_config(steps=0, epochs=0.0))
+        config_lib.validate(toy_config(steps=0, epochs=-1.0))
 
 
 def test_missing_field():

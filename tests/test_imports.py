@@ -16,12 +16,14 @@ MAY_IMPORT = {
     "config": {"errors"},
     "ops": set(BASICS),
     "models": {"ops", *BASICS},
-    "evaluators": {"ops", *BASICS},
+    "pictures": set(BASICS),
+    "evaluators": {"ops", "pictures", "data", *BASICS},
     "data": {"ops", "tasks.base", *BASICS},
     "tasks": {"models", "ops", "evaluators", "data", *BASICS},
     "interop": {"models", "ops", "train", *BASICS},
     "train": {"models", "ops", "evaluators", "data", "tasks", *BASICS},
     "command": set(BASICS),
+    "report": {"pictures", "command", *BASICS},
 }
 # Commands and whatever stands beside them import what they like, and nobody imports
 # them.

@@ -135,14 +135,14 @@ class Task(base.Task):
         architecture = {"name": "toy", "width": self.config.model.width}
         return params["encoder"], model_state["batch_stats"], architecture
 
-    def load_encoder(
-        self, params, model_state, encoder_params, encoder_stats, architecture
-    ):
+    def check_encoder(self, architecture):
         if architecture["width"] != self.config.model.width:
             raise UserError(
                 f"init_from: width {architecture['width']}, this config has "
                 f"{self.config.model.width}"
             )
+
+    def load_encoder(self, params, model_state, encoder_params, encoder_stats):
         return (
             {**params, "encoder": encoder_params},
             {**model_state, "batch_stats": encoder_stats, "momentum": encoder_params},

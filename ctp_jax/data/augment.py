@@ -29,11 +29,33 @@ def sample_colour(
         draws, config.contrast, config.contrast_delta, config, num_frames, exp
     )
     return {
+        **_sample_hue_saturation(draws, config),
+        "brightness": brightness,
+        "contrast": contrast,
+    }
+
+
+def sample_clip_colour(
+    draws: Draws, config: ConfigDict, num_frames: int
+) -> dict[str, tf.Tensor]:
+    """As `sample_colour`, but brightness and contrast do not change over the clip."""
+    brightness = draws.uniform((), -config.brightness_delta, config.brightness_delta)
+    brightness *= tf.cast(draws.bernoulli((), config.brightness), tf.float32)
+    contrast = draws.uniform((), -config.contrast_delta, config.contrast_delta)
+    contrast *= tf.cast(draws.bernoulli((), config.contrast), tf.float32)
+    over_time = tf.ones([num_frames])
+    return {
+        **_sample_hue_saturation(draws, config),
+        "brightness": brightness[..., None] * over_time,
+        "contrast": exp(contrast)[..., None] * over_time,
+    }
+
+
+def _sample_hue_saturation(draws: Draws, config: ConfigDict) -> dict[str, tf.Tensor]:
+    return {
         "hue_saturation": draws.bernoulli((), config.hue_saturation),
         "hue": draws.uniform((), -config.hue, config.hue),
         "saturation": exp(draws.uniform((), -config.saturation, config.saturation)),
-        "brightness": brightness,
-        "contrast": contrast,
     }
 
 

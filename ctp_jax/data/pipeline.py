@@ -34,6 +34,8 @@ def open_pipeline(
     """
     split = config.data.split if train else config.data.eval_split
     opened = records.open_records(config.data.name, split, config.data.data_dir)
+    if train:
+        opened = records.take_fraction(opened, config.data.fraction, config.seed)
     return Pipeline(config, task, opened, train, process_index, process_count)
 
 
@@ -80,7 +82,8 @@ class Pipeline:
         self._share = config.batch_size // process_count
         self._first = process_index * self._share
         self._workers = config.data.workers or os.cpu_count() or 1
-        self._prefetch = config.data.prefetch
+        # Ten clips per video take ten times the memory.
+        self._prefetch = max(1, config.data.prefetch // self._spec.num_clips)
         self._canvas = clips.canvas_size(opened.height, opened.width, self._spec)
         self._read = records.read_features(opened)
         self._sizes = tf.constant(np.stack([opened.height, opened.width], axis=-1))

@@ -7,6 +7,7 @@ TensorFlow graph, without a Python function. Only the latter imports TensorFlow.
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import re
@@ -127,6 +128,46 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
         encoding=found.encoding,
         id_bytes=found.ids[numbers],
     )
+
+
+def take_fraction(opened: Records, fraction: float, seed: int) -> Records:
+    """A share of the videos of every class (paper, Fig. 4).
+
+    Which ones is a function of the seed and their names; those of a smaller fraction
+    are among those of a larger one.
+
+    Args:
+        opened: a split.
+        fraction: in (0, 1]; rounded to whole videos, class by class.
+        seed: other videos.
+
+    Raises:
+        UserError: a fraction out of range, or one that leaves a class empty.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"config.data.fraction = {fraction}: needs 0 < fraction <= 1")
+    if fraction == 1:
+        return opened
+    keys = [hashlib.sha256(b"%d/%s" % (seed, id_)).digest() for id_ in opened.id_bytes]
+    order = np.array(sorted(range(len(opened)), key=keys.__getitem__), np.int64)
+    labels, counts = np.unique(opened.label, return_counts=True)
+    kept = []
+    for label in labels:
+        rows = order[opened.label[order] == label]
+        count = int(fraction * len(rows) + 0.5)
+        if count == 0:
+            name = opened.class_names[label] if label >= 0 else "unlabelled"
+            raise UserError(
+                f"config.data.fraction = {fraction} leaves class {name!r} of split "
+                f"{opened.split!r} empty: it has {len(rows)} videos; with "
+                f"{0.5 / counts.min():.3g} or more every class keeps one"
+            )
+        kept.append(rows[:count])
+    rows = np.sort(np.concatenate(kept))
+    columns = {
+        name: getattr(opened, name)[rows] for name in (*index.COLUMNS, "id_bytes")
+    }
+    return dataclasses.replace(opened, **columns)
 
 
 def find_directory(name: str, data_dir: str) -> epath.Path:

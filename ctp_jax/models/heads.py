@@ -89,3 +89,31 @@ class CtPHead(nn.Module):
             precision=jax.lax.Precision.HIGHEST,
             name=name,
         )
+
+
+class ClassifierHead(nn.Module):
+    """Global average pooling, dropout, a linear layer. Child: 'classifier'.
+
+    Attributes:
+        num_classes: k.
+        dropout: share of the pooled features that are dropped in training.
+        init_std: standard deviation of the initial weights.
+    """
+
+    num_classes: int
+    dropout: float = 0.5
+    init_std: float = 0.001
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "b t h w c"], train: bool
+    ) -> Float[Array, "b k"]:
+        """Logits; with `train`, needs a random key 'dropout'."""
+        x = features.astype(jnp.float32).mean(axis=(1, 2, 3))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(
+            self.num_classes,
+            kernel_init=nn.initializers.normal(self.init_std),
+            precision=jax.lax.Precision.HIGHEST,
+            name="classifier",
+        )(x)

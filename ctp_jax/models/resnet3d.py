@@ -104,6 +104,7 @@ class BasicBlock(nn.Module):
     strides: Triple
     shortcut: bool
     factorised: bool
+    mid_per_block: bool
     epsilon: float
     dtype: Any
     impl: str
@@ -112,9 +113,12 @@ class BasicBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b t h w c"], train: bool
     ) -> Float[Array, "b t_out h_out w_out n"]:
-        y = self._conv(x, self.strides, train, "conv1")
+        mid = mid_channels(x.shape[-1], self.features)
+        y = self._conv(x, self.strides, mid, train, "conv1")
         y = nn.relu(self._norm("bn1")(y, train))
-        y = self._conv(y, (1, 1, 1), train, "conv2")
+        if not self.mid_per_block:
+            mid = mid_channels(self.features, self.features)
+        y = self._conv(y, (1, 1, 1), mid, train, "conv2")
         y = self._norm("bn2")(y, train)
         if self.shortcut:
             x = Conv3D(
@@ -131,12 +135,11 @@ class BasicBlock(nn.Module):
     def _norm(self, name):
         return BatchNorm(self.epsilon, dtype=self.dtype, name=name)
 
-    def _conv(self, x, strides, train, name):
+    def _conv(self, x, strides, mid, train, name):
         size, padding = (3, 3, 3), (1, 1, 1)
         common = {"dtype": self.dtype, "impl": self.impl, "name": name}
         if not self.factorised:
             return Conv3D(self.features, size, strides, padding, **common)(x)
-        mid = mid_channels(x.shape[-1], self.features)
         return Conv2Plus1D(
             self.features, mid, size, strides, padding, self.epsilon, **common
         )(x, train)
@@ -183,6 +186,9 @@ class ResNet3D(nn.Module):
         spatial_strides: of the first block of each stage, height and width alike.
         temporal_strides: of the first block of each stage.
         epsilon: of batch normalisation.
+        mid_per_block: compute the mid channels of both factorised convolutions of a
+            block from the block's input, as torchvision does; the authors' release
+            computes them for each convolution.
         dtype: of convolutions and activations; parameters are float32.
         impl: how convolutions are computed, see `ctp_jax.models.conv3d.conv3d`.
     """
@@ -192,12 +198,17 @@ class ResNet3D(nn.Module):
     spatial_strides: tuple[int, ...] = (1, 2, 2, 1)
     temporal_strides: tuple[int, ...] = (1, 2, 2, 2)
     epsilon: float = EPSILON
+    mid_per_block: bool = False
     dtype: Any = jnp.float32
     impl: str = "auto"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t h w 3"], train: bool, all_stages: bool = False
+        self,
+        x: Float[Array, "b t h w 3"],
+        train: bool,
+        all_stages: bool = False,
+        frozen: int = 0,
     ) -> (
         Float[Array, "b t_out h_out w_out c"]
         | tuple[Float[Array, "b _t _h _w _c"], ...]
@@ -209,6 +220,8 @@ class ResNet3D(nn.Module):
             train: normalise with the statistics of the batch and update the running
                 ones (collection 'batch_stats').
             all_stages: return a tuple, the output of the stem and of the four stages.
+            frozen: so many of the five parts (stem, stages) neither update their
+                statistics, nor use those of the batch, nor get a gradient.
         """
         factorised = self.variant == "r2plus1d18"
         stem_mid = max(8, round(STEM_MID_CHANNELS * self.width))
@@ -218,7 +231,9 @@ class ResNet3D(nn.Module):
             stem_mid if factorised else 0,
             name="stem",
             **common,
-        )(x, train)
+        )(x, train and frozen < 1)
+        if frozen == 1:
+            x = jax.lax.stop_gradient(x)
         outputs = [x]
         strides = zip(self.temporal_strides, self.spatial_strides, strict=True)
         for stage, (temporal, spatial) in enumerate(strides):
@@ -231,9 +246,12 @@ class ResNet3D(nn.Module):
                     # choices are the same.
                     shortcut=first and stage > 0,
                     factorised=factorised,
+                    mid_per_block=self.mid_per_block,
                     name=f"stage{stage + 1}_block{block + 1}",
                     **common,
-                )(x, train)
+                )(x, train and frozen < stage + 2)
+            if frozen == stage + 2:
+                x = jax.lax.stop_gradient(x)
             outputs.append(x)
         return tuple(outputs) if all_stages else x
 
@@ -267,7 +285,8 @@ def create(model: ConfigDict) -> ResNet3D:
         width=float(model.width),
         spatial_strides=tuple(model.spatial_strides),
         temporal_strides=tuple(model.temporal_strides),
-        epsilon=float(model.get("epsilon", EPSILON)),
+        epsilon=float(model.epsilon),
+        mid_per_block=bool(model.mid_per_block),
         dtype=jnp.dtype(dtype),
         impl=model.conv,
     )
@@ -283,6 +302,7 @@ def architecture(model: ConfigDict) -> dict[str, Any]:
         "spatial_strides": list(encoder.spatial_strides),
         "temporal_strides": list(encoder.temporal_strides),
         "epsilon": encoder.epsilon,
+        "mid_per_block": encoder.mid_per_block,
     }
 
 
@@ -296,13 +316,36 @@ def check_same_weights(model: ConfigDict, stored: Mapping[str, Any]) -> None:
         stored: the `architecture` that was exported with the weights.
     """
     here = architecture(model)
-    for name in ("name", "width", "channels", "epsilon"):
-        there = stored.get(name, "not said")
+    names = ["name", "width", "epsilon"]
+    if model.name == "r2plus1d18":
+        names.append("mid_per_block")
+    for name in names:
+        # Encoders exported before there was a choice.
+        there = stored.get(name, False if name == "mid_per_block" else "not said")
         if there != here[name]:
             raise UserError(
-                f"the encoder's {name} is {there} where config.model has {here[name]}; "
-                "set config.model to match"
+                f"the encoder's {name} is {there}, config.model.{name} is {here[name]}; "
+                f"with --config.model.{name}={there} it fits"
             )
+
+
+FREEZE = ("", "stem", "stem+1", "stem+2", "stem+3", "stem+4")
+"""What can be frozen, by how many of the five parts that is; the last is everything."""
+
+
+def frozen_parameters(params: Mapping[str, Any], parts: int) -> dict[str, Any]:
+    """True for the parameters of the first parts of an encoder, in the tree of all.
+
+    Args:
+        params: of a `ResNet3D`.
+        parts: how many of stem, stage 1, ..., stage 4.
+    """
+    prefixes = ("stem", *(f"stage{stage + 1}_" for stage in range(len(CHANNELS))))
+    frozen = prefixes[:parts]
+    return {
+        name: jax.tree.map(lambda _, here=name.startswith(frozen): here, child)
+        for name, child in params.items()
+    }
 
 
 def total_stride(model: ConfigDict) -> tuple[int, int]:

@@ -102,6 +102,17 @@ class Task:
 
     # On the host -----------------------------------------------------------------
 
+    def see_data(self, train: Any, held_out: Any | None) -> None:
+        """Looks at the splits, before parameters are made.
+
+        Args:
+            train: `ctp_jax.data.records.Records` of the split to train on.
+            held_out: of the one to evaluate on; None without evaluation.
+
+        Raises:
+            UserError: the task cannot use them (other classes, no labels, ...).
+        """
+
     def clip_spec(self, train: bool) -> ClipSpec:
         """Which clips the pipeline should cut."""
         raise NotImplementedError
@@ -150,16 +161,32 @@ class Task:
         """The part worth keeping: parameters, batch statistics, architecture."""
         raise NotImplementedError
 
+    def check_encoder(self, architecture: Mapping[str, Any]) -> None:
+        """Raises `UserError` for an encoder whose weights do not fit this config.
+
+        Called before data are opened, with the `architecture` that came with them.
+        """
+
     def load_encoder(
         self,
         params: Params,
         model_state: ModelState,
         encoder_params: Params,
         encoder_stats: Mapping[str, Any],
-        architecture: Mapping[str, Any],
     ) -> tuple[Params, ModelState]:
-        """The reverse of `encoder`; raises `UserError` where it does not fit."""
+        """The reverse of `encoder`, for one that `check_encoder` has passed."""
         raise NotImplementedError
+
+    def head(self, params: Params) -> Params | None:
+        """The rest of the network, exported beside the encoder; None: there is none."""
+        return params.get("head")
+
+    def frozen(self, params: Params) -> Any | None:
+        """Which parameters the optimiser leaves alone: bools in the tree of `params`.
+
+        None where it may change all of them.
+        """
+        return None
 
     # Off the device --------------------------------------------------------------
 
@@ -184,7 +211,7 @@ def load(config: ConfigDict) -> Task:
         import ctp_jax.tasks as package
 
         known = [m.name for m in pkgutil.iter_modules(package.__path__)]
-        known = sorted(set(known) - {"base"})
+        known = sorted(set(known) - {"base", "drawing", "features"})
         raise UserError(
             f"config.task = {name!r}: no such task; the tasks are {', '.join(known)}"
         )

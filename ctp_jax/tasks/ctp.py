@@ -5,7 +5,7 @@ Video", CVPR 2021. Given a clip and the box of each patch in its first frame, pr
 the box in all frames. Symbols: b videos, n trajectories, t frames, s side of the clip.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads, resnet3d
 from ctp_jax.ops import boxes, colour
-from ctp_jax.tasks import base, drawing
+from ctp_jax.tasks import base, drawing, encoder
 
 
 def smooth_l1(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -37,13 +37,12 @@ def regression_losses(
     return loss[..., :2].sum(-1).mean(), loss[..., 2:].sum(-1).mean()
 
 
-class Task(base.Task):
+class Task(encoder.Task):
     """The game as a pretext task. See `configs/common.py` for its options."""
 
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         check_config(config)
-        self._encoder = resnet3d.create(config.model)
         self._head = heads.CtPHead(
             channels=config.head.channels,
             roi_size=config.head.roi_size,
@@ -88,14 +87,12 @@ class Task(base.Task):
     def init(
         self, rng: jax.Array, batch: base.Batch
     ) -> tuple[base.Params, base.ModelState]:
-        size, num_frames = self.config.clip.size, self.config.clip.num_frames
-        clip = jnp.zeros((1, num_frames, size, size, 3))
         encoder_rng, head_rng = jax.random.split(rng)
-        encoder = self._encoder.init(encoder_rng, clip, train=False)
-        features = self._encoder.apply(encoder, clip, train=False)
-        head = self._head.init(head_rng, features, jnp.zeros((1, 1, 4)), num_frames)
-        params = {"encoder": encoder["params"], "head": head["params"]}
-        return params, {"batch_stats": {"encoder": encoder["batch_stats"]}}
+        params, model_state, features = self.init_encoder(encoder_rng)
+        no_boxes = jnp.zeros((1, 1, 4))
+        num_frames = self.config.clip.num_frames
+        head = self._head.init(head_rng, features, no_boxes, num_frames)
+        return {**params, "head": head["params"]}, model_state
 
     def _forward(
         self,
@@ -106,18 +103,7 @@ class Task(base.Task):
     ) -> tuple[Float[Array, "b n t 4"], base.ModelState]:
         """Predicted deltas, and the state with new batch statistics."""
         clips = colour.normalize(self.draw(batch))
-        variables = {
-            "params": params["encoder"],
-            "batch_stats": model_state["batch_stats"]["encoder"],
-        }
-        if train:
-            features, changed = self._encoder.apply(
-                variables, clips, train=True, mutable=["batch_stats"]
-            )
-            stats = {"encoder": changed["batch_stats"]}
-            model_state = {**model_state, "batch_stats": stats}
-        else:
-            features = self._encoder.apply(variables, clips, train=False)
+        features, model_state = self.features(params, model_state, clips, train)
         query = batch["plan"]["boxes"][:, :, 0]
         deltas = self._head.apply(
             {"params": params["head"]}, features, query, self.config.clip.num_frames
@@ -155,30 +141,6 @@ class Task(base.Task):
             deltas, truth[..., 0, :], self.config.head.target_scale
         )
         return {"predicted": predicted, "boxes": truth}
-
-    def encoder(
-        self, params: base.Params, model_state: base.ModelState
-    ) -> tuple[base.Params, Mapping[str, Any], dict[str, Any]]:
-        return (
-            params["encoder"],
-            model_state["batch_stats"]["encoder"],
-            resnet3d.architecture(self.config.model),
-        )
-
-    def load_encoder(
-        self,
-        params: base.Params,
-        model_state: base.ModelState,
-        encoder_params: base.Params,
-        encoder_stats: Mapping[str, Any],
-        architecture: Mapping[str, Any],
-    ) -> tuple[base.Params, base.ModelState]:
-        resnet3d.check_same_weights(self.config.model, architecture)
-        stats = {**model_state["batch_stats"], "encoder": encoder_stats}
-        return (
-            {**params, "encoder": encoder_params},
-            {**model_state, "batch_stats": stats},
-        )
 
     # Off the device --------------------------------------------------------------
 

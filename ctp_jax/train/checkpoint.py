@@ -193,6 +193,38 @@ def read_newest(workdir: pathlib.Path, target: TrainState) -> TrainState | None:
             ) from error
 
 
+def read_arrays(
+    workdir: pathlib.Path, step: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A step of a run as NumPy arrays, whatever its network, and its meta.
+
+    Args:
+        workdir: an absolute path; nothing in it is changed.
+        step: None for the newest.
+
+    Raises:
+        UserError: there is no such step, or it cannot be read.
+    """
+    directory = workdir / "checkpoints"
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(
+        directory, options=options, item_names=("state", "meta")
+    ) as manager:
+        steps = manager.all_steps()
+        if not steps or step not in (None, *steps):
+            known = ", ".join(map(str, sorted(steps))) or "none"
+            raise UserError(f"{directory}: no step {step or ''}; there are: {known}")
+        step = max(steps) if step is None else step
+        try:
+            read = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            meta = manager.restore(step, args=read)["meta"]
+            return load_arrays(directory / str(step) / "state"), meta
+        except Exception as error:
+            raise UserError(
+                f"{directory}: step {step} cannot be read ({_first_line(error)})"
+            ) from error
+
+
 def check_same_run(
     workdir: pathlib.Path,
     step: int,

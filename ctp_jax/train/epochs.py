@@ -44,5 +44,10 @@ class Epochs:
         return events > 0 and self.first_step(events * every) == step
 
     def total_steps(self, epochs: float, steps: int) -> int:
-        """The length of a run: `steps`, or where that is 0, what `epochs` come to."""
-        return steps if steps > 0 else max(1, self.first_step(epochs))
+        """The length of a run: `steps`, or where that is 0, what `epochs` come to.
+
+        0 where both are: a run that only evaluates.
+        """
+        if steps > 0 or epochs == 0:
+            return steps
+        return max(1, self.first_step(epochs))

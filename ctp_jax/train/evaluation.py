@@ -1,45 +1,99 @@
-"""One pass over the held-out videos."""
+"""Passes over held-out videos."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from ctp_jax.evaluators.base import Evaluator
+from ctp_jax.tasks.base import Task
 from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train import step
 from ctp_jax.train.state import TrainState
 
 
-def evaluate(
-    eval_step: Callable,
-    state: TrainState,
-    batches: Iterable[Mapping[str, Any]],
-    evaluators: Sequence[Evaluator],
-    mesh: Mesh,
-) -> dict[str, Any]:
-    """Feeds every evaluator with every prediction; returns what they yield, by name."""
-    for evaluator in evaluators:
-        evaluator.reset()
+class Evaluation:
+    """One way of cutting clips and predicting, and the evaluators that look at it.
 
-    def update(done):
-        batch, outputs = mesh_lib.to_host(done)
-        for evaluator in evaluators:
-            evaluator.update(batch, outputs)
+    Attributes:
+        evaluators: of the task; may be none.
+    """
 
-    running = None
-    for batch in batches:
-        started = eval_step(state, mesh_lib.put(batch, mesh))
-        # The device predicts this batch while the host looks at the one before.
+    def __init__(
+        self,
+        config: ConfigDict,
+        task: Task,
+        train_records: Any,
+        mesh: Mesh,
+        open_pipeline: Callable,
+    ):
+        """Opens the data, so that what is wrong with it is said before training.
+
+        Args:
+            config: of the run.
+            task: says which clips, predicts, and names its evaluators.
+            train_records: of the training split, for `Task.see_data`.
+            mesh: of the run.
+            open_pipeline: `ctp_jax.data.pipeline.open_pipeline` or a stand-in.
+        """
+        share = (jax.process_index(), jax.process_count())
+        self._mesh = mesh
+        self._step = step.make_eval_step(task, mesh)
+        self._held_out = open_pipeline(config, task, False, *share)
+        held_out = getattr(self._held_out, "records", None)
+        task.see_data(train_records, held_out)
+        self.evaluators = tuple(task.evaluators())
+        if any(e.needs_gallery for e in self.evaluators):
+            config = copy.deepcopy(config)
+            config.data.eval_split = config.data.split
+            config.data.eval_videos = config.probe.gallery_videos
+            self._gallery = open_pipeline(config, task, False, *share)
+            # All of the split, whatever `config.data.fraction` trains on.
+            task.see_data(getattr(self._gallery, "records", None), held_out)
+            self.evaluators = tuple(task.evaluators())
+        self._with_gallery = [e for e in self.evaluators if e.needs_gallery]
+
+    def run(self, state: TrainState) -> dict[str, Any]:
+        """Shows every evaluator every prediction; returns what they yield, by name."""
+        for evaluator in self.evaluators:
+            evaluator.reset()
+        if self._with_gallery:
+            for batch, outputs in self._predict(state, self._gallery.eval_batches()):
+                for evaluator in self._with_gallery:
+                    evaluator.update_gallery(batch, outputs)
+        if self.evaluators:
+            for batch, outputs in self._predict(state, self._held_out.eval_batches()):
+                for evaluator in self.evaluators:
+                    evaluator.update(batch, outputs)
+        results = {}
+        for evaluator in self.evaluators:
+            results.update(evaluator.results())
+        return results
+
+    def _predict(self, state: TrainState, batches: Iterable) -> Iterable[tuple]:
+        """(batch, outputs) on the host, of all batches."""
+        running = None
+        for batch in batches:
+            started = self._step(state, mesh_lib.put(batch, self._mesh))
+            # The device predicts this batch while the host looks at the one before.
+            if running is not None:
+                yield mesh_lib.to_host(running)
+            running = started
         if running is not None:
-            update(running)
-        running = started
-    if running is not None:
-        update(running)
-    results = {}
-    for evaluator in evaluators:
-        results.update(evaluator.results())
-    return results
+            yield mesh_lib.to_host(running)
+
+    def notes(self) -> list[str]:
+        """What the evaluators have to say about the last results."""
+        return [note for evaluator in self.evaluators for note in evaluator.notes()]
+
+    def save(self, directory: pathlib.Path) -> None:
+        """Lets the evaluators write their pictures and tables."""
+        for evaluator in self.evaluators:
+            evaluator.save(directory)
 
 
 def split_results(

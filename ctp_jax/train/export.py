@@ -1,7 +1,10 @@
 """Exported encoders: what a run leaves behind for other runs to start from.
 
-<workdir>/encoder/arrays         {'params': ..., 'batch_stats': ...}
-<workdir>/encoder/encoder.json   format, architecture, provenance
+<workdir>/encoder/arrays         {'params': ..., 'batch_stats': ...[, 'head': ...]}
+<workdir>/encoder/encoder.json   format, architecture, head_task, provenance
+
+The head is what its task put on top; another task has no use for it, but evaluating
+and converting a finished network have.
 """
 
 import dataclasses
@@ -13,7 +16,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ctp_jax.errors import UserError
 from ctp_jax.tasks.base import Task
@@ -30,6 +32,8 @@ class Encoder:
         params: NumPy arrays by name.
         batch_stats: NumPy arrays by name; may be empty.
         architecture: what builds the network (see `Task.encoder`).
+        head: parameters of the task's head, None where there is none.
+        head_task: name of the task whose head it is, '' where there is none.
         provenance: how it came about: task, data, config, steps, versions, metrics.
         path: where it was read.
     """
@@ -37,6 +41,8 @@ class Encoder:
     params: Any
     batch_stats: Any
     architecture: dict[str, Any]
+    head: Any
+    head_task: str
     provenance: dict[str, Any]
     path: str
 
@@ -49,19 +55,48 @@ def export_encoder(
     Every process calls this; the workdir is one that all of them see.
     """
     params, batch_stats, architecture = task.encoder(state.params, state.model_state)
-    place, new, old = (workdir / n for n in ("encoder", ".encoder.new", ".encoder.old"))
+    place = workdir / "encoder"
+    write_encoder(
+        place,
+        Encoder(
+            params=params,
+            batch_stats=batch_stats,
+            architecture=architecture,
+            head=task.head(state.params),
+            head_task=str(task.config.task),
+            provenance=dict(provenance),
+            path=str(place),
+        ),
+    )
+    return place
+
+
+def write_encoder(place: pathlib.Path, encoder: Encoder) -> None:
+    """Writes an encoder to the folder `place`, over what is there, whole or not at all.
+
+    Every process calls this. `encoder.path` is not looked at.
+    """
+    new, old = (place.with_name(f".{place.name}.{n}") for n in ("new", "old"))
     first = jax.process_index() == 0
     if first:
         shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
+        new.mkdir(parents=True)
     _meet("export begins")
-    arrays = {"params": params, "batch_stats": batch_stats}
+    arrays = {"params": encoder.params, "batch_stats": encoder.batch_stats}
+    if encoder.head is not None:
+        arrays["head"] = encoder.head
     checkpoint.save_arrays(new / "arrays", arrays)
     if first:
         now = datetime.datetime.now(datetime.UTC)
-        date = now.isoformat(timespec="seconds")
-        about = {"format": FORMAT, "architecture": architecture}
-        about["provenance"] = {**provenance, "date": date}
+        about = {
+            "format": FORMAT,
+            "architecture": encoder.architecture,
+            "head_task": encoder.head_task if encoder.head is not None else "",
+            "provenance": {
+                "date": now.isoformat(timespec="seconds"),
+                **encoder.provenance,
+            },
+        }
         files.write_json(new / "encoder.json", about)
         if place.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -69,7 +104,6 @@ def export_encoder(
         new.rename(place)
         shutil.rmtree(old, ignore_errors=True)
     _meet("export ends")
-    return place
 
 
 def load_encoder(path: str | pathlib.Path) -> Encoder:
@@ -100,64 +134,11 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
         params=params,
         batch_stats=batch_stats,
         architecture=about["architecture"],
+        head=arrays.get("head"),
+        head_task=about.get("head_task", ""),
         provenance=about.get("provenance", {}),
         path=str(place),
     )
-
-
-def start_from(task: Task, state: Any, path: str) -> tuple[Any, list[str]]:
-    """Puts an exported encoder into a fresh state.
-
-    Args:
-        task: says where it goes (`Task.load_encoder`).
-        state: a `TrainState` before its first step.
-        path: what `load_encoder` takes.
-
-    Returns:
-        The state, and lines that say what was loaded and what stays random.
-    """
-    encoder = load_encoder(path)
-    params, model_state = task.load_encoder(
-        state.params,
-        state.model_state,
-        encoder.params,
-        encoder.batch_stats,
-        encoder.architecture,
-    )
-    before = {"params": state.params, "model_state": state.model_state}
-    after = {"params": params, "model_state": model_state}
-    loaded, random = _compare(before, after, path)
-    if not loaded:
-        raise UserError(f"{path}: nothing in it fits the network of this config")
-    # Copies: the step donates the state, so no array may stand in it twice.
-    after = jax.tree.map(
-        lambda old, new: jnp.array(new, dtype=old.dtype, copy=True), before, after
-    )
-    lines = [f"init_from {path}: loaded {', '.join(loaded)}"]
-    lines += [f"  as initialised: {', '.join(random)}"] if random else []
-    return state.replace(**after), lines
-
-
-def _compare(before: Any, after: Any, path: str) -> tuple[list[str], list[str]]:
-    """Names (three levels deep) of what was replaced and of what was not."""
-    old, old_structure = jax.tree_util.tree_flatten_with_path(before)
-    new, new_structure = jax.tree_util.tree_flatten_with_path(after)
-    if old_structure != new_structure:
-        raise UserError(f"{path}: its names are not those of the network here")
-    groups = {}
-    for (keys, a), (_, b) in zip(old, new, strict=True):
-        name = jax.tree_util.keystr(keys, simple=True, separator="/")
-        if a.shape != b.shape:
-            raise UserError(f"{path}: {name} is {b.shape} there, {a.shape} here")
-        group = "/".join(name.split("/")[:3])
-        done, total = groups.get(group, (0, 0))
-        groups[group] = (done + int(a is not b), total + 1)
-    loaded = [
-        name if done == total else f"{name} ({done} of {total})"
-        for name, (done, total) in groups.items()
-        if done
-    ]
-    return loaded, [name for name, (done, _) in groups.items() if not done]
 
 
 def _read_about(path: pathlib.Path) -> dict[str, Any]:

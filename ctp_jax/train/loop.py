@@ -16,12 +16,13 @@ from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
-from ctp_jax.tasks import base
+from ctp_jax.tasks import base, features
 from ctp_jax.train import (
     checkpoint,
     evaluation,
     export,
     files,
+    init_from,
     metrics,
     optimizer,
     step,
@@ -74,26 +75,26 @@ class Run:
         open_pipeline: Callable,
     ):
         self.config, self.workdir = config, workdir
-        if config.init_from and not (workdir / "checkpoints").exists():
-            _check_init_from(config.init_from)
         self.mesh = mesh_lib.make_mesh()
         mesh_lib.check_batch_size(config.batch_size, self.mesh.size)
         self.task = base.load(config)
+        self.encoder = None
+        if config.init_from and not (workdir / "checkpoints").exists():
+            self.encoder = _read_init_from(config, self.task)
         share = (jax.process_index(), jax.process_count())
         self.pipeline = open_pipeline(config, self.task, True, *share)
-        self.evaluators = self.task.evaluators() if config.data.eval_split else ()
-        # Opened now, so that what is wrong with it is said now.
-        self.eval_pipeline = (
-            open_pipeline(config, self.task, False, *share) if self.evaluators else None
+        self.evaluations = _evaluations(
+            config, self.task, self.pipeline, self.mesh, open_pipeline
         )
         self.epochs = Epochs(self.pipeline.num_examples, config.batch_size)
         self.total = self.epochs.total_steps(config.epochs, config.steps)
         schedule = optimizer.make_schedule(config.optimizer, self.epochs, self.total)
-        self.optimizer = optimizer.make_optimizer(config.optimizer, schedule)
+        self.optimizer = optimizer.make_optimizer(
+            config.optimizer, schedule, self.task.frozen
+        )
         self.train_step = step.make_train_step(
             self.task, self.optimizer, schedule, config.seed, self.mesh
         )
-        self.eval_step = step.make_eval_step(self.task, self.mesh)
         self.checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints)
         self.stopping = Stopping()
         self.results: dict[str, float] = {}
@@ -103,6 +104,8 @@ class Run:
         with contextlib.closing(self.checkpoints):
             state, done, sums, batches = self._begin()
             self.window = metrics.Window(sums)
+            if self.total == 0:
+                return self._only_evaluate(state, done)
             if done >= self.total and self._exported(done):
                 metrics.say(
                     f"{self.workdir}: this run is finished ({done} steps); "
@@ -122,6 +125,19 @@ class Run:
                 )
         return self.results
 
+    def _only_evaluate(self, state: Any, done: int) -> dict[str, float]:
+        """What a run of no steps is for."""
+        if not self.evaluations:
+            raise UserError(
+                "config.epochs = 0: nothing to train, and nothing to evaluate either: set "
+                "config.data.eval_split or config.epochs"
+            )
+        self.writer = metrics.MetricWriter(self.workdir, done)
+        with contextlib.closing(self.writer):
+            self._evaluate(state, done)
+        self._say_results()
+        return self.results
+
     def _begin(self) -> tuple[Any, int, dict, Iterator]:
         """Returns (state, steps done, log window, batches from there on)."""
         done = self.checkpoints.latest() or 0
@@ -135,7 +151,7 @@ class Run:
         target = state_lib.with_sharding(jax.eval_shape(init, rng, first), everywhere)
         # Where the state comes from, the first of these that there is:
         # 1. the newest readable checkpoint in the workdir: the same run, going on;
-        # 2. config.init_from, an exported encoder: the rest of the network is random;
+        # 2. config.init_from, another run's encoder: the rest of the network is random;
         # 3. random parameters. So init_from is read once and never on resume.
         check = functools.partial(self._check, target)
         restored = self.checkpoints.restore(target, check, metrics.say)
@@ -146,12 +162,18 @@ class Run:
             if int(state.step) != done:  # an older step than the newest was readable
                 done = int(state.step)
                 batches = self._batches(done)[1]
-            metrics.say(f"going on from the checkpoint of step {done}/{self.total}")
+            metrics.say(
+                f"going on from the checkpoint of step {done}/{self.total}"
+                + "; config.init_from is not read again" * bool(self.config.init_from)
+            )
             return state, done, meta["window"], batches
         make = jax.jit(init, out_shardings=everywhere)
         state = make(rng, mesh_lib.put(first, self.mesh))
-        if self.config.init_from:
-            state, lines = export.start_from(self.task, state, self.config.init_from)
+        if self.encoder is not None:
+            state, lines = init_from.start(
+                self.task, state, self.encoder, self.config.init_head
+            )
+            self.encoder = None  # its memory
             metrics.say("\n".join(lines))
             state = jax.device_put(state, everywhere)
         return state, 0, {}, batches
@@ -237,24 +259,25 @@ class Run:
         self.writer.write("train", done, {"epoch": at, **values})
 
     def _evaluate(self, state: Any, done: int) -> None:
-        if not self.evaluators:
+        if not self.evaluations:
             return
         self._stop_unless_finite()
         began = time.perf_counter()
-        found = evaluation.evaluate(
-            self.eval_step,
-            state,
-            self.eval_pipeline.eval_batches(),
-            self.evaluators,
-            self.mesh,
-        )
+        found = {}
+        for each in self.evaluations:
+            found |= each.run(state)
         self.results, arrays = evaluation.split_results(found)
         seconds = time.perf_counter() - began
         metrics.say(metrics.eval_line(done, self.results, seconds))
+        for note in (note for each in self.evaluations for note in each.notes()):
+            metrics.say(f"  {note}")
         values = {"epoch": self.epochs.at(done), **self.results}
         self.writer.write("eval", done, values)
         if arrays and jax.process_index() == 0:
             np.savez(self.workdir / "evaluation.npz", step=done, **arrays)
+        if jax.process_index() == 0:
+            for each in self.evaluations:
+                each.save(self.workdir)
 
     def _save(self, state: Any, done: int) -> None:
         self._stop_unless_finite()
@@ -290,11 +313,14 @@ class Run:
         }
         place = export.export_encoder(self.workdir, self.task, state, provenance)
         metrics.say(f"finished after {done} steps ({self.epochs.at(done):.1f} epochs)")
-        for name, value in self.results.items():
-            metrics.say(f"  {name:<24} {value:.4g}")
+        self._say_results()
         metrics.say(f"  encoder      {place}")
         metrics.say(f"  metrics      {self.workdir / 'metrics.jsonl'}")
         metrics.say(f"  checkpoints  {self.workdir / 'checkpoints'}")
+
+    def _say_results(self) -> None:
+        for name, value in self.results.items():
+            metrics.say(f"  {name:<24} {value:.4g}")
 
     def _exported(self, done: int) -> bool:
         """Whether the encoder of this very step lies in the workdir."""
@@ -305,12 +331,40 @@ class Run:
             return False
 
 
-def _check_init_from(path: str) -> None:
+def _read_init_from(config: ConfigDict, task: base.Task) -> export.Encoder:
     """Says what is wrong with it before data are opened and programs compiled."""
     try:
-        export.load_encoder(path)
+        encoder = init_from.read(config.init_from)
+        task.check_encoder(encoder.architecture)
+        if config.init_head:
+            init_from.check_head(task, encoder)
     except UserError as error:
         raise UserError(f"config.init_from: {error}") from error
+    return encoder
+
+
+def _evaluations(
+    config: ConfigDict,
+    task: base.Task,
+    pipeline: Any,
+    mesh: Any,
+    open_pipeline: Callable,
+) -> list[evaluation.Evaluation]:
+    """What is evaluated, and how; the tasks have then seen the data."""
+    records = getattr(pipeline, "records", None)
+    views = features.views(config, task)
+    if not config.data.eval_split:
+        if len(views) > 1:
+            raise UserError(
+                "config.probe.evaluators: needs held-out videos; set config.data.eval_split"
+            )
+        task.see_data(records, None)
+        return []
+    made = [
+        evaluation.Evaluation(config, view, records, mesh, open_pipeline)
+        for view in views
+    ]
+    return [each for each in made if each.evaluators]
 
 
 def _make_workdir(workdir: str | os.PathLike) -> pathlib.Path:

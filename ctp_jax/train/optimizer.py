@@ -1,5 +1,9 @@
 """SGD as the paper's authors ran it (torch's, step for step) and its schedules."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
@@ -45,13 +49,32 @@ def make_schedule(
 
 
 def make_optimizer(
-    config: ConfigDict, schedule: optax.Schedule
+    config: ConfigDict,
+    schedule: optax.Schedule,
+    frozen: Callable[[Any], Any | None] = lambda params: None,
 ) -> optax.GradientTransformation:
     """Clip, add the decay, add the momentum, scale.
 
     The order is torch's: the norm is clipped before the decay is added, and the
     decay, on every parameter, goes through the momentum (coupled, not AdamW's).
+
+    Args:
+        config: `config.optimizer`.
+        schedule: of the learning rate.
+        frozen: see `Task.frozen`; what it marks stays bit for bit as it is.
     """
+
+    def keep_frozen(updates, params):
+        mask = frozen(params)
+        if mask is None:
+            return updates
+        # Their gradients are 0 already, but the weight decay would shrink them.
+        return jax.tree.map(
+            lambda update, keep: jnp.zeros_like(update) if keep else update,
+            updates,
+            mask,
+        )
+
     clip = (
         optax.clip_by_global_norm(config.clip_norm)
         if config.clip_norm
@@ -62,4 +85,5 @@ def make_optimizer(
         optax.add_decayed_weights(config.weight_decay),
         optax.trace(config.momentum),
         optax.scale_by_learning_rate(schedule),
+        optax.stateless(keep_frozen),
     )

@@ -34,7 +34,7 @@ def newest(
     directory = pathlib.Path(workdir).expanduser().absolute()
     # The rate does not matter, only that the optimiser's state has its shape.
     schedule = optimizer.make_schedule(config.optimizer, Epochs(1, 1), 1)
-    transformation = optimizer.make_optimizer(config.optimizer, schedule)
+    transformation = optimizer.make_optimizer(config.optimizer, schedule, task.frozen)
     shapes = jax.eval_shape(
         lambda rng, batch: state_lib.initial(task, transformation, rng, batch),
         jax.random.key(0),

@@ -172,9 +172,8 @@ def test_the_encoder_moves_between_strides(task, batch, state):
     other_config.model.spatial_strides = (1, 2, 2, 2)
     other = ctp.Task(other_config)
     params, model_state = other.init(jax.random.key(5), batch)
-    params, model_state = other.load_encoder(
-        params, model_state, encoder_params, stats, architecture
-    )
+    other.check_encoder(architecture)
+    params, model_state = other.load_encoder(params, model_state, encoder_params, stats)
     for ours, theirs in zip(
         jax.tree.leaves(params["encoder"]), jax.tree.leaves(encoder_params), strict=True
     ):
@@ -183,12 +182,12 @@ def test_the_encoder_moves_between_strides(task, batch, state):
 
 
 def test_an_encoder_of_another_width_is_refused(task, batch, state):
-    encoder_params, stats, architecture = task.encoder(*state)
+    _, _, architecture = task.encoder(*state)
     other_config = make_config()
     other_config.model.width = 0.25
     other = ctp.Task(other_config)
-    with pytest.raises(UserError, match=r"width is 0\.125 .* 0\.25"):
-        other.load_encoder({}, {}, encoder_params, stats, architecture)
+    with pytest.raises(UserError, match=r"width is 0\.125, .* 0\.25"):
+        other.check_encoder(architecture)
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_init_from_an_exported_encoder(whole_run, tmp_path, capsys):
     loaded = next(line for line in out.splitlines() if "loaded" in line)
     for name in ("params/encoder/dense", "batch_stats/norm", "momentum/dense"):
         assert name in loaded
-    (random,) = [line for line in out.splitlines() if "as initialised" in line]
+    (random,) = [line for line in out.splitlines() if "stays random" in line]
     assert "params/head/kernel" in random and "encoder" not in random
     old, new = export.load_encoder(whole_run), export.load_encoder(tmp_path)
     np.testing.assert_allclose(

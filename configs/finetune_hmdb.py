@@ -1,0 +1,16 @@
+"""Recognition on HMDB-51 (Table 4): `configs/finetune_hmdb.py:split=1,linear`."""
+
+from configs import common
+
+
+def get_config(arg=None):
+    arg = common.parse_arg(arg, backbone="r3d18", split=1, linear=False)
+    config = common.finetune(
+        "hmdb51",
+        split=f"train{arg.split:02}",
+        eval_split=f"test{arg.split:02}",
+        num_classes=51,
+        epochs=150,
+        milestones=(60, 120),
+    )
+    return common.finish(config, arg)

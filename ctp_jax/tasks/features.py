@@ -1,0 +1,114 @@
+"""Features of an encoder that is being trained, or was, for nearest neighbours.
+
+The protocol is that of VCOP (Xu et al. 2019), which the paper follows for retrieval:
+ten evenly spread clips per video, the last feature map pooled to 2x3x3, averaged over
+the clips. Symbols: b videos, c clips per video, t frames, s side of the clip.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from ctp_jax.errors import UserError
+from ctp_jax.models import resnet3d
+from ctp_jax.tasks import base, drawing
+
+EVALUATORS = ("retrieval", "knn")
+
+
+class Features(base.Task):
+    """Looks at the encoder of another task. See `configs/common.py:probe`.
+
+    It has no parameters of its own: `predict` takes those of the other task.
+    """
+
+    def __init__(self, config: ConfigDict, task: base.Task):
+        super().__init__(config)
+        self._names = [name for name in config.probe.evaluators.split(",") if name]
+        for name in self._names:
+            if name not in EVALUATORS:
+                raise UserError(
+                    f"config.probe.evaluators: {name!r} is none of "
+                    f"{', '.join(EVALUATORS)}"
+                )
+        self._task = task
+        model = ConfigDict(config.model)
+        model.spatial_strides = tuple(config.probe.spatial_strides)
+        self._network = resnet3d.create(model)
+
+    def see_data(self, train: Any, held_out: Any) -> None:
+        for split in (train, held_out):
+            if not len(split.class_names) or (split.label < 0).any():
+                raise UserError(
+                    f"{split.name}: videos of split {split.split!r} have no labels, "
+                    "which config.probe.evaluators need"
+                )
+        self._gallery, self._queries = train, held_out
+
+    def clip_spec(self, train: bool) -> base.ClipSpec:
+        probe = self.config.probe
+        return base.ClipSpec(
+            num_clips=probe.num_clips,
+            num_frames=self.config.clip.num_frames,
+            size=self.config.clip.size,
+            strides=(probe.stride,),
+            sampling="uniform",
+            scales=tuple(probe.scales),
+            crop="center",
+        )
+
+    def predict(
+        self, params: base.Params, model_state: base.ModelState, batch: base.Batch
+    ) -> dict[str, jax.Array]:
+        """`features` (b, d), float32: d is 2*3*3*512 for R3D-18."""
+        weights, stats, _ = self._task.encoder(params, model_state)
+        variables = {"params": weights, "batch_stats": stats}
+
+        def describe(clips):
+            features = self._network.apply(variables, clips, train=False)
+            return adaptive_pool(features, tuple(self.config.probe.pool))
+
+        size = self.config.clip.size
+        features = drawing.map_clips(describe, batch, size).mean(axis=1)
+        return {"features": features.reshape(len(features), -1)}
+
+    def evaluators(self) -> Sequence[Any]:
+        from ctp_jax.evaluators import feature_bank, knn, retrieval
+
+        bank = feature_bank.FeatureBank(self._queries, self._gallery)
+        made = {
+            "retrieval": lambda: retrieval.RetrievalEvaluator(bank=bank),
+            "knn": lambda: knn.KNNEvaluator(bank=bank),
+        }
+        return tuple(made[name]() for name in self._names)
+
+
+def views(config: ConfigDict, task: base.Task) -> list[base.Task]:
+    """What to evaluate with: the task itself, and `Features` of it if asked for."""
+    return [task, Features(config, task)] if config.probe.evaluators else [task]
+
+
+def adaptive_pool(
+    features: Float[Array, "b t h w c"], sizes: tuple[int, int, int]
+) -> Float[Array, "b _t _h _w c"]:
+    """Averages over `sizes` bins per axis, float32.
+
+    Bin i of n on an axis of length m covers floor(i m / n) to ceil((i + 1) m / n), as in
+    PyTorch's adaptive pooling; bins overlap where n does not divide m.
+    """
+    x = features.astype(jnp.float32)
+    for axis, bins in zip((1, 2, 3), sizes, strict=True):
+        length = x.shape[axis]
+        edges = [
+            (i * length // bins, -(-(i + 1) * length // bins)) for i in range(bins)
+        ]
+        parts = [
+            jax.lax.slice_in_dim(x, start, stop, axis=axis).mean(axis)
+            for start, stop in edges
+        ]
+        x = jnp.stack(parts, axis=axis)
+    return x

@@ -1,0 +1,191 @@
+"""Action recognition: finetuning an encoder, from a checkpoint or from scratch.
+
+The protocol is that of the authors' release: one clip per training video, ten evenly
+spread clips per test video, whose logits are averaged. Symbols: b videos, c clips per
+video, t frames, s side of the clip, k classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from ctp_jax.errors import UserError
+from ctp_jax.models import heads, resnet3d
+from ctp_jax.ops import colour
+from ctp_jax.tasks import base, drawing, encoder
+
+
+class Task(encoder.Task):
+    """See `configs/common.py:finetune` for its options."""
+
+    def __init__(self, config: ConfigDict):
+        super().__init__(config)
+        check_config(config)
+        self._frozen = resnet3d.FREEZE.index(config.freeze)
+        self._num_classes = config.num_classes
+        self._held_out = None
+
+    # On the host -----------------------------------------------------------------
+
+    def see_data(self, train: Any, held_out: Any | None) -> None:
+        check_data(self._num_classes, train, held_out)
+        self._num_classes = len(train.class_names)
+        self._held_out = held_out
+
+    def clip_spec(self, train: bool) -> base.ClipSpec:
+        clip, test = self.config.clip, self.config.test
+        if train:
+            return base.ClipSpec(
+                num_clips=1,
+                num_frames=clip.num_frames,
+                size=clip.size,
+                strides=tuple(clip.strides),
+                jitter=clip.jitter,
+                scales=tuple(clip.scales),
+                flip=clip.flip,
+            )
+        return base.ClipSpec(
+            num_clips=test.num_clips,
+            num_frames=clip.num_frames,
+            size=clip.size,
+            strides=(test.stride,),
+            sampling="uniform",
+            scales=tuple(test.scales),
+            crop="center",
+        )
+
+    def plan(self, draws, batch: base.Batch, train: bool) -> dict[str, Any]:
+        from ctp_jax.data import augment  # imports TensorFlow
+
+        if not train:
+            return {}
+        num_frames = self.config.clip.num_frames
+        return augment.sample_clip_colour(draws, self.config.colour, num_frames)
+
+    # On the device ---------------------------------------------------------------
+
+    def init(
+        self, rng: jax.Array, batch: base.Batch
+    ) -> tuple[base.Params, base.ModelState]:
+        encoder_rng, head_rng = jax.random.split(rng)
+        params, model_state, features = self.init_encoder(encoder_rng)
+        head = self._head().init(head_rng, features, train=False)
+        return {**params, "head": head["params"]}, model_state
+
+    def _head(self) -> heads.ClassifierHead:
+        head = self.config.head
+        return heads.ClassifierHead(self._num_classes, head.dropout, head.init_std)
+
+    def draw(self, batch: base.Batch) -> Float[Array, "b t s s 3"]:
+        """The training clips of a batch, grey levels in [0, 255]."""
+        clips = drawing.crop_clips(batch, self.config.clip.size)[:, 0]
+        plan = batch["plan"]
+        # In the order of the release: hue and saturation last.
+        clips = colour.adjust_brightness_contrast(
+            clips, plan["brightness"], plan["contrast"]
+        )
+        return colour.adjust_hue_saturation(
+            clips, plan["hue"], plan["saturation"], plan["hue_saturation"]
+        )
+
+    def loss(
+        self,
+        params: base.Params,
+        model_state: base.ModelState,
+        batch: base.Batch,
+        rng: jax.Array,
+    ) -> tuple[jax.Array, base.StepOutput]:
+        clips = colour.normalize(self.draw(batch))
+        features, model_state = self.features(
+            params, model_state, clips, train=True, frozen=self._frozen
+        )
+        logits = self._head().apply(
+            {"params": params["head"]}, features, train=True, rngs={"dropout": rng}
+        )
+        label = batch["label"]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+        top1 = (logits.argmax(-1) == label).mean()
+        metrics = {"loss": loss, "top1": top1}
+        return loss, base.StepOutput(metrics, model_state)
+
+    def predict(
+        self, params: base.Params, model_state: base.ModelState, batch: base.Batch
+    ) -> dict[str, jax.Array]:
+        """`logits` (b, c, k) of every clip."""
+
+        def predict_clips(clips):
+            features, _ = self.features(params, model_state, clips, train=False)
+            return self._head().apply({"params": params["head"]}, features, train=False)
+
+        size = self.config.clip.size
+        return {"logits": drawing.map_clips(predict_clips, batch, size)}
+
+    def frozen(self, params: base.Params) -> Any | None:
+        if not self._frozen:
+            return None
+        return {
+            "encoder": resnet3d.frozen_parameters(params["encoder"], self._frozen),
+            "head": jax.tree.map(lambda _: False, params["head"]),
+        }
+
+    # Off the device --------------------------------------------------------------
+
+    def evaluators(self) -> Sequence[Any]:
+        from ctp_jax.evaluators.recognition import RecognitionEvaluator
+
+        return (RecognitionEvaluator(self._held_out),)
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises `UserError` for the first thing in the config that cannot be."""
+    if config.freeze not in resnet3d.FREEZE:
+        known = ", ".join(repr(name) for name in resnet3d.FREEZE)
+        raise UserError(f"config.freeze = {config.freeze!r}: choose one of {known}")
+    if not 0 <= config.head.dropout < 1:
+        raise UserError(f"config.head.dropout = {config.head.dropout}: needs [0, 1)")
+    if config.test.num_clips < 1 or config.test.stride < 1:
+        raise UserError(
+            f"config.test.num_clips = {config.test.num_clips}, config.test.stride = "
+            f"{config.test.stride}: both need to be at least 1"
+        )
+    if config.num_classes < 0:
+        raise UserError(f"config.num_classes = {config.num_classes}: needs 0 or more")
+
+
+def check_data(num_classes: int, train: Any, held_out: Any | None) -> None:
+    """Raises `UserError` for splits that cannot train or test a classifier.
+
+    Args:
+        num_classes: that the config expects; 0: any number.
+        train: `ctp_jax.data.records.Records`.
+        held_out: likewise, or None.
+    """
+    found = len(train.class_names)
+    for split in filter(None, (train, held_out)):
+        unlabelled = int((split.label < 0).sum())
+        if unlabelled or not found:
+            raise UserError(
+                f"{split.name}: {unlabelled or len(split)} of {len(split)} videos of split "
+                f"{split.split!r} have no label, which recognition needs"
+            )
+    if num_classes not in (0, found):
+        raise UserError(
+            f"{train.name} has {found} classes, config.num_classes is {num_classes}: "
+            "check the label file that the data set was prepared with, or set "
+            f"--config.num_classes={found} (0 takes any number)"
+        )
+    if held_out is None:
+        return
+    both = np.intersect1d(train.id_bytes, held_out.id_bytes)
+    if len(both):
+        raise UserError(
+            f"{train.name}: {len(both)} videos, {both[0].decode()} the first, are in the "
+            f"split to train on, {train.split!r}, and in the one to test on, "
+            f"{held_out.split!r}: set config.data.eval_split to the test list that "
+            "belongs to config.data.split"
+        )

@@ -1,0 +1,145 @@
+"""Starting from another run: what `config.init_from` may name.
+
+    a workdir, or its folder `encoder`        what a finished run exported
+    a workdir, or its `checkpoints/<step>`    a training checkpoint, its encoder taken out
+    a folder that `ctp_jax.convert` wrote     a converted PyTorch file
+
+It is read once, before step 0, and never on resume.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from ctp_jax.errors import UserError
+from ctp_jax.tasks import base
+from ctp_jax.train import checkpoint, export
+from ctp_jax.train.state import count, describe
+
+_TORCH = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
+
+
+def read(path: str | pathlib.Path) -> export.Encoder:
+    """Reads the encoder that `path` names, of any of the kinds above.
+
+    Raises:
+        UserError: nothing is there, or nothing that can be read.
+    """
+    given = pathlib.Path(path).expanduser().absolute()
+    if given.is_file() and given.suffix in _TORCH:
+        raise UserError(
+            f"{path}: a PyTorch file; convert it first: python -m ctp_jax.convert "
+            f"{path} {given.with_suffix('').name}"
+        )
+    is_step = given.parent.name == "checkpoints" and given.name.isdigit()
+    exported = (given / "encoder.json").exists() or (given / "encoder").exists()
+    if is_step:
+        return _from_checkpoint(given.parent.parent, int(given.name))
+    if not exported and (given / "checkpoints").is_dir():
+        return _from_checkpoint(given, None)
+    return export.load_encoder(path)
+
+
+def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
+    """The encoder of a run that may still be going on; the newest if step is None."""
+    state, meta = checkpoint.read_arrays(workdir, step)
+    config = ConfigDict(meta["config"])
+    task = base.load(config)
+    params = state["params"]
+    encoder, stats, architecture = task.encoder(params, state["model_state"])
+    done = int(state["step"])
+    return export.Encoder(
+        params=encoder,
+        batch_stats=stats,
+        architecture=architecture,
+        head=task.head(params),
+        head_task=str(config.task),
+        provenance={"task": str(config.task), "config": meta["config"], "steps": done},
+        path=str(workdir / "checkpoints" / str(done)),
+    )
+
+
+def start(
+    task: base.Task, state: Any, encoder: export.Encoder, with_head: bool
+) -> tuple[Any, list[str]]:
+    """Puts an encoder into a fresh state.
+
+    Args:
+        task: says where it goes (`Task.load_encoder`).
+        state: a `TrainState` before its first step.
+        encoder: what `read` found; `task.check_encoder` has passed it.
+        with_head: whether its head is to be taken, too.
+
+    Returns:
+        The state, and lines that say what was loaded, what stays random and what was
+        not used.
+
+    Raises:
+        UserError: names or shapes differ from those of the network here.
+    """
+    params, model_state = task.load_encoder(
+        state.params, state.model_state, encoder.params, encoder.batch_stats
+    )
+    if with_head:
+        check_head(task, encoder)
+        params = {**params, "head": encoder.head}
+    before = {"params": state.params, "model_state": state.model_state}
+    after = {"params": params, "model_state": model_state}
+    loaded, random = _compare(before, after, encoder.path)
+    if not loaded:
+        raise UserError(
+            f"{encoder.path}: nothing in it fits the network of this config"
+        )
+    # Copies: the step donates the state, so no array may stand in it twice.
+    after = jax.tree.map(
+        lambda old, new: jnp.array(new, dtype=old.dtype, copy=True), before, after
+    )
+    lines = [f"init_from {encoder.path}: loaded {', '.join(loaded)}"]
+    if random:
+        lines.append(f"  stays random: {', '.join(random)}")
+    if encoder.head is not None and not with_head:
+        lines.append(
+            f"  unused: the head of its task, {encoder.head_task} "
+            f"({count(encoder.head):,} parameters)"
+        )
+    return state.replace(**after), lines
+
+
+def check_head(task: base.Task, encoder: export.Encoder) -> None:
+    """Raises `UserError` unless an encoder comes with a head for this task."""
+    if encoder.head is None:
+        raise UserError(
+            f"config.init_head = True, but {encoder.path} has no head, only an encoder"
+        )
+    if encoder.head_task != task.config.task:
+        raise UserError(
+            f"config.init_head = True, but the head in {encoder.path} is of task "
+            f"{encoder.head_task!r}, not {task.config.task!r}"
+        )
+
+
+def _compare(before: Any, after: Any, path: str) -> tuple[list[str], list[str]]:
+    """Names (three levels deep) of what was replaced and of what was not."""
+    here, there = describe(before), describe(after)
+    for name in dict.fromkeys([*here, *there]):
+        wanted, found = here.get(name, "absent"), there.get(name, "absent")
+        if wanted.partition("(")[2] != found.partition("(")[2] or wanted == "absent":
+            raise UserError(
+                f"{path}: does not fit the network of this config: {name} is {found} "
+                f"there, {wanted} here"
+            )
+    groups: dict[str, tuple[int, int]] = {}
+    old, new = jax.tree.leaves(before), jax.tree.leaves(after)
+    for name, a, b in zip(here, old, new, strict=True):
+        group = "/".join(name.split("/")[:3])
+        done, total = groups.get(group, (0, 0))
+        groups[group] = (done + int(a is not b), total + 1)
+    loaded = [
+        name if done == total else f"{name} ({done} of {total})"
+        for name, (done, total) in groups.items()
+        if done
+    ]
+    return loaded, [name for name, (done, _) in groups.items() if not done]
