@@ -4,6 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= demo
 RUN = $(VENV)/bin/python
+# A quarter of the labels: 15 videos of each of ten classes.
+FINETUNE = $(RUN) -m ctp_jax.main --config configs/finetune_small.py \
+  --config.data.data_dir $(DEMO)/data --config.data.fraction 0.25
+RETRIEVE = $(RUN) -m ctp_jax.main --config configs/retrieval.py:small \
+  --config.data.data_dir $(DEMO)/data --config.probe.num_clips 4
 
 .PHONY: demo test lint install clean
 
@@ -11,10 +16,16 @@ demo: $(VENV)/.installed
 	$(RUN) -m ctp_jax.prepare moving_shapes --data_dir $(DEMO)/data
 	$(RUN) -m ctp_jax.main --config configs/demo.py --workdir $(DEMO)/run \
 	  --config.data.data_dir $(DEMO)/data
-	$(RUN) -m ctp_jax.visualize --workdir $(DEMO)/run --zoom 3
-	@echo "The exported encoder: $(DEMO)/run/encoder"
+	$(RETRIEVE) --workdir $(DEMO)/retrieval_pretrained --config.init_from $(DEMO)/run
+	$(RETRIEVE) --workdir $(DEMO)/retrieval_random
+	$(FINETUNE) --workdir $(DEMO)/finetuned --config.init_from $(DEMO)/run
+	$(FINETUNE) --workdir $(DEMO)/from_scratch
+	@echo
+	$(RUN) -m ctp_jax.report $(DEMO)/retrieval_random $(DEMO)/retrieval_pretrained \
+	  $(DEMO)/from_scratch $(DEMO)/finetuned --out $(DEMO)/comparison.html
 	@echo "The game, with true boxes (coloured) and predicted ones (dashed):"
 	@echo "  $(DEMO)/run/game.png and $(DEMO)/run/game.gif"
+	@echo "Everything about a run, to be opened in a browser: $(DEMO)/*/report.html"
 
 test: $(VENV)/.installed-dev lint
 	$(RUN) -m pytest

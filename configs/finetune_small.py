@@ -20,9 +20,7 @@ def get_config(arg=None):
         milestones=(),
     )
     small.shrink(config)
-    config.clip.strides = (1,)
     config.clip.scales = ((75, 56), (86, 64), (96, 72))
-    config.test.stride = 1
     config.test.scales = ((86, 64),)
     if arg.data == "moving_shapes":
         config.clip.flip = 0.0  # left and right are classes there

@@ -1,6 +1,6 @@
 r"""Retrieval and k-NN with a frozen encoder (Table 5); trains nothing:
 
-    python -m ctp_jax.main --config=configs/retrieval.py:data=ucf101,split=1 \
+    python -m ctp_jax.main --config=configs/retrieval.py:data=ucf101 \
         --config.init_from=runs/ucf_r3d --workdir=runs/ucf_r3d_retrieval
 
 With `small`, the encoder is that of `configs/small.py`.
@@ -13,15 +13,16 @@ def get_config(arg=None):
     arg = common.parse_arg(
         arg,
         backbone="r3d18",
-        data="ucf101",
-        train="train01",
-        test="test01",
+        data="",
+        train="",
+        test="",
         small=False,
     )
+    built_in = arg.small and not arg.data
     config = common.finetune(
-        arg.data,
-        split=arg.train,
-        eval_split=arg.test,
+        arg.data or ("moving_shapes" if built_in else "ucf101"),
+        split=arg.train or ("train" if built_in else "train01"),
+        eval_split=arg.test or ("test" if built_in else "test01"),
         num_classes=0,
         epochs=0,
         milestones=(),

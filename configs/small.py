@@ -52,5 +52,4 @@ def shrink(config):
     config.clip.num_frames = 8
     config.clip.size = 56
     config.model.width = 0.125
-    config.probe.stride = 1
     config.probe.scales = ((86, 64),)

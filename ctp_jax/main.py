@@ -28,21 +28,23 @@ def main(arguments):
     from ctp_jax.train import loop
 
     loop.train(CONFIG.value, WORKDIR.value)
-    _write_report(WORKDIR.value)
+    _write_report(CONFIG.value, WORKDIR.value)
 
 
-def _write_report(workdir: str) -> None:
-    """Sums the run up in `report.html`; what goes wrong here does not fail the run."""
+def _write_report(config, workdir):
+    """Draws clips and writes `report.html`; trouble here does not fail the run."""
     import jax
 
-    from ctp_jax import report
+    from ctp_jax import report, visualize
 
     if jax.process_index() != 0:
         return
     try:
-        print(f"  report       {report.write(workdir)}")
+        if config.task != "encoder":
+            visualize.save(visualize.draw(config, 6, workdir), workdir)
+        print(f"  report       {report.write(workdir)}", flush=True)
     except UserError as error:
-        print(f"  no report: {error}")
+        print(f"  no report: {error}", flush=True)
 
 
 if __name__ == "__main__":

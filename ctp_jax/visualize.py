@@ -1,7 +1,9 @@
 """Draws the game: `python -m ctp_jax.visualize --config=...` or `--workdir=...`."""
 
+import copy
 import itertools
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -48,7 +50,7 @@ class Drawn(NamedTuple):
 
     Attributes:
         clips: uint8 (v, t, s, s, 3).
-        boxes: float32 (v, n, t, 4), the truth, x1 y1 x2 y2 in pixels.
+        boxes: float32 (v, n, t, 4), the truth, x1 y1 x2 y2 in pixels; n may be 0.
         predicted: likewise, or None without a checkpoint.
         names: of the videos.
         title: a line that says what this is.
@@ -74,12 +76,13 @@ def main(arguments):
     config = CONFIG.value or _config_of_run(WORKDIR.value)
     if not (OUT.value or WORKDIR.value):
         raise UserError("--out is missing: the folder for the pictures")
-    out = pathlib.Path(OUT.value or WORKDIR.value).expanduser().absolute()
     command.use_compilation_cache()
     drawn = draw(config, VIDEOS.value, WORKDIR.value, train=TRAIN.value)
     if BOXES_ONLY.value:
         drawn = drawn._replace(clips=np.full_like(drawn.clips, 128))
-    for path in save(drawn, out, columns=COLUMNS.value, zoom=ZOOM.value):
+    for path in save(
+        drawn, OUT.value or WORKDIR.value, columns=COLUMNS.value, zoom=ZOOM.value
+    ):
         print(path)
 
 
@@ -109,30 +112,39 @@ def draw(
     from ctp_jax.tasks import base
     from ctp_jax.train import restore
 
+    config = copy.deepcopy(config)
     config.batch_size = 1
     task = base.load(config)
     if not hasattr(task, "draw"):
         raise UserError(f"config.task = {config.task!r}: this task draws nothing")
-    train = train or not config.data.eval_split
+    # Held-out clips of a task without a game are plain: no augmentation to be seen.
+    train = train or not config.data.eval_split or "game" not in config
     source = pipeline.open_pipeline(config, task, train)
     stream = source.train_batches() if train else source.eval_batches()
     batches = list(itertools.islice(stream, videos))
     batch = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
+    names = [str(source.records.ids[i]) for i in batch["index"]]
+    clips = np.asarray(to_uint8(jax.jit(task.draw)(batch)))
+    if "boxes" not in batch["plan"]:
+        title = f"{config.data.name}: clips as they are trained on"
+        no_boxes = np.zeros((len(clips), 0, clips.shape[1], 4), np.float32)
+        return Drawn(clips, no_boxes, None, names, title)
     predicted, title = None, f"{config.data.name}: true boxes"
     if workdir:
         state, step = restore.newest(config, task, workdir, batch)
         outputs = jax.jit(task.predict)(state.params, state.model_state, batch)
         predicted = np.asarray(outputs["predicted"])
         title += f", and predicted after {step} steps (dashed)"
-    clips = np.asarray(to_uint8(jax.jit(task.draw)(batch)))
-    names = [str(source.records.ids[i]) for i in batch["index"]]
     return Drawn(clips, np.asarray(batch["plan"]["boxes"]), predicted, names, title)
 
 
-def save(drawn: Drawn, out: pathlib.Path, columns: int, zoom: int) -> list[Any]:
+def save(
+    drawn: Drawn, out: str | os.PathLike, columns: int = 8, zoom: int = 2
+) -> list[Any]:
     """Writes game.png and game.gif into a folder; returns their paths."""
     from ctp_jax import pictures
 
+    out = pathlib.Path(out).expanduser().absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
         sheet = pictures.contact_sheet(

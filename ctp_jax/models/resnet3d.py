@@ -341,10 +341,11 @@ def frozen_parameters(params: Mapping[str, Any], parts: int) -> dict[str, Any]:
         parts: how many of stem, stage 1, ..., stage 4.
     """
     prefixes = ("stem", *(f"stage{stage + 1}_" for stage in range(len(CHANNELS))))
-    frozen = prefixes[:parts]
+    frozen = jax.tree.map(lambda _: True, params)
+    free = jax.tree.map(lambda _: False, params)
     return {
-        name: jax.tree.map(lambda _, here=name.startswith(frozen): here, child)
-        for name, child in params.items()
+        name: (frozen if name.startswith(prefixes[:parts]) else free)[name]
+        for name in params
     }
 
 

@@ -15,7 +15,7 @@ import jinja2
 
 import ctp_jax
 from ctp_jax.errors import UserError
-from ctp_jax.report import comparison, figures, page, read
+from ctp_jax.report import comparison, figures, groups, page, read, terminal
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
@@ -55,12 +55,25 @@ def compare(
     Raises:
         UserError: one of them is no run, or the page cannot be written.
     """
+    runs = _read_all(workdirs)
+    path = pathlib.Path(out).expanduser()
+    return _save(path, "comparison.html", comparison.context(runs))
+
+
+def table(workdirs: Sequence[str | os.PathLike]) -> str:
+    """What `compare` sums up, as text: metrics down, runs or their groups across."""
+    return terminal.table(_read_all(workdirs))
+
+
+def _read_all(workdirs: Sequence[str | os.PathLike]) -> list[read.Run]:
     if not workdirs:
         raise UserError("no runs to compare: give their workdirs")
     runs = [read.read(workdir) for workdir in workdirs]
     runs = list({run.path: run for run in runs}.values())
-    path = pathlib.Path(out).expanduser()
-    return _save(path, "comparison.html", comparison.context(runs))
+    short = groups.paths_in_short([str(run.path) for run in runs])
+    for run in runs:
+        run.name = short[str(run.path)]
+    return runs
 
 
 def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathlib.Path:

@@ -21,7 +21,7 @@ def main(arguments):
     python -m ctp_jax.report WORKDIR                   WORKDIR/report.html
     python -m ctp_jax.report WORKDIR WORKDIR [...]     comparison.html
 
-    A page is one HTML file that opens without a network.
+    The comparison's table is printed, too. A page is one HTML file that opens without a network.
     """
     if not arguments:
         raise UserError("which run? e.g. python -m ctp_jax.report runs/ucf_r3d")
@@ -31,6 +31,7 @@ def main(arguments):
     if len(arguments) == 1:
         print(report.write(arguments[0], OUT.value))
     else:
+        print(report.table(arguments))
         print(report.compare(arguments, OUT.value or "comparison.html"))
 
 

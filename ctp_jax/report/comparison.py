@@ -23,9 +23,6 @@ _MAX_LINES = 40
 
 def context(runs: list[Run]) -> dict[str, Any]:
     """Everything that `comparison.html` shows. What cannot be made becomes a note."""
-    short = paths_in_short([str(run.path) for run in runs])
-    for run in runs:
-        run.name = short[str(run.path)]
     first = runs[0]
     fields = differing(runs)
     return {

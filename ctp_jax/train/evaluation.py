@@ -10,6 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ctp_jax.errors import UserError
+from ctp_jax.tasks import features
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import step
@@ -94,6 +96,27 @@ class Evaluation:
         """Lets the evaluators write their pictures and tables."""
         for evaluator in self.evaluators:
             evaluator.save(directory)
+
+
+def open_all(
+    config: ConfigDict,
+    task: Task,
+    pipeline: Any,
+    mesh: Mesh,
+    open_pipeline: Callable,
+) -> list[Evaluation]:
+    """What is evaluated, and how; the tasks have then seen the data."""
+    records = getattr(pipeline, "records", None)
+    views = features.views(config, task)
+    if not config.data.eval_split:
+        if len(views) > 1:
+            raise UserError(
+                "config.probe.evaluators: needs held-out videos; set config.data.eval_split"
+            )
+        task.see_data(records, None)
+        return []
+    made = [Evaluation(config, view, records, mesh, open_pipeline) for view in views]
+    return [each for each in made if each.evaluators]
 
 
 def split_results(

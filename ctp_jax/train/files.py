@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 import ctp_jax
+from ctp_jax.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
@@ -63,3 +64,18 @@ def _commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
+
+
+def make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
+    """The absolute path of a folder that is there now; `UserError` if it cannot be."""
+    path = pathlib.Path(workdir).expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir}: {error.strerror}: name a folder that is there or can "
+            "be made"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"--workdir={workdir}: cannot be written to")
+    return path

@@ -43,6 +43,22 @@ def read(path: str | pathlib.Path) -> export.Encoder:
     return export.load_encoder(path)
 
 
+def read_checked(config: ConfigDict, task: base.Task) -> export.Encoder:
+    """Reads `config.init_from`, before data are opened and programs compiled.
+
+    Raises:
+        UserError: it cannot be read, or its weights do not fit the task's network.
+    """
+    try:
+        encoder = read(config.init_from)
+        task.check_encoder(encoder.architecture)
+        if config.init_head:
+            check_head(task, encoder)
+    except UserError as error:
+        raise UserError(f"config.init_from: {error}") from error
+    return encoder
+
+
 def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
     """The encoder of a run that may still be going on; the newest if step is None."""
     state, meta = checkpoint.read_arrays(workdir, step)
@@ -122,7 +138,7 @@ def check_head(task: base.Task, encoder: export.Encoder) -> None:
 
 
 def _compare(before: Any, after: Any, path: str) -> tuple[list[str], list[str]]:
-    """Names (three levels deep) of what was replaced and of what was not."""
+    """Names (two levels deep) of what was replaced and of what was not."""
     here, there = describe(before), describe(after)
     for name in dict.fromkeys([*here, *there]):
         wanted, found = here.get(name, "absent"), there.get(name, "absent")
@@ -134,11 +150,11 @@ def _compare(before: Any, after: Any, path: str) -> tuple[list[str], list[str]]:
     groups: dict[str, tuple[int, int]] = {}
     old, new = jax.tree.leaves(before), jax.tree.leaves(after)
     for name, a, b in zip(here, old, new, strict=True):
-        group = "/".join(name.split("/")[:3])
+        group = "/".join(name.split("/")[:2])
         done, total = groups.get(group, (0, 0))
         groups[group] = (done + int(a is not b), total + 1)
     loaded = [
-        name if done == total else f"{name} ({done} of {total})"
+        f"{name} ({done} arrays)" if done == total else f"{name} ({done} of {total})"
         for name, (done, total) in groups.items()
         if done
     ]

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
-from ctp_jax.tasks import base, features
+from ctp_jax.tasks import base
 from ctp_jax.train import (
     checkpoint,
     evaluation,
@@ -56,7 +56,7 @@ def train(
     if open_pipeline is None:
         # Here and not above: it brings TensorFlow.
         from ctp_jax.data.pipeline import open_pipeline
-    directory = _make_workdir(workdir)
+    directory = files.make_workdir(workdir)
     try:
         return Run(config, directory, open_pipeline).run()
     except OSError as error:
@@ -80,10 +80,10 @@ class Run:
         self.task = base.load(config)
         self.encoder = None
         if config.init_from and not (workdir / "checkpoints").exists():
-            self.encoder = _read_init_from(config, self.task)
+            self.encoder = init_from.read_checked(config, self.task)
         share = (jax.process_index(), jax.process_count())
         self.pipeline = open_pipeline(config, self.task, True, *share)
-        self.evaluations = _evaluations(
+        self.evaluations = evaluation.open_all(
             config, self.task, self.pipeline, self.mesh, open_pipeline
         )
         self.epochs = Epochs(self.pipeline.num_examples, config.batch_size)
@@ -329,53 +329,3 @@ class Run:
             return about["provenance"]["steps"] == done
         except (OSError, ValueError, KeyError):
             return False
-
-
-def _read_init_from(config: ConfigDict, task: base.Task) -> export.Encoder:
-    """Says what is wrong with it before data are opened and programs compiled."""
-    try:
-        encoder = init_from.read(config.init_from)
-        task.check_encoder(encoder.architecture)
-        if config.init_head:
-            init_from.check_head(task, encoder)
-    except UserError as error:
-        raise UserError(f"config.init_from: {error}") from error
-    return encoder
-
-
-def _evaluations(
-    config: ConfigDict,
-    task: base.Task,
-    pipeline: Any,
-    mesh: Any,
-    open_pipeline: Callable,
-) -> list[evaluation.Evaluation]:
-    """What is evaluated, and how; the tasks have then seen the data."""
-    records = getattr(pipeline, "records", None)
-    views = features.views(config, task)
-    if not config.data.eval_split:
-        if len(views) > 1:
-            raise UserError(
-                "config.probe.evaluators: needs held-out videos; set config.data.eval_split"
-            )
-        task.see_data(records, None)
-        return []
-    made = [
-        evaluation.Evaluation(config, view, records, mesh, open_pipeline)
-        for view in views
-    ]
-    return [each for each in made if each.evaluators]
-
-
-def _make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
-    path = pathlib.Path(workdir).expanduser().absolute()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir}: {error.strerror}: name a folder that is there or can "
-            "be made"
-        ) from error
-    if not os.access(path, os.W_OK):
-        raise UserError(f"--workdir={workdir}: cannot be written to")
-    return path

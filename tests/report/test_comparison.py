@@ -191,6 +191,20 @@ def test_deviation_is_that_of_a_sample():
     assert groups.mean_and_deviation([3.0]) == (3.0, None)
 
 
+def test_table_of_seeds(tmp_path):
+    for seed, top1 in enumerate((0.2, 0.3, 0.7)):
+        make_runs.write_config(tmp_path / f"a{seed}", seed=seed)
+        lines = make_runs.eval_lines(top1=top1)
+        make_runs.write_metrics(tmp_path / f"a{seed}", lines)
+    make_runs.write_config(tmp_path / "b", freeze=True)
+    make_runs.write_metrics(tmp_path / "b", make_runs.eval_lines(top1=0.9))
+    names = [f"a{seed}" for seed in range(3)] + ["b"]
+    _, count, top1 = report.table([tmp_path / name for name in names]).splitlines()
+    assert count.split() == ["runs", "3", "1"]
+    # Mean 0.4; deviations -0.2, -0.1, 0.3: sqrt(0.14 / 2) is 0.265.
+    assert "40.0 ± 26.5 %" in top1 and top1.endswith("90.0 %")
+
+
 def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
@@ -199,9 +213,19 @@ def test_command(tmp_path, monkeypatch, capsys):
         __main__.main(command.parse(["report", *arguments], __main__.FLAGS, ""))
         return capsys.readouterr().out
 
-    for name in ("a", "b"):
-        make_runs.write_config(tmp_path / name)
-    assert run("a", "b") == "comparison.html\n"
+    for name, top1 in (("a", 0.5), ("b", 0.25)):
+        make_runs.write_config(tmp_path / name, init_from=name)
+        lines = make_runs.eval_lines(
+            top1=top1, **({"top5": 0.75} if name == "a" else {})
+        )
+        make_runs.write_metrics(tmp_path / name, lines)
+    *table, path = run("a", "b").splitlines()
+    assert path == "comparison.html"
+    assert [line.split() for line in table] == [
+        ["a", "b"],
+        ["top-1", "accuracy", "50.0", "%", "25.0", "%"],
+        ["top-5", "accuracy", "75.0", "%", "–"],
+    ]
     assert "Comparison of 2 runs" in (tmp_path / "comparison.html").read_text()
     assert run("a", "--out=one.html") == "one.html\n"
     assert "Configuration" in (tmp_path / "one.html").read_text()
