@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -154,13 +155,13 @@ def take_fraction(opened: Records, fraction: float, seed: int) -> Records:
     kept = []
     for label in labels:
         rows = order[opened.label[order] == label]
-        count = int(fraction * len(rows) + 0.5)
+        count = int(fraction * len(rows) + 0.5 + 1e-9)  # half of a video counts as one
         if count == 0:
             name = opened.class_names[label] if label >= 0 else "unlabelled"
             raise UserError(
                 f"config.data.fraction = {fraction} leaves class {name!r} of split "
                 f"{opened.split!r} empty: it has {len(rows)} videos; with "
-                f"{0.5 / counts.min():.3g} or more every class keeps one"
+                f"{math.ceil(5000 / counts.min()) / 10000} or more every class keeps one"
             )
         kept.append(rows[:count])
     rows = np.sort(np.concatenate(kept))

@@ -5,7 +5,7 @@ As a task of its own it trains nothing (`config.epochs = 0`): the evaluators of
 Symbols: b clips, t frames, s side of a clip.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ class Task(base.Task):
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         self._encoder = resnet3d.create(config.model)
+        check_clip(config)
 
     def clip_spec(self, train: bool) -> base.ClipSpec:
         clip = self.config.clip
@@ -106,3 +107,52 @@ class Task(base.Task):
             {**params, "encoder": encoder_params},
             {**model_state, "batch_stats": stats},
         )
+
+
+def check_clip(config: ConfigDict) -> None:
+    """Raises `UserError` for clips that cannot be cut, or not for this network."""
+    clip, stride = config.clip, resnet3d.total_stride(config.model)[1]
+    if clip.num_frames < 1:
+        raise UserError(f"config.clip.num_frames = {clip.num_frames}: needs at least 1")
+    if clip.size < stride:
+        raise UserError(
+            f"config.clip.size = {clip.size}: needs at least {stride} pixels, the "
+            "stride of the network"
+        )
+    if min(clip.strides, default=0) < 1:
+        raise UserError(
+            f"config.clip.strides = {tuple(clip.strides)}: needs strides >= 1"
+        )
+    check_scales("clip.scales", clip.scales, clip.size)
+    check_probability("clip.flip", clip.flip)
+
+
+def check_scales(name: str, scales: Sequence[Any], size: int) -> None:
+    """Raises `UserError` unless a clip can be cut from frames of every scale.
+
+    Args:
+        name: of the field.
+        scales: see `ctp_jax.tasks.base.ClipSpec`.
+        size: side of the clip.
+    """
+    if not scales:
+        raise UserError(f"config.{name} = (): needs one or more")
+    for scale in scales:
+        sides = tuple(scale) if isinstance(scale, (tuple, list)) else (scale,)
+        if len(sides) > 2 or not all(isinstance(side, int) for side in sides):
+            raise UserError(
+                f"config.{name}: {scale} is neither a short side nor (width, height), "
+                "in whole pixels"
+            )
+        if min(sides, default=0) < size:
+            raise UserError(
+                f"config.{name}: a side of {min(sides, default=0)} pixels is smaller "
+                f"than the crop, config.clip.size = {size}; raise the one or lower the "
+                "other"
+            )
+
+
+def check_probability(name: str, value: float) -> None:
+    """Raises `UserError` for what is none."""
+    if not 0 <= value <= 1:
+        raise UserError(f"config.{name} = {value}: needs a probability, 0 to 1")

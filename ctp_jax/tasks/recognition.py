@@ -153,6 +153,9 @@ def check_config(config: ConfigDict) -> None:
             f"config.test.num_clips = {config.test.num_clips}, config.test.stride = "
             f"{config.test.stride}: both need to be at least 1"
         )
+    encoder.check_scales("test.scales", config.test.scales, config.clip.size)
+    for name in ("brightness", "contrast", "hue_saturation"):
+        encoder.check_probability(f"colour.{name}", config.colour[name])
     if config.num_classes < 0:
         raise UserError(f"config.num_classes = {config.num_classes}: needs 0 or more")
 

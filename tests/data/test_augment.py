@@ -52,3 +52,71 @@ def test_brightness_and_contrast_are_drawn_apart(plan):
     brightness = np.abs(plan["brightness"]).max(axis=1) > 0
     contrast = np.abs(plan["contrast"] - 1).max(axis=1) > 0
     assert (brightness & contrast).mean() == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def clip_plan():
+    """Of recognition: what it does to the colours of `EXAMPLES` clips."""
+    config = common.finetune(
+        "none", split="", eval_split="", num_classes=0, epochs=1, milestones=()
+    ).colour
+    count = draws.count_draws(lambda d: augment.sample_clip_colour(d, config, FRAMES))
+    numbers = np.random.default_rng(1).random((EXAMPLES, count), np.float32)
+    numbers = draws.Draws(tf.constant(numbers))
+    plan = augment.sample_clip_colour(numbers, config, FRAMES)
+    return {name: value.numpy() for name, value in plan.items()}
+
+
+# Five standard errors of a share, and of moments of a uniform variable.
+def share_error(share, count=EXAMPLES):
+    return 5 * np.sqrt(share * (1 - share) / count)
+
+
+def assert_uniform(values, bound):
+    """U(+-bound): its range, mean, deviation and fourth moment."""
+    values, count = values / bound, len(values)
+    assert np.abs(values).max() <= 1.0001 and np.abs(values).max() > 0.99
+    assert abs(values.mean()) < 5 * np.sqrt(1 / 3 / count)
+    assert abs((values**2).mean() - 1 / 3) < 5 * np.sqrt((1 / 5 - 1 / 9) / count)
+    assert abs((values**4).mean() - 1 / 5) < 5 * np.sqrt((1 / 9 - 1 / 25) / count)
+
+
+def test_recognition_changes_a_clip_as_one(clip_plan):
+    for name in ("brightness", "contrast"):
+        values = clip_plan[name]
+        assert values.shape == (EXAMPLES, FRAMES) and values.dtype == np.float32
+        np.testing.assert_array_equal(values, values[:, :1].repeat(FRAMES, axis=1))
+    for name in ("hue", "saturation", "hue_saturation"):
+        assert clip_plan[name].shape == (EXAMPLES,)
+
+
+def test_recognition_draws_what_the_authors_draw(clip_plan):
+    brightness = clip_plan["brightness"][:, 0]
+    contrast = np.log(clip_plan["contrast"][:, 0])
+    for values, bound in ((brightness, 32.0), (contrast, 0.2)):
+        changed = values != 0
+        assert abs(changed.mean() - 0.2) < share_error(0.2)
+        assert_uniform(values[changed], bound)
+    assert abs(clip_plan["hue_saturation"].mean() - 0.2) < share_error(0.2)
+    assert_uniform(clip_plan["hue"], 24.0)
+    assert_uniform(np.log(clip_plan["saturation"]), 0.1)
+
+
+def test_recognition_draws_every_change_apart(clip_plan):
+    changed = [
+        clip_plan["brightness"][:, 0] != 0,
+        clip_plan["contrast"][:, 0] != 1,
+        clip_plan["hue_saturation"],
+    ]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        both = (changed[first] & changed[second]).mean()
+        assert abs(both - 0.04) < share_error(0.04)
+    both = changed[0] & changed[1]
+    values = [
+        clip_plan["brightness"][both, 0],
+        clip_plan["contrast"][both, 0],
+        clip_plan["hue"][both],
+        clip_plan["saturation"][both],
+    ]
+    correlations = np.corrcoef(values)[np.triu_indices(4, 1)]
+    assert np.abs(correlations).max() < 5 / np.sqrt(both.sum())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ctp_jax.errors import UserError
-from ctp_jax.models.heads import CtPHead
+from ctp_jax.models.heads import ClassifierHead, CtPHead
 
 FRAMES, CHANNELS, SIZE, STRIDE = 8, 12, 5, 8
 BOXES = np.array(
@@ -121,3 +121,58 @@ def test_frames_that_do_not_divide_are_the_users_mistake():
     head, _, features = example(False)
     with pytest.raises(UserError, match="9 frames .* 2 time steps"):
         head.init(jax.random.key(0), features, jnp.asarray(BOXES), 9)
+
+
+def test_classifier_equals_torch():
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    rng = np.random.default_rng(0)
+    features = np.float32(rng.normal(size=(3, 2, 4, 5, 10)))
+    params = {
+        "classifier": {
+            "kernel": np.float32(rng.normal(size=(10, 7))),
+            "bias": np.float32(rng.normal(size=7)),
+        }
+    }
+    head = ClassifierHead(7)
+    got = head.apply({"params": params}, jnp.asarray(features), train=False)
+    linear = torch.nn.Linear(10, 7)
+    linear.weight.data = torch.tensor(params["classifier"]["kernel"].T.copy())
+    linear.bias.data = torch.tensor(params["classifier"]["bias"])
+    maps = torch.tensor(features).permute(0, 4, 1, 2, 3)
+    pooled = torch.nn.functional.adaptive_avg_pool3d(maps, 1).flatten(1)
+    np.testing.assert_allclose(got, linear(pooled).detach(), rtol=1e-5, atol=1e-5)
+    half = head.apply({"params": params}, jnp.bfloat16(features), train=False)
+    assert half.dtype == got.dtype == jnp.float32
+
+
+def test_classifier_drops_pooled_channels_in_training_alone():
+    channels = 4000
+    features = jnp.ones((2, 1, 2, 2, channels))
+    # With this kernel the logits are what is left of the pooled features.
+    params = {"classifier": {"kernel": jnp.eye(channels), "bias": jnp.zeros(channels)}}
+    head = ClassifierHead(channels, dropout=0.3)
+
+    def logits(seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return np.asarray(head.apply({"params": params}, features, True, rngs=rngs))
+
+    first, second = logits(0), logits(1)
+    for video in (*first, *second):
+        kept = video > 0
+        np.testing.assert_allclose(video[kept], 1 / 0.7, rtol=1e-5)
+        # Five standard errors of a share of 0.7 in 4000.
+        assert abs(kept.mean() - 0.7) < 5 * np.sqrt(0.21 / channels)
+    assert (first[0] != first[1]).any() and (first != second).any()
+    np.testing.assert_array_equal(first, logits(0))
+    whole = head.apply({"params": params}, features, train=False)
+    np.testing.assert_array_equal(whole, 1.0)
+
+
+def test_classifier_starts_as_the_authors_do():
+    params = ClassifierHead(101).init(
+        jax.random.key(0), jnp.zeros((1, 2, 7, 7, 512)), train=False
+    )["params"]
+    kernel = params["classifier"]["kernel"]
+    assert list(params) == ["classifier"] and kernel.shape == (512, 101)
+    np.testing.assert_allclose(kernel.std(), 0.001, rtol=0.02)
+    np.testing.assert_array_equal(params["classifier"]["bias"], 0)

@@ -195,3 +195,96 @@ def test_architecture_is_json():
     assert json.loads(json.dumps(described)) == described
     assert described["channels"] == [32, 64, 128, 256]
     assert described["spatial_strides"] == [1, 2, 2, 1]
+
+
+PARTS = ("stem", "stage1", "stage2", "stage3", "stage4")
+
+
+@pytest.mark.parametrize("frozen", [1, 3, 5])
+def test_frozen_parts_are_as_in_evaluation(frozen):
+    """Their outputs and statistics; and no gradient reaches them, one all others."""
+    config = model_config(width=0.03, dtype="float32", conv="direct")
+    encoder = resnet3d.create(config)
+    variables = random_variables(encoder)
+    clips = jax.random.normal(jax.random.key(0), (2, 4, 16, 16, 3))
+
+    def loss(params):
+        stages, changed = encoder.apply(
+            {**variables, "params": params},
+            clips,
+            True,
+            all_stages=True,
+            frozen=frozen,
+            mutable=["batch_stats"],
+        )
+        # Every element counts on its own, or batch norm's gradients would vanish.
+        return jnp.square(stages[-1] - 1.0).sum(), (stages, changed["batch_stats"])
+
+    @jax.jit
+    def run(variables):
+        slopes, found = jax.grad(loss, has_aux=True)(variables["params"])
+        return slopes, *found, encoder.apply(variables, clips, False, all_stages=True)
+
+    slopes, got, stats, want = run(variables)
+    for part, (ours, theirs) in enumerate(zip(got, want, strict=True)):
+        close = np.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert close == (part < frozen), PARTS[part]
+    for tree, still in (
+        (slopes, lambda new, _: not new.any()),
+        (stats, lambda new, old: np.array_equal(new, old)),
+    ):
+        before = variables["params" if tree is slopes else "batch_stats"]
+        leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+        for (path, new), old in zip(leaves, jax.tree.leaves(before), strict=True):
+            in_frozen = path[0].key.split("_")[0] in PARTS[:frozen]
+            new, old = np.asarray(new), np.asarray(old)
+            assert still(new, old) == in_frozen, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("parts", range(6))
+def test_frozen_parameters_are_named_by_their_part(parts):
+    variables, _ = shapes(resnet3d.create(model_config(width=0.03)))
+    marks = resnet3d.frozen_parameters(variables["params"], parts)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(marks)
+    assert len(leaves) == len(jax.tree.leaves(variables["params"]))
+    for path, mark in leaves:
+        assert mark is (path[0].key.split("_")[0] in PARTS[:parts])
+
+
+def test_mid_channels_of_a_block_as_torchvision_has_them():
+    """Tran et al.'s caffe2 models and torchvision: 144 144 | 230 230 | 460 460 | ..."""
+
+    def mids(mid_per_block):
+        config = model_config(name="r2plus1d18", mid_per_block=mid_per_block)
+        params = shapes(resnet3d.create(config))[0]["params"]
+        return [
+            params[f"stage{stage}_block1"][conv]["spatial"]["kernel"].shape[-1]
+            for stage in (1, 2, 3, 4)
+            for conv in ("conv1", "conv2")
+        ]
+
+    assert mids(True) == [144, 144, 230, 230, 460, 460, 921, 921]
+    assert mids(False) == [144, 144, 230, 288, 460, 576, 921, 1152]
+
+
+def test_only_the_same_weights_fit():
+    """Strides and how it is computed are no part of them."""
+    r3d, r2plus1d = model_config(), model_config(name="r2plus1d18")
+    other = model_config(
+        spatial_strides=(1, 2, 2, 2), temporal_strides=(1, 1, 2, 2), dtype="bfloat16"
+    )
+    resnet3d.check_same_weights(r3d, resnet3d.architecture(other))
+    stored = json.loads(json.dumps(resnet3d.architecture(r2plus1d)))
+    resnet3d.check_same_weights(r2plus1d, stored)
+    del stored["mid_per_block"]  # exported before there was a choice
+    resnet3d.check_same_weights(r2plus1d, stored)
+    for field, value in (("name", "r3d18"), ("width", 0.5), ("epsilon", 1e-5)):
+        with pytest.raises(UserError, match=f"{field} is r?[0-9.]+.*{field}={value}"):
+            resnet3d.check_same_weights(r2plus1d, {**stored, field: value})
+    with pytest.raises(UserError, match="--config.model.mid_per_block=True it fits"):
+        resnet3d.check_same_weights(r2plus1d, {**stored, "mid_per_block": True})
+    # R3D has no such channels.
+    stored = resnet3d.architecture(model_config(mid_per_block=True))
+    resnet3d.check_same_weights(r3d, stored)
+    with pytest.raises(UserError, match="name is not said"):
+        resnet3d.check_same_weights(r3d, {})

@@ -1,0 +1,140 @@
+"""A share of the videos of every class."""
+
+import collections
+import itertools
+
+import numpy as np
+import pytest
+
+from ctp_jax.data import index, records
+from ctp_jax.errors import UserError
+
+CLASSES = ("jump", "run", "sit")
+SIZES = (40, 7, 12)
+
+
+def make_records(labels, ids=None, class_names=CLASSES):
+    count = len(labels)
+    if ids is None:
+        ids = [f"{class_names[label]}/video {i}" for i, label in enumerate(labels)]
+    # Every column has its own values, so that a mix-up shows.
+    columns = {
+        name: (np.arange(count) * (k + 1)).astype(dtype)
+        for k, (name, dtype) in enumerate(index.COLUMNS.items())
+    }
+    columns["label"] = np.asarray(labels, columns["label"].dtype)
+    return records.Records(
+        name="made",
+        split="train",
+        directory="nowhere",
+        files=("a", "b"),
+        file_size=np.array([1, 2]),
+        **columns,
+        class_names=class_names,
+        frames_feature="frames",
+        label_feature="label",
+        boxes_feature=None,
+        encoding="jpeg",
+        id_bytes=np.array([id_.encode() for id_ in ids]),
+    )
+
+
+@pytest.fixture
+def opened():
+    labels = np.repeat(range(3), SIZES)
+    return make_records(np.random.default_rng(0).permutation(labels).tolist())
+
+
+def names(taken):
+    return set(taken.ids.tolist())
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 0.75, 0.99])
+def test_every_class_keeps_its_share(opened, fraction):
+    taken = records.take_fraction(opened, fraction, seed=0)
+    found = collections.Counter(taken.label.tolist())
+    for label, size in enumerate(SIZES):
+        # Half of a video counts as one.
+        assert abs(found[label] - fraction * size) <= 0.5
+    assert len(taken) == sum(found.values()) == len(taken.ids)
+
+
+def test_records_stay_whole_and_in_order(opened):
+    taken = records.take_fraction(opened, 0.3, seed=0)
+    rows = [opened.ids.tolist().index(name) for name in taken.ids]
+    assert rows == sorted(rows)
+    for name in index.COLUMNS:
+        np.testing.assert_array_equal(getattr(taken, name), getattr(opened, name)[rows])
+    for name in ("name", "split", "files", "class_names", "encoding", "directory"):
+        assert getattr(taken, name) == getattr(opened, name)
+    assert taken.file_size is opened.file_size
+
+
+def test_smaller_shares_are_among_the_larger_ones(opened):
+    sets = [
+        names(records.take_fraction(opened, f, seed=3))
+        for f in (0.1, 0.2, 0.33, 0.5, 0.8, 1.0)
+    ]
+    assert all(small < large for small, large in itertools.pairwise(sets))
+    assert sets[-1] == names(opened)
+
+
+def test_which_videos_depends_on_the_seed(opened):
+    sets = [names(records.take_fraction(opened, 0.5, seed)) for seed in range(8)]
+    assert sets[0] == names(records.take_fraction(opened, 0.5, 0))
+    assert len(set(map(frozenset, sets))) == 8
+    # Each video in about half of the choices of many seeds: 5 standard errors.
+    counts = collections.Counter()
+    for seed in range(100):
+        counts.update(names(records.take_fraction(opened, 0.5, seed)))
+    for name, label in zip(opened.ids.tolist(), opened.label, strict=True):
+        share = int(0.5 * SIZES[label] + 0.5) / SIZES[label]
+        assert abs(counts[name] - 100 * share) < 5 * np.sqrt(100 * 0.25)
+
+
+def test_which_videos_does_not_depend_on_their_order(opened):
+    order = np.random.default_rng(1).permutation(len(opened))
+    shuffled = make_records(opened.label[order].tolist(), opened.ids[order].tolist())
+    assert (shuffled.ids != opened.ids).any()
+    for fraction in (0.2, 0.6):
+        a, b = (records.take_fraction(r, fraction, 5) for r in (opened, shuffled))
+        assert names(a) == names(b)
+
+
+def test_a_video_more_changes_its_class_alone(opened):
+    more = make_records([*opened.label.tolist(), 1], [*opened.ids.tolist(), "run/new"])
+    a, b = (records.take_fraction(r, 0.5, 0) for r in (opened, more))
+    others = {name for name in names(a) if not name.startswith("run")}
+    assert others == {name for name in names(b) if not name.startswith("run")}
+
+
+def test_all_of_it_is_what_was_opened(opened):
+    assert records.take_fraction(opened, 1.0, 0) is opened
+
+
+def test_videos_without_labels_are_one_class():
+    opened = make_records([-1] * 10, [f"{i}" for i in range(10)], ())
+    assert len(records.take_fraction(opened, 0.3, 0)) == 3
+    with pytest.raises(UserError, match="'unlabelled'.*it has 10 videos"):
+        records.take_fraction(opened, 0.01, 0)
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.01, 2.0, float("nan")])
+def test_shares_that_are_none(opened, fraction):
+    with pytest.raises(
+        UserError, match=r"config\.data\.fraction = .*0 < fraction <= 1"
+    ):
+        records.take_fraction(opened, fraction, 0)
+
+
+@pytest.mark.parametrize("smallest", range(1, 40))
+def test_an_empty_class_is_refused_and_the_hint_is_right(smallest):
+    opened = make_records([0] * 60 + [1] * smallest + [2] * 50)
+    with pytest.raises(UserError) as caught:
+        records.take_fraction(opened, 0.49 / smallest, 0)
+    message = str(caught.value)
+    assert f"leaves class 'run' of split 'train' empty: it has {smallest} v" in message
+    hint = float(message.partition("; with ")[2].split()[0])
+    taken = records.take_fraction(opened, hint, 0)
+    assert set(taken.label.tolist()) == {0, 1, 2}
+    assert hint < 0.5 / smallest + 0.0002
