@@ -174,7 +174,7 @@ def schedule(config: ConfigDict, epochs: int, milestones: tuple[int, ...]) -> No
 def probe() -> ConfigDict:
     """Nearest neighbours of features, looked up at every evaluation.
 
-    Every held-out video is searched for in the training split (VCOP's protocol).
+    Every held-out video is searched for in the training split.
     """
     config = ConfigDict()
     config.evaluators = ""  # "retrieval", "knn" or both with a comma; empty: none
@@ -183,6 +183,7 @@ def probe() -> ConfigDict:
     config.scales = ((171, 128),)
     config.spatial_strides = (1, 2, 2, 2)  # of the encoder, for this
     config.pool = (2, 3, 3)  # bins of the feature map: time, height, width
+    config.pooling = "average"  # or max, as VCOP's own code has it
     config.gallery_videos = 0  # search among so many; 0: all of them
     return config
 
@@ -250,7 +251,8 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     if "channels" in config.get("head", ()):
         config.head.channels = 64
     config.batch_size = 4
-    config.steps = 8
+    config.steps = 8 if config.epochs else 0
     config.log_every = 1
     config.data.eval_videos = 8
+    config.probe.gallery_videos = 16
     return config

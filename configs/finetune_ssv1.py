@@ -19,5 +19,6 @@ def get_config(arg=None):
     config.clip.flip = 0.0  # left and right are what many classes are about
     config.test.num_clips = 1
     config.test.stride = 1
+    config.test.scales = (128,)  # the paper's appendix: ((171, 128),)
     config.optimizer.warmup_steps = 1000
     return common.finish(config, arg)

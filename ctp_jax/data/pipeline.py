@@ -34,8 +34,6 @@ def open_pipeline(
     """
     split = config.data.split if train else config.data.eval_split
     opened = records.open_records(config.data.name, split, config.data.data_dir)
-    if train:
-        opened = records.take_fraction(opened, config.data.fraction, config.seed)
     return Pipeline(config, task, opened, train, process_index, process_count)
 
 
@@ -43,7 +41,8 @@ class Pipeline:
     """One split, seen by one process.
 
     Attributes:
-        records: the split, a `ctp_jax.data.records.Records`.
+        records: what is used of the split, a `ctp_jax.data.records.Records`.
+        whole: all of it; more than `records` where `config.data.fraction` is below 1.
         num_examples: how many videos a pass has.
         class_names: of the labels; empty for unlabelled data.
     """
@@ -58,6 +57,9 @@ class Pipeline:
         process_count: int,
     ):
         """See `open_pipeline`."""
+        self.whole = opened
+        if train:
+            opened = records.take_fraction(opened, config.data.fraction, config.seed)
         if not len(opened):
             raise UserError(f"{opened.name}: split {opened.split!r} has no videos")
         shortest = int(opened.num_frames.min())

@@ -285,8 +285,8 @@ def create(model: ConfigDict) -> ResNet3D:
         width=float(model.width),
         spatial_strides=tuple(model.spatial_strides),
         temporal_strides=tuple(model.temporal_strides),
-        epsilon=float(model.epsilon),
-        mid_per_block=bool(model.mid_per_block),
+        epsilon=float(model.get("epsilon", EPSILON)),
+        mid_per_block=bool(model.get("mid_per_block", False)),
         dtype=jnp.dtype(dtype),
         impl=model.conv,
     )

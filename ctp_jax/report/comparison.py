@@ -61,16 +61,19 @@ def _best(name: str, values: Sequence[float | None]) -> float | None:
     return min(known) if words.lower_is_better(name) else max(known)
 
 
-def _mark(
-    name: str, values: Sequence[float | None], shares: Sequence[float | None]
-) -> list[bool]:
-    """Which values are the best among those with the same share of the labels.
+def league(run: Run) -> tuple[Any, ...]:
+    """What runs must have in common for one of them to be the best."""
+    names = ("task", "data.name", "data.eval_split", "data.eval_videos")
+    return (*(run.fields.get(name) for name in names), fraction_of(run))
 
-    Those that read the same share it.
-    """
+
+def _mark(
+    name: str, values: Sequence[float | None], leagues: Sequence[tuple[Any, ...]]
+) -> list[bool]:
+    """Which values are the best of their league. Those that read the same share it."""
     marks = [False] * len(values)
-    for share in set(shares):
-        places = [i for i, other in enumerate(shares) if other == share]
+    for each in set(leagues):
+        places = [i for i, other in enumerate(leagues) if other == each]
         best = _best(name, [values[i] for i in places])
         if best is None:
             continue
@@ -90,8 +93,8 @@ def runs_table(runs: Sequence[Run], fields: Sequence[str]) -> dict[str, Any]:
         columns.append("training loss")
         last = [run.train[-1].get("loss") if run.train else None for run in runs]
         values.append(("training loss", last))
-    shares = [fraction_of(run) for run in runs]
-    marks = [_mark(name, column, shares) for name, column in values]
+    leagues = [league(run) for run in runs]
+    marks = [_mark(name, column, leagues) for name, column in values]
     texts = _field_texts(runs, fields)
     rows = []
     for i, run in enumerate(runs):
@@ -136,8 +139,8 @@ def summary(groups: Sequence[Group]) -> dict[str, Any] | None:
         name: [mean_and_deviation(v)[0] if v else None for v in column]
         for name, column in values.items()
     }
-    shares = [fraction_of(member.runs[0]) for member in groups]
-    marks = {name: _mark(name, column, shares) for name, column in means.items()}
+    leagues = [league(member.runs[0]) for member in groups]
+    marks = {name: _mark(name, column, leagues) for name, column in means.items()}
     rows = []
     for i, member in enumerate(groups):
         cells = []
@@ -145,10 +148,10 @@ def summary(groups: Sequence[Group]) -> dict[str, Any] | None:
             text = "–"
             if values[name][i]:
                 text = words.spread(name, *mean_and_deviation(values[name][i]))
-                if len(values[name][i]) < len(member.runs):
+                if len(values[name][i]) < len(member.counted):
                     text += f" (n = {len(values[name][i])})"
             cells.append({"text": text, "best": marks[name][i]})
-        rows.append({"label": member.label, "n": len(member.runs), "cells": cells})
+        rows.append({"label": member.label, "n": member.size, "cells": cells})
     return {"columns": [words.label(name) for name in names], "rows": rows}
 
 

@@ -31,10 +31,27 @@ class Group:
     colour: int = 0
     dash: int = 0
 
+    @property
+    def counted(self) -> list[Run]:
+        """One run per seed, of those that got as far as the furthest of them.
+
+        A run that is not finished says little about the experiment, and one seed run
+        twice says nothing about the spread.
+        """
+        furthest = max((run.step or 0 for run in self.runs), default=0)
+        done = [run for run in self.runs if (run.step or 0) == furthest]
+        return list({run.fields.get("seed"): run for run in done}.values())
+
     def values(self, name: str) -> list[float]:
-        """The last held-out value of every run that has one."""
-        found = (run.results().get(name) for run in self.runs)
+        """The last held-out value of every run that counts and has one."""
+        found = (run.results().get(name) for run in self.counted)
         return [value for value in found if value is not None]
+
+    @property
+    def size(self) -> str:
+        """How many runs count: '3', or '2 of 3'."""
+        count, total = len(self.counted), len(self.runs)
+        return str(count) if count == total else f"{count} of {total}"
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:

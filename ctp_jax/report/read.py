@@ -67,11 +67,9 @@ class Run:
         return max((line["step"] for line in self.train + self.held_out), default=None)
 
     def results(self) -> dict[str, float | None]:
-        """The last held-out value by name; None where it was not finite."""
-        found = {}
-        for line in self.held_out:
-            found |= {k: v for k, v in line.items() if k not in _NOT_METRICS}
-        return found
+        """The values of the last evaluation; None where one was not finite."""
+        last = self.held_out[-1] if self.held_out else {}
+        return {k: v for k, v in last.items() if k not in _NOT_METRICS}
 
     def attempt(self, what: str, draw: Callable[[], Any], otherwise: Any) -> Any:
         """What `draw()` returns; where it fails, a note and `otherwise`.

@@ -19,7 +19,7 @@ def table(runs: Sequence[Run]) -> str:
     names = words.ordered({name for run in runs for name in run.results()})
     rows = [["", *(member.label for member in groups)]]
     if any(len(member.runs) > 1 for member in groups):
-        rows.append(["runs", *(str(len(member.runs)) for member in groups)])
+        rows.append(["runs", *(member.size for member in groups)])
     for name in names:
         columns = [member.values(name) for member in groups]
         cells = [

@@ -106,7 +106,8 @@ class Task:
         """Looks at the splits, before parameters are made.
 
         Args:
-            train: `ctp_jax.data.records.Records` of the split to train on.
+            train: `ctp_jax.data.records.Records` of the split to train on, all of it
+                whatever `config.data.fraction` is.
             held_out: of the one to evaluate on; None without evaluation.
 
         Raises:

@@ -38,7 +38,7 @@ class Evaluation:
         Args:
             config: of the run.
             task: says which clips, predicts, and names its evaluators.
-            train_records: of the training split, for `Task.see_data`.
+            train_records: of the whole training split, for `Task.see_data`.
             mesh: of the run.
             open_pipeline: `ctp_jax.data.pipeline.open_pipeline` or a stand-in.
         """
@@ -54,9 +54,6 @@ class Evaluation:
             config.data.eval_split = config.data.split
             config.data.eval_videos = config.probe.gallery_videos
             self._gallery = open_pipeline(config, task, False, *share)
-            # All of the split, whatever `config.data.fraction` trains on.
-            task.see_data(getattr(self._gallery, "records", None), held_out)
-            self.evaluators = tuple(task.evaluators())
         self._with_gallery = [e for e in self.evaluators if e.needs_gallery]
 
     def run(self, state: TrainState) -> dict[str, Any]:
@@ -106,7 +103,7 @@ def open_all(
     open_pipeline: Callable,
 ) -> list[Evaluation]:
     """What is evaluated, and how; the tasks have then seen the data."""
-    records = getattr(pipeline, "records", None)
+    records = getattr(pipeline, "whole", None)
     views = features.views(config, task)
     if not config.data.eval_split:
         if len(views) > 1:

@@ -1,13 +1,14 @@
 """Starting from another run: what `config.init_from` may name.
 
     a workdir, or its folder `encoder`        what a finished run exported
-    a workdir, or its `checkpoints/<step>`    a training checkpoint, its encoder taken out
+    a workdir, or its `checkpoints[/<step>]`  a training checkpoint, its encoder taken out
     a folder that `ctp_jax.convert` wrote     a converted PyTorch file
 
 It is read once, before step 0, and never on resume.
 """
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,10 +31,14 @@ def read(path: str | pathlib.Path) -> export.Encoder:
     """
     given = pathlib.Path(path).expanduser().absolute()
     if given.is_file() and given.suffix in _TORCH:
+        name = given.name.removesuffix(".tar")
+        name = pathlib.Path(name).stem if name.endswith(_TORCH) else name
         raise UserError(
             f"{path}: a PyTorch file; convert it first: python -m ctp_jax.convert "
-            f"{path} {given.with_suffix('').name}"
+            f"{path} {name}"
         )
+    if given.name == "checkpoints" and given.is_dir():
+        return _from_checkpoint(given.parent, None)
     is_step = given.parent.name == "checkpoints" and given.name.isdigit()
     exported = (given / "encoder.json").exists() or (given / "encoder").exists()
     if is_step:
@@ -79,7 +84,10 @@ def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
 
 
 def start(
-    task: base.Task, state: Any, encoder: export.Encoder, with_head: bool
+    task: base.Task,
+    state: Any,
+    encoder: export.Encoder,
+    head_classes: Sequence[str] | None = None,
 ) -> tuple[Any, list[str]]:
     """Puts an encoder into a fresh state.
 
@@ -87,20 +95,22 @@ def start(
         task: says where it goes (`Task.load_encoder`).
         state: a `TrainState` before its first step.
         encoder: what `read` found; `task.check_encoder` has passed it.
-        with_head: whether its head is to be taken, too.
+        head_classes: classes of the data here, if its head is to be taken, too.
 
     Returns:
         The state, and lines that say what was loaded, what stays random and what was
         not used.
 
     Raises:
-        UserError: names or shapes differ from those of the network here.
+        UserError: names or shapes differ from those of the network here, or the head
+            is one for other classes.
     """
     params, model_state = task.load_encoder(
         state.params, state.model_state, encoder.params, encoder.batch_stats
     )
-    if with_head:
+    if head_classes is not None:
         check_head(task, encoder)
+        _check_classes(encoder, head_classes)
         params = {**params, "head": encoder.head}
     before = {"params": state.params, "model_state": state.model_state}
     after = {"params": params, "model_state": model_state}
@@ -113,10 +123,12 @@ def start(
     after = jax.tree.map(
         lambda old, new: jnp.array(new, dtype=old.dtype, copy=True), before, after
     )
-    lines = [f"init_from {encoder.path}: loaded {', '.join(loaded)}"]
+    steps = encoder.provenance.get("steps")
+    after_steps = f", after {steps} steps" if steps is not None else ""
+    lines = [f"init_from {encoder.path}{after_steps}: loaded {', '.join(loaded)}"]
     if random:
         lines.append(f"  stays random: {', '.join(random)}")
-    if encoder.head is not None and not with_head:
+    if encoder.head is not None and head_classes is None:
         lines.append(
             f"  unused: the head of its task, {encoder.head_task} "
             f"({count(encoder.head):,} parameters)"
@@ -135,6 +147,18 @@ def check_head(task: base.Task, encoder: export.Encoder) -> None:
             f"config.init_head = True, but the head in {encoder.path} is of task "
             f"{encoder.head_task!r}, not {task.config.task!r}"
         )
+
+
+def _check_classes(encoder: export.Encoder, here: Sequence[str]) -> None:
+    there = encoder.provenance.get("class_names")
+    if there is None or list(there) == list(here):
+        return  # or of a PyTorch file, which does not say
+    different = [(a, b) for a, b in zip(there, here, strict=False) if a != b]
+    first = f", e.g. {different[0][0]!r} for {different[0][1]!r}" if different else ""
+    raise UserError(
+        f"config.init_head = True, but the head in {encoder.path} is for other classes: "
+        f"{len(there)} there, {len(here)} here{first}"
+    )
 
 
 def _compare(before: Any, after: Any, path: str) -> tuple[list[str], list[str]]:

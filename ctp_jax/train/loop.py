@@ -78,8 +78,9 @@ class Run:
         self.mesh = mesh_lib.make_mesh()
         mesh_lib.check_batch_size(config.batch_size, self.mesh.size)
         self.task = base.load(config)
+        self.checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints)
         self.encoder = None
-        if config.init_from and not (workdir / "checkpoints").exists():
+        if config.init_from and self.checkpoints.latest() is None:
             self.encoder = init_from.read_checked(config, self.task)
         share = (jax.process_index(), jax.process_count())
         self.pipeline = open_pipeline(config, self.task, True, *share)
@@ -95,7 +96,6 @@ class Run:
         self.train_step = step.make_train_step(
             self.task, self.optimizer, schedule, config.seed, self.mesh
         )
-        self.checkpoints = checkpoint.Checkpoints(workdir, config.keep_checkpoints)
         self.stopping = Stopping()
         self.results: dict[str, float] = {}
 
@@ -171,7 +171,10 @@ class Run:
         state = make(rng, mesh_lib.put(first, self.mesh))
         if self.encoder is not None:
             state, lines = init_from.start(
-                self.task, state, self.encoder, self.config.init_head
+                self.task,
+                state,
+                self.encoder,
+                self.pipeline.class_names if self.config.init_head else None,
             )
             self.encoder = None  # its memory
             metrics.say("\n".join(lines))
@@ -308,6 +311,7 @@ class Run:
             "config": config_lib.as_dict(self.config),
             "steps": done,
             "epochs": self.epochs.at(done),
+            "class_names": list(self.pipeline.class_names),
             "versions": files.versions(),
             "metrics": self.results,
         }

@@ -64,26 +64,29 @@ def make_optimizer(
         frozen: see `Task.frozen`; what it marks stays bit for bit as it is.
     """
 
-    def keep_frozen(updates, params):
-        mask = frozen(params)
-        if mask is None:
-            return updates
-        # Their gradients are 0 already, but the weight decay would shrink them.
-        return jax.tree.map(
-            lambda update, keep: jnp.zeros_like(update) if keep else update,
-            updates,
-            mask,
-        )
-
     clip = (
         optax.clip_by_global_norm(config.clip_norm)
         if config.clip_norm
         else optax.identity()
     )
-    return optax.chain(
+    chain = optax.chain(
         clip,
         optax.add_decayed_weights(config.weight_decay),
         optax.trace(config.momentum),
         optax.scale_by_learning_rate(schedule),
-        optax.stateless(keep_frozen),
     )
+
+    def update(gradients, state, params):
+        updates, state = chain.update(gradients, state, params)
+        mask = frozen(params)
+        if mask is None:
+            return updates, state
+        # Their gradients are 0 already, but the weight decay would shrink them.
+        updates = jax.tree.map(
+            lambda change, keep: jnp.zeros_like(change) if keep else change,
+            updates,
+            mask,
+        )
+        return updates, state
+
+    return optax.GradientTransformation(chain.init, update)

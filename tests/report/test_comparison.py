@@ -206,6 +206,31 @@ def test_table_of_seeds(tmp_path):
     assert words[2:] == ["40.0", "±", "26.5", "%", "90.0", "%"]
 
 
+def test_one_run_per_seed_counts_if_it_is_finished(tmp_path):
+    # 0.9 is of a run that was cut, and seed 0 was run twice.
+    runs = [(0, 0.2, 300), (0, 0.2, 300), (1, 0.4, 300), (2, 0.9, 100)]
+    for i, (seed, top1, steps) in enumerate(runs):
+        make_runs.write_config(tmp_path / str(i), seed=seed)
+        lines = make_runs.eval_lines(steps=steps, top1=top1)
+        make_runs.write_metrics(tmp_path / str(i), lines)
+    table = report.table([tmp_path / str(i) for i in range(4)])
+    _, count, top1 = (line.split() for line in table.splitlines())
+    assert count == ["runs", "2", "of", "4"]
+    # The sample deviation of 0.2 and 0.4 is 0.1 times the root of 2.
+    assert top1[2:] == ["30.0", "±", "14.1", "%"]
+
+
+def test_the_best_are_sought_among_comparable_runs(tmp_path):
+    scores = {"ucf": (0.8, 0.7), "hmdb": (0.5, 0.3)}
+    for data, values in scores.items():
+        for i, value in enumerate(values):
+            place = tmp_path / f"{data}{i}"
+            make_runs.write_config(place, init_from=str(i), **{"data.name": data})
+            make_runs.write_metrics(place, make_runs.eval_lines(top1=value))
+    page = compare(tmp_path, sorted(tmp_path.iterdir()))
+    assert sorted(page.strong) == ["50.0 %", "80.0 %"]
+
+
 def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
