@@ -1,13 +1,19 @@
-"""The real config, shrunk, on real files: prepare, train, resume, export, draw."""
+"""The real configs, shrunk, on real files: prepare, train, resume, export, draw; then
+recognition and retrieval with what was trained."""
 
+import csv
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from configs import ucf_r3d
+from configs import common, ucf_r3d
 from ctp_jax import prepare, visualize
 from ctp_jax.train import export, loop
 
@@ -98,3 +104,139 @@ def test_predictions_of_a_run_are_drawn(data_dir, straight, tmp_path):
     for path in visualize.save(drawn, tmp_path, columns=4, zoom=1):
         with Image.open(path) as image:
             image.load()
+
+
+def command(workdir, config, *flags):
+    """Runs `python -m ctp_jax.main` on the data above; what it printed."""
+    cache = jax.config.jax_compilation_cache_dir
+    folder = pathlib.Path(common.__file__).parent
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ctp_jax.main",
+            f"--config={folder}/{config}",
+            f"--workdir={workdir}",
+            "--config.clip.size=56",
+            "--config.data.name=moving_shapes",
+            "--config.data.split=train",
+            "--config.data.eval_split=test",
+            *flags,
+        ],
+        check=False,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.strip()
+    return done.stdout
+
+
+def flags_of_recognition(data_dir):
+    return (
+        f"--config.data.data_dir={data_dir}",
+        "--config.clip.scales=((75,56),(86,64))",
+        "--config.clip.num_frames=8",
+        "--config.test.scales=((86,64),)",
+        "--config.test.num_clips=2",
+        "--config.num_classes=10",
+        "--config.steps=2",
+    )
+
+
+@pytest.fixture(scope="module")
+def probed(data_dir, straight, tmp_path_factory):
+    """A linear probe of the pretrained encoder: its workdir, and what was printed."""
+    workdir = tmp_path_factory.mktemp("probe")
+    flags = flags_of_recognition(data_dir)
+    start = f"--config.init_from={straight[0]}"
+    return workdir, command(workdir, "finetune_ucf.py:runlocal,linear", *flags, start)
+
+
+def test_recognition_starts_from_the_pretrained_encoder(probed, straight):
+    workdir, out = probed
+    loaded = next(line for line in out.splitlines() if "loaded" in line)
+    assert str(straight[0]) in loaded and "params/encoder" in loaded
+    assert (
+        "stays random: params/head" in out
+        and "unused: the head of its task, ctp" in out
+    )
+    # A linear probe: not a bit of the encoder has changed, statistics included.
+    ours, theirs = (export.load_encoder(path) for path in (workdir, straight[0]))
+    for a, b in zip(
+        jax.tree.leaves([ours.params, ours.batch_stats]),
+        jax.tree.leaves([theirs.params, theirs.batch_stats]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert ours.head_task == "recognition"
+    assert ours.head["classifier"]["kernel"].shape == (64, 10)
+
+
+def test_recognition_leaves_what_it_promises(probed):
+    workdir, out = probed
+    with (workdir / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["video"] for row in rows}) == len(rows) == 6
+    for row in rows:
+        assert row["video"].startswith(f"{row['label']}_")
+        assert row["correct"] == str(int(row["label"] == row["predicted"]))
+    (line,) = [line for line in lines_of(workdir) if line["kind"] == "eval"]
+    right = sum(int(row["correct"]) for row in rows) / 6
+    assert line["top1"] == pytest.approx(right) and line["step"] == 2
+    arrays = np.load(workdir / "evaluation.npz")
+    assert arrays["video_index"].tolist() == list(range(6))
+    assert arrays["video_logits"].shape == (6, 10)
+    with Image.open(workdir / "confusion.png") as image:
+        image.load()
+    assert "report.html" in out and "no report" not in out
+    assert "class_accuracy" in (workdir / "report.html").read_text()
+
+
+def test_a_finished_recogniser_is_evaluated_again(data_dir, probed, tmp_path):
+    """Its head comes along: the same predictions, and nothing is trained."""
+    flags = (
+        *flags_of_recognition(data_dir),
+        f"--config.init_from={probed[0]}",
+        "--config.init_head",
+        "--config.epochs=0",
+        "--config.steps=0",
+    )
+    command(tmp_path, "finetune_ucf.py:runlocal", *flags)
+    ours, theirs = (
+        np.load(path / "evaluation.npz")["video_logits"]
+        for path in (tmp_path, probed[0])
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert (tmp_path / "predictions.csv").exists()
+    assert not (tmp_path / "encoder").exists()
+
+
+def test_retrieval_with_the_pretrained_encoder(data_dir, straight, tmp_path):
+    out = command(
+        tmp_path,
+        "retrieval.py:runlocal",
+        f"--config.data.data_dir={data_dir}",
+        f"--config.init_from={straight[0]}",
+        "--config.clip.num_frames=8",
+        "--config.clip.scales=((86,64),)",
+        "--config.probe.scales=((86,64),)",
+        "--config.probe.num_clips=2",
+    )
+    assert "loaded" in out and "stays random" not in out
+    (line,) = lines_of(tmp_path)
+    assert line["kind"] == "eval" and line["step"] == 0
+    ranked = [line[f"retrieval_top{k}"] for k in (1, 5, 10)]
+    assert 0 <= ranked[0] <= ranked[1] <= ranked[2] <= 1
+    assert 0 <= line["knn_top1"] <= line["knn_top5"] <= 1
+    with (tmp_path / "neighbours.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["query"] for row in rows}) == 6
+    assert not {row["query"] for row in rows} & {row["neighbour"] for row in rows}
+    first = [row for row in rows if row["rank"] == "1"]
+    right = sum(row["correct"] == "1" for row in first) / 6
+    assert line["retrieval_top1"] == pytest.approx(right)
+    for name in ("neighbours.png", "report.html"):
+        assert (tmp_path / name).stat().st_size > 1000

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -169,3 +170,79 @@ def test_workdir_must_be_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--workdir=.*file"):
         loop.train(toy_config(), tmp_path / "file", opener())
+
+
+def loaded_from(out):
+    """The lines that say what was read of config.init_from."""
+    return [line for line in out.splitlines() if line.startswith("init_from ")]
+
+
+@pytest.mark.parametrize("killed_at", [0, 3])
+def test_killed_before_the_first_save_it_starts_from_there_again(
+    whole_run, tmp_path, capsys, killed_at
+):
+    """The folder of checkpoints is there, but no checkpoint is."""
+    config = toy_config(init_from=str(whole_run), seed=5, steps=5)
+    loop.train(config, tmp_path / "straight", opener())
+    capsys.readouterr()
+    with pytest.raises(Killed):
+        loop.train(config, tmp_path / "cut", at_step(killed_at, kill))
+    loop.train(config, tmp_path / "cut", opener())
+    assert len(loaded_from(capsys.readouterr().out)) == 1 + (killed_at > 0)
+    assert_same_run(tmp_path / "straight", tmp_path / "cut")
+
+
+def test_init_from_a_checkpoint_of_a_run(whole_run, tmp_path, capsys):
+    place = whole_run / "checkpoints/8"
+    config = toy_config(init_from=str(place), steps=1)
+    config.optimizer.learning_rate = 1e-12
+    loop.train(config, tmp_path, opener())
+    (line,) = loaded_from(capsys.readouterr().out)
+    assert str(place) in line
+    old = checkpoint.load_arrays(place / "state")["params"]["encoder"]
+    new = export.load_encoder(tmp_path).params
+    np.testing.assert_allclose(
+        new["dense"]["kernel"], old["dense"]["kernel"], atol=1e-9
+    )
+
+
+def test_starting_from_itself_is_going_on(whole_run, tmp_path, capsys):
+    shutil.copytree(whole_run / "checkpoints", tmp_path / "checkpoints")
+    config = toy_config(init_from=str(tmp_path), steps=13)
+    loop.train(config, tmp_path, opener())
+    out = capsys.readouterr().out
+    assert "going on from the checkpoint of step 12/13" in out
+    assert "config.init_from is not read again" in out and not loaded_from(out)
+
+
+def test_a_run_of_no_steps_evaluates_what_it_starts_from(whole_run, tmp_path, capsys):
+    config = toy_config(
+        init_from=str(whole_run), init_head=True, steps=0, epochs=0.0, seed=9
+    )
+    with np.load(whole_run / "evaluation.npz") as arrays:
+        expected = lines(whole_run)[-1]["accuracy"], arrays["indices"].tolist()
+    for _ in range(2):  # and again: nothing was trained, so it is read again
+        results = loop.train(config, tmp_path, opener())
+        with np.load(tmp_path / "evaluation.npz") as arrays:
+            assert (results["accuracy"], arrays["indices"].tolist()) == expected
+            assert arrays["step"] == 0
+        out = capsys.readouterr().out
+        assert len(loaded_from(out)) == 1 and "eval at step 0" in out
+        assert "compiling" not in out and "finished after" not in out
+    assert {(line["kind"], line["step"]) for line in lines(tmp_path)} == {("eval", 0)}
+    assert not (tmp_path / "encoder").exists()
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_run_of_no_steps_evaluates_the_run_in_its_workdir(whole_run, tmp_path):
+    shutil.copytree(whole_run, tmp_path / "run")
+    config = toy_config(steps=0, epochs=0.0)
+    results = loop.train(config, tmp_path / "run", opener())
+    assert results["accuracy"] == lines(whole_run)[-1]["accuracy"]
+    assert last_state(tmp_path / "run")[0] == [8, 12]
+
+
+def test_a_run_of_no_steps_needs_something_to_evaluate(tmp_path):
+    config = toy_config(**{"steps": 0, "epochs": 0.0, "data.eval_split": ""})
+    with pytest.raises(UserError, match=r"config\.epochs = 0: .*eval_split"):
+        loop.train(config, tmp_path, opener())

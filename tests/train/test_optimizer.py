@@ -109,3 +109,28 @@ def test_no_clipping_on_request():
     params = jnp.zeros(3)
     updates, _ = optimizer.update(params + 1e6, optimizer.init(params), params)
     np.testing.assert_allclose(updates, -1e6)
+
+
+def test_frozen_parameters_stay_bit_for_bit():
+    """In spite of weight decay and momentum; the others go as if alone."""
+    config = toy_config().optimizer
+    config.weight_decay, config.clip_norm = 0.1, 1.0
+    rng = np.random.default_rng(0)
+    params = {name: jnp.asarray(rng.normal(size=5)) for name in ("still", "free")}
+    mask = {"still": True, "free": False}
+    optimizer = optimizer_lib.make_optimizer(config, lambda step: 0.1, lambda p: mask)
+    alone = optimizer_lib.make_optimizer(config, lambda step: 0.1)
+    state, now = optimizer.init(params), params
+    free = {"free": params["free"]}
+    state_alone = alone.init(free)
+    for step in range(4):
+        gradient = jnp.asarray(np.random.default_rng(step).normal(size=5))
+        # What a stopped gradient is; so the others are clipped by their own norm.
+        gradients = {"still": jnp.zeros(5), "free": gradient}
+        updates, state = optimizer.update(gradients, state, now)
+        now = optax.apply_updates(now, updates)
+        updates, state_alone = alone.update({"free": gradient}, state_alone, free)
+        free = optax.apply_updates(free, updates)
+    np.testing.assert_array_equal(now["still"], params["still"])
+    np.testing.assert_allclose(now["free"], free["free"], rtol=1e-6)
+    assert (np.abs(now["free"] - params["free"]) > 1e-3).all()

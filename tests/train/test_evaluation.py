@@ -1,0 +1,248 @@
+"""Passes over held-out videos: each counts once, whatever batch and devices."""
+
+import collections
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctp_jax import prepare
+from ctp_jax.errors import UserError
+from ctp_jax.evaluators.base import Evaluator
+from ctp_jax.train import evaluation
+from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train.state import TrainState
+from tests import toy_task
+from tests.toy_data import EVAL_EXAMPLES, ToyPipeline, toy_config
+
+TRAIN, TEST = 20, 11
+# Devices, batch, what is probed.
+SETTINGS = ((1, 3, "retrieval,knn"), (1, 1, ""), (2, 8, ""), (8, 8, "retrieval"))
+
+SCRIPT = """
+import json, sys
+import jax
+import numpy as np
+from ctp_jax.data import pipeline
+from ctp_jax.tasks import recognition
+from ctp_jax.train import evaluation
+from ctp_jax.train.state import TrainState
+from tests.tasks.test_recognition import make_config, make_weights
+
+found = []
+for devices, batch, probed in json.loads(sys.argv[2]):
+    config = make_config(**{
+        "data.name": "moving_shapes", "data.data_dir": sys.argv[1],
+        "data.eval_split": "test", "data.workers": 2, "data.fraction": 0.5,
+        "batch_size": batch, "probe.evaluators": probed,
+        "probe.scales": ((48, 36),), "probe.num_clips": 2,
+    })
+    mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices],
+                         axis_types=(jax.sharding.AxisType.Auto,))
+    task = recognition.Task(config)
+    train = pipeline.open_pipeline(config, task, True)
+    every = evaluation.open_all(config, task, train, mesh, pipeline.open_pipeline)
+    assert len(train.records) == 10 and len(every) == 1 + bool(probed)
+    params, model_state = make_weights(task)
+    state = TrainState(0, params, model_state, ())
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    state = jax.device_put(state, everywhere)
+    results = {}
+    for each in every:
+        results |= each.run(state)
+    numbers, arrays = evaluation.split_results(results)
+    arrays = {name: value.tolist() for name, value in arrays.items()}
+    found.append(numbers | arrays)
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Results of the recogniser and of the probe, for each of `SETTINGS`."""
+    data_dir = str(tmp_path_factory.mktemp("data"))
+    sizes = [f"--train_videos={TRAIN}", f"--test_videos={TEST}"]
+    arguments = ["moving_shapes", *sizes, "--data_dir", data_dir]
+    assert prepare.main(arguments) == 0
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, data_dir, json.dumps(SETTINGS)],
+        check=False,
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_video_counts_once_whatever_batch_and_devices(found):
+    labels = [i % 10 for i in range(TRAIN, TRAIN + TEST)]
+    for results in found:
+        assert results["video_index"] == list(range(TEST))
+        assert results["video_label"] == labels
+        confusion = np.array(results["confusion"])
+        assert confusion.sum() == TEST
+        expected = collections.Counter(labels)
+        assert confusion.sum(axis=1).tolist() == [expected[k] for k in range(10)]
+    for results in (found[0], found[-1]):
+        # The gallery is the whole split, whatever is trained on.
+        assert sorted(results["neighbour_query"]) == list(range(TEST))
+        for neighbours in results["neighbours"]:
+            assert sorted(neighbours) == list(range(TRAIN))
+
+
+def test_results_do_not_depend_on_batch_and_devices(found):
+    first, *others = found
+    logits = np.array(first["video_logits"])
+    assert np.ptp(logits, axis=0).min() > 1e-2  # videos differ
+    for other in others:
+        np.testing.assert_allclose(other["video_logits"], logits, rtol=1e-3, atol=1e-4)
+        for name in ("top1", "top5", "class_accuracy", "clip_top1", "eval_loss"):
+            assert other[name] == pytest.approx(first[name], abs=1e-4), name
+    similarity = [np.array(each["neighbour_similarity"]) for each in (first, found[-1])]
+    np.testing.assert_allclose(*similarity, atol=1e-4)
+    assert 0 <= first["knn_top1"] <= first["knn_top5"] <= 1
+    assert first["retrieval_top1"] == found[-1]["retrieval_top1"]
+
+
+class Recorder(Evaluator):
+    """Writes down what it is shown, in one list for all."""
+
+    log: list
+
+    def __init__(self, name, needs_gallery):
+        self.name, self.needs_gallery = name, needs_gallery
+
+    def reset(self):
+        self.log.append((self.name, "reset"))
+
+    def update_gallery(self, batch, outputs):
+        self.log.append((self.name, "gallery", rows(batch)))
+
+    def update(self, batch, outputs):
+        assert len(outputs["class"]) == len(batch["mask"])
+        self.log.append((self.name, "videos", rows(batch)))
+
+    def results(self):
+        yield self.name, 1.0
+
+    def notes(self):
+        return [f"note of {self.name}"]
+
+    def save(self, directory):
+        (directory / self.name).write_text("")
+
+
+def rows(batch):
+    return batch["index"][batch["mask"] > 0].tolist()
+
+
+class Recorded(toy_task.Task):
+    """The toy with other evaluators; `see_data` is written down, too."""
+
+    made = (("a", False), ("b", True))
+
+    def see_data(self, train, held_out):
+        Recorder.log.append(("task", "see_data", train, held_out))
+
+    def evaluators(self):
+        return tuple(Recorder(*each) for each in self.made)
+
+
+def open_toy(config, task, train, *share):
+    pipeline = ToyPipeline(config, train)
+    pipeline.records = config.data.eval_split
+    if config.data.eval_split == "train":  # the gallery
+        pipeline.num_examples = config.data.eval_videos
+    return pipeline
+
+
+def make(task_class, **flat):
+    Recorder.log = []
+    config = toy_config(**flat)
+    task = task_class(config)
+    train = ToyPipeline(config, True)
+    train.whole = "whole"
+    every = evaluation.open_all(config, task, train, mesh_lib.one_device(), open_toy)
+    return task, every
+
+
+def toy_state(task):
+    batch = {"frames": jnp.zeros((1, 2, 3, 8, 8, 3))}
+    params, model_state = jax.jit(task.init)(jax.random.key(0), batch)
+    return TrainState(0, params, model_state, ())
+
+
+def test_the_gallery_comes_first_and_for_those_who_want_it(tmp_path):
+    task, (every,) = make(Recorded, **{"probe.gallery_videos": 13})
+    log = Recorder.log
+    assert log == [("task", "see_data", "whole", "test")]  # before any parameters
+    results = every.run(toy_state(task))
+    assert results == {"a": 1.0, "b": 1.0}
+    assert [entry[:2] for entry in log[1:3]] == [("a", "reset"), ("b", "reset")]
+    kinds = list(dict.fromkeys(entry[:2] for entry in log[3:]))
+    assert kinds == [("b", "gallery"), ("a", "videos"), ("b", "videos")]
+    for kind, count in zip(kinds, (13, EVAL_EXAMPLES, EVAL_EXAMPLES), strict=True):
+        seen = [index for entry in log if entry[:2] == kind for index in entry[2]]
+        assert sorted(seen) == list(range(count))
+    assert every.notes() == ["note of a", "note of b"]
+    every.save(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_second_pass_starts_afresh():
+    task, (every,) = make(toy_task.Task)
+    state = toy_state(task)
+    assert every.run(state) == every.run(state)
+    assert every.run(state)["videos"] == EVAL_EXAMPLES
+
+
+class WithoutEvaluators(Recorded):
+    made = ()
+
+
+def test_nothing_to_look_at_is_not_evaluated():
+    assert make(WithoutEvaluators)[1] == []
+    assert [entry[1] for entry in Recorder.log] == ["see_data"]
+    assert make(Recorded, **{"data.eval_split": ""})[1] == []
+    assert Recorder.log == [("task", "see_data", "whole", None)]
+
+
+def test_neighbours_need_held_out_videos():
+    flat = {"data.eval_split": "", "probe.evaluators": "knn"}
+    flat["model"] = _real_model()
+    with pytest.raises(UserError, match=r"config\.probe\.evaluators: .*eval_split"):
+        make(Recorded, **flat)
+
+
+def _real_model():
+    from configs import common
+
+    model = common.model(spatial_strides=(1, 2, 2, 2))
+    model.width = 8
+    return model
+
+
+def test_numbers_are_logged_and_arrays_kept():
+    numbers, arrays = evaluation.split_results(
+        {
+            "share": 0.5,
+            "count": np.int64(3),
+            "yes": True,
+            "loss": jnp.float32(0.25),
+            "name": "text",
+            "row": [1, 2],
+            "names": np.array(["a", "b"]),
+            "object": {"not": "kept"},
+        }
+    )
+    assert numbers == {"share": 0.5, "count": 3, "yes": True, "loss": 0.25}
+    assert json.dumps(numbers)
+    assert sorted(arrays) == ["name", "names", "row"]
+    assert arrays["row"].tolist() == [1, 2]
