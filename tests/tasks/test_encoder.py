@@ -8,7 +8,7 @@ import pytest
 from ctp_jax.errors import UserError
 from ctp_jax.models import resnet3d
 from ctp_jax.tasks import base, encoder
-from tests.tasks import test_recognition as made
+from tests.tasks import made_clips as made
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import features, recognition
-from tests.tasks import test_recognition as made
+from tests.tasks import made_clips as made
 
 VIDEOS, CLIPS = made.VIDEOS, made.CLIPS
 

@@ -32,7 +32,7 @@ from ctp_jax.data import pipeline
 from ctp_jax.tasks import recognition
 from ctp_jax.train import evaluation
 from ctp_jax.train.state import TrainState
-from tests.tasks.test_recognition import make_config, make_weights
+from tests.tasks.made_clips import make_config, make_weights
 
 found = []
 for devices, batch, probed in json.loads(sys.argv[2]):

@@ -13,7 +13,7 @@ from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train import checkpoint, export, init_from, loop
 from ctp_jax.train.state import TrainState
-from tests.tasks import test_recognition as made
+from tests.tasks import made_clips as made
 from tests.toy_data import opener, toy_config
 from tests.toy_task import Task
 
