@@ -153,14 +153,7 @@ class Task(encoder.Task):
 def check_config(config: ConfigDict) -> None:
     """Raises `UserError` for the first thing in the config that cannot be."""
     clip, game, head = config.clip, config.game, config.head
-    stride = resnet3d.total_stride(config.model)[1]
-    if clip.size < stride:
-        raise UserError(
-            f"config.clip.size = {clip.size}: needs at least {stride} pixels, the "
-            "stride of the network"
-        )
     for name, values in (
-        ("clip.scales", clip.scales),
         ("game.scales", game.scales),
         ("game.ratios", game.ratios),
     ):
@@ -168,18 +161,10 @@ def check_config(config: ConfigDict) -> None:
             raise UserError(
                 f"config.{name} = {tuple(values)}: needs one or more, all above 0"
             )
-    for scale in clip.scales:
-        if scale < clip.size:
-            raise UserError(
-                f"config.clip.scales: a short side of {scale} is smaller than the crop, "
-                f"config.clip.size = {clip.size}; raise the one or lower the other"
-            )
     if clip.num_frames < 2:
         raise UserError(
             f"config.clip.num_frames = {clip.num_frames}: the game needs at least 2"
         )
-    if min(clip.strides, default=0) < 1:
-        raise UserError(f"config.clip.strides = {clip.strides}: needs strides >= 1")
     if game.num_trajectories < 1:
         raise UserError(
             f"config.game.num_trajectories = {game.num_trajectories}: needs at least 1"

@@ -237,6 +237,8 @@ def check_same_run(
     changed, length = config_lib.sort_differences(
         config_lib.differences(meta["config"], config)
     )
+    if "task" in changed:  # everything else differs, too
+        changed = {"task": changed["task"]}
     fields = ", ".join(f"{name} {text}" for name, text in changed.items())
     stored, wanted = meta["leaves"], describe(target)
     for path in dict.fromkeys([*wanted, *stored]):

@@ -78,7 +78,12 @@ def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
         architecture=architecture,
         head=task.head(params),
         head_task=str(config.task),
-        provenance={"task": str(config.task), "config": meta["config"], "steps": done},
+        provenance={
+            "task": str(config.task),
+            "config": meta["config"],
+            "steps": done,
+            "class_names": meta.get("class_names"),
+        },
         path=str(workdir / "checkpoints" / str(done)),
     )
 

@@ -203,7 +203,8 @@ class Run:
         )
         if config.batch_size > self.epochs.num_examples:
             metrics.say("note: the batch is larger than the data set")
-        if jax.process_index() == 0:
+        looks_at_a_run = self.total == 0 and self.checkpoints.latest() is not None
+        if jax.process_index() == 0 and not looks_at_a_run:
             files.write_json(self.workdir / "config.json", config_lib.as_dict(config))
             files.write_json(self.workdir / "versions.json", files.versions())
 
@@ -286,6 +287,7 @@ class Run:
         self._stop_unless_finite()
         meta = {
             "config": config_lib.as_dict(self.config),
+            "class_names": list(self.pipeline.class_names),
             "versions": files.versions(),
             "window": self.window.sums(),
             "results": self.results,
