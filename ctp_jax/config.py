@@ -20,7 +20,6 @@ _FREE = (
     "eval_every",
     "checkpoint_every",
     "keep_checkpoints",
-    "init_",  # has done its work at step 0
     "data.data_dir",
     "data.workers",
     "data.prefetch",

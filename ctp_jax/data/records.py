@@ -103,7 +103,8 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
     if numbers is None:
         raise UserError(
             f"data set {name!r} has no split {split!r}; its splits are "
-            f"{', '.join(sorted(found.splits))}"
+            f"{', '.join(sorted(found.splits))}: set config.data.split and "
+            "config.data.eval_split"
         )
     files = tuple(os.fspath(directory / file) for file in found.files)
     for file, size in zip(files, found.file_size):

@@ -326,6 +326,8 @@ def check_same_weights(model: ConfigDict, stored: Mapping[str, Any]) -> None:
             raise UserError(
                 f"the encoder's {name} is {there}, config.model.{name} is {here[name]}; "
                 f"with --config.model.{name}={there} it fits"
+                + " (encoders of configs/small.py: finetune_small.py, retrieval.py:small)"
+                * (name == "width")
             )
 
 

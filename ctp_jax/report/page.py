@@ -10,8 +10,8 @@ from ctp_jax.report import curves, images, tables, words
 from ctp_jax.report.read import Run, number
 
 _CAPTIONS = {
-    "game.png": "The game on held-out videos: frames of clips from left to right, true "
-    "boxes in colour, predicted ones dashed.",
+    "game.png": "Clips as the network sees them, frames from left to right; where a game "
+    "is played, true boxes in colour and predicted ones dashed, on held-out videos.",
     "game.gif": "The same, moving.",
     "confusion.png": "Confusion matrix: a row for each true class, a column for each "
     "predicted one.",

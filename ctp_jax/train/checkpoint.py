@@ -212,8 +212,13 @@ def read_arrays(
     ) as manager:
         steps = manager.all_steps()
         if not steps or step not in (None, *steps):
-            known = ", ".join(map(str, sorted(steps))) or "none"
-            raise UserError(f"{directory}: no step {step or ''}; there are: {known}")
+            if not steps:
+                raise UserError(
+                    f"{workdir}: no weights there, neither encoder/ nor a checkpoint; give "
+                    "a run that has trained"
+                )
+            known = ", ".join(map(str, sorted(steps)))
+            raise UserError(f"{directory}: no step {step}; there are: {known}")
         step = max(steps) if step is None else step
         try:
             read = ocp.args.Composite(meta=ocp.args.JsonRestore())

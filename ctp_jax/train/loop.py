@@ -132,7 +132,9 @@ class Run:
                 "config.epochs = 0: nothing to train, and nothing to evaluate either: set "
                 "config.data.eval_split or config.epochs"
             )
-        self.writer = metrics.MetricWriter(self.workdir, done)
+        # Of a folder without a step, earlier evaluations are of another encoder.
+        before = done if self.checkpoints.latest() is not None else -1
+        self.writer = metrics.MetricWriter(self.workdir, before)
         with contextlib.closing(self.writer):
             self._evaluate(state, done)
         self._say_results()
@@ -167,6 +169,10 @@ class Run:
                 + "; config.init_from is not read again" * bool(self.config.init_from)
             )
             return state, done, meta["window"], batches
+        if self.encoder is None and (
+            self.total == 0 or self.task.frozen(target.params)
+        ):
+            metrics.say("note: config.init_from is empty, so the encoder is random")
         make = jax.jit(init, out_shardings=everywhere)
         state = make(rng, mesh_lib.put(first, self.mesh))
         if self.encoder is not None:
@@ -203,8 +209,10 @@ class Run:
         )
         if config.batch_size > self.epochs.num_examples:
             metrics.say("note: the batch is larger than the data set")
-        looks_at_a_run = self.total == 0 and self.checkpoints.latest() is not None
-        if jax.process_index() == 0 and not looks_at_a_run:
+        done = self.checkpoints.latest()
+        # Numbers that are there already keep the config that they came from.
+        to_do = done is None or done < self.total
+        if jax.process_index() == 0 and to_do:
             files.write_json(self.workdir / "config.json", config_lib.as_dict(config))
             files.write_json(self.workdir / "versions.json", files.versions())
 

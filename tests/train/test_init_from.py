@@ -88,7 +88,7 @@ def test_what_cannot_be_read_is_said_in_one_line(run, tmp_path):
         (tmp_path / "nowhere.pth", "no such folder"),
         (tmp_path / "empty", "not an exported encoder"),
         (tmp_path / "note.txt", "not an exported encoder"),
-        (tmp_path / "begun", "no step .*there are: none"),
+        (tmp_path / "begun", "no weights there"),
         (run / "checkpoints/9", "no step 9; there are: 8, 12"),
         (tmp_path / "broken", "step 12 cannot be read"),
         (tmp_path / "w.pth", r"ctp_jax\.convert \S+/w\.pth w$"),
@@ -222,7 +222,7 @@ def test_another_family_is_refused_before_data_are_opened(
         raise AssertionError("data were opened")
 
     config = made.make_config(**{field: value, "init_from": str(recogniser[0])})
-    with pytest.raises(UserError, match=f"config.init_from: .*{message}.*it fits$"):
+    with pytest.raises(UserError, match=f"config.init_from: .*{message}.*it fits"):
         loop.train(config, tmp_path, no_data)
     assert not list(tmp_path.rglob("*.json*"))
 

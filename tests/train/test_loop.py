@@ -145,10 +145,14 @@ def test_init_from_an_exported_encoder(whole_run, tmp_path, capsys):
     np.testing.assert_allclose(
         new.params["dense"]["kernel"], old.params["dense"]["kernel"], atol=1e-9
     )
-    # It has done its work: on resume it may even be gone.
-    config.init_from = "/nowhere"
+    # On resume it is not read, but what the run began with stays part of it.
     loop.train(config, tmp_path, opener())
     assert "is finished" in capsys.readouterr().out
+    config.init_from = ""
+    with pytest.raises(UserError, match=r"another config: init_from .* ->"):
+        loop.train(config, tmp_path, opener())
+    kept = json.loads((tmp_path / "config.json").read_text())
+    assert kept["init_from"] == str(whole_run)
 
 
 def test_init_from_refuses_what_does_not_fit(whole_run, tmp_path):
@@ -206,12 +210,16 @@ def test_init_from_a_checkpoint_of_a_run(whole_run, tmp_path, capsys):
     )
 
 
-def test_starting_from_itself_is_going_on(whole_run, tmp_path, capsys):
+def test_going_on_is_not_starting_from(whole_run, tmp_path, capsys):
+    # Else a run from scratch could pass for a pretrained one.
     shutil.copytree(whole_run / "checkpoints", tmp_path / "checkpoints")
-    config = toy_config(init_from=str(tmp_path), steps=13)
-    loop.train(config, tmp_path, opener())
+    with pytest.raises(UserError, match="another config: init_from"):
+        loop.train(toy_config(init_from=str(tmp_path), steps=13), tmp_path, opener())
+    loop.train(toy_config(init_from=str(whole_run), steps=1), tmp_path / "b", opener())
+    assert len(loaded_from(capsys.readouterr().out)) == 1
+    loop.train(toy_config(init_from=str(whole_run), steps=2), tmp_path / "b", opener())
     out = capsys.readouterr().out
-    assert "going on from the checkpoint of step 12/13" in out
+    assert "going on from the checkpoint of step 1/2" in out
     assert "config.init_from is not read again" in out and not loaded_from(out)
 
 
