@@ -40,8 +40,11 @@ def _write_report(config, workdir):
     if jax.process_index() != 0:
         return
     try:
-        if config.task != "encoder":
+        if visualize.draws(config):
             visualize.save(visualize.draw(config, 6, workdir), workdir)
+    except UserError as error:
+        print(f"  no pictures: {error}", flush=True)
+    try:
         print(f"  report       {report.write(workdir)}", flush=True)
     except UserError as error:
         print(f"  no report: {error}", flush=True)

@@ -95,6 +95,13 @@ def _config_of_run(workdir: str | None) -> ConfigDict:
     return ConfigDict(json.loads(path.read_text()))
 
 
+def draws(config: ConfigDict) -> bool:
+    """Whether there is anything to draw for the task of a config."""
+    from ctp_jax.tasks import base
+
+    return hasattr(base.load(config), "draw")
+
+
 def draw(
     config: ConfigDict, videos: int, workdir: str | None = None, train: bool = False
 ) -> Drawn:
