@@ -58,7 +58,8 @@ def pretrain(
     config.game = game()
     config.colour = colour()
 
-    config.model = model(spatial_strides=(1, 2, 2, 1))  # Table 7: 1, 2, 2, 2
+    # Table 7: (1, 2, 2, 2) is stride 16.
+    config.model = model(spatial_strides=(1, 2, 2, 1))
 
     config.head = ConfigDict()
     config.head.channels = 512
@@ -133,9 +134,7 @@ def data(name: str, split: str, eval_split: str) -> ConfigDict:
     config.name = name  # as prepared by `python -m ctp_jax.prepare NAME`
     config.data_dir = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     config.split = split
-    config.fraction = (
-        1.0  # train on so much of every class (Fig. 4), drawn by config.seed
-    )
+    config.fraction = 1.0  # of every class's videos, drawn by config.seed (Fig. 4)
     config.eval_split = eval_split  # empty: no evaluation
     config.eval_videos = 0  # evaluate on so many; 0: all of them
     config.min_frames = 1  # refuse shorter videos; 1: repeat their last frame

@@ -1,4 +1,4 @@
-"""Recognition on Something-Something V1 (Table 6)."""
+"""Recognition on Something-Something V1 (Table 3)."""
 
 from configs import common
 

@@ -27,6 +27,15 @@ def ranking(logits: np.ndarray) -> np.ndarray:
     return np.argsort(-logits, axis=-1, kind="stable")
 
 
+def count_confusions(
+    label: np.ndarray, predicted: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """How many videos of class i were taken for j, int64 (k, k), of int (n,) each."""
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(confusion, (label, predicted), 1)
+    return confusion
+
+
 class RecognitionEvaluator(Evaluator):
     """Reads `outputs['logits']` (n, c, k) and `batch['label']`.
 
@@ -71,8 +80,7 @@ class RecognitionEvaluator(Evaluator):
         index, label, logits = self._all()
         order = ranking(logits)
         num_classes = logits.shape[1]
-        confusion = np.zeros((num_classes, num_classes), np.int64)
-        np.add.at(confusion, (label, order[:, 0]), 1)
+        confusion = count_confusions(label, order[:, 0], num_classes)
         counts = confusion.sum(axis=1)
         right = np.diag(confusion).astype(np.float64)
         accuracies = np.full(num_classes, np.nan)
@@ -122,7 +130,7 @@ class RecognitionEvaluator(Evaluator):
                         ";".join(names[i] for i in likely[:_TOP]),
                     )
                 )
-        confusion = dict(self.results())["confusion"]
+        confusion = count_confusions(label, order[:, 0], len(names))
         save_confusion(directory / "confusion.png", confusion, names)
 
 
