@@ -24,22 +24,15 @@ import json
 import math
 import os
 import re
-from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from configs import ucf_r3d
+from benchmarks import pretraining
 from ctp_jax.models import resnet3d
-from ctp_jax.tasks import base
 from ctp_jax.train import mesh as mesh_lib
-from ctp_jax.train import optimizer, state, step
-from ctp_jax.train.epochs import Epochs
-
-CANVAS = (144, 148)
-"""Height and width to which windows of 192x144 frames (UCF-101) are padded."""
+from ctp_jax.train import state
 
 KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf" = (?P<type>.*?) (?P<kind>{KINDS})(?P<start>-start)?\(")
@@ -111,74 +104,14 @@ def _bytes(dtype, dimensions):
     return bits * math.prod(map(int, filter(None, dimensions.split(",")))) // 8
 
 
-def batch_spec(config, canvas):
-    """Shapes and types of a global batch with its stop votes, as the pipeline has it."""
-    rows, frames = config.batch_size, config.clip.num_frames
-    patches = config.game.num_trajectories
-
-    def array(dtype, *shape):
-        return jax.ShapeDtypeStruct((rows, *shape), dtype)
-
-    real, whole, truth = jnp.float32, jnp.int32, jnp.bool_
-    plan = {
-        "boxes": array(real, patches, frames, 4),
-        "opacity": array(real, patches, frames),
-        "visible": array(truth, patches, frames),
-        "edge": array(real, patches),
-        **{name: array(whole, patches) for name in ("source", "shape", "order")},
-        **{name: array(real, frames) for name in ("brightness", "contrast")},
-        **{name: array(real) for name in ("hue", "saturation")},
-        "hue_saturation": array(truth),
-    }
-    return {
-        "frames": array(jnp.uint8, 1, frames, *canvas, 3),
-        "extent": array(real, 1, 2),
-        "window": array(real, 1, 4),
-        "flip": array(truth, 1),
-        "times": array(whole, 1, frames),
-        **{name: array(whole) for name in ("label", "index")},
-        **{name: array(real) for name in ("mask", "replaced", "stop")},
-        "plan": plan,
-    }
-
-
-class Step:
-    """The training step of a model on a mesh, lowered for one batch per device."""
-
-    def __init__(self, arguments, mesh, per_device):
-        config = ucf_r3d.get_config()
-        config.model.name, config.model.width = arguments.model, arguments.width
-        config.model.dtype = arguments.dtype
-        config.head.channels = max(8, int(512 * arguments.width))
-        config.batch_size = per_device * mesh.size
-        # As on an accelerator: no formulations that are there for CPUs.
-        with mock.patch.object(jax, "default_backend", return_value="accelerator"):
-            task = base.load(config)
-            schedule = optimizer.make_schedule(
-                config.optimizer, Epochs(1000, config.batch_size), 1000
-            )
-            transformation = optimizer.make_optimizer(config.optimizer, schedule)
-            self.batch = batch_spec(config, arguments.canvas)
-            self.state = jax.eval_shape(
-                lambda rng: state.initial(task, transformation, rng, self.batch),
-                jax.random.key(0),
-            )
-            train_step = step.make_train_step(task, transformation, schedule, 0, mesh)
-            self._lowered = train_step.lower(self.state, self.batch)
-
-    def compile(self, options=None):
-        return self._lowered.compile(options)
-
-
 def size(tree):
     """Bytes of all arrays, or shapes of arrays, in a tree."""
     leaves = jax.tree.leaves(tree)
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def make_mesh(arguments):
-    if not arguments.tpu:
-        return mesh_lib.make_mesh()
+def tpu_mesh(name):
+    """A mesh of TPU chips that need not be there: 'v5e:2x4'. Needs libtpu."""
     # Or libtpu would look for the machine's own TPU.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
@@ -186,7 +119,7 @@ def make_mesh(arguments):
     os.environ.setdefault("TPU_WORKER_ID", "0")
     from jax.experimental import topologies
 
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=arguments.tpu)
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
     devices = np.array(topology.devices)
     return Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
 
@@ -255,7 +188,9 @@ def parse():
     parser.add_argument("--dtype", default="auto", choices=resnet3d.DTYPES)
     parser.add_argument("--width", type=float, default=1.0, help="of the network")
     parser.add_argument("--batches", type=sizes, default=[4], help="clips per device")
-    parser.add_argument("--canvas", type=sizes, default=CANVAS, help="HEIGHTxWIDTH")
+    parser.add_argument(
+        "--canvas", type=sizes, default=pretraining.CANVAS, help="HEIGHTxWIDTH"
+    )
     parser.add_argument("--json", default="", help="write the figures there")
     return parser.parse_args()
 
@@ -274,14 +209,22 @@ def main():
     arguments = parse()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", arguments.devices)
-    mesh = make_mesh(arguments)
+    mesh = tpu_mesh(arguments.tpu) if arguments.tpu else mesh_lib.make_mesh()
     found = {"devices": mesh.size, "memory": {}}
     print(f"{arguments.model} on {mesh.size} x {mesh.devices.flat[0].device_kind}")
     for number, per_device in enumerate(arguments.batches):
-        lowered = Step(arguments, mesh, per_device)
+        config = pretraining.make_config(
+            arguments.model,
+            per_device * mesh.size,
+            arguments.dtype,
+            arguments.width,
+        )
+        # As on an accelerator: no formulations that are there for CPUs.
+        program = pretraining.Step(config, mesh, arguments.canvas, as_accelerator=True)
+        lowered = program.lower()
         compiled = lowered.compile()
         if number == 0:
-            show_sizes(lowered, found)
+            show_sizes(program, found)
             _, messages = count_collectives(compiled)
             table, _ = count_collectives(lowered.compile(NOT_COMBINED))
             show_collectives(table, messages, mesh.size)

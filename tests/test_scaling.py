@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import scaling
+from benchmarks import pretraining, scaling
 from configs import common, ucf_r3d
 from ctp_jax.data import clips, pipeline
 from ctp_jax.data.builders import moving_shapes
@@ -133,7 +133,7 @@ def test_the_batch_is_that_of_the_pipeline(tmp_path):
     config.data.data_dir, config.data.workers, config.batch_size = str(tmp_path), 1, 2
     opened = pipeline.open_pipeline(config, ctp.Task(config), True)
     batch = Stopping().with_vote(next(opened.train_batches()))
-    spec = scaling.batch_spec(config, batch["frames"].shape[3:5])
+    spec = pretraining.batch_spec(config, batch["frames"].shape[3:5])
     assert jax.tree.structure(spec) == jax.tree.structure(batch)
     for wanted, real in zip(jax.tree.leaves(spec), jax.tree.leaves(batch), strict=True):
         assert (wanted.shape, wanted.dtype) == (real.shape, real.dtype)
@@ -143,4 +143,4 @@ def test_the_canvas_is_that_of_ucf101():
     config = ucf_r3d.get_config()
     spec = ctp.Task(config).clip_spec(True)
     canvas = clips.canvas_size(np.array([144]), np.array([192]), spec)
-    assert canvas == scaling.CANVAS
+    assert canvas == pretraining.CANVAS

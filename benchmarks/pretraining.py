@@ -1,0 +1,220 @@
+"""The training step of configs/ucf_r3d.py, as the benchmarks that count or time it use it.
+
+Needs neither data nor TensorFlow: a batch is made up, in the shapes of the pipeline's.
+"""
+
+import contextlib
+import functools
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from configs import ucf_r3d
+from ctp_jax.ops import colour
+from ctp_jax.tasks import ctp
+from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train import optimizer, state, step
+from ctp_jax.train.epochs import Epochs
+
+CANVAS = (144, 148)
+"""Height and width to which windows of 192x144 frames (UCF-101) are padded."""
+
+DRAWN_FROM = ("frames", "extent", "window", "flip")
+"""What of a batch only the drawing reads."""
+
+
+def make_config(
+    model: str, batch: int, dtype: str, width: float = 1.0, conv: str = "auto"
+) -> ConfigDict:
+    """configs/ucf_r3d.py with another network.
+
+    Args:
+        model: `config.model.name`.
+        batch: clips of a global batch.
+        dtype: `config.model.dtype`.
+        width: of the encoder, and of its head in proportion.
+        conv: `config.model.conv`.
+    """
+    config = ucf_r3d.get_config()
+    config.model.name, config.model.width = model, width
+    config.model.dtype, config.model.conv = dtype, conv
+    config.head.channels = max(8, int(512 * width))
+    config.batch_size = batch
+    return config
+
+
+class Given(ctp.Task):
+    """The game without its drawing: clips are given, grey levels, as `clips`."""
+
+    def draw(self, batch):
+        return batch["clips"]
+
+
+def batch_spec(config, canvas=CANVAS, given=False):
+    """Shapes and types of a global batch with its stop votes, as the pipeline has it.
+
+    Args:
+        config: from `make_config`.
+        canvas: height and width of the windows.
+        given: what `Given` reads.
+    """
+    rows, frames, size = config.batch_size, config.clip.num_frames, config.clip.size
+    patches = config.game.num_trajectories
+
+    def array(dtype, *shape):
+        return jax.ShapeDtypeStruct((rows, *shape), dtype)
+
+    real, whole, truth = jnp.float32, jnp.int32, jnp.bool_
+    plan = {
+        "boxes": array(real, patches, frames, 4),
+        "opacity": array(real, patches, frames),
+        "visible": array(truth, patches, frames),
+        "edge": array(real, patches),
+        **{name: array(whole, patches) for name in ("source", "shape", "order")},
+        **{name: array(real, frames) for name in ("brightness", "contrast")},
+        **{name: array(real) for name in ("hue", "saturation")},
+        "hue_saturation": array(truth),
+    }
+    spec = {
+        "frames": array(jnp.uint8, 1, frames, *canvas, 3),
+        "extent": array(real, 1, 2),
+        "window": array(real, 1, 4),
+        "flip": array(truth, 1),
+        "times": array(whole, 1, frames),
+        **{name: array(whole) for name in ("label", "index")},
+        **{name: array(real) for name in ("mask", "replaced", "stop")},
+        "plan": plan,
+    }
+    if given:
+        spec = {name: spec[name] for name in spec if name not in DRAWN_FROM}
+        spec["clips"] = array(real, frames, size, size, 3)
+    return spec
+
+
+def make_batch(config, canvas=CANVAS, seed=0):
+    """A made-up batch of `batch_spec`: noise, and patches that move in straight lines."""
+    rng = np.random.default_rng(seed)
+    rows, frames, size = config.batch_size, config.clip.num_frames, config.clip.size
+    patches = config.game.num_trajectories
+    side = rng.integers(size // 7, size // 2, (rows, patches, 1, 2))
+    ends = [rng.uniform(0, size - side) for _ in range(2)]
+    share = np.linspace(0, 1, frames)[:, None]
+    low = np.floor(ends[0] * (1 - share) + ends[1] * share)
+    batch = {
+        "frames": rng.integers(0, 256, (rows, 1, frames, *canvas, 3)),
+        "extent": np.tile(canvas, (rows, 1, 1)),
+        "window": np.tile([0, 0, canvas[0], canvas[0]], (rows, 1, 1)),
+        "flip": rng.random((rows, 1)) < config.clip.flip,
+        "times": np.tile(np.arange(frames), (rows, 1, 1)),
+        "label": np.zeros(rows),
+        "index": np.arange(rows),
+        "mask": np.ones(rows),
+        "replaced": np.zeros(rows),
+        "stop": np.zeros(rows),
+        "plan": {
+            "boxes": np.concatenate([low, low + side], axis=-1),
+            "opacity": rng.uniform(*config.game.opacity, (rows, patches, frames)),
+            "visible": rng.random((rows, patches, frames)) < config.game.visible,
+            "edge": rng.uniform(0.3, 0.7, (rows, patches)),
+            "source": rng.integers(0, frames, (rows, patches)),
+            "shape": rng.integers(0, 3, (rows, patches)),
+            "order": rng.permuted(np.tile(np.arange(patches), (rows, 1)), axis=1),
+            "brightness": rng.uniform(-30, 30, (rows, frames)),
+            "contrast": rng.uniform(0.9, 1.1, (rows, frames)),
+            "hue": rng.uniform(-24, 24, rows),
+            "saturation": rng.uniform(0.9, 1.1, rows),
+            "hue_saturation": rng.random(rows) < config.colour.hue_saturation,
+        },
+    }
+    spec = batch_spec(config, canvas)
+    return jax.tree.map(lambda x, like: np.asarray(x, like.dtype), batch, spec)
+
+
+def without_drawing(batch, clips):
+    """The batch that `Given` reads: these clips instead of what they are drawn from."""
+    rest = {name: value for name, value in batch.items() if name not in DRAWN_FROM}
+    return rest | {"clips": clips}
+
+
+class Step:
+    """The training step, not compiled yet.
+
+    Attributes:
+        task: of the config; `Given` if the clips are given.
+        batch: shapes of a global batch.
+        state: shapes of the training state.
+        train_step: from `ctp_jax.train.step`.
+        forward: (state, batch) -> loss and statistics of the batch, no gradient.
+        draw: batch -> normalised clips in the encoder's dtype.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        mesh: Mesh,
+        canvas: tuple[int, int] = CANVAS,
+        given: bool = False,
+        as_accelerator: bool = False,
+    ):
+        """Builds the programs.
+
+        Args:
+            config: from `make_config`.
+            mesh: what they run on.
+            canvas: height and width of the windows.
+            given: leave the drawing out.
+            as_accelerator: choose the formulations of an accelerator, whatever the
+                programs are compiled for.
+        """
+        self._as_accelerator = as_accelerator
+        with self.tracing():
+            self.task = (Given if given else ctp.Task)(config)
+        schedule = optimizer.make_schedule(
+            config.optimizer, Epochs(1000, config.batch_size), 1000
+        )
+        transformation = optimizer.make_optimizer(config.optimizer, schedule)
+        self.batch = batch_spec(config, canvas, given)
+        self._initial = functools.partial(
+            state.initial, self.task, transformation, batch=self.batch
+        )
+        with self.tracing():
+            self.state = jax.eval_shape(self._initial, jax.random.key(0))
+        self.train_step = step.make_train_step(
+            self.task, transformation, schedule, config.seed, mesh
+        )
+        split, whole = mesh_lib.over_batch(mesh), mesh_lib.replicated(mesh)
+        self.forward = jax.jit(
+            self._forward, in_shardings=(whole, split), out_shardings=whole
+        )
+        self.draw = jax.jit(self._draw, in_shardings=split, out_shardings=split)
+        self._make = jax.jit(self._initial, out_shardings=whole)
+
+    def _forward(self, parts, batch):
+        rng = step.stream_key(0, "loss")
+        loss, out = self.task.loss(parts.params, parts.model_state, batch, rng)
+        return loss, out.model_state
+
+    def _draw(self, batch):
+        clips = colour.normalize(self.task.draw(batch))
+        return clips.astype(self.task._encoder.dtype)
+
+    def make_state(self, seed: int = 0) -> Any:
+        """The state before the first step, on the devices."""
+        with self.tracing():
+            return self._make(jax.random.key(seed))
+
+    def tracing(self):
+        """Within this, what is traced is traced as it was asked for."""
+        if not self._as_accelerator:
+            return contextlib.nullcontext()
+        return mock.patch.object(jax, "default_backend", return_value="accelerator")
+
+    def lower(self):
+        """The training step, lowered."""
+        with self.tracing():
+            return self.train_step.lower(self.state, self.batch)
