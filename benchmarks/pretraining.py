@@ -218,3 +218,88 @@ class Step:
         """The training step, lowered."""
         with self.tracing():
             return self.train_step.lower(self.state, self.batch)
+
+
+class Running:
+    """Forward pass and training step on one device.
+
+    Attributes:
+        program: a `Step`.
+        state: of the training; every step replaces it.
+        batch: on the device.
+    """
+
+    def __init__(self, config: ConfigDict, batch: Any):
+        """Makes the state; nothing is compiled yet.
+
+        Args:
+            config: from `make_config`.
+            batch: NumPy arrays; with `clips` the drawing is left out.
+        """
+        mesh = mesh_lib.one_device()
+        self.program = Step(config, mesh, given="clips" in batch)
+        self.state = self.program.make_state()
+        self.batch = mesh_lib.put(batch, mesh)
+        self._compiled = {}
+
+    def forward(self, times: int = 1) -> tuple[float]:
+        """The loss, training mode, no gradient; computed so many times."""
+        call = self.compile("forward")
+        for _ in range(times):
+            loss, _ = call(self.state, self.batch)
+        return (float(loss),)
+
+    def step(self, times: int = 1) -> tuple[float, float]:
+        """Loss and norm of the gradients, of the last of so many steps."""
+        call = self.compile("step")
+        for _ in range(times):
+            self.state, metrics = call(self.state, self.batch)
+        jax.block_until_ready(self.state)
+        return float(metrics["loss"]), float(metrics["grad_norm"])
+
+    def draw(self, times: int = 1) -> jax.Array:
+        """The clips, drawn so many times."""
+        call = self.compile("draw")
+        for _ in range(times):
+            clips = call(self.batch)
+        return jax.block_until_ready(clips)
+
+    def compile(self, phase: str) -> Any:
+        """The compiled program of a phase, 'forward', 'step' or 'draw'."""
+        if phase not in self._compiled:
+            program = self.program
+            lowered = {
+                "forward": lambda: program.forward.lower(self.state, self.batch),
+                "step": lambda: program.train_step.lower(self.state, self.batch),
+                "draw": lambda: program.draw.lower(self.batch),
+            }[phase]()
+            self._compiled[phase] = lowered.compile()
+        return self._compiled[phase]
+
+    def memory(self, phase: str) -> int:
+        """Bytes by the compiler's plan: arguments, temporaries, results."""
+        return planned_memory(self.compile(phase))["total"]
+
+    def size(self) -> int:
+        """Bytes of state and batch."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves((self.state, self.batch)))
+
+
+def planned_memory(compiled: Any) -> dict[str, int]:
+    """Bytes of the compiler's plan for a program, per device."""
+    plan = compiled.memory_analysis()
+    own = plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return {
+        "arguments": plan.argument_size_in_bytes,
+        "temporary": plan.temp_size_in_bytes,
+        "donated": plan.alias_size_in_bytes,
+        "total": plan.argument_size_in_bytes + plan.temp_size_in_bytes + own,
+    }
+
+
+def device_memory() -> tuple[int, int] | None:
+    """Bytes in use and at most in use on the first device; None where not counted."""
+    found = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" not in found:
+        return None
+    return found["bytes_in_use"], found["peak_bytes_in_use"]

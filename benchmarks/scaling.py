@@ -136,18 +136,6 @@ def count_collectives(compiled):
     return dict(table), messages
 
 
-def measure_memory(compiled):
-    """Bytes of the compiler's plan."""
-    plan = compiled.memory_analysis()
-    own = plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return {
-        "arguments": plan.argument_size_in_bytes,
-        "temporary": plan.temp_size_in_bytes,
-        "donated": plan.alias_size_in_bytes,
-        "total": plan.argument_size_in_bytes + plan.temp_size_in_bytes + own,
-    }
-
-
 def show_sizes(first, found):
     parts, rows = first.state, first.batch["mask"].size
     found["bytes"] = {
@@ -232,7 +220,7 @@ def main():
             print(
                 "   clips  GFLOP per clip  MB: arguments  temporary    total    donated"
             )
-        memory = measure_memory(compiled)
+        memory = pretraining.planned_memory(compiled)
         memory["flops"] = compiled.cost_analysis()["flops"] / per_device
         found["memory"][per_device] = memory
         show_memory(per_device, memory)

@@ -1,0 +1,243 @@
+"""The pretraining step in plain PyTorch: the peer of benchmarks/train_step.py.
+
+Encoder, head with RoIAlign, smooth L1, clipping, SGD with momentum, as people write it.
+It does less than ours: the clip is there already, drawn, normalised and on the device;
+no check for NaN, no IoU; and with autocast its head computes in bfloat16, ours does not.
+"""
+
+import contextlib
+import dataclasses
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ctp_jax.models import resnet3d
+from tests.models import torch_networks
+
+FORMATS = {
+    "contiguous": torch.contiguous_format,
+    "channels_last_3d": torch.channels_last_3d,
+}
+COMPILED = {"eager": None, "compile": "default", "max-autotune": "max-autotune"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A way to run it.
+
+    Attributes:
+        peer: one of COMPILED.
+        layout: one of FORMATS.
+        bfloat16: under autocast.
+        tf32: let float32 products be TF32, which GPUs alone have.
+    """
+
+    peer: str
+    layout: str
+    bfloat16: bool = False
+    tf32: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"torch {self.peer} {self.layout}" + " TF32" * self.tf32
+
+
+def variants(dtype: str, peers: list[str], layouts: list[str]) -> list[Variant]:
+    """All of a dtype; on GPUs float32 twice, without TF32 and with it."""
+    found = []
+    for peer in peers:
+        for layout in layouts:
+            found.append(Variant(peer, layout, dtype == "bfloat16"))
+            if dtype == "float32" and torch.cuda.is_available():
+                found.append(Variant(peer, layout, tf32=True))
+    return found
+
+
+class Network(nn.Module):
+    """Encoder, head and loss."""
+
+    def __init__(self, config, params):
+        super().__init__()
+        model = config.model
+        mid = max(8, round(resnet3d.STEM_MID_CHANNELS * model.width))
+        self.encoder = torch_networks.Encoder(
+            [resnet3d.scaled(c, model.width) for c in resnet3d.CHANNELS],
+            model.spatial_strides,
+            model.temporal_strides,
+            mid if model.name == "r2plus1d18" else 0,
+        )
+        self.roi, self.points = config.head.roi_size, config.head.sampling_ratio
+        self.stride = resnet3d.total_stride(model)[1]
+        scale = torch.tensor(config.head.target_scale)
+        self.register_buffer("scale", scale)
+        steps, _, _, channels, hidden = params["head"]["temporal"]["kernel"].shape
+        self.temporal = nn.Conv3d(channels, hidden, (steps, 1, 1))
+        self.dense1 = nn.Linear(hidden * self.roi**2, hidden)
+        self.dense2 = nn.Linear(hidden, config.clip.num_frames * 4)
+
+    def forward(self, clip, boxes):
+        """Loss of normalised clips (b, 3, t, s, s) and boxes (b, n, t, 4)."""
+        maps = torch.relu(self.temporal(self.encoder(clip)).squeeze(2))
+        pooled = self.pool(maps, boxes[:, :, 0])
+        hidden = torch.relu(self.dense1(pooled.flatten(2)))
+        deltas = self.dense2(hidden).float().unflatten(2, (-1, 4))
+        error = deltas - self.targets(boxes)
+        loss = functional.smooth_l1_loss(
+            error, torch.zeros_like(error), reduction="sum"
+        )
+        return loss / error[..., 0].numel()
+
+    def pool(self, maps, boxes):
+        """RoIAlign: (b, c, h, w), (b, n, 4) -> (b, n, c, roi, roi)."""
+        (height, width), count = maps.shape[2:], boxes.shape[1]
+        points = self.roi * self.points
+        low, high = (boxes / self.stride - 0.5).split(2, dim=-1)
+        steps = (torch.arange(points, device=boxes.device) + 0.5) / points
+        places = low[..., None] + (high - low)[..., None] * steps
+        # In grid_sample's units: -1 and 1 are the centres of the outer pixels.
+        x = 2 * places[..., 0, :] / (width - 1) - 1
+        y = 2 * places[..., 1, :] / (height - 1) - 1
+        shape = (*x.shape, points)
+        grid = [x[:, :, None].expand(shape), y[..., None].expand(shape)]
+        grid = torch.stack(grid, dim=-1).flatten(1, 2)
+        read = functional.grid_sample(
+            maps, grid, padding_mode="border", align_corners=True
+        )
+        read = functional.avg_pool2d(read, self.points)
+        return read.unflatten(2, (count, self.roi)).transpose(1, 2)
+
+    def targets(self, boxes):
+        low, high = boxes[..., :2], boxes[..., 2:]
+        centre, size = (low + high) / 2, (high - low).clamp(min=1).log()
+        boxes = torch.cat([centre, size], dim=-1)
+        return (boxes - boxes[:, :, :1]) / self.scale
+
+
+def load(network, state):
+    """Copies parameters and statistics of our training state."""
+    params = state.params
+    stats = state.model_state["batch_stats"]["encoder"]
+    torch_networks.load(network.encoder, params["encoder"], stats)
+    head = {
+        name: {key: np.array(value) for key, value in layer.items()}
+        for name, layer in params["head"].items()
+    }
+    temporal = head["temporal"]["kernel"].transpose(4, 3, 0, 1, 2)
+    # torch flattens channel, row, column: its first linear layer is ours, permuted.
+    side, hidden = network.roi, temporal.shape[0]
+    first = head["dense1"]["kernel"].reshape(side, side, hidden, -1)
+    weights = {
+        "temporal": temporal,
+        "dense1": first.transpose(3, 2, 0, 1).reshape(-1, side * side * hidden),
+        "dense2": head["dense2"]["kernel"].T,
+    }
+    for name, weight in weights.items():
+        layer = getattr(network, name)
+        layer.weight.data.copy_(torch.tensor(weight.copy()))
+        layer.bias.data.copy_(torch.tensor(head[name]["bias"]))
+
+
+class Step:
+    """Forward pass and training step of one variant.
+
+    Attributes:
+        network: with its parameters.
+    """
+
+    def __init__(self, variant, config, state, clips, boxes):
+        """Copies everything to the device.
+
+        Args:
+            variant: how to run it.
+            config: of our run.
+            state: our training state, whose parameters it starts from.
+            clips: normalised, (b, t, s, s, 3).
+            boxes: of the plan, (b, n, t, 4).
+        """
+        self.variant = variant
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        # Where shapes never change, the search for the fastest algorithm pays.
+        torch.backends.cudnn.benchmark = True
+        layout = FORMATS[variant.layout]
+        network = Network(config, state.params)
+        load(network, state)
+        self.network = network.to(self._device).to(memory_format=layout).train()
+        clip = torch_networks.channels_first(clips).to(self._device)
+        self._clip = clip.contiguous(memory_format=layout)
+        self._boxes = torch.tensor(np.array(boxes), device=self._device)
+        mode = COMPILED[variant.peer]
+        self._call = torch.compile(self.network, mode=mode) if mode else self.network
+        options = config.optimizer
+        self._clip_norm = options.clip_norm
+        self._optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+
+    def _loss(self):
+        autocast = (
+            torch.autocast(self._device, torch.bfloat16)
+            if self.variant.bfloat16
+            else contextlib.nullcontext()
+        )
+        with autocast:
+            return self._call(self._clip, self._boxes)
+
+    def forward(self, times=1):
+        """The loss, training mode, no gradient."""
+        with self._precision(), torch.no_grad():
+            for _ in range(times):
+                loss = self._loss()
+            return (self._wait(loss),)
+
+    def step(self, times=1):
+        """Loss and norm of the gradients, of the last of so many steps."""
+        with self._precision():
+            for _ in range(times):
+                self._optimizer.zero_grad(set_to_none=True)
+                loss = self._loss()
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(
+                    self.network.parameters(), self._clip_norm
+                )
+                self._optimizer.step()
+            return self._wait(loss), float(norm)
+
+    def memory(self, phase):
+        """Bytes that it holds at most in a phase, warm; None without a GPU."""
+        if self._device == "cpu":
+            return None
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        getattr(self, phase)()
+        return torch.cuda.max_memory_allocated() - before + self._size()
+
+    def _size(self):
+        """Bytes that stay between calls."""
+        tensors = [self._clip, self._boxes, *self.network.buffers()]
+        for parameter in self.network.parameters():
+            tensors += [parameter, parameter.grad]
+            tensors += self._optimizer.state[parameter].values()
+        return sum(t.nbytes for t in tensors if isinstance(t, torch.Tensor))
+
+    def _wait(self, loss):
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        return float(loss.detach())
+
+    @contextlib.contextmanager
+    def _precision(self):
+        """Flags of the process: other variants have others."""
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = self.variant.tf32
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, cudnn.allow_tf32 = before
