@@ -14,7 +14,6 @@ What the array is called, its type and its shape are mixed in at the end.
 
 import functools
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -31,6 +30,8 @@ from ctp_jax.train.state import describe
 # the sleeve.
 _STREAMS = ((0x6A09E667, 0xBB67AE85), (0x3C6EF372, 0xA54FF53A))
 _GOLDEN = 0x9E3779B9
+_EXPONENT = 0x7F800000  # of float32: all ones in what is not finite
+_ROW = 1024  # words
 
 
 class Examined(NamedTuple):
@@ -67,7 +68,7 @@ def examine(tree: Any) -> Examined:
     leaves = jax.tree.leaves(tree)
     # With 64 bits, or those of NumPy arrays would be cut off.
     with jax.enable_x64(True):
-        sums, finite = _program(_mesh_of(leaves))(leaves)
+        sums, finite = _program(_mesh_of(leaves))(leaves, _rows(leaves))
     (sums, odd), finite = _odd_copy(sums), np.asarray(finite)
     digests = {
         path: _name_in(f"{path} {kind}", row)
@@ -140,25 +141,67 @@ def _program(mesh: jax.sharding.Mesh | None):
     return jax.jit(_sums, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def _sums(leaves: list[Any]) -> tuple[UInt32[Array, "n 2"], Bool[Array, " n"]]:
-    finite = [
-        jnp.isfinite(leaf).all()
-        if jnp.issubdtype(leaf.dtype, jnp.inexact)
-        else jnp.array(True)
-        for leaf in leaves
-    ]
-    return jnp.stack([_sum(leaf) for leaf in leaves]), jnp.stack(finite)
+class _Rows(NamedTuple):
+    """Where the words of all leaves lie when each begins a new row of `_ROW` words.
+
+    Attributes:
+        leaf: number of the leaf that a row is of.
+        first: position of the row's first word in its leaf, modulo 2**32.
+        length: words of the row that are the leaf's; the rest fills it up.
+    """
+
+    leaf: np.ndarray
+    first: np.ndarray
+    length: np.ndarray
 
 
-def _sum(leaf: Array) -> UInt32[Array, " 2"]:
-    words = _words(leaf)
-    position = _positions(words.shape)
+def _rows(leaves: list[Any]) -> _Rows:
+    counts = [leaf.size * max(1, leaf.dtype.itemsize // 4) for leaf in leaves]
+    rows = [-(-count // _ROW) for count in counts]
+    first = np.concatenate([np.arange(n, dtype=np.int64) * _ROW for n in rows])
+    length = np.minimum(np.repeat(np.array(counts, np.int64), rows) - first, _ROW)
+    leaf = np.repeat(np.arange(len(leaves), dtype=np.int32), rows)
+    return _Rows(leaf, first.astype(np.uint32), length.astype(np.uint32))
+
+
+# All leaves as one matrix, not one after the other: the arithmetic is then compiled
+# once and not for every leaf, which takes seconds, at the price of a copy of the tree.
+# A leaf that is split over devices is gathered for it.
+def _sums(
+    leaves: list[Any], rows: _Rows
+) -> tuple[UInt32[Array, "n 2"], Bool[Array, " n"]]:
+    parts = []
+    for leaf in leaves:
+        words = _words(leaf).reshape(-1)
+        parts += [words, jnp.zeros(-words.size % _ROW, jnp.uint32)]
+    words = jnp.concatenate(parts).reshape(len(rows.leaf), _ROW)
+    column = jnp.arange(_ROW, dtype=jnp.uint32)
+    position = rows.first[:, None] + column
+    counts = column < rows.length[:, None]
     sums = []
     for first, second in _STREAMS:
         a = _mix(position * jnp.uint32(_GOLDEN) + jnp.uint32(first))
         b = (a * jnp.uint32(_GOLDEN) + jnp.uint32(second)) | 1
-        sums.append(jnp.sum(_mix(words ^ a) * b, dtype=jnp.uint32))
-    return jnp.stack(sums)
+        terms = jnp.where(counts, _mix(words ^ a) * b, jnp.uint32(0))
+        sums.append(jnp.sum(terms, axis=1, dtype=jnp.uint32))
+    # Filled up with zeros, which are finite.
+    odd = (words & _EXPONENT == _EXPONENT).any(1)
+    sums = [*sums, odd.astype(jnp.uint32)]
+    *sums, odd = (
+        jax.ops.segment_sum(each, rows.leaf, len(leaves), indices_are_sorted=True)
+        for each in sums
+    )
+    finite = [_is_finite(leaf, words == 0) for leaf, words in zip(leaves, odd)]
+    return jnp.stack(sums, axis=1), jnp.stack(finite)
+
+
+def _is_finite(leaf: Array, as_words: Bool[Array, ""]) -> Bool[Array, ""]:
+    """Whether a leaf is, given whether it would be if it were of float32."""
+    if leaf.dtype == jnp.float32:
+        return as_words
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return jnp.array(True)
+    return jnp.isfinite(leaf).all()
 
 
 def _words(leaf: Array) -> UInt32[Array, "..."]:
@@ -172,16 +215,6 @@ def _words(leaf: Array) -> UInt32[Array, "..."]:
         narrow = jnp.dtype(f"uint{bits}")
         return jax.lax.bitcast_convert_type(leaf, narrow).astype(jnp.uint32)
     return jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-
-
-def _positions(shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-    """Row-major, modulo 2**32. By axes: reshaping would gather what is sharded."""
-    position = jnp.zeros(shape, jnp.uint32)
-    for axis in range(len(shape)):
-        stride = math.prod(shape[axis + 1 :]) % 2**32
-        index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-        position += index * jnp.uint32(stride)
-    return position
 
 
 def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:

@@ -68,6 +68,21 @@ def test_numpy_agrees(dtype, shape):
     assert digests.measure({"a": {"b": on_device}})[0] == expected
 
 
+def test_leaves_of_several_rows_beside_others():
+    row = digests._ROW
+    sizes = (row - 1, row, row + 1, 0, 1, 3 * row - 5)
+    tree = {str(n): random_array("float32", (n,), n) for n in sizes}
+    tree |= {"wide": random_array("float64", (row,)), "narrow": np.arange(row + 7)}
+    tree["narrow"] = tree["narrow"].astype("uint8")
+    expected = {name: by_hand(name, array) for name, array in tree.items()}
+    assert digests.measure(tree) == (expected, [])
+    for name, array in tree.items():
+        if array.size:
+            changed = array.copy()
+            changed[-1] += 1
+            assert digests.difference(expected, {**tree, name: changed}) == name
+
+
 def test_every_bit_counts():
     array = random_array("float32", (2, 3, 5))
     seen = {digests.measure([array])[0]["0"]}
@@ -77,8 +92,13 @@ def test_every_bit_counts():
         bytes_ = bytearray(array.tobytes())
         bytes_[bit // 8] ^= 1 << bit % 8
         flips.append(np.frombuffer(bytes_, "float32").reshape(array.shape))
-    sums = jax.jit(lambda x: jax.lax.map(digests._sum, x))(np.stack(flips))
-    before = np.asarray(jax.jit(digests._sum)(array))
+    rows = digests._rows([array])
+
+    def sums_of(flipped):
+        return digests._sums([flipped], rows)[0][0]
+
+    sums = jax.jit(lambda x: jax.lax.map(sums_of, x))(np.stack(flips))
+    before = np.asarray(jax.jit(sums_of)(array))
     assert (np.asarray(sums) != before).all()  # both words, for certain
     assert len({tuple(row) for row in np.asarray(sums).tolist()} | seen) == 961
 
