@@ -13,7 +13,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from benchmarks import pretraining
-from ctp_jax.models import conv3d
+from ctp_jax.models import conv3d, resnet3d
 from ctp_jax.tasks import ctp
 
 
@@ -23,7 +23,8 @@ class Layer:
 
     Attributes:
         name: its path in the network.
-        kind: 'conv', 'norm' or 'dense'.
+        kind: 'conv', 'norm', 'dense', or 'sum' of a block's branches, which comes after
+            the layers of the block.
         flops: of the forward pass: twice the products. Of a convolution, only those
             with values, not those with the zeros around them.
         padded: the same with them, as they are often counted.
@@ -54,9 +55,8 @@ def products(size: int, kernel: int, stride: int, padding: int) -> int:
 
 def layers(config: ConfigDict) -> list[Layer]:
     """The layers of encoder and head in the order of the forward pass."""
-    one = pretraining.make_config(
-        config.model.name, 1, config.model.dtype, config.model.width, "direct"
-    )
+    one = config.copy_and_resolve_references()
+    one.model.conv, one.batch_size = "direct", 1
     task = ctp.Task(one)
     batch = pretraining.batch_spec(one)
     rng = jax.random.key(0)
@@ -71,7 +71,9 @@ def layers(config: ConfigDict) -> list[Layer]:
         return result
 
     with nn.intercept_methods(watch):
-        jax.eval_shape(task.loss, params, model_state, batch, rng)
+        jax.eval_shape(
+            lambda *arguments: task.loss(*arguments)[0], params, model_state, batch, rng
+        )
     return found
 
 
@@ -89,6 +91,8 @@ def _layer(module, x, result):
         flops = padded = 2 * math.prod(x.shape[:-1]) * weights
     elif isinstance(module, conv3d.BatchNorm):
         kind, weights = "norm", 2 * x.shape[-1]
+    elif isinstance(module, resnet3d.BasicBlock):
+        kind, weights = "sum", 0
     if not kind:
         return None
     wide = _in_head(module)

@@ -29,7 +29,13 @@ DRAWN_FROM = ("frames", "extent", "window", "flip")
 
 
 def make_config(
-    model: str, batch: int, dtype: str, width: float = 1.0, conv: str = "auto"
+    model: str,
+    batch: int,
+    dtype: str = "auto",
+    width: float = 1.0,
+    conv: str = "auto",
+    size: int = 112,
+    frames: int = 16,
 ) -> ConfigDict:
     """configs/ucf_r3d.py with another network.
 
@@ -39,11 +45,14 @@ def make_config(
         dtype: `config.model.dtype`.
         width: of the encoder, and of its head in proportion.
         conv: `config.model.conv`.
+        size: side of the clips.
+        frames: of a clip.
     """
     config = ucf_r3d.get_config()
     config.model.name, config.model.width = model, width
     config.model.dtype, config.model.conv = dtype, conv
     config.head.channels = max(8, int(512 * width))
+    config.clip.size, config.clip.num_frames = size, frames
     config.batch_size = batch
     return config
 
@@ -229,16 +238,17 @@ class Running:
         batch: on the device.
     """
 
-    def __init__(self, config: ConfigDict, batch: Any):
-        """Makes the state; nothing is compiled yet.
+    def __init__(self, config: ConfigDict, batch: Any, state: Any = None):
+        """Makes the state; nothing else is compiled yet.
 
         Args:
             config: from `make_config`.
             batch: NumPy arrays; with `clips` the drawing is left out.
+            state: instead of a fresh one.
         """
         mesh = mesh_lib.one_device()
         self.program = Step(config, mesh, given="clips" in batch)
-        self.state = self.program.make_state()
+        self.state = self.program.make_state() if state is None else state
         self.batch = mesh_lib.put(batch, mesh)
         self._compiled = {}
 
