@@ -79,6 +79,9 @@ def quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Or TensorFlow announces oneDNN, which the host's part has no use for.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    # Or it imports Keras, which nobody here uses, and with it Matplotlib and SciPy: half
+    # a second. For want of the older Keras that this asks for, it goes without.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     # Orbax logs each save, and each failure with its stack: failures reach us as
     # exceptions anyway.
     absl_logging.set_verbosity(absl_logging.FATAL)
@@ -117,7 +120,8 @@ def _print_exception(kind, error, trace) -> None:
 def use_compilation_cache() -> None:
     """Keeps compiled programs, so that a second start takes seconds.
 
-    They lie in $JAX_COMPILATION_CACHE_DIR, else in `~/.cache/ctp_jax`.
+    They lie in $JAX_COMPILATION_CACHE_DIR, else in `~/.cache/ctp_jax`. All of them: of
+    small ones, which JAX would leave out, a run has so many that they take seconds.
     """
     import jax  # not above: commands that need no JAX start faster without
 
@@ -125,6 +129,8 @@ def use_compilation_cache() -> None:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
         directory = str(cache.expanduser() / "ctp_jax")
         jax.config.update("jax_compilation_cache_dir", directory)
+    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> list[str]:

@@ -3,6 +3,8 @@
 import ast
 import graphlib
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -108,3 +110,36 @@ def test_no_cycles():
         for name, path in MODULES.items()
     }
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, naming it
+
+
+SCRIPT = """
+import sys
+from ctp_jax import command
+command.quiet()
+def loaded(*names):
+    return [name for name in names if name in sys.modules]
+def refuse(place, *names):
+    assert not loaded(*names), f"{place}: {loaded(*names)}"
+from ctp_jax import convert, main, prepare, visualize
+HEAVY = "tensorflow", "tensorflow_datasets", "torch", "keras", "matplotlib", "scipy"
+refuse("commands", *HEAVY, "jax", "orbax", "cv2")
+from ctp_jax.models import heads, resnet3d
+from ctp_jax.tasks import ctp, features, recognition
+refuse("models and tasks", *HEAVY, "orbax", "cv2")
+from ctp_jax.train import loop
+refuse("train", "tensorflow", "tensorflow_datasets", "torch", "keras", "matplotlib")
+from ctp_jax.data import pipeline
+refuse("data", "tensorflow_datasets", "torch", "keras", "matplotlib")
+assert loaded("tensorflow")
+"""
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr

@@ -32,6 +32,7 @@ from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state as state_lib
 from ctp_jax.train.epochs import Epochs
 from ctp_jax.train.keep import Keep
+from ctp_jax.train.start_up import StartUp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +40,14 @@ class Parts:
     """Everything that a config stands for, ready to run.
 
     Attributes:
+        start_up: where the time until the first step goes.
         total: steps of the whole run.
         encoder: what `config.init_from` names, if the run starts from it.
     """
 
     config: ConfigDict
     workdir: pathlib.Path
+    start_up: StartUp
     mesh: Mesh
     task: base.Task
     checkpoints: checkpoint.Checkpoints
@@ -86,6 +89,8 @@ def open_parts(
     Raises:
         UserError: for any of them, or processes that were not started alike.
     """
+    start_up = StartUp()
+    start_up.mark("imports")
     _check_processes(config, workdir)
     mesh = mesh_lib.make_mesh()
     mesh_lib.check_batch_size(config.batch_size, mesh.size)
@@ -110,9 +115,11 @@ def open_parts(
     total = epochs.total_steps(config.epochs, config.steps)
     schedule = optimizer.make_schedule(config.optimizer, epochs, total)
     transformation = optimizer.make_optimizer(config.optimizer, schedule, task.frozen)
+    start_up.mark("opening data")
     return Parts(
         config=config,
         workdir=workdir,
+        start_up=start_up,
         mesh=mesh,
         task=task,
         checkpoints=checkpoints,
@@ -165,10 +172,10 @@ def _check_data(pipeline: Any) -> None:
 
 def begin(parts: Parts) -> Beginning:
     """Restores the newest checkpoint, or makes the state before the first step."""
-    config, checkpoints = parts.config, parts.checkpoints
-    done = checkpoints.latest() or 0
+    done = parts.checkpoints.latest() or 0
     first, batches = _batches(parts, done)
-    rng = step.stream_key(config.seed, "init")
+    parts.start_up.mark("first batch")
+    rng = step.stream_key(parts.config.seed, "init")
 
     def init(rng, batch):
         return state_lib.initial(parts.task, parts.optimizer, rng, batch)
@@ -180,24 +187,43 @@ def begin(parts: Parts) -> Beginning:
     # 2. config.init_from, another run's encoder: the rest of the network is random;
     # 3. random parameters. So init_from is read once and never on resume.
     check = functools.partial(_check_checkpoint, parts, target)
-    restored = checkpoints.restore(target, check)
+    restored = parts.checkpoints.restore(target, check)
     _describe(parts, target)
     if restored is not None:
-        return _go_on(parts, *restored, done, batches)
-    if parts.encoder is None and (parts.total == 0 or parts.task.frozen(target.params)):
-        metrics.say("note: config.init_from is empty, so the encoder is random")
-    make = jax.jit(init, out_shardings=everywhere)
-    state = make(rng, mesh_lib.put(first, parts.mesh))
-    if parts.encoder is not None:
-        state, lines = init_from.start(
-            parts.task,
-            state,
-            parts.encoder,
-            parts.pipeline.class_names if config.init_head else None,
+        beginning = _go_on(parts, *restored, done, batches)
+        parts.start_up.mark("restore")
+    else:
+        make = jax.jit(
+            init, out_shardings=everywhere, compiler_options=_quick_compilation()
         )
-        metrics.say("\n".join(lines))
-        state = jax.device_put(state, everywhere)
-    return Beginning(state, 0, batches)
+        state = make(rng, mesh_lib.put(first, parts.mesh))
+        beginning = Beginning(_start_from(parts, state), 0, batches)
+        parts.start_up.mark("init")
+    watched = parts.start_up.watch(beginning.batches, metrics.say)
+    return dataclasses.replace(beginning, batches=watched)
+
+
+def _quick_compilation() -> dict[str, Any]:
+    """Options for a program that runs once.
+
+    On CPUs LLVM's usual optimisation of the random numbers of all parameters takes
+    several times as long as this one, which gives the same bits.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_backend_optimization_level": 1}
+
+
+def _start_from(parts: Parts, state: state_lib.TrainState) -> state_lib.TrainState:
+    """The random state, with the encoder of `config.init_from` where there is one."""
+    if parts.encoder is None:
+        if parts.total == 0 or parts.task.frozen(state.params):
+            metrics.say("note: config.init_from is empty, so the encoder is random")
+        return state
+    names = parts.pipeline.class_names if parts.config.init_head else None
+    state, lines = init_from.start(parts.task, state, parts.encoder, names)
+    metrics.say("\n".join(lines))
+    return jax.device_put(state, mesh_lib.replicated(parts.mesh))
 
 
 def _go_on(
