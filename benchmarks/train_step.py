@@ -104,7 +104,7 @@ class Case:
         self.layers = count.layers(self.config)
         self.data = pretraining.make_batch(self.config)
         self.sides = [self._ours(conv, self.data) for conv in arguments.conv]
-        if not self.sides[0].failed:
+        if not self.sides[0].failed and (arguments.peers or not arguments.no_given):
             self._add_those_with_clips(self.sides[0].made)
 
     def _config(self, conv):
@@ -127,7 +127,8 @@ class Case:
     def _add_those_with_clips(self, first):
         drawn = np.asarray(jax.jit(first.program.task.draw)(first.batch))
         given = pretraining.without_drawing(self.data, drawn)
-        self.sides.append(self._ours(self.arguments.conv[0], given))
+        if not self.arguments.no_given:
+            self.sides.append(self._ours(self.arguments.conv[0], given))
         if not self.arguments.peers:
             return
         from benchmarks import torch_step
@@ -287,6 +288,7 @@ def parse(argv=None):
     add("--rounds", type=int, default=5, help="timed calls of every side")
     add("--steps", type=int, default=1 if cpu else 10, help="in a timed call")
     add("--width", type=float, default=1.0, help="of the network")
+    add("--no_given", action="store_true", help="leave out: ours, clips given")
     add("--matrix", type=int, default=0, help="side of the matrices of the ceiling")
     add("--json", default="", help="write the figures there")
     arguments = parser.parse_args(argv)
@@ -307,6 +309,7 @@ def main():
     arguments = parse()
     device = jax.devices()[0].device_kind
     print(f"{device}; {arguments.rounds} rounds of {arguments.steps} steps")
+    flags = os.environ.get("XLA_FLAGS", "")
     rows, wrong = [], []
     for model in arguments.models:
         for dtype in arguments.dtypes:
@@ -314,8 +317,10 @@ def main():
                 case = Case(arguments, model, dtype, batch)
                 for phase in arguments.phases:
                     case.measure(phase)
+                    # Now: what comes next may be killed.
+                    found = {"device": device, "flags": flags, "rows": rows + case.rows}
+                    measure.write_json(arguments.json, found)
                 rows, wrong = rows + case.rows, wrong + case.wrong
-                measure.write_json(arguments.json, {"device": device, "rows": rows})
                 del case
                 gc.collect()
     if wrong:
