@@ -9,23 +9,21 @@ A record that cannot be read, twice, is replaced by another, which one is a func
 (seed, p) too. In an evaluation it is left out: its row has mask 0.
 """
 
-import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from ctp_jax.data import clips, draws, faults, order, records, windows
+from ctp_jax.data import attempts, clips, draws, faults, order, records, windows
+from ctp_jax.data.attempts import TRIES
 from ctp_jax.errors import UserError
 from ctp_jax.tasks.base import Task
 
 RECORDS = 8
 """Tried for one example of training, until the run is given up."""
-TRIES = 2
-"""Of an example's own record: trouble of the network that passes changes no batch."""
 
 
 def open_pipeline(
@@ -104,6 +102,7 @@ class Pipeline:
         self._prefetch = max(1, config.data.prefetch // self._spec.num_clips)
         self._attempts = TRIES + (min(RECORDS, len(opened)) - 1 if train else 0)
         self._canvas = clips.canvas_size(opened.height, opened.width, self._spec)
+        self._narrow = bool(opened.width.min() < self._canvas[1])
         self._read = records.read_features(opened)
         self._sizes = tf.constant(np.stack([opened.height, opened.width], axis=-1))
         self._stream = "train" if train else "evaluation"
@@ -123,19 +122,23 @@ class Pipeline:
         Raises:
             UserError: too many videos cannot be read.
         """
-        start = start_step * self._share
-        dataset = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-        return self._arrays(self._batches(dataset), start_step)
+        last = np.iinfo(np.int64).max
+        return self._arrays(
+            lambda step: tf.data.Dataset.range(step * self._share, last), start_step
+        )
 
     def eval_batches(self) -> Iterator[dict[str, Any]]:
         """One pass; what fills up the last batch has mask 0. Raises likewise."""
         steps = -(-self.num_examples // self._batch)
-        dataset = tf.data.Dataset.range(steps * self._share)
-        return self._arrays(self._batches(dataset), 0)
+        last = steps * self._share
+        return self._arrays(
+            lambda step: tf.data.Dataset.range(step * self._share, last), 0
+        )
 
-    def _batches(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    def _batches(self, dataset: tf.data.Dataset, careful: bool) -> tf.data.Dataset:
+        example = self._careful_example if careful else self._example
         dataset = dataset.map(
-            tf.autograph.experimental.do_not_convert(self._example),
+            tf.autograph.experimental.do_not_convert(example),
             num_parallel_calls=self._workers,
             deterministic=True,
         )
@@ -150,22 +153,33 @@ class Pipeline:
         return dataset.with_options(options)
 
     def _arrays(
-        self, dataset: tf.data.Dataset, start_step: int
+        self, elements: Callable[[int], tf.data.Dataset], step: int
     ) -> Iterator[dict[str, Any]]:
-        """The batches as NumPy arrays, what was replaced in them counted."""
-        batches = dataset.as_numpy_iterator()
-        for step in itertools.count(start_step):
+        """The batches as NumPy arrays, what was replaced in them counted.
+
+        Until something cannot be read, nothing is paid for what to do then.
+        """
+        batches, careful = (
+            self._batches(elements(step), False).as_numpy_iterator(),
+            False,
+        )
+        while True:
             try:
                 batch = next(batches)
             except StopIteration:
                 return
             except faults.FAILURES as error:
-                raise self._failure(step, error) from error
-            attempts = batch.pop("attempt")
+                if careful:
+                    raise self._failure(step, error) from error
+                careful = True
+                batches = self._batches(elements(step), True).as_numpy_iterator()
+                continue
+            numbers = batch.pop("attempt")
             for row in np.flatnonzero(batch["replaced"]).tolist():
                 element = step * self._share + row
-                self.faults.add(self._tried(element, int(attempts[row])))
+                self.faults.add(self._tried(element, int(numbers[row])))
             yield batch
+            step += 1
 
     def _tried(self, element: int, count: int) -> list[int]:
         """The different records of an element's attempts 0 .. count - 1."""
@@ -178,7 +192,7 @@ class Pipeline:
 
     def _failure(self, step: int, error: Exception) -> UserError:
         """What to say of a step that could not be made."""
-        example = tf.function(self._example, autograph=False)
+        example = tf.function(self._careful_example, autograph=False)
         for element in range(step * self._share, (step + 1) * self._share):
             try:
                 example(tf.constant(element, tf.int64))
@@ -202,23 +216,18 @@ class Pipeline:
         return step * self._batch + self._first + row
 
     def _example(self, element: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The first attempt at an element that succeeds.
+        """The first attempt at an element, and an error where it fails."""
+        return self._attempt(self._position(element), tf.constant(0, tf.int64))
 
-        An op that fails, fails the whole graph; an element of a dataset that fails can
-        be passed over. So the attempts are a dataset, of which one element is taken: a
-        good record is read and decoded once.
-        """
-        position = self._position(element)
-        attempts = tf.data.Dataset.range(self._attempts)
-        attempt = tf.autograph.experimental.do_not_convert(
-            lambda number: self._attempt(position, number)
-        )
-        attempts = attempts.map(attempt).ignore_errors()
+    def _careful_example(self, element: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The first attempt at an element that succeeds."""
+        position, blank = self._position(element), None
         if not self._train:
             index, mask = self._locate(position, tf.constant(0))
             blank = self._blank | {"index": tf.cast(index, tf.int32), "replaced": mask}
-            attempts = attempts.concatenate(tf.data.Dataset.from_tensors(blank))
-        return attempts.take(1).get_single_element()
+        return attempts.first_good(
+            lambda number: self._attempt(position, number), self._attempts, blank
+        )
 
     def _attempt(self, position: tf.Tensor, attempt: tf.Tensor) -> dict[str, Any]:
         index, mask = self._locate(position, attempt)
@@ -239,6 +248,7 @@ class Pipeline:
             self._canvas,
             self._spec,
             jpeg=self.records.encoding == "jpeg",
+            narrow=self._narrow,
         )
         example = {
             "frames": frames,
@@ -290,24 +300,5 @@ class Pipeline:
         return self._task.plan(numbers, batch, self._train)
 
     def _make_blank(self, num_uniforms: int) -> dict[str, tf.Tensor]:
-        """What stands for an example that cannot be read: black, and masked."""
-        spec, (height, width) = self._spec, self._canvas
-        shape = (spec.num_clips, spec.num_frames)
-        canvas = tf.constant([height, width], tf.float32)
-        whole = tf.concat([tf.zeros([2]), canvas], axis=0)
-        blank = {
-            "frames": tf.zeros((*shape, height, width, 3), tf.uint8),
-            "extent": tf.tile(canvas[None], [spec.num_clips, 1]),
-            "window": tf.tile(whole[None], [spec.num_clips, 1]),
-            "flip": tf.zeros((spec.num_clips,), tf.bool),
-            "times": tf.zeros(shape, tf.int32),
-            "label": tf.constant(-1),
-            "index": tf.constant(0),
-            "mask": tf.constant(0.0),
-            "replaced": tf.constant(1.0),
-            "attempt": tf.constant(TRIES, tf.int64),
-            "uniforms": tf.zeros([num_uniforms]),
-        }
-        if self.records.boxes_feature:
-            blank["boxes"] = tf.zeros((*shape, 4))
-        return blank
+        boxes = self.records.boxes_feature is not None
+        return attempts.blank(self._spec, self._canvas, num_uniforms, boxes)
