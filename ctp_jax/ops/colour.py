@@ -12,9 +12,9 @@ def rgb_to_hsv(
     rgb: Float[Array, "*b 3"],
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"], Float[Array, "*b"]]:
     """Hue in degrees [0, 360), saturation in [0, 1], value in the units of `rgb`."""
-    red, green, blue = jnp.moveaxis(rgb, -1, 0)
-    value = rgb.max(-1)
-    chroma = value - rgb.min(-1)
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     safe = jnp.where(chroma > 0, chroma, 1.0)
     sector = jnp.where(
         value == red,
@@ -23,7 +23,10 @@ def rgb_to_hsv(
             value == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe
         ),
     )
-    hue = jnp.where(chroma > 0, (60.0 * sector) % 360.0, 0.0)
+    # Not %, which is a call of the C library for every pixel on CPUs.
+    hue = 60.0 * sector
+    hue = jnp.where(hue < 0.0, hue + 360.0, hue)
+    hue = jnp.where(chroma > 0, hue, 0.0)
     saturation = jnp.where(value > 0, chroma / jnp.where(value > 0, value, 1.0), 0.0)
     return hue, saturation, value
 
@@ -31,11 +34,15 @@ def rgb_to_hsv(
 def hsv_to_rgb(
     hue: Float[Array, "*b"], saturation: Float[Array, "*b"], value: Float[Array, "*b"]
 ) -> Float[Array, "*b 3"]:
-    """The inverse of `rgb_to_hsv`."""
-    # Channel n is value - value * saturation * max(0, min(k, 4 - k, 1)).
-    k = (jnp.asarray([5.0, 3.0, 1.0]) + hue[..., None] / 60.0) % 6.0
-    slope = jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
-    return value[..., None] * (1.0 - saturation[..., None] * slope)
+    """The inverse of `rgb_to_hsv`; hues from 0 to 360."""
+    # Channel n is value - value * saturation * max(0, min(k, 4 - k, 1)), k below 6.
+    planes = []
+    for first in (5.0, 3.0, 1.0):
+        k = first + hue / 60.0
+        k = jnp.where(k >= 6.0, k - 6.0, k)
+        slope = jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
+        planes.append(value * (1.0 - saturation * slope))
+    return jnp.stack(planes, axis=-1)
 
 
 def adjust_hue_saturation(

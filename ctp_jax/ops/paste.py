@@ -118,6 +118,7 @@ def paste(
         patches: see `Patches`.
     """
     size = clip.shape[-2]
+    clip = jnp.moveaxis(clip, -1, -2)  # as `sample_over_time` wants it
     out = clip
     for position in range(patches.order.shape[-1]):
         chosen = patches.order[..., position]
@@ -136,7 +137,7 @@ def paste(
         box = _take(boxes, source)
         mask = opacity_mask(box, shape, edge, size)
         patch = resample.sample_over_time(
-            jnp.concatenate([image, mask[..., None]], axis=-1),
+            jnp.concatenate([image, mask[..., :, None, :]], axis=-2),
             _stretch_weights(
                 box[..., 1], box[..., 3], boxes[..., 1], boxes[..., 3], size
             ),
@@ -144,9 +145,9 @@ def paste(
                 box[..., 0], box[..., 2], boxes[..., 0], boxes[..., 2], size
             ),
         )
-        alpha = patch[..., 3:] * (opacity * visible)[..., None, None, None]
-        out = out + (patch[..., :3] - out) * alpha
-    return out
+        alpha = patch[..., 3:, :] * (opacity * visible)[..., None, None, None]
+        out = out + (patch[..., :3, :] - out) * alpha
+    return jnp.moveaxis(out, -2, -1)
 
 
 def _take(values: Array, index: Int[Array, "*b"]) -> Array:

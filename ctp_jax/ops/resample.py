@@ -59,25 +59,13 @@ def window_weights(
     return hat_weights(coordinates, in_size)
 
 
-def _products(image, rows, columns, image_time="", weights_time=""):
-    """The two matrix products; `t` says which of the operands change over time."""
-    out = image_time or weights_time
-    image = jnp.asarray(image, jnp.float32)
-    for weights, equation in (
-        (rows, f"...{weights_time}yh,...{image_time}hwk->...{out}ywk"),
-        (columns, f"...{weights_time}xw,...{out}ywk->...{out}yxk"),
-    ):
-        image = jnp.einsum(equation, weights, image, precision=_PRECISION)
-    return image
-
-
 def sample(
     image: Num[Array, "*b h w k"],
     rows: Float[Array, "*b y h"],
     columns: Float[Array, "*b x w"],
 ) -> Float[Array, "*b y x k"]:
     """Reads an image on the grid of two weight matrices."""
-    return _products(image, rows, columns)
+    return sample_frames(image[..., None, :, :, :], rows, columns)[..., 0, :, :, :]
 
 
 def sample_frames(
@@ -86,16 +74,27 @@ def sample_frames(
     columns: Float[Array, "*b x w"],
 ) -> Float[Array, "*b t y x k"]:
     """`sample` of every frame of a clip with the same two matrices."""
-    return _products(frames, rows, columns, image_time="t")
+    frames = jnp.asarray(frames, jnp.float32)
+    for weights, equation in (
+        (rows, "...yh,...thwk->...tywk"),
+        (columns, "...xw,...tywk->...tyxk"),
+    ):
+        frames = jnp.einsum(equation, weights, frames, precision=_PRECISION)
+    return frames
 
 
 def sample_over_time(
-    image: Num[Array, "*b h w k"],
+    image: Float[Array, "*b h k w"],
     rows: Float[Array, "*b t y h"],
     columns: Float[Array, "*b t x w"],
-) -> Float[Array, "*b t y x k"]:
-    """`sample` of one image with other matrices in every frame."""
-    return _products(image, rows, columns, weights_time="t")
+) -> Float[Array, "*b t y k x"]:
+    """`sample` of one image with other matrices in every frame.
+
+    Channels lie between the axes here. So both products, (t y) h by h (k w) and in each
+    frame (y k) w by w x, are of whole matrices, and nothing is transposed for them.
+    """
+    out = jnp.einsum("...tyh,...hkw->...tykw", rows, image, precision=_PRECISION)
+    return jnp.einsum("...tykw,...txw->...tykx", out, columns, precision=_PRECISION)
 
 
 def crop_resize_flip(

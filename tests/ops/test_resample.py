@@ -68,7 +68,8 @@ def test_sampling_over_time_equals_sampling_each_frame():
         jnp.asarray(rng.normal(size=shape), jnp.float32)
         for shape in [(2, 9, 8, 3), (2, 4, 5, 9), (2, 4, 6, 8)]
     )
-    ours = resample.sample_over_time(image, rows, columns)
+    ours = resample.sample_over_time(jnp.moveaxis(image, -1, -2), rows, columns)
+    ours = jnp.moveaxis(ours, -2, -1)
     for frame in range(4):
         alone = resample.sample(image, rows[:, frame], columns[:, frame])
         np.testing.assert_allclose(ours[:, frame], alone, atol=1e-5)
