@@ -9,7 +9,8 @@
 # important come first. Needs no TensorFlow, no data and no network; PyTorch if there is
 # one. Settings, by environment:
 #
-#     PYTHON=python3      TOTAL=585 (seconds)     WIDTH=1 (of the network, for a trial)
+#     PYTHON=python3      TOTAL=585 (seconds)
+#     WIDTH=1 SLOW=1      (for a trial on a CPU: of the network; times the parts' limits)
 #     BATCHES=32,64       BATCH=32 (for parts with one batch size)
 #     ROUNDS=3 STEPS=10   (timed calls of a side, steps in each)
 #     CONV=auto           (values of config.model.conv to compare, the first is ours)
@@ -35,6 +36,7 @@ steps=${STEPS:-10}
 conv=${CONV:-auto}
 peers=${PEERS-eager,compile}
 matrix=${MATRIX:-0}
+slow=${SLOW:-1}
 
 # PyTorch needs its share of the memory.
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
@@ -51,7 +53,7 @@ say() {
 
 # part NAME LIMIT MODULE [FLAG ...]: a benchmark with a time limit of its own
 part() {
-  local name=$1 limit=$2 module=$3 code=0 left=$((total - SECONDS)) began=$SECONDS
+  local name=$1 limit=$(($2 * slow)) module=$3 code=0 left=$((total - SECONDS)) began=$SECONDS
   shift 3
   if [ "$left" -lt 5 ]; then
     say "$name: left out, no time"
@@ -106,10 +108,6 @@ step r2plus1d18_bfloat16 100 --models r2plus1d18 --dtypes bfloat16 --batches "$b
   --conv "$first" --peers "${peers%%,*}" --phases step --no_given
 step r3d18_float32 80 --models r3d18 --dtypes float32 --batches "$batch" \
   --conv "$first" --peers "${peers%%,*}" --phases step --no_given
-with_flags no_command_buffer --xla_gpu_enable_command_buffer=
-with_flags latency_hiding --xla_gpu_enable_latency_hiding_scheduler=true
-with_flags conv_nhwc --xla_gpu_force_conv_nhwc=true
-with_flags no_triton_gemm --xla_gpu_enable_triton_gemm=false
 if [ -e benchmarks/ops.py ]; then
   part ops 40 ops --json "$out/ops.json"
 fi
@@ -121,6 +119,10 @@ for flag in --dtype=bfloat16 "--batch=$batch" "--json=$out/conv3d.json"; do
   fi
 done
 part conv3d 60 conv3d "${conv_flags[@]}"
+with_flags no_command_buffer --xla_gpu_enable_command_buffer=
+with_flags latency_hiding --xla_gpu_enable_latency_hiding_scheduler=true
+with_flags conv_nhwc --xla_gpu_force_conv_nhwc=true
+with_flags no_triton_gemm --xla_gpu_enable_triton_gemm=false
 step r3d18_forward 60 --models r3d18 --dtypes bfloat16 --batches "$batch" \
   --conv "$first" --peers "${peers%%,*}" --phases forward --no_given
 

@@ -24,9 +24,12 @@ from benchmarks import measure, pretraining
 from ctp_jax.models import conv3d, resnet3d
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([^\s=]+) = ")
+_COMPUTATION = re.compile(r"(?:ENTRY )?%?([^\s(]+)")
 _NUMBER = re.compile(r"^(\d+) (.*)")
 _CONTROL = re.compile(r"%?(while|call|conditional)\b")
 """Their time is that of the operations in them."""
+
+REST = "the rest"
 
 
 def frame_files(text: str) -> dict[int, list[str]]:
@@ -45,36 +48,51 @@ def frame_files(text: str) -> dict[int, list[str]]:
         return int(found[1]) if found else 0
 
     frames = tables["StackFrames"]
+    # XLA prints a frame's parent one too high: the first is its own.
+    high = any(field(row, "parent_frame_id") == key for key, row in frames.items())
 
     def files(frame):
-        found, seen = [], set()
-        while frame in frames and frame not in seen:
-            seen.add(frame)
+        found = []
+        while frame in frames:
             place = tables["FileLocations"].get(
                 field(frames[frame], "file_location_id")
             )
             name = tables["FileNames"].get(field(place or "", "file_name_id"), "")
             found.append(name.strip('"'))
-            frame = field(frames[frame], "parent_frame_id")
+            frame = field(frames[frame], "parent_frame_id") - high
         return found
 
     return {frame: files(frame) for frame in frames}
 
 
 def purposes(text: str) -> dict[str, tuple[str, str]]:
-    """{operation: (what it is for, JAX's name of it)}, from a program's HLO as text."""
-    files, found = frame_files(text), {}
+    """{operation: (what it is for, JAX's name of it)}, from a program's HLO as text.
+
+    A fusion without a name of its own is for what most of its operations are for.
+    """
+    files, found, inside = frame_files(text), {}, collections.defaultdict(list)
+    unnamed, computation = {}, ""
     for line in text.splitlines():
+        if line.endswith("{") and " -> " in line:
+            computation = _COMPUTATION.match(line)[1]
         match = _INSTRUCTION.match(line)
         if not match:
             continue
         name = re.search(r'op_name="([^"]*)"', line)
         frame = re.search(r"stack_frame_id=(\d+)", line)
-        name = name[1] if name else ""
-        found[match[1]] = (
-            purpose(name, files.get(int(frame[1]), []) if frame else []),
-            name,
-        )
+        calls = re.search(r"\bcalls=%?([^\s,]+)", line)
+        if name:
+            stack = files.get(int(frame[1]), []) if frame else []
+            found[match[1]] = purpose(name[1], stack), name[1]
+            inside[computation].append(found[match[1]])
+        else:
+            found[match[1]] = REST, ""
+            if calls:
+                unnamed[match[1]] = calls[1]
+    for operation, called in unnamed.items():
+        known = [each for each in inside[called] if each[0] != REST]
+        if known:
+            found[operation] = collections.Counter(known).most_common(1)[0][0]
     return found
 
 
@@ -93,7 +111,7 @@ def purpose(name: str, files: list[str]) -> str:
         return f"ReLU and sums, {where}"
     if any("/optax/" in file or file.endswith("optimizer.py") for file in files):
         return "optimiser"
-    return "the rest"
+    return REST
 
 
 def device_events(profile):

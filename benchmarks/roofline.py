@@ -190,7 +190,7 @@ def compiled_counts(arguments, given):
     }
 
 
-def show_compiled(arguments):
+def show_compiled(arguments, chip):
     """Counts with and without drawing, and the share that it has."""
     whole, given = (compiled_counts(arguments, given) for given in (False, True))
     batch = arguments.batch
@@ -207,7 +207,19 @@ def show_compiled(arguments):
         f"drawing: {100 * shares['flops']:.2f} % of the FLOPs, "
         f"{100 * shares['bytes']:.2f} % of the bytes"
     )
-    return {"whole": whole, "given": given, "share of drawing": shares}
+    more = {name: (whole[name] - given[name]) / batch for name in shares}
+    seconds = more["flops"] / chip.wide + more["bytes"] / chip.bandwidth
+    share = seconds * arguments.target
+    print(
+        f"at full rates, its products in float32: {1e6 * seconds:.3g} us a clip, "
+        f"{100 * share:.2g} % of the time at {arguments.target:g} clips/s"
+    )
+    return {
+        "whole": whole,
+        "given": given,
+        "share of drawing": shares,
+        "seconds of drawing at full rates": seconds,
+    }
 
 
 def parse(argv=None):
@@ -256,7 +268,7 @@ def main():
     measure.show(("", ""), found.items())
     result = {"chip": dataclasses.asdict(chip), "layers": rows, "bounds": found}
     if arguments.compile or arguments.tpu:
-        result["compiled"] = show_compiled(arguments)
+        result["compiled"] = show_compiled(arguments, chip)
     measure.write_json(arguments.json, result)
 
 

@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 import torch
+import torch._dynamo
 from torch import nn
 from torch.nn import functional
 
@@ -42,6 +43,22 @@ class Variant:
     @property
     def name(self) -> str:
         return f"torch {self.peer} {self.layout}" + " TF32" * self.tf32
+
+
+def begin():
+    """Forgets what was compiled before and gives its memory back."""
+    torch.compiler.reset()
+    # All variants compile the same function, and past a limit would run eagerly.
+    for name in ("recompile_limit", "cache_size_limit"):
+        if hasattr(torch._dynamo.config, name):
+            setattr(torch._dynamo.config, name, 100)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def is_beside(backend: str) -> bool:
+    """Whether PyTorch would run on the device that JAX runs on."""
+    return torch.cuda.is_available() == (backend == "gpu")
 
 
 def variants(dtype: str, peers: list[str], layouts: list[str]) -> list[Variant]:
@@ -168,7 +185,10 @@ class Step:
         self._clip = clip.contiguous(memory_format=layout)
         self._boxes = torch.tensor(np.array(boxes), device=self._device)
         mode = COMPILED[variant.peer]
-        self._call = torch.compile(self.network, mode=mode) if mode else self.network
+        self._call = self.network
+        if mode:
+            # One shape, so that the code is made for it.
+            self._call = torch.compile(self.network, mode=mode, dynamic=False)
         options = config.optimizer
         self._clip_norm = options.clip_norm
         self._optimizer = torch.optim.SGD(

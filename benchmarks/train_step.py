@@ -133,6 +133,7 @@ class Case:
             return
         from benchmarks import torch_step
 
+        torch_step.begin()
         clips, boxes = np.asarray(colour.normalize(drawn)), self.data["plan"]["boxes"]
         state = jax.device_get(first.state)
         for variant in torch_step.variants(
@@ -153,9 +154,10 @@ class Case:
         timed = {side.name: side.timed(phase, times) for side in good}
         if good and good[0].name == self.sides[0].name and phase == "step":
             timed[DRAWING] = self.sides[0].timed("draw", times)
-        timed[CEILING], ceiling = ceilings.matmul(
-            self.about["dtype"], self.arguments.matrix
-        )
+        dtype, size = self.about["dtype"], self.arguments.matrix
+        timed[CEILING], ceiling = ceilings.matmul(dtype, size)
+        if dtype == "float32" and jax.default_backend() != "cpu":
+            timed[f"{CEILING}, TF32"], _ = ceilings.matmul("tf32", size)
         seconds = measure.in_turn(timed, rounds)
         flops = PHASES[phase](self.layers) * self.about["batch"] * times
         best = statistics.median(ceiling / each for each in seconds[CEILING])
@@ -166,9 +168,9 @@ class Case:
                 row |= self._figures(seconds[side.name], flops, best)
                 row |= {"memory": side.memory, "peak": side.peak, "first": side.first}
             rows.append(row | {"differs by": differences.get(side.name)})
-        for name in (DRAWING, CEILING):
+        for name in (DRAWING, CEILING, f"{CEILING}, TF32"):
             if name in seconds:
-                work = ceiling if name == CEILING else None
+                work = None if name == DRAWING else ceiling
                 rows.append({"side": name} | self._figures(seconds[name], work, best))
         rows = [self.about | {"phase": phase} | row for row in rows]
         self._say(phase, rows, seconds)
@@ -246,7 +248,7 @@ def _cells(row):
         row.get(name) for name in ("FLOP/s", "share of ceiling", "memory")
     )
     seconds = row.get("seconds")
-    is_matrix = row["side"] == CEILING
+    is_matrix = row["side"].startswith(CEILING)
     return (
         row["side"],
         seconds and 1e3 * seconds["median"],
@@ -300,6 +302,12 @@ def parse(argv=None):
     if arguments.peers and importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed: without it", flush=True)
         arguments.peers = []
+    if arguments.peers:
+        from benchmarks import torch_step
+
+        if not torch_step.is_beside(jax.default_backend()):
+            print("PyTorch would run on another device: without it", flush=True)
+            arguments.peers = []
     return arguments
 
 
