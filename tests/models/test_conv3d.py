@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,9 +25,9 @@ LAYERS = {
 }
 
 
-def example(kernel, channels, features):
+def example(kernel, channels, features, frames=6):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 6, 13, 12, channels)).astype(np.float32)
+    x = rng.normal(size=(2, frames, 13, 12, channels)).astype(np.float32)
     k = rng.normal(size=(*kernel, channels, features)).astype(np.float32)
     return x, k / np.sqrt(np.prod(k.shape[:-1], dtype=np.float32))
 
@@ -46,11 +48,15 @@ def value_and_gradients(function, x, kernel, cotangent):
     return (value, *pullback(cotangent))
 
 
-@pytest.mark.parametrize("impl", ["direct", "taps", "auto"])
+@pytest.mark.parametrize("impl", ["direct", "taps", "winograd"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_implementation_is_the_plain_convolution(layer, impl):
     kernel, strides, padding, channels, features = LAYERS[layer]
-    x, k = example(kernel, channels, features)
+    compare(*example(kernel, channels, features), strides, padding, impl)
+
+
+def compare(x, k, strides, padding, impl):
+    """Value and both gradients, beside XLA's own."""
     expected = plain(x, k, strides, padding)
     cotangent = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
 
@@ -64,6 +70,52 @@ def test_every_implementation_is_the_plain_convolution(layer, impl):
     want = jax.jit(lambda *a: value_and_gradients(reference, *a))(x, k, cotangent)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-5 * np.abs(w).max())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 7])
+def test_winograd_at_every_length(frames):
+    x, k = example((3, 3, 3), 16, 24, frames)
+    compare(x, k, (1, 1, 1), (1, 1, 1), "winograd")
+
+
+@pytest.mark.parametrize("features", [8, 40])
+@pytest.mark.parametrize("padding", [0, 1, 2, 3])
+def test_convolution_over_time_alone_at_every_padding(features, padding):
+    x, k = example((3, 1, 1), 16, features)
+    compare(x, k, (1, 1, 1), (padding, 0, 0), "taps")
+
+
+@pytest.mark.parametrize("padding", [0, 2, 3])
+@pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 3)])
+def test_frames_at_every_padding(strides, padding):
+    x, k = example((1, 3, 3), 16, 8, frames=3)
+    compare(x, k, strides, (0, padding, padding), "taps")
+
+
+def test_winograd_takes_two_thirds_of_the_products():
+    x, k = map(jnp.asarray, example((3, 3, 3), 64, 64))
+
+    def flops(impl):
+        # Not the kernel's gradient: XLA counts a loop once.
+        def with_input_gradient(x, cotangent):
+            value, pullback = jax.vjp(
+                lambda x: conv3d(x, k, padding=(1, 1, 1), impl=impl), x
+            )
+            return value, *pullback(cotangent)
+
+        return jax.jit(with_input_gradient).lower(x, x).cost_analysis()["flops"]
+
+    assert flops("winograd") / flops("taps") == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_a_cpu_gets_winograd():
+    x, k = example((3, 3, 3), 16, 8)
+
+    def program(impl):
+        conv = functools.partial(conv3d, padding=(1, 1, 1), impl=impl)
+        return jax.jit(conv).lower(x, k).as_text()
+
+    assert program("auto") == program("winograd") != program("taps")
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -82,7 +134,7 @@ def test_convolution_is_torchs(layer):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("impl", ["direct", "taps"])
+@pytest.mark.parametrize("impl", ["direct", "taps", "winograd"])
 def test_bfloat16_rounds_once(impl):
     x, k = example((3, 3, 3), 16, 8)
     x, k = jnp.asarray(x, jnp.bfloat16), jnp.asarray(k, jnp.bfloat16)

@@ -176,7 +176,7 @@ def test_dtype_follows_the_backend():
     [
         ("name", "r3d19", "r3d18, r2plus1d18"),
         ("dtype", "float16", "bfloat16"),
-        ("conv", "winograd", "direct"),
+        ("conv", "fast", "winograd"),
         ("width", 0.0, "above 0"),
         ("spatial_strides", (1, 2, 2), "needs 4"),
         ("temporal_strides", (2, 2, 2, 2), "first of them 1"),
