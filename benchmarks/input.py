@@ -1,195 +1,240 @@
-"""Clips per second and core of the input pipeline, beside a loader of the usual kind.
+"""Clips per second of the input pipeline, beside a loader of the usual kind.
 
-    python -m benchmarks.input --data_dir DIR --name arid6 --split train01
+    python -m ctp_jax.prepare moving_shapes
+    python -m benchmarks.input [--name arid6 --split train01] [--workers 1,2,4]
 
-Both sides read the same frames of the same prepared data set and make full-size clips
-(16 frames, 112 pixels, three trajectories), on one core, in turn, in one run:
+Both sides read the same prepared data set and make full-size clips (16 frames, 112
+pixels, three trajectories), in turn, in one run, on as many cores as they have workers:
 
-    ours    the host's part of ctp_jax: read, decode the windows, sample the plan
-    usual   everything on the host, one clip after the other: read, OpenCV decode and
-            resize, NumPy crop, paste, colour, normalise; no framework around it
+    ours           the host's part of ctp_jax: read, decode the windows, plan
+    usual          everything on the host: read, OpenCV decode and resize, NumPy paste
+                   and colour, in so many processes of PyTorch's DataLoader
+    usual, a loop  the same on one core without PyTorch and without copies to a parent
 
-Ours leaves the drawing to the accelerator; `draw` is what that costs on this CPU.
+Ours leaves the drawing to the accelerator. Then, on one core: what decoding the 16 whole
+frames alone costs, and of what the cost of a clip of ours is made.
 """
 
 import argparse
-import json
+import contextlib
+import importlib.util
+import multiprocessing
 import os
 import statistics
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import cv2
-import jax
-import numpy as np
-import tensorflow as tf
+from benchmarks import measure
 
-from configs import common
-from ctp_jax.data import draws, pipeline, records
-from ctp_jax.ops.colour import MEAN, STD
-from ctp_jax.tasks import ctp
-from tests import opencv_drawing
+BATCH = 16
+PLANS = 500
+OURS, USUAL, LOOP = "ours", "usual", "usual, a loop"
+OPENCV, TENSORFLOW = "decode alone, OpenCV", "decode alone, TensorFlow"
 
 
-class Usual:
-    """A loader as one would write it with OpenCV and NumPy."""
-
-    def __init__(self, config, task, opened):
-        self._config, self._opened = config, opened
-        self._rng = np.random.default_rng(0)
-        self._task = task
-        self._numbers = draws.count_draws(lambda d: task.plan(d, {}, True))
-        self._plan = tf.function(
-            lambda numbers: task.plan(draws.Draws(numbers), {}, True), autograph=False
+def parse_workers(text, cores):
+    """'1,2,4' -> (1, 2, 4); empty: 1, 2, 4, ... and all cores. Raises ValueError."""
+    if not text:
+        powers = {1 << k for k in range(cores.bit_length()) if 1 << k <= cores}
+        return tuple(sorted(powers | {cores}))
+    found = tuple(int(part) for part in text.split(","))
+    if any(not 1 <= number <= cores for number in found):
+        raise ValueError(
+            f"--workers {text}: needs numbers from 1 to {cores}, the cores"
         )
-        self._plans = []
-
-    def _next_plan(self):
-        # Planned a thousand at a time: the peer is not charged for its random numbers.
-        if not self._plans:
-            shape = (1000, self._numbers)
-            plan = self._plan(tf.constant(self._rng.random(shape, np.float32)))
-            plan = {name: value.numpy() for name, value in plan.items()}
-            self._plans = [{n: v[i] for n, v in plan.items()} for i in range(1000)]
-        return self._plans.pop()
-
-    def _frames(self, number):
-        opened = self._opened
-        with open(opened.files[opened.file_index[number]], "rb") as file:
-            file.seek(opened.offset[number])
-            payload = file.read(opened.length[number])
-        feature = tf.train.Example.FromString(payload).features.feature
-        return feature[opened.frames_feature].bytes_list.value
-
-    def clip(self):
-        """One normalised clip, float32 (t, s, s, 3), and its boxes."""
-        config, rng = self._config.clip, self._rng
-        encoded = self._frames(rng.integers(len(self._opened)))
-        stride = rng.choice(config.strides)
-        span = stride * (config.num_frames - 1) + 1
-        start = rng.integers(max(len(encoded) - span, 0) + 1)
-        times = start + stride * np.arange(config.num_frames)
-        times = np.minimum(
-            times + rng.integers(stride, size=len(times)), len(encoded) - 1
-        )
-        frames = []
-        for time_ in times:
-            frame = cv2.imdecode(np.frombuffer(encoded[time_], np.uint8), 1)
-            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-        height, width = frames[0].shape[:2]
-        scale = rng.choice(config.scales) / min(height, width)
-        size = round(width * scale), round(height * scale)
-        x = rng.integers(size[0] - config.size + 1)
-        y = rng.integers(size[1] - config.size + 1)
-        crop = np.s_[y : y + config.size, x : x + config.size]
-        clip = np.stack([cv2.resize(frame, size)[crop] for frame in frames])
-        if rng.random() < config.flip:
-            clip = clip[:, :, ::-1]
-        plan = self._next_plan()
-        clip = opencv_drawing.paste(clip.astype(np.float32), plan)
-        clip = opencv_drawing.change_colours(clip, plan)
-        return (clip / 255 - MEAN) / STD, plan["boxes"]
+    return found
 
 
-def rate(make, count):
-    """Calls per second of CPU time and of wall time."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(count):
-        make()
-    return count / (time.process_time() - cpu), count / (time.perf_counter() - wall)
-
-
-def split_costs(config, task, opened, rounds):
-    """Milliseconds of CPU per clip of reading, decoding and planning, each alone."""
-    read = records.read_features(opened)
-    number = tf.Variable(0, dtype=tf.int64)
-    batch = config.batch_size
-    run_read = tf.function(lambda: tf.size(read(number)["frames"]), autograph=False)
-    encoded = [read(tf.constant(i, tf.int64))["frames"] for i in range(8)]
-
-    def decode(frames):
-        return [tf.io.decode_jpeg(frames[i]) for i in range(config.clip.num_frames)]
-
-    run_decode = tf.function(decode, autograph=False)
-    count = draws.count_draws(lambda d: task.plan(d, {}, True))
-    numbers = tf.random.stateless_uniform([batch, count], [1, 2])
-    run_plan = tf.function(
-        lambda: task.plan(draws.Draws(numbers), {}, True), autograph=False
-    )
-    costs = {}
-    for name, call, clips in (
-        ("read", run_read, 1),
-        ("decode whole frames", lambda: run_decode(encoded[0]), 1),
-        ("plan", run_plan, batch),
-    ):
-        call()
-        costs[name] = min(1e3 / (rate(call, 40)[0] * clips) for _ in range(rounds))
-    return costs
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--name", default="arid6")
-    parser.add_argument("--split", default="train01")
-    parser.add_argument("--data_dir", default="")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=15, help="of ours, a round")
-    parser.add_argument("--json", default="", help="write the figures there")
-    arguments = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    cv2.setNumThreads(1)
+def make_config(arguments, workers):
+    """The paper's config on the data set that was asked for."""
+    from configs import common
 
     config = common.pretrain(
         arguments.name, split=arguments.split, eval_split="", epochs=1, milestones=()
     )
-    config.data.data_dir, config.data.workers = arguments.data_dir, 1
-    config.batch_size = 16
+    config.data.data_dir, config.data.workers = arguments.data_dir, workers
+    config.batch_size = BATCH
+    return config
+
+
+def make_stream(side, config, workers):
+    """(iterator of batches, how many it holds ready) of one side."""
+    from benchmarks import usual_loader
+    from ctp_jax.data import pipeline
+    from ctp_jax.tasks import ctp
+
     task = ctp.Task(config)
-    ours = pipeline.open_pipeline(config, task, True)
-    usual = Usual(config, task, ours.records)
-    batches = ours.train_batches()
-    draw = jax.jit(task.draw)
-    for _ in range(config.data.prefetch + 2):
-        batch = next(batches)
-    first = batch
+    opened = pipeline.open_pipeline(config, task, True)
+    if side == OURS:
+        return opened.train_batches(), config.data.prefetch + 2
+    plans = usual_loader.make_plans(task, PLANS)
+    usual = usual_loader.Usual(config, opened.records, plans)
+    count = workers if side == USUAL else 0
+    # A DataLoader holds two batches per worker.
+    return usual_loader.batches(usual, BATCH, count), 2 * count + 1
 
-    def draw_once():
-        draw(first).block_until_ready()
 
-    draw_once()
-    usual.clip()
+def serve(side, arguments, workers, connection):
+    """A side in a process of its own: seconds of so many batches, when asked."""
+    from benchmarks import input_split
 
-    found = {"ours": [], "usual": [], "draw": []}
-    for _ in range(arguments.rounds):
-        # Drain what was prefetched while the other side ran.
-        for _ in range(config.data.prefetch + 2):
-            batch = next(batches)
-        found["ours"].append(rate(lambda: next(batches), arguments.batches)[1] * 16)
-        found["usual"].append(rate(usual.clip, 60)[1])
-        found["draw"].append(rate(draw_once, 3)[1] * 16)
-    median = {name: statistics.median(values) for name, values in found.items()}
-    height, width = ours.records.height[0], ours.records.width[0]
-    ratios = [a / b for a, b in zip(found["ours"], found["usual"], strict=True)]
-    print(
-        f"{arguments.name}: frames of {width}x{height}; clips/s on one core, median of"
+    input_split.pin(workers)
+    import cv2
+
+    cv2.setNumThreads(0)
+    stream, ready = make_stream(side, make_config(arguments, workers), workers)
+    next(stream)
+    connection.send("ready")
+    while count := connection.recv():
+        # What was made ready while the other side was timed costs nothing.
+        for _ in range(ready):
+            next(stream)
+        start = time.perf_counter()
+        for _ in range(count):
+            next(stream)
+        connection.send(time.perf_counter() - start)
+
+
+def compare(arguments, workers):
+    """{side: clips per second, one number a round} on so many cores."""
+    sides = [OURS]
+    if importlib.util.find_spec("torch"):
+        sides.append(USUAL)
+    if workers == 1:
+        sides.append(LOOP)
+    context = multiprocessing.get_context("spawn")
+    running, found = {}, {side: [] for side in sides}
+    try:
+        for side in sides:
+            here, there = context.Pipe()
+            process = context.Process(
+                target=serve, args=(side, arguments, workers, there)
+            )
+            process.start()
+            there.close()
+            running[side] = (process, here)
+            here.recv()
+        counts = {OURS: arguments.batches * workers, USUAL: 0, LOOP: 0}
+        for side in (USUAL, LOOP):
+            counts[side] = max(arguments.batches // 4, 2) * workers
+        for _ in range(arguments.rounds):
+            for side, (_, connection) in running.items():
+                connection.send(counts[side])
+                found[side].append(counts[side] * BATCH / connection.recv())
+    except EOFError:
+        sys.exit(f"the process of {side!r} ended; what it said is above")
+    finally:
+        for process, connection in running.values():
+            _end(process, connection)
+    return found
+
+
+def _end(process, connection):
+    with contextlib.suppress(OSError):
+        connection.send(0)
+    process.join(30)
+    if process.is_alive():
+        process.terminate()
+        process.join()
+    connection.close()
+
+
+def on_one_core(arguments):
+    """(clips per second of decoding alone, milliseconds per clip of the parts)."""
+    from benchmarks import input_split
+
+    input_split.pin(1)
+    import cv2
+
+    from ctp_jax.data import pipeline
+    from ctp_jax.tasks import ctp
+
+    cv2.setNumThreads(0)
+    config = make_config(arguments, 1)
+    task = ctp.Task(config)
+    opened = pipeline.open_pipeline(config, task, True)
+    calls = {
+        name: input_split.decode_alone(opened.records, task, config, library)
+        for name, library in ((OPENCV, "OpenCV"), (TENSORFLOW, "TensorFlow"))
+    }
+    parts = input_split.measure(
+        config, task, opened, arguments.rounds, arguments.batches
     )
-    print(f"{arguments.rounds} rounds (range)")
-    for name, values in found.items():
-        print(
-            f"  {name:<6} {median[name]:7.1f}  ({min(values):.1f} to {max(values):.1f})"
+    alone = {name: [] for name in calls}
+    for _ in range(arguments.rounds + 1):
+        for name, call in calls.items():
+            start = time.process_time()
+            for _ in range(100):
+                call()
+            alone[name].append((time.process_time() - start) * 10)
+    return {name: values[1:] for name, values in alone.items()}, parts
+
+
+def show_rates(rates):
+    """Table of {workers: {side: rates}}."""
+    rows = []
+    for workers, found in rates.items():
+        for side, values in found.items():
+            ratio = measure.ratios(found[OURS], values)
+            over = "" if side == OURS else f"{ratio['median']:.2f}"
+            between = (
+                "" if side == OURS else f"{ratio['min']:.2f} to {ratio['max']:.2f}"
+            )
+            median = statistics.median(values)
+            rows.append((side, workers, median, median / workers, over, between))
+    header = ("side", "cores", "clips/s", "per core", "ours / it", "range")
+    measure.show(header, rows)
+
+
+def main(argv=None):
+    """Prints the tables."""
+    parser = argparse.ArgumentParser("python -m benchmarks.input")
+    parser.add_argument("--name", default="moving_shapes")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--data_dir", default="")
+    parser.add_argument(
+        "--workers", default="", help="1,2,...; default: up to all cores"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=15, help="of ours, a round")
+    parser.add_argument("--json", default="", help="write the figures there, too")
+    arguments = parser.parse_args(argv)
+    from ctp_jax.data import records
+    from ctp_jax.errors import UserError
+
+    try:
+        workers = parse_workers(arguments.workers, len(os.sched_getaffinity(0)))
+        opened = records.open_records(
+            arguments.name, arguments.split, arguments.data_dir
         )
-    print(
-        f"ours / usual: {statistics.median(ratios):.1f} "
-        f"({min(ratios):.1f} to {max(ratios):.1f})"
-    )
-    costs = split_costs(config, task, ours.records, arguments.rounds)
-    for name, cost in costs.items():
-        print(f"  {name:<20} {cost:6.3f} ms/clip")
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump({"rates": found, "costs": costs}, file, indent=1)
+    except (UserError, ValueError) as error:
+        parser.error(str(error))
+    size = f"{opened.width[0]}x{opened.height[0]}"
+    print(f"{arguments.name}: {len(opened)} videos, the first of {size} pixels")
+    if not importlib.util.find_spec("torch"):
+        print("PyTorch is not installed: the usual loader runs as a loop, on one core")
+    rates = {number: compare(arguments, number) for number in workers}
+    show_rates(rates)
+
+    from benchmarks import input_split
+
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        alone, parts = pool.apply(on_one_core, (arguments,))
+    print("\nmilliseconds of CPU per clip, on one core")
+    split = input_split.add_up(parts)
+    rows = [(name, value, value / split["whole"]) for name, value in split.items()]
+    medians = {name: statistics.median(values) for name, values in alone.items()}
+    rows += [(name, value, value / split["whole"]) for name, value in medians.items()]
+    measure.show(("part of ours", "ms", "of the whole"), rows)
+    for name in alone:
+        print(f"ours / {name}: {statistics.median(parts['whole']) / medians[name]:.2f}")
+    about = {"name": arguments.name, "split": arguments.split, "frames": size}
+    found = {"about": about, "rates": rates, "split": split, "rounds of parts": parts}
+    measure.write_json(arguments.json, {**found, "decode alone": alone})
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Faults:
     def describe(self, numbers: Iterable[int]) -> str:
         """The first few of these records and what is wrong with them."""
         first = [n for n in dict.fromkeys(numbers) if self._bad.get(n)][:3]
-        return "; ".join(f"{self._opened.ids[n]}: {self._bad[n]}" for n in first)
+        return "; ".join(f"{self._opened.id_of(n)}: {self._bad[n]}" for n in first)
 
     def _add_record(self, number: int) -> None:
         opened, count = self._opened, len(self._bad) + 1
@@ -79,7 +79,7 @@ class Faults:
         self._bad[number] = reason
         if reason:
             self._say(
-                f"{opened.name}: video {opened.ids[number]} cannot be read: {reason} "
+                f"{opened.name}: video {opened.id_of(number)} cannot be read: {reason} "
                 f"({opened.files[opened.file_index[number]]}, byte "
                 f"{opened.offset[number]}); {self._then}"
             )

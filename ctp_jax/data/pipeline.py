@@ -71,7 +71,7 @@ class Pipeline:
             raise UserError(f"{opened.name}: split {opened.split!r} has no videos")
         shortest = int(opened.num_frames.min())
         if shortest < config.data.min_frames:
-            worst = opened.ids[int(opened.num_frames.argmin())]
+            worst = opened.id_of(int(opened.num_frames.argmin()))
             raise UserError(
                 f"{opened.name}: {(opened.num_frames < config.data.min_frames).sum()} of "
                 f"{len(opened)} videos of split {opened.split!r} have fewer than "

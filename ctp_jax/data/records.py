@@ -76,6 +76,10 @@ class Records:
         """str (n,), names of the videos, made when first asked for."""
         return np.char.decode(self.id_bytes, "utf-8")
 
+    def id_of(self, number: int) -> str:
+        """Name of one video; of a million, `ids` takes a second and many megabytes."""
+        return self.id_bytes[number].decode()
+
 
 def default_data_dir(data_dir: str = "") -> str:
     """`data_dir`, or else $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""

@@ -34,7 +34,7 @@ def middle_frames(
             # TensorFlow may quote the broken bytes, which are then no text.
             except (tf.errors.OpError, UnicodeDecodeError) as error:
                 raise UserError(
-                    f"{records.directory}: video {records.ids[int(number)]} cannot be "
+                    f"{records.directory}: video {records.id_of(int(number))} cannot be "
                     "read; was the data set changed or damaged? prepare it again"
                 ) from error
             pictures.append(image.numpy())

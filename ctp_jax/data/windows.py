@@ -39,37 +39,80 @@ def decode_window(
         tf.errors.OpError: a frame cannot be decoded, or has another size.
     """
     frame_size = tf.stack(frame_size)
-    start, length = window[:, :2], window[:, 2:]
-    # The first row and column that bilinear interpolation touches.
-    origin = tf.cast(tf.floor(start + 0.5 * length / spec.size - 0.5), tf.int32)
-    # A whole canvas, where the frame is as large as that: padding costs a copy.
-    extent = tf.minimum(frame_size, canvas)
-    origin = tf.minimum(origin - clips.MARGIN, frame_size - extent)
-    origin = tf.maximum(origin, 0)
-    extents = tf.tile(extent[None], [spec.num_clips, 1])
-    boxes = tf.unstack(tf.concat([origin, extents], axis=-1))
-    # One op for all frames where there is one: hundreds of small ones add up.
-    chosen = tf.unstack(tf.gather(encoded, tf.reshape(times, [-1])))
-    decoded = [
-        _decode(data, boxes[number // spec.num_frames], jpeg)
-        for number, data in enumerate(chosen)
-    ]
-    sizes = tf.stack([size for _, size in decoded])[:, :2]
+    boxes = boxes_to_decode(window, frame_size, canvas, spec)
+    frames, sizes = decode_boxes(encoded, times, boxes, jpeg)
     # Inside a function it runs, used or not.
     fits = tf.reduce_all(sizes == frame_size)
     tf.debugging.Assert(fits, ["frames of another size than the index says"])
-    frames = _pad([frame for frame, _ in decoded], extent, canvas, narrow)
+    frames = assemble(frames, boxes[0, 2:], canvas, narrow)
     frames = tf.reshape(frames, (spec.num_clips, spec.num_frames, *canvas, 3))
-    shown = tf.concat([start - tf.cast(origin, tf.float32), length], axis=-1)
-    return frames, tf.cast(extents, tf.float32), shown
+    boxes = tf.cast(boxes, tf.float32)
+    shown = tf.concat([window[:, :2] - boxes[:, :2], window[:, 2:]], axis=-1)
+    return frames, boxes[:, 2:], shown
 
 
-def _pad(
+def boxes_to_decode(
+    window: tf.Tensor, frame_size: tf.Tensor, canvas: tuple[int, int], spec: ClipSpec
+) -> tf.Tensor:
+    """What to decode for each clip, int32 (c, 4): y, x, height, width.
+
+    All of a canvas where the frame is as large as that, since padding costs a copy.
+
+    Args:
+        window: float32 (c, 4), see `decode_window`.
+        frame_size: int32 (2,), height and width of the stored frames.
+        canvas: height and width.
+        spec: see `ClipSpec`.
+    """
+    start, length = window[:, :2], window[:, 2:]
+    # The first row and column that bilinear interpolation touches.
+    origin = tf.cast(tf.floor(start + 0.5 * length / spec.size - 0.5), tf.int32)
+    extent = tf.minimum(frame_size, canvas)
+    origin = tf.minimum(origin - clips.MARGIN, frame_size - extent)
+    extents = tf.tile(extent[None], [spec.num_clips, 1])
+    return tf.concat([tf.maximum(origin, 0), extents], axis=-1)
+
+
+def decode_boxes(
+    encoded: tf.Tensor, times: tf.Tensor, boxes: tf.Tensor, jpeg: bool
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """The boxes of the frames of all clips, and the sizes of the whole frames.
+
+    Args:
+        encoded: the video's frames, string (k,).
+        times: which of them, int32 (c, t).
+        boxes: int32 (c, 4), see `boxes_to_decode`.
+        jpeg: whether partial decoding is possible.
+
+    Returns:
+        c t arrays, uint8 (h, w, 3), and int32 (c t, 2), height and width.
+    """
+    # One op for all frames where there is one: hundreds of small ones add up.
+    chosen = tf.unstack(tf.gather(encoded, tf.reshape(times, [-1])))
+    each = tf.unstack(boxes)
+    decoded = [
+        _decode(data, each[number // times.shape[1]], jpeg)
+        for number, data in enumerate(chosen)
+    ]
+    sizes = tf.stack([size for _, size in decoded])[:, :2]
+    return [frame for frame, _ in decoded], sizes
+
+
+def assemble(
     frames: list[tf.Tensor], extent: tf.Tensor, canvas: tuple[int, int], narrow: bool
 ) -> tf.Tensor:
     """The frames below each other, each with zeros below it and, if narrow, beside it.
 
     Concatenated, since `tf.pad` takes several times as long as a copy.
+
+    Args:
+        frames: n arrays, uint8 (h, w, 3).
+        extent: int32 (2,), their height and width.
+        canvas: height and width to pad to.
+        narrow: whether the width may be less than the canvas.
+
+    Returns:
+        uint8 (n canvas height, canvas width, 3).
     """
     below, beside = tf.unstack(tf.constant(canvas) - extent)
     gap = tf.zeros(tf.stack([below, extent[1], 3]), tf.uint8)
