@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks import measure, ops_peers
 
 FRAMES, SIZE, CANVAS, COUNT = 16, 112, (144, 148), 3
-BINS, RATIO = 5, 2
+CHANNELS, BINS, RATIO = 512, 5, 2
 TOLERANCE = {"crop": 0.02, "paste": 0.05, "colour": 0.05, "roi align": 1e-3}
 
 
@@ -176,9 +176,9 @@ def roi_cases(sides, rng, batch, side):
     from ctp_jax.ops.roi_align import roi_align
 
     torch = sides.torch
-    features = rng.normal(size=(batch, side, side, 512)).astype(np.float32)
+    features = rng.normal(size=(batch, side, side, CHANNELS)).astype(np.float32)
     boxes = made_patches(rng, batch)["boxes"][:, :, 0]
-    out = rng.normal(size=(batch, COUNT, BINS, BINS, 512)).astype(np.float32)
+    out = rng.normal(size=(batch, COUNT, BINS, BINS, CHANNELS)).astype(np.float32)
     options = (BINS, side / SIZE, RATIO)
 
     def ours(features, boxes):
@@ -290,7 +290,9 @@ def open_sides(cores):
             # As ours: no TF32.
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-    if cv2 is not None and cores:
+    if cores and torch is not None:
+        torch.set_num_threads(cores)
+    if cores and cv2 is not None:
         cv2.setNumThreads(cores)
     device = jax.devices()[0]
     print(f"{device.platform} ({device.device_kind}), cores of the host: ", end="")
