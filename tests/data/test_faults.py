@@ -3,98 +3,25 @@
 import dataclasses
 import itertools
 import os
-import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import common
-from ctp_jax.data import faults, order, payload, pipeline, records
-from ctp_jax.errors import UserError
-from ctp_jax.tasks import base
+from ctp_jax.data import faults, payload, pipeline, records
 from tests.data import make_injuries as injuries
+from tests.data.injured_sets import (
+    BATCH,
+    STEPS,
+    Clips,
+    assert_same,
+    flip_bit,
+    make_config,
+    open_records,
+    open_set,
+    take,
+)
 from tests.data.make_injuries import HEIGHT, TEST, TRAIN, WIDTH
-
-BATCH, STEPS = 4, 3 * TRAIN // 4  # three epochs
-
-
-class Clips(base.Task):
-    """Two clips of half a video, and a plan that depends on the draws alone."""
-
-    def clip_spec(self, train):
-        return base.ClipSpec(2, 6, 24, (1, 2), scales=(24, 28), flip=0.5)
-
-    def plan(self, draws, batch, train):
-        return {"number": draws.uniform((2,), 0.0, 1.0)}
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    """A data set that nothing is wrong with."""
-    data_dir = tmp_path_factory.mktemp("sound")
-    injuries.prepare(data_dir)
-    return data_dir
-
-
-@pytest.fixture(scope="module")
-def sound_batches(sound):
-    """Its batches: {encoding: list}."""
-    return {e: take(open_set(sound, e), STEPS) for e in ("jpeg", "png")}
-
-
-@pytest.fixture
-def injured(sound, tmp_path):
-    """A copy to injure."""
-    return shutil.copytree(sound, tmp_path / "injured")
-
-
-def open_records(data_dir, encoding="jpeg", split="train"):
-    return records.open_records(f"pictures/{encoding}", split, str(data_dir))
-
-
-def make_config(data_dir, encoding="jpeg", max_bad=1.0):
-    config = common.pretrain(
-        f"pictures/{encoding}",
-        split="train",
-        eval_split="test",
-        epochs=1,
-        milestones=(),
-    )
-    config.data.data_dir, config.data.workers = str(data_dir), 2
-    config.data.max_bad, config.data.prefetch = max_bad, 1
-    config.batch_size = BATCH
-    return config
-
-
-def open_set(data_dir, encoding="jpeg", max_bad=1.0, train=True, share=(0, 1)):
-    config = make_config(data_dir, encoding, max_bad)
-    return pipeline.open_pipeline(config, Clips(config), train, *share)
-
-
-def take(opened, count, start=0):
-    return list(itertools.islice(opened.train_batches(start), count))
-
-
-def rows(batches):
-    """One example after the other, each a flat list of arrays."""
-    for batch in batches:
-        flat = tf.nest.flatten(batch)
-        for row in range(len(batch["index"])):
-            yield [np.asarray(array[row]) for array in flat]
-
-
-def assert_same(a, b):
-    a, b = list(rows(a)), list(rows(b))
-    assert len(a) == len(b)
-    for x, y in zip(a, b, strict=True):
-        for p, q in zip(x, y, strict=True):
-            np.testing.assert_array_equal(p, q)
-
-
-def flip_bit(opened, number):
-    old = injuries.payload_of(opened, number)[6000:6001]
-    injuries.overwrite(opened, number, 6000, bytes([old[0] ^ 16]))
 
 
 def flip_bit_of_length(opened, number):
@@ -345,96 +272,6 @@ def test_trouble_that_passes_changes_nothing(train, sound, capsys):
     assert asked == set(range(TRAIN if train else TEST))
     assert opened.faults.examples == opened.faults.records == 0
     assert capsys.readouterr().out == ""
-
-
-def test_stand_ins_are_all_the_others_in_any_order():
-    """Each other record comes at each place equally often."""
-    total, first, positions = 6, 3, 800
-    others = [n for n in range(total) if n != first]
-
-    def stand_in(number, position):
-        start = tf.constant(first, tf.int64)
-        return order.stand_in(start, number, position, total, 0)
-
-    numbers = tf.range(total - 1, dtype=tf.int64)
-
-    @tf.autograph.experimental.do_not_convert
-    def all_at(position):
-        return tf.stack([stand_in(number, position) for number in tf.unstack(numbers)])
-
-    found = tf.data.Dataset.range(positions).map(all_at).as_numpy_iterator()
-    counts = np.zeros((total - 1, total))
-    for row in found:
-        assert sorted(row) == others
-        counts[np.arange(total - 1), row] += 1
-    expected = positions / (total - 1)
-    chi2 = ((counts[:, others] - expected) ** 2 / expected).sum() / (total - 2) ** 2
-    assert chi2 < 2  # 1 +- 0.35 if uniform
-
-
-@pytest.mark.parametrize("bad", range(3))
-def test_of_two_videos_the_good_one_stands_in(bad, injured):
-    whole = open_records(injured)
-    opened = records.select(whole, np.array([4, 11]))
-    flip_bit(opened, bad % 2)
-    if bad == 2:
-        flip_bit(opened, 1)
-    config = make_config(injured)
-    train = pipeline.Pipeline(config, Clips(config), opened, True, 0, 1)
-    if bad == 2:
-        with pytest.raises(UserError, match="of 2 videos tried for an example"):
-            take(train, STEPS)
-        return
-    for batch in take(train, STEPS):
-        assert set(batch["index"].tolist()) == {1 - bad}
-
-
-def test_the_only_video_has_no_stand_in(injured):
-    opened = records.select(open_records(injured), np.array([4]))
-    flip_bit(opened, 0)
-    config = make_config(injured)
-    train = pipeline.Pipeline(config, Clips(config), opened, True, 0, 1)
-    with pytest.raises(UserError, match="of 1 videos tried for an example"):
-        take(train, 1)
-
-
-@pytest.mark.parametrize(
-    ("max_bad", "bad", "stops"),
-    [
-        (0.1, 2, False),
-        (0.1, 3, True),
-        (0.01, 1, False),
-        (0.01, 2, True),
-        (0.0, 1, True),
-    ],
-)
-def test_the_share_that_stops_a_run(injured, max_bad, bad, stops):
-    opened = open_records(injured)
-    for number in range(bad):
-        flip_bit(opened, number)
-    train = open_set(injured, max_bad=max_bad)
-    if not stops:
-        assert len(take(train, STEPS)) == STEPS
-        return
-    with pytest.raises(UserError) as caught:
-        take(train, STEPS)
-    text = str(caught.value)
-    assert f"{bad} of 20 videos of split 'train' cannot be read" in text
-    assert f"config.data.max_bad = {max_bad:g} allows" in text
-    assert "\n" not in text and "not those that were written" in text
-
-
-def test_a_run_without_a_good_record_stops(injured):
-    opened = open_records(injured)
-    config = make_config(injured)
-    train = pipeline.Pipeline(config, Clips(config), opened, True, 0, 1)
-    shutil.rmtree(injured)
-    with pytest.raises(UserError, match=r"of 8 videos tried for an example of step 4,"):
-        take(train, 1, start=3)
-    assert 1 <= train.faults.records <= 8
-    with pytest.raises(UserError, match=r"4 of 20 videos .* its file is gone; "):
-        config.data.max_bad = 0.15
-        take(pipeline.Pipeline(config, Clips(config), opened, True, 0, 1), 1)
 
 
 def evaluate(opened):
