@@ -1,19 +1,22 @@
 """Times the layers of R3D-18 and R(2+1)D-18 under each way of computing a convolution.
 
-    python -m benchmarks.conv3d [LAYER ...]
+    python -m benchmarks.conv3d [LAYER ...] [--impls direct,taps,winograd] [--json FILE]
 
-One run takes the ways in turn, so that the ratios hold on a busy machine too. Batch 2,
-16 frames of 112x112. The stem's input needs no gradient and gets none.
+All ways and, where it is installed, PyTorch (channels last) are timed in turn, so that
+the ratios hold on a busy machine too. Batch 2, 16 frames of 112x112. The stem's input
+needs no gradient and gets none. GFLOP/s count the operations of the plain convolution,
+whatever a way really computes. Every result is compared with the first way's.
 """
 
 import argparse
-import time
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctp_jax.models.conv3d import conv3d
+from benchmarks import measure
+from ctp_jax.models.conv3d import IMPLEMENTATIONS, conv3d
 
 # input (t, h, w, c), kernel (t, h, w), features, strides; padding keeps sizes
 LAYERS = {
@@ -29,69 +32,180 @@ LAYERS = {
     "spatial1": ((16, 56, 56, 64), (1, 3, 3), 144, (1, 1, 1)),
     "temporal1": ((16, 56, 56, 144), (3, 1, 1), 64, (1, 1, 1)),
 }
-IMPLEMENTATIONS = ("direct", "taps")
 
 
-def seconds(function, *args):
-    start = time.perf_counter()
-    jax.block_until_ready(function(*args))
-    return time.perf_counter() - start
-
-
-def measure(layer, repeats, batch):
-    """Best seconds of forward and of both gradients, per implementation."""
+def example(layer, batch):
+    """Input, kernel, cotangent of the output, all NumPy; strides and padding."""
     size, kernel_size, features, strides = LAYERS[layer]
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(batch, *size)), jnp.float32)
-    kernel = (*kernel_size, size[-1], features)
-    kernel = jnp.asarray(rng.normal(size=kernel), jnp.float32)
     padding = tuple(k // 2 for k in kernel_size)
-
-    def functions(impl):
-        def forward(x, kernel):
-            return conv3d(x, kernel, strides, padding, impl)
-
-        def backward(x, kernel, cotangent):
-            x_gradient, kernel_gradient = jax.vjp(forward, x, kernel)[1](cotangent)
-            return kernel_gradient if layer == "stem" else (x_gradient, kernel_gradient)
-
-        return jax.jit(forward), jax.jit(backward)
-
-    compiled = {impl: functions(impl) for impl in IMPLEMENTATIONS}
-    best = {impl: [np.inf, np.inf] for impl in IMPLEMENTATIONS}
-    for repeat in range(repeats + 1):
-        for impl, (forward, backward) in compiled.items():
-            output = forward(x, kernel)
-            times = (
-                seconds(forward, x, kernel),
-                seconds(backward, x, kernel, output),
-            )
-            if repeat:  # the first includes compilation
-                best[impl] = np.minimum(best[impl], times)
-    return best, 2 * output.size * kernel.size / features
+    x = rng.normal(size=(batch, *size)).astype(np.float32)
+    kernel = rng.normal(size=(*kernel_size, size[-1], features)).astype(np.float32)
+    kernel /= np.sqrt(np.prod(kernel.shape[:-1]), dtype=np.float32)
+    out = [
+        (n + 2 * p - k) // s + 1
+        for n, p, k, s in zip(size, padding, kernel_size, strides)
+    ]
+    cotangent = rng.normal(size=(batch, *out, features)).astype(np.float32)
+    return (x, kernel, cotangent), strides, padding
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def ours(impl, layer, arrays, strides, padding, dtype):
+    """Calls that do the work of the forward and of the backward pass."""
+    x, kernel, cotangent = (jax.device_put(jnp.asarray(a, dtype)) for a in arrays)
+
+    def forward(x, kernel):
+        return conv3d(x, kernel, strides, padding, impl)
+
+    def backward(x, kernel, cotangent):
+        x_gradient, kernel_gradient = jax.vjp(forward, x, kernel)[1](cotangent)
+        return (kernel_gradient,) if layer == "stem" else (kernel_gradient, x_gradient)
+
+    forward_, backward_ = jax.jit(forward), jax.jit(backward)
+    return (
+        lambda: jax.block_until_ready(forward_(x, kernel)),
+        lambda: jax.block_until_ready(backward_(x, kernel, cotangent)),
+    )
+
+
+def peer(layer, arrays, strides, padding, dtype):
+    """The same of PyTorch."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, dtype)
+    x, kernel, cotangent = (torch.tensor(a).to(device, dtype) for a in arrays)
+    last = torch.channels_last_3d
+    x, cotangent = (
+        a.permute(0, 4, 1, 2, 3).contiguous(memory_format=last) for a in (x, cotangent)
+    )
+    kernel = kernel.permute(4, 3, 0, 1, 2).contiguous(memory_format=last)
+
+    def wait(result):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    def forward():
+        with torch.no_grad():
+            y = torch.nn.functional.conv3d(x, kernel, None, strides, padding)
+        return wait(y)
+
+    def backward():
+        mask = (layer != "stem", True, False)
+        x_gradient, kernel_gradient, _ = torch.ops.aten.convolution_backward(
+            *(cotangent, x, kernel, None, strides, padding),
+            *((1, 1, 1), False, (0, 0, 0), 1, mask),
+        )
+        gradients = (
+            (kernel_gradient,) if layer == "stem" else (kernel_gradient, x_gradient)
+        )
+        return wait(gradients)
+
+    return forward, backward
+
+
+def as_numpy(array, is_kernel=False):
+    """Of a result of either side, in our layout."""
+    if isinstance(array, jax.Array):
+        return np.asarray(array, np.float32)
+    axes = (2, 3, 4, 1, 0) if is_kernel else (0, 2, 3, 4, 1)
+    return array.float().cpu().permute(*axes).numpy()
+
+
+def results(calls):
+    forward, backward = (call() for call in calls)
+    return [
+        as_numpy(forward),
+        as_numpy(backward[0], is_kernel=True),
+        *map(as_numpy, backward[1:]),
+    ]
+
+
+def difference(got, want):
+    """The largest of any result, relative to the largest number in it."""
+    return max(
+        float(np.abs(g - w).max() / np.abs(w).max())
+        for g, w in zip(got, want, strict=True)
+    )
+
+
+def measure_layer(layer, arguments):
+    """One row of figures per way."""
+    arrays, strides, padding = example(layer, arguments.batch)
+    sides = {
+        impl: ours(impl, layer, arrays, strides, padding, arguments.dtype)
+        for impl in arguments.impls
+    }
+    try:
+        sides["torch"] = peer(layer, arrays, strides, padding, arguments.dtype)
+    except ImportError:
+        pass
+    want = results(sides[arguments.impls[0]])
+    calls = {}
+    for name, (forward, backward) in sides.items():
+        calls[name, "forward"], calls[name, "backward"] = forward, backward
+    times = measure.in_turn(calls, arguments.rounds)
+    flops = 2 * arrays[2].size * arrays[1].size / arrays[1].shape[-1]
+    rows = []
+    for name, both in sides.items():
+        forward, backward = (min(times[name, part]) for part in ("forward", "backward"))
+        rows.append(
+            {
+                "layer": layer,
+                "way": name,
+                "forward_ms": 1e3 * forward,
+                "forward_gflops": flops / forward / 1e9,
+                "backward_ms": 1e3 * backward,
+                "backward_gflops": flops
+                * (1 if layer == "stem" else 2)
+                / backward
+                / 1e9,
+                "difference": difference(results(both), want),
+            }
+        )
+    for row in rows:
+        row["over_first"] = (rows[0]["forward_ms"] + rows[0]["backward_ms"]) / (
+            row["forward_ms"] + row["backward_ms"]
+        )
+    return rows
+
+
+def parse(argv):
+    """The flags."""
+
+    def items(text):
+        return text.split(",")
+
+    parser = argparse.ArgumentParser("python -m benchmarks.conv3d")
     parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(LAYERS))
-    parser.add_argument("--repeats", type=int, default=3)
+    ways = [impl for impl in IMPLEMENTATIONS if impl != "auto"]
+    parser.add_argument("--impls", type=items, default=ways)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=2)
-    args = parser.parse_args()
-    for layer in args.layers:
+    parser.add_argument("--json", default="", help="write the figures there, too")
+    arguments = parser.parse_args(argv)
+    for layer in arguments.layers:
         if layer not in LAYERS:
             parser.error(f"no layer {layer!r}: choose from {', '.join(LAYERS)}")
-    print("layer       impl     forward ms  GFLOP/s   gradients ms  GFLOP/s   speed-up")
-    for layer in args.layers or LAYERS:
-        best, flops = measure(layer, args.repeats, args.batch)
-        backward_flops = flops * (1 if layer == "stem" else 2)
-        for impl, (forward, backward) in best.items():
-            gain = sum(best["direct"]) / (forward + backward)
-            print(
-                f"{layer:<12}{impl:<9}{1e3 * forward:>10.1f}{flops / forward / 1e9:>9.0f}"
-                f"{1e3 * backward:>15.1f}{backward_flops / backward / 1e9:>9.0f}"
-                f"{gain:>11.1f}",
-                flush=True,
-            )
+    for impl in arguments.impls:
+        if impl not in ways:
+            parser.error(f"no implementation {impl!r}: choose from {', '.join(ways)}")
+    return arguments
+
+
+def main(argv=None):
+    """Prints the table."""
+    arguments = parse(argv)
+    rows = []
+    for layer in arguments.layers or LAYERS:
+        rows += measure_layer(layer, arguments)
+        print(layer, file=sys.stderr, flush=True)
+    header = ["layer", "way", "forward ms", "GFLOP/s", "gradients ms", "GFLOP/s"]
+    header += ["difference", f"speed / {arguments.impls[0]}"]
+    measure.show(header, [list(row.values()) for row in rows])
+    measure.write_json(arguments.json, {"rows": rows})
 
 
 if __name__ == "__main__":
