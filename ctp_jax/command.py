@@ -117,11 +117,14 @@ def _print_exception(kind, error, trace) -> None:
     sys.__excepthook__(kind, error, trace)
 
 
-def use_compilation_cache() -> None:
+def use_compilation_cache(small: bool = True) -> None:
     """Keeps compiled programs, so that a second start takes seconds.
 
-    They lie in $JAX_COMPILATION_CACHE_DIR, else in `~/.cache/ctp_jax`. All of them: of
-    small ones, which JAX would leave out, a run has so many that they take seconds.
+    They lie in $JAX_COMPILATION_CACHE_DIR, else in `~/.cache/ctp_jax`.
+
+    Args:
+        small: keep those, too, that compile in less than a second, of which a run has
+            many. Not for several processes: one may read what another is writing.
     """
     import jax  # not above: commands that need no JAX start faster without
 
@@ -129,7 +132,7 @@ def use_compilation_cache() -> None:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
         directory = str(cache.expanduser() / "ctp_jax")
         jax.config.update("jax_compilation_cache_dir", directory)
-    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+    if small and not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

@@ -54,7 +54,7 @@ def main(arguments):
     from ctp_jax.train import rendezvous
 
     meeting = rendezvous.find(COORDINATOR.value, COUNT.value, INDEX.value)
-    command.use_compilation_cache()
+    command.use_compilation_cache(small=meeting is None)
     # Not above: a misspelt flag is answered before JAX has been imported.
     from ctp_jax.train import loop, processes
     from ctp_jax.train.stopping import Stopping

@@ -56,7 +56,7 @@ class Watched(toy_data.ToyPipeline):
 
 def main(workdir, settings, meeting):
     """The run."""
-    command.use_compilation_cache()
+    command.use_compilation_cache(small=meeting is None)
     from ctp_jax.train import loop, processes
     from ctp_jax.train.stopping import Stopping
 
