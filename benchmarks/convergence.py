@@ -28,7 +28,7 @@ VARIANTS = {
     "direct": {".model.conv": "direct", ".model.dtype": "float32"},
     "taps": {".model.conv": "taps", ".model.dtype": "float32"},
     "winograd": {".model.conv": "winograd", ".model.dtype": "float32"},
-    "bfloat16": {".model.conv": "direct", ".model.dtype": "bfloat16"},
+    "bfloat16": {".model.conv": "taps", ".model.dtype": "bfloat16"},
 }
 
 

@@ -21,7 +21,8 @@ Pair = tuple[int, int]
 # XLA shares out one convolution among cores by the pixels of a row times the features,
 # about so many of these numbers to a core. Enough for a few cores.
 _ROW_SHARE, _ROW_SHARES = 4096, 8
-_FRAMES_AT_ONCE = 2  # of the kernel's gradient: what they are gathered to fits caches
+# Numbers that the kernel's gradient gathers at once: these are about what caches hold.
+_AT_ONCE = 5 << 19
 
 
 def precision(x: Array) -> lax.Precision | None:
@@ -195,20 +196,25 @@ def sum_of_products(x, cotangent, gather=lambda *frames: frames):
 
     A few frames after the other, in float32.
     """
-    count = _FRAMES_AT_ONCE if len(x) % _FRAMES_AT_ONCE == 0 else 1
+    sides = jax.eval_shape(gather, x[:1], cotangent[:1])
+    left, right = (side.shape[-1] for side in sides)
+    count, most = 1, _AT_ONCE // sum(side.size for side in sides)
+    while 2 * count <= most and len(x) % (2 * count) == 0:
+        count *= 2
+    x, cotangent = (a.reshape(-1, count, *a.shape[1:]) for a in (x, cotangent))
+    # XLA transposes the first operand, slowly: let it be the one with fewer channels.
+    flipped = left > right
+    order = -1 if flipped else 1
 
-    def product(x, cotangent):
-        return jnp.einsum(
+    def add(total, frames):
+        product = jnp.einsum(
             "fhwp,fhwq->pq",
-            *gather(x, cotangent),
+            *gather(*frames)[::order],
             preferred_element_type=jnp.float32,
             precision=precision(x),
         )
+        return total + product, None
 
-    def add(total, frames):
-        return total + product(*frames), None
-
-    x, cotangent = (a.reshape(-1, count, *a.shape[1:]) for a in (x, cotangent))
-    first = jax.eval_shape(product, x[0], cotangent[0])
-    total = jnp.zeros(first.shape, first.dtype)
-    return lax.scan(add, total, (x, cotangent))[0]
+    total = jnp.zeros((left, right)[::order], jnp.float32)
+    total, _ = lax.scan(add, total, (x, cotangent))
+    return total.T if flipped else total
