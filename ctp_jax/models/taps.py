@@ -66,12 +66,6 @@ def convolve(
     return _sum_of_taps(x, kernel, strides, padding)
 
 
-def _clips(x, kernel, strides, padding):
-    """`frames.convolve` of all frames of all clips."""
-    y = frames.convolve(x.reshape(-1, *x.shape[2:]), kernel, strides, padding)
-    return y.reshape(*x.shape[:2], *y.shape[1:])
-
-
 def _over_time(x, before, after):
     """Zero frames added, or where negative frames cut off, at both ends."""
     edges = [(0, 0, 0), (before, after, 0), *[(0, 0, 0)] * (x.ndim - 2)]
@@ -93,7 +87,10 @@ def _sum_of_taps(x, kernel, strides, padding):
     if taps > 1 and (channels < _FEW_CHANNELS or x.dtype.itemsize < 4):
         shifted = [jnp.concatenate(shifted, axis=-1)]
         kernels = [jnp.concatenate(kernels, axis=-2)]
-    terms = [_clips(s, k, strides[1:], padding[1:]) for s, k in zip(shifted, kernels)]
+    terms = [
+        frames.convolve(s, k, strides[1:], padding[1:])
+        for s, k in zip(shifted, kernels)
+    ]
     return sum(terms[1:], start=terms[0])
 
 
@@ -102,7 +99,7 @@ def _winograd(x, kernel, strides, padding):
     count = x.shape[1]
 
     def filtered(x, kernel):
-        return _clips(x, kernel, strides, padding)
+        return frames.convolve(x, kernel, strides, padding)
 
     first, middle, last = kernel
     if count == 1:
@@ -173,19 +170,14 @@ def _pointwise_gradients(padding, saved, cotangent):
         products = [jnp.matmul(cotangent, tap, precision=precision) for tap in backward]
         x_gradient = _shifted_sum(products, margin, margin)
         seen = _beside_each_other(x, taps, padding, padding)
-        gradient = _sum_over_clips(seen, cotangent).reshape(kernel.shape)
+        gradient = frames.sum_of_products(seen, cotangent).reshape(kernel.shape)
     else:
         seen = _beside_each_other(cotangent, taps, margin, margin)
         matrix = backward.reshape(-1, channels)
         x_gradient = jnp.matmul(seen, matrix, precision=precision)
-        gradient = _sum_over_clips(x, seen).reshape(channels, taps, features)
+        gradient = frames.sum_of_products(x, seen).reshape(channels, taps, features)
         gradient = gradient[:, ::-1].swapaxes(0, 1)
     return x_gradient, gradient.astype(kernel.dtype)
-
-
-def _sum_over_clips(x, cotangent):
-    x, cotangent = (a.reshape(-1, *a.shape[2:]) for a in (x, cotangent))
-    return frames.sum_of_products(x, cotangent)
 
 
 _pointwise.defvjp(_pointwise_save, _pointwise_gradients)
