@@ -1,6 +1,7 @@
 """Milliseconds per clip of the drawing and of RoIAlign, beside OpenCV and PyTorch.
 
-    python -m benchmarks.ops [--batch_sizes 2,8,32] [--rounds 5] [--cores 1] [--json FILE]
+    python -m benchmarks.ops [--batch_sizes 2,8,32] [--rounds 5] [--cores 1]
+        [--ways gathers,products] [--json FILE]
 
     crop       window cut out, resized and mirrored: 16 frames of 144x148 to 112x112
     paste      three patches pasted along their trajectories
@@ -9,13 +10,14 @@
                forward, and with the gradient
 
 All in float32 and on made-up inputs that are on the device already. JAX runs on its
-default device and PyTorch on the same kind; OpenCV and NumPy on the host, frame by frame.
+default device, `--ways` of drawing beside the one chosen there, PyTorch on the same kind; OpenCV and NumPy on the host, frame by frame.
 The sides run in turn and must agree: `differs` is the largest difference, in grey levels
 or features. GB/s counts what has to be read and written once. `ratio` is the peer's time
 over ours: median and range of the rounds. Peers that are not installed are left out.
 """
 
 import argparse
+import functools
 import importlib
 import os
 import statistics
@@ -27,6 +29,7 @@ from benchmarks import measure, ops_peers
 
 FRAMES, SIZE, CANVAS, COUNT = 16, 112, (144, 148), 3
 CHANNELS, BINS, RATIO = 512, 5, 2
+WAYS = ("gathers", "products")
 TOLERANCE = {"crop": 0.02, "paste": 0.05, "colour": 0.05, "roi align": 1e-3}
 
 
@@ -125,8 +128,8 @@ class Sides:
         )
 
 
-def drawing_cases(sides, rng, batch):
-    """Crop, paste and colour."""
+def drawing_cases(sides, rng, batch, ways=()):
+    """Crop, paste and colour; crop and paste in further ways, too."""
     from ctp_jax.ops import paste, resample
     from ctp_jax.tasks import drawing
 
@@ -136,15 +139,23 @@ def drawing_cases(sides, rng, batch):
     shape = (batch, FRAMES, SIZE, SIZE, 3)
     clips = rng.uniform(0, 255, shape).astype(np.float32)
 
-    def crop(each):
+    def crop(each, way=""):
         names = ("frames", "window", "extent", "flip")
-        return resample.crop_resize_flip(*(each[name] for name in names), SIZE)
+        return resample.crop_resize_flip(*(each[name] for name in names), SIZE, way)
+
+    def pasted(clips, plan, way):
+        return paste.paste(clips, paste.Patches(**plan), way)
 
     found = {
         "crop": {"ours": sides.ours(crop, frames)},
         "paste": {"ours": sides.ours(drawing.paste_patches, clips, patches)},
         "colour": {"ours": sides.ours(drawing.change_colours, clips, colours)},
     }
+    for way in ways:
+        found["crop"][way] = sides.ours(functools.partial(crop, way=way), frames)
+        found["paste"][way] = sides.ours(
+            functools.partial(pasted, way=way), clips, patches
+        )
     if sides.cv2 is not None:
         from tests import opencv_drawing as host
 
@@ -255,12 +266,18 @@ def parse(argv):
     parser.add_argument("--batch_sizes", default="2,8,32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cores", type=int, default=0, help="of the host; 0: all")
+    parser.add_argument(
+        "--ways", default="", help="of drawing, each timed: gathers,..."
+    )
     parser.add_argument("--json", default="", help="write the figures there, too")
     arguments = parser.parse_args(argv)
     try:
         arguments.batch_sizes = [int(n) for n in arguments.batch_sizes.split(",")]
     except ValueError:
         parser.error("--batch_sizes: needs whole numbers with commas, e.g. 2,8")
+    arguments.ways = [way for way in arguments.ways.split(",") if way]
+    if not set(arguments.ways) <= set(WAYS):
+        parser.error(f"--ways: choose of {','.join(WAYS)}")
     if min(arguments.batch_sizes) < 1 or arguments.rounds < 1:
         parser.error("--batch_sizes and --rounds: need 1 or more")
     return arguments
@@ -306,7 +323,7 @@ def main(argv=None):
     sides, rows = open_sides(arguments.cores), []
     for batch in arguments.batch_sizes:
         rng = np.random.default_rng(batch)
-        cases = drawing_cases(sides, rng, batch)
+        cases = drawing_cases(sides, rng, batch, arguments.ways)
         for side in (7, 14):
             cases += roi_cases(sides, rng, batch, side)
         for case in cases:

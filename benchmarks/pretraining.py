@@ -168,7 +168,7 @@ class Step:
         mesh: Mesh,
         canvas: tuple[int, int] = CANVAS,
         given: bool = False,
-        as_accelerator: bool = False,
+        traced_as: str = "",
     ):
         """Builds the programs.
 
@@ -177,10 +177,10 @@ class Step:
             mesh: what they run on.
             canvas: height and width of the windows.
             given: leave the drawing out.
-            as_accelerator: choose the formulations of an accelerator, whatever the
-                programs are compiled for.
+            traced_as: choose the formulations for this backend, 'gpu' or 'tpu',
+                whatever the programs are compiled for; empty: for the default one.
         """
-        self._as_accelerator = as_accelerator
+        self._traced_as = traced_as
         with self.tracing():
             self.task = (Given if given else ctp.Task)(config)
         schedule = optimizer.make_schedule(
@@ -219,9 +219,9 @@ class Step:
 
     def tracing(self):
         """Within this, what is traced is traced as it was asked for."""
-        if not self._as_accelerator:
+        if not self._traced_as:
             return contextlib.nullcontext()
-        return mock.patch.object(jax, "default_backend", return_value="accelerator")
+        return mock.patch.object(jax, "default_backend", return_value=self._traced_as)
 
     def lower(self):
         """The training step, lowered."""

@@ -21,16 +21,20 @@ Of an activation of n numbers,
 
 `--compile` counts FLOPs and bytes in the compiled step (XLA's cost analysis: bytes that
 operations read and write, those that stay in a cache included), with its drawing and
-with clips given, for this CPU or for a TPU that need not be there (needs libtpu).
+with clips given, for this CPU or for a TPU that need not be there (needs libtpu). It is
+traced as on a GPU, where drawing gathers, or as on a TPU, where it is products: `--as`.
+XLA counts the loop over the patches as one turn; the others are added.
 """
 
 import argparse
 import dataclasses
+from unittest import mock
 
 import jax
 
 from benchmarks import count, measure, pretraining, scaling
 from ctp_jax.models import resnet3d
+from ctp_jax.tasks import drawing
 from ctp_jax.train import mesh as mesh_lib
 
 
@@ -179,14 +183,32 @@ def compiled_counts(arguments, given):
     config = pretraining.make_config(
         arguments.model, arguments.batch * mesh.size, arguments.dtype, arguments.width
     )
-    program = pretraining.Step(config, mesh, given=given, as_accelerator=True)
+    program = pretraining.Step(config, mesh, given=given, traced_as=arguments.traced_as)
     compiled = program.lower().compile()
     costs = compiled.cost_analysis()
+    more = {} if given else further_patches(config, mesh, arguments.traced_as)
     return {
         "device": mesh.devices.flat[0].device_kind,
-        "flops": costs["flops"],
-        "bytes": costs["bytes accessed"],
+        "flops": costs["flops"] + more.get("flops", 0),
+        "bytes": costs["bytes accessed"] + more.get("bytes accessed", 0),
         "memory": pretraining.planned_memory(compiled),
+    }
+
+
+def further_patches(config, mesh, traced_as):
+    """What pasting all patches but one costs: XLA counts a loop's body once."""
+
+    def costs():
+        program = pretraining.Step(config, mesh, traced_as=traced_as)
+        with program.tracing():
+            return program.draw.lower(program.batch).compile().cost_analysis()
+
+    with mock.patch.object(drawing, "paste_patches", lambda clips, plan: clips):
+        without = costs()
+    once, turns = costs(), config.game.num_trajectories - 1
+    return {
+        name: turns * (once[name] - without[name])
+        for name in ("flops", "bytes accessed")
     }
 
 
@@ -194,7 +216,10 @@ def show_compiled(arguments, chip):
     """Counts with and without drawing, and the share that it has."""
     whole, given = (compiled_counts(arguments, given) for given in (False, True))
     batch = arguments.batch
-    print(f"\ncompiled for {whole['device']}, {batch} clips a device; per clip")
+    print(
+        f"\ncompiled for {whole['device']}, traced as on a {arguments.traced_as}, "
+        f"{batch} clips a device; per clip"
+    )
     rows = [
         (name, found["flops"] / batch / 1e9, found["bytes"] / batch / 1e6)
         + tuple(found["memory"][part] / 1e6 for part in ("total", "temporary"))
@@ -235,9 +260,18 @@ def parse(argv=None):
     add("--target", type=float, default=900.0, help="clips/s that are wanted")
     add("--compile", action="store_true", help="compile the step and count in it")
     add("--tpu", default="", help="compile for that, e.g. v5e:2x2")
+    add(
+        "--as",
+        dest="traced_as",
+        choices=("gpu", "tpu"),
+        help="formulations of; else those of --tpu or of --chip",
+    )
     add("--dtype", default="auto", choices=resnet3d.DTYPES, help="of what is compiled")
     add("--json", default="", help="write the figures there")
     arguments = parser.parse_args(argv)
+    if not arguments.traced_as:
+        on_tpu = arguments.tpu or arguments.chip == "v5e"
+        arguments.traced_as = "tpu" if on_tpu else "gpu"
     for name in ("batch", "width", "flops", "wide_flops", "bandwidth", "target"):
         value = getattr(arguments, name)
         if value is not None and value <= 0:

@@ -4,8 +4,8 @@
     python -m benchmarks.scaling --tpu v5e:2x4      # needs libtpu, but no TPU
 
 Compiles the training step of configs/ucf_r3d.py for a mesh of devices and runs nothing:
-needs neither data nor TensorFlow. The step is traced as on an accelerator (one 3-D
-convolution per layer); the devices are parts of this CPU, or the chips of a TPU slice
+needs neither data nor TensorFlow. The step is traced as on a TPU (one 3-D convolution
+per layer, drawing by products); the devices are parts of this CPU, or the chips of a TPU slice
 that need not be there. Everything is per device and step:
 
     collectives  by what they are for, in the program before XLA puts small ones
@@ -208,7 +208,7 @@ def main():
             arguments.width,
         )
         # As on an accelerator: no formulations that are there for CPUs.
-        program = pretraining.Step(config, mesh, arguments.canvas, as_accelerator=True)
+        program = pretraining.Step(config, mesh, arguments.canvas, traced_as="tpu")
         lowered = program.lower()
         compiled = lowered.compile()
         if number == 0:

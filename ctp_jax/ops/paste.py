@@ -10,6 +10,7 @@ hold whole numbers: box [x1, x2) covers the pixels x1 .. x2 - 1.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -84,30 +85,8 @@ def opacity_mask(
     return jnp.where(inside, mask, 0.0)
 
 
-def _stretch_weights(
-    source_low: Float[Array, "*b"],
-    source_high: Float[Array, "*b"],
-    low: Float[Array, "*b t"],
-    high: Float[Array, "*b t"],
-    size: int,
-) -> Float[Array, "*b t size size"]:
-    """Weights that stretch the pixels of the source box over the box of each frame.
-
-    Rows outside the frame's box are 0; inside they are `cv2.resize`'s of the crop.
-    """
-    pixels = jnp.arange(size, dtype=jnp.float32)
-    low, high = low[..., None], high[..., None]
-    source_low = source_low[..., None, None]
-    source_high = source_high[..., None, None]
-    ratio = (source_high - source_low) / jnp.maximum(high - low, 1.0)
-    coordinates = source_low + (pixels - low + 0.5) * ratio - 0.5
-    coordinates = jnp.clip(coordinates, source_low, source_high - 1.0)
-    inside = (pixels >= low) & (pixels < high)
-    return resample.hat_weights(coordinates, size) * inside[..., None]
-
-
 def paste(
-    clip: Float[Array, "*b t s s 3"], patches: Patches
+    clip: Float[Array, "*b t s s 3"], patches: Patches, way: str = ""
 ) -> Float[Array, "*b t s s 3"]:
     """Pastes all patches, in their order, on a clip.
 
@@ -116,12 +95,14 @@ def paste(
     Args:
         clip: grey levels, any range.
         patches: see `Patches`.
+        way: one of `resample.WAYS`; empty: `resample.chosen_way`.
+
+    Raises:
+        UserError: for an unknown way.
     """
     size = clip.shape[-2]
-    clip = jnp.moveaxis(clip, -1, -2)  # as `sample_over_time` wants it
-    out = clip
-    for position in range(patches.order.shape[-1]):
-        chosen = patches.order[..., position]
+
+    def paste_one(out, chosen):
         boxes, shape, edge, opacity, visible, source = (
             _take(values, chosen)
             for values in (
@@ -133,21 +114,29 @@ def paste(
                 patches.source,
             )
         )
-        image = _take(clip, source)
         box = _take(boxes, source)
-        mask = opacity_mask(box, shape, edge, size)
-        patch = resample.sample_over_time(
-            jnp.concatenate([image, mask[..., :, None, :]], axis=-2),
-            _stretch_weights(
-                box[..., 1], box[..., 3], boxes[..., 1], boxes[..., 3], size
-            ),
-            _stretch_weights(
-                box[..., 0], box[..., 2], boxes[..., 0], boxes[..., 2], size
-            ),
+        columns, rows = (
+            resample.stretch_points(
+                box[..., i, None],
+                box[..., i + 2, None],
+                boxes[..., i],
+                boxes[..., i + 2],
+                size,
+            )
+            for i in range(2)
         )
-        alpha = patch[..., 3:, :] * (opacity * visible)[..., None, None, None]
-        out = out + (patch[..., :3, :] - out) * alpha
-    return jnp.moveaxis(out, -2, -1)
+        mask = opacity_mask(box, shape, edge, size)[..., None]
+        alpha = resample.sample_over_time(mask, rows, columns, way)
+        alpha = alpha * (opacity * visible)[..., None, None, None]
+        # The mask is 0 outside the box: there the patch may be anything.
+        rows, columns = (points._replace(inside=None) for points in (rows, columns))
+        patch = resample.sample_over_time(_take(clip, source), rows, columns, way)
+        return out + (patch - out) * alpha, None
+
+    # A loop of XLA's, so that each turn's result is written once. Unrolled, gathers are
+    # fused with all that reads them, and done anew for every channel of every reader.
+    out, _ = jax.lax.scan(paste_one, clip, jnp.moveaxis(patches.order, -1, 0))
+    return out
 
 
 def _take(values: Array, index: Int[Array, "*b"]) -> Array:

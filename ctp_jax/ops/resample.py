@@ -1,20 +1,59 @@
-"""Bilinear sampling of axis-aligned windows, as a weight matrix per axis.
+"""Bilinear sampling of axis-aligned windows: by gathers, or by products.
 
 Resizing, cropping, pasting a patch and RoIAlign all read an image at the points of a
-grid whose rows and columns are independent. Bilinear interpolation then factorises:
-`out[y, x] = sum_h sum_w rows[y, h] columns[x, w] image[h, w]`, two matrix products and
-no gather. This module makes the matrices and applies them.
+grid whose rows and columns are independent, so that one axis is sampled after the
+other. `Points` says where along an axis; there are two ways to go on from there:
+
+    gathers   both neighbours of each point, and their mean by its fraction of a pixel.
+              Next to no arithmetic; on CPUs and GPUs
+    products  a matrix of weights per axis, `out[y, x] = sum_h sum_w rows[y, h]
+              columns[x, w] image[h, w]`: many times the arithmetic, nearly all of it
+              with zeros, but TPUs, whose gathers are slow, do it beside nothing. GPUs
+              do not: float32 does not run on their matrix units
+
+They differ by rounding. `chosen_way` picks. RoIAlign has few points and many channels
+and always uses the weights.
 
 Conventions: pixel i of an axis covers [i, i + 1) and its centre is i + 0.5, so a
 coordinate used here, `i`, addresses a *centre*. Axes are (..., h, w, channels).
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
+
+from ctp_jax.errors import UserError
+
+WAYS = ("gathers", "products")
+
+_GATHERING = ("cpu", "gpu", "cuda", "rocm")
 
 # float32 products default to TF32 or bfloat16 on accelerators: off by a grey level.
 _PRECISION = jax.lax.Precision.HIGHEST
+
+
+def chosen_way() -> str:
+    """The faster way on the default backend; products where it is not known."""
+    return "gathers" if jax.default_backend() in _GATHERING else "products"
+
+
+class Points(NamedTuple):
+    """Where the output pixels of one axis read.
+
+    Attributes:
+        coordinates: float32 (*b, out), pixel-centre coordinates in [0, pixels - 1].
+        inside: bool (*b, out), False where the output is 0; None: nowhere.
+    """
+
+    coordinates: Float[Array, "*b out"]
+    inside: Bool[Array, "*b out"] | None = None
+
+    def weights(self, size: int) -> Float[Array, "*b out in"]:
+        """The matrix that samples an axis of `size` pixels, for products."""
+        weights = hat_weights(self.coordinates, size)
+        return weights if self.inside is None else weights * self.inside[..., None]
 
 
 def hat_weights(
@@ -34,14 +73,13 @@ def hat_weights(
     return jnp.maximum(0.0, 1.0 - jnp.abs(coordinates[..., None] - pixels))
 
 
-def window_weights(
+def window_points(
     start: Float[Array, "*b"],
     length: Float[Array, "*b"],
     extent: Float[Array, "*b"],
-    in_size: int,
     out_size: int,
-) -> Float[Array, "*b out in"]:
-    """Weights that stretch the window [start, start + length) over `out_size` pixels.
+) -> Points:
+    """Points that stretch the window [start, start + length) over `out_size` pixels.
 
     Half-pixel centres, clamped to the image's edge, no antialiasing: what
     `cv2.resize` with INTER_LINEAR and torch's `interpolate(align_corners=False)` do.
@@ -49,52 +87,140 @@ def window_weights(
     Args:
         start: where the window begins, in input pixels.
         length: its length, in input pixels.
-        extent: how many of the `in_size` pixels are image (the rest is padding).
-        in_size: input pixels.
+        extent: how many of the input pixels are image (the rest is padding).
         out_size: output pixels.
     """
     steps = (jnp.arange(out_size, dtype=jnp.float32) + 0.5) / out_size
     coordinates = start[..., None] + length[..., None] * steps - 0.5
-    coordinates = jnp.clip(coordinates, 0.0, extent[..., None] - 1.0)
-    return hat_weights(coordinates, in_size)
+    return Points(jnp.clip(coordinates, 0.0, extent[..., None] - 1.0))
+
+
+def stretch_points(
+    source_low: Float[Array, "*b"],
+    source_high: Float[Array, "*b"],
+    low: Float[Array, "*b"],
+    high: Float[Array, "*b"],
+    out_size: int,
+) -> Points:
+    """Points that stretch input pixels [source_low, source_high) over [low, high).
+
+    Inside are the output pixels low to high - 1; there they read what `cv2.resize` of
+    the cut-out pixels does. All bounds are whole numbers.
+    """
+    pixels = jnp.arange(out_size, dtype=jnp.float32)
+    source_low, source_high, low, high = (
+        bound[..., None] for bound in (source_low, source_high, low, high)
+    )
+    ratio = (source_high - source_low) / jnp.maximum(high - low, 1.0)
+    coordinates = source_low + (pixels - low + 0.5) * ratio - 0.5
+    coordinates = jnp.clip(coordinates, source_low, source_high - 1.0)
+    return Points(coordinates, (pixels >= low) & (pixels < high))
 
 
 def sample(
-    image: Num[Array, "*b h w k"],
-    rows: Float[Array, "*b y h"],
-    columns: Float[Array, "*b x w"],
+    image: Num[Array, "*b h w k"], rows: Points, columns: Points, way: str = ""
 ) -> Float[Array, "*b y x k"]:
-    """Reads an image on the grid of two weight matrices."""
-    return sample_frames(image[..., None, :, :, :], rows, columns)[..., 0, :, :, :]
+    """Reads an image on a grid.
+
+    Args:
+        image: of any type of numbers.
+        rows: where the output's rows read, (*b, y).
+        columns: where its columns read, (*b, x).
+        way: one of `WAYS`; empty: `chosen_way`.
+
+    Raises:
+        UserError: for an unknown way.
+    """
+    return sample_frames(image[..., None, :, :, :], rows, columns, way)[..., 0, :, :, :]
 
 
 def sample_frames(
-    frames: Num[Array, "*b t h w k"],
-    rows: Float[Array, "*b y h"],
-    columns: Float[Array, "*b x w"],
+    frames: Num[Array, "*b t h w k"], rows: Points, columns: Points, way: str = ""
 ) -> Float[Array, "*b t y x k"]:
-    """`sample` of every frame of a clip with the same two matrices."""
+    """`sample` of every frame of a clip on the same grid."""
+    if _gathers(way):
+        return _gather(frames, rows, columns)
     frames = jnp.asarray(frames, jnp.float32)
+    height, width = frames.shape[-3:-1]
     for weights, equation in (
-        (rows, "...yh,...thwk->...tywk"),
-        (columns, "...xw,...tywk->...tyxk"),
+        (rows.weights(height), "...yh,...thwk->...tywk"),
+        (columns.weights(width), "...xw,...tywk->...tyxk"),
     ):
         frames = jnp.einsum(equation, weights, frames, precision=_PRECISION)
     return frames
 
 
 def sample_over_time(
-    image: Float[Array, "*b h k w"],
-    rows: Float[Array, "*b t y h"],
-    columns: Float[Array, "*b t x w"],
-) -> Float[Array, "*b t y k x"]:
-    """`sample` of one image with other matrices in every frame.
+    image: Num[Array, "*b h w k"], rows: Points, columns: Points, way: str = ""
+) -> Float[Array, "*b t y x k"]:
+    """`sample` of one image on another grid in every frame: rows (*b, t, y)."""
+    height, width = image.shape[-3:-1]
+    if _gathers(way):
+        # Not written out: gathers read the image through it.
+        frames = image[..., None, None, :, :, :]
+        times = rows.coordinates.shape[:-1]
+        frames = jnp.broadcast_to(frames, (*times, *frames.shape[-4:]))
+        return _gather(frames, rows, columns)[..., 0, :, :, :]
+    # Channels between the axes: so both products, (t y) h by h (k w) and in each frame
+    # (y k) w by w x, are of whole matrices.
+    image = jnp.moveaxis(jnp.asarray(image, jnp.float32), -1, -2)
+    for weights, equation in (
+        (rows.weights(height), "...tyh,...hkw->...tykw"),
+        (columns.weights(width), "...txw,...tykw->...tykx"),
+    ):
+        image = jnp.einsum(equation, weights, image, precision=_PRECISION)
+    return jnp.moveaxis(image, -1, -2)
 
-    Channels lie between the axes here. So both products, (t y) h by h (k w) and in each
-    frame (y k) w by w x, are of whole matrices, and nothing is transposed for them.
+
+def _gathers(way):
+    """Whether a way, or the chosen one, is by gathers."""
+    way = way or chosen_way()
+    if way not in WAYS:
+        raise UserError(f"way = {way!r}: choose one of {', '.join(WAYS)}")
+    return way == "gathers"
+
+
+def _gather(frames, rows, columns):
+    """`sample_frames` by gathers.
+
+    Columns first: then the frames' own type is gathered pixel by pixel, float32 only
+    by whole rows.
     """
-    out = jnp.einsum("...tyh,...hkw->...tykw", rows, image, precision=_PRECISION)
-    return jnp.einsum("...tykw,...txw->...tykx", out, columns, precision=_PRECISION)
+    for points, axis in ((columns, -2), (rows, -3)):
+        pixels = frames.shape[axis]
+        coordinates = jnp.clip(points.coordinates, 0.0, pixels - 1.0)
+        low = jnp.floor(coordinates)
+        # On the last pixel (the only one of an axis of 1) both neighbours are that one.
+        high = jnp.minimum(low + 1.0, pixels - 1.0)
+        share = coordinates - low
+        shares = (1.0 - share, share)
+        if points.inside is not None:
+            shares = tuple(share * points.inside for share in shares)
+        # From (*b, out) to what broadcasts with (*b, t, out, ...), channels last.
+        ahead, behind = frames.ndim + axis - low.ndim + 1, -axis - 1
+        spread = (..., *(None,) * ahead, slice(None), *(None,) * behind)
+        frames = sum(
+            jnp.asarray(_lookup(frames, index.astype(jnp.int32), axis), jnp.float32)
+            * share[spread]
+            for index, share in zip((low, high), shares, strict=True)
+        )
+    return frames
+
+
+def _lookup(values, index, axis):
+    """values[..., index, ...] at an axis (from behind), index (*b, out) each its own."""
+
+    def one(values, index):
+        where = (..., index, *(slice(None),) * (-axis - 1))
+        # They lie in bounds: without this they are compared with them once more.
+        return values.at[where].get(
+            mode="promise_in_bounds", wrap_negative_indices=False
+        )
+
+    # A dimension at a time stays a dimension: one that is split over devices stays so.
+    for _ in range(index.ndim - 1):
+        one = jax.vmap(one)
+    return one(values, index)
 
 
 def crop_resize_flip(
@@ -103,6 +229,7 @@ def crop_resize_flip(
     extent: Float[Array, "*b 2"],
     flip: Array,
     size: int,
+    way: str = "",
 ) -> Float[Array, "*b t size size k"]:
     """Cuts a window out of every frame, resizes it to a square and may mirror it.
 
@@ -112,12 +239,16 @@ def crop_resize_flip(
         extent: height and width of what is image.
         flip: bool (*b): mirror left-right.
         size: side of the result, in pixels.
+        way: one of `WAYS`; empty: `chosen_way`.
+
+    Raises:
+        UserError: for an unknown way.
     """
-    height, width = frames.shape[-3:-1]
-    rows = window_weights(window[..., 0], window[..., 2], extent[..., 0], height, size)
-    columns = window_weights(
-        window[..., 1], window[..., 3], extent[..., 1], width, size
+    rows, columns = (
+        window_points(window[..., i], window[..., i + 2], extent[..., i], size)
+        for i in range(2)
     )
-    # Mirroring the output is reversing the rows of the column matrix.
-    columns = jnp.where(flip[..., None, None], columns[..., ::-1, :], columns)
-    return sample_frames(frames, rows, columns)
+    # Mirroring the output is reading the columns in reverse.
+    x = columns.coordinates
+    columns = Points(jnp.where(flip[..., None], x[..., ::-1], x))
+    return sample_frames(frames, rows, columns, way)

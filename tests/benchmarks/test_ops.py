@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ops
+from ctp_jax.ops import resample
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,6 +23,7 @@ def test_the_table_and_the_file(tmp_path, capsys):
     path = tmp_path / "found.json"
     # One thread: several of PyTorch wait for each other for minutes on busy cores.
     flags = ["--batch_sizes", "2", "--rounds", "1", "--cores", "1"]
+    flags += ["--ways", "products"]
     allowed = os.sched_getaffinity(0)
     try:
         ops.main([*flags, "--json", str(path)])
@@ -31,6 +33,7 @@ def test_the_table_and_the_file(tmp_path, capsys):
     table = capsys.readouterr().out
     for name in ("crop", "paste", "colour", "roi align 14x14, gradient"):
         sides = [row["side"] for row in rows if row["operation"] == name]
+        assert ("products" in sides) == (name in ("crop", "paste"))
         assert sides[0] == "ours" and len(sides) == len(set(sides))
         assert name in table
     drawn = [row for row in rows if row["operation"] in ("crop", "paste", "colour")]
@@ -72,6 +75,10 @@ def test_windows_lie_in_the_frames():
 
 
 def test_wrong_flags_are_answered(capsys):
+    assert ops.WAYS == resample.WAYS
+    with pytest.raises(SystemExit):
+        ops.parse(["--ways", "gathers,x"])
+    assert "error: --ways: choose of" in capsys.readouterr().err
     for flags in (["--batch_sizes", "2,x"], ["--batch_sizes", "0"], ["--rounds", "0"]):
         with pytest.raises(SystemExit):
             ops.parse(flags)

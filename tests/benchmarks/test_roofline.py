@@ -77,3 +77,13 @@ def test_rates_that_cannot_be_are_named(capsys):
     with pytest.raises(SystemExit):
         roofline.parse(["--bandwidth", "0"])
     assert "--bandwidth 0.0: must be above 0" in capsys.readouterr().err
+
+
+def test_drawing_is_counted_as_the_device_draws():
+    for flags, backend in (
+        ([], "gpu"),
+        (["--chip", "v5e"], "tpu"),
+        (["--tpu", "v5e:2x2"], "tpu"),
+        (["--tpu", "v5e:2x2", "--as", "gpu"], "gpu"),
+    ):
+        assert roofline.parse(flags).traced_as == backend

@@ -1,8 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from ctp_jax.ops import paste
+from ctp_jax.ops import paste, resample
 from tests import opencv_drawing
 
 SIZE, FRAMES, COUNT = 48, 6, 4
@@ -23,14 +24,15 @@ def random_patches(seed):
     }
 
 
-def test_equals_opencv():
+@pytest.mark.parametrize("way", resample.WAYS)
+def test_equals_opencv(way):
     clips = np.random.default_rng(0).uniform(0, 255, (8, FRAMES, SIZE, SIZE, 3))
     clips = clips.astype(np.float32)
     plans = [random_patches(seed) for seed in range(8)]
     batch = paste.Patches(
         **{name: np.stack([p[name] for p in plans]) for name in plans[0]}
     )
-    ours = np.asarray(jax.jit(paste.paste)(clips, batch))
+    ours = np.asarray(jax.jit(paste.paste, static_argnums=2)(clips, batch, way))
     for clip, plan, result in zip(clips, plans, ours, strict=True):
         expected = opencv_drawing.paste(clip, plan)
         np.testing.assert_allclose(result, expected, atol=0.02)
