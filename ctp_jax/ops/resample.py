@@ -96,8 +96,8 @@ def window_points(
 
 
 def stretch_points(
-    source_low: Float[Array, "*b"],
-    source_high: Float[Array, "*b"],
+    source_low: Float[Array, "*#b"],
+    source_high: Float[Array, "*#b"],
     low: Float[Array, "*b"],
     high: Float[Array, "*b"],
     out_size: int,

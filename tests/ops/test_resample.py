@@ -10,6 +10,7 @@ from benchmarks import ops as made
 from ctp_jax.errors import UserError
 from ctp_jax.ops import paste, resample
 
+crop = jax.jit(resample.crop_resize_flip, static_argnums=(4, 5))
 ways = pytest.mark.parametrize("way", resample.WAYS)
 
 
@@ -34,7 +35,7 @@ def test_a_window_is_a_crop_of_the_resized_image(way):
     scaled = cv2.resize(image, (128, 96), interpolation=cv2.INTER_LINEAR)
     top, left, size = 13, 40, 56
     ratio = 72 / 96
-    ours = resample.crop_resize_flip(
+    ours = crop(
         jnp.asarray(image)[None],
         jnp.array([top, left, size, size]) * ratio,
         jnp.array([72.0, 96.0]),
@@ -50,7 +51,7 @@ def test_a_window_is_a_crop_of_the_resized_image(way):
 def test_padding_is_never_read(way):
     image = np.full((20, 20, 1), 7.0, np.float32)
     image[12:] = image[:, 15:] = 1e6
-    ours = resample.crop_resize_flip(
+    ours = crop(
         jnp.asarray(image)[None],
         jnp.array([0.0, 0.0, 12.0, 15.0]),
         jnp.array([12.0, 15.0]),
@@ -68,7 +69,7 @@ def test_identity_and_mirror(way):
     window = jnp.tile(jnp.array([0.0, 0.0, 16.0, 16.0]), (2, 1))
     extent = jnp.full((2, 2), 16.0)
     flip = jnp.array([False, True])
-    ours = resample.crop_resize_flip(clip, window, extent, flip, 16, way)
+    ours = crop(clip, window, extent, flip, 16, way)
     np.testing.assert_array_equal(ours[0], clip[0])
     np.testing.assert_array_equal(ours[1], clip[1, :, :, ::-1])
 
@@ -98,11 +99,12 @@ def test_sampling_over_time_equals_brute_force(way, width):
         coordinates = rng.uniform(0, pixels - 1, (2, 4, out)).astype(np.float32)
         coordinates[..., :2] = 0, pixels - 1  # on the first and on the last pixel
         grid.append(resample.Points(coordinates, rng.random((2, 4, out)) < 0.8))
-    ours = resample.sample_over_time(image, *jax.tree.map(jnp.asarray, grid), way)
+    ours = jax.jit(resample.sample_over_time, static_argnums=3)(image, *grid, way)
     for clip, frame in np.ndindex(2, 4):
-        expected = read(
-            image[clip], *jax.tree.map(lambda each: each[clip, frame], grid)
+        rows, columns = (
+            resample.Points(*(each[clip, frame] for each in points)) for points in grid
         )
+        expected = read(image[clip], rows, columns)
         np.testing.assert_allclose(ours[clip, frame], expected, atol=2e-4)
 
 
@@ -129,15 +131,14 @@ def test_both_ways_agree_on_a_batch_and_in_the_gradient():
 
 
 def test_the_backend_decides(monkeypatch):
+    points, image = resample.Points(jnp.zeros(2)), jnp.zeros((3, 3, 1))
     wanted = {"cpu": "gathers", "gpu": "gathers", "tpu": "products"}
     for backend, way in (wanted | {"accelerator": "products"}).items():
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         assert resample.chosen_way() == way
-        points = resample.Points(jnp.zeros(2))
-        traced = jax.make_jaxpr(lambda image: resample.sample(image, points, points))(
-            jnp.zeros((3, 3, 1))
-        )
+        program = functools.partial(resample.sample, rows=points, columns=points)
+        traced = jax.make_jaxpr(program)(image)
         assert ("gather[" in str(traced)) == (way == "gathers")
         assert ("dot_general[" in str(traced)) == (way == "products")
     with pytest.raises(UserError, match="way = 'x': choose one of"):
-        resample.sample(jnp.zeros((3, 3, 1)), points, points, "x")
+        resample.sample(image, points, points, "x")
