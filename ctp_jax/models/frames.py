@@ -22,7 +22,8 @@ Pair = tuple[int, int]
 # XLA shares out one convolution among cores by the pixels of a row times the features,
 # about so many of these numbers to a core. Enough for a few cores.
 _ROW_SHARE, _ROW_SHARES = 4096, 8
-# Numbers that the kernel's gradient gathers at once: these are about what caches hold.
+# Numbers that the kernel's gradient gathers at once, about what caches hold; but never
+# less than one frame of every clip.
 _AT_ONCE = 5 << 19
 
 
@@ -116,6 +117,9 @@ def _strided_input_gradient(shape, kernel, cotangent, strides, padding):
     """One product with the kernel; then each phase of the stride sums its own taps."""
     *clips, height, width, channels = shape
     size, features = kernel.shape[:2], kernel.shape[-1]
+    dtype = cotangent.dtype
+    # Sums in float32: those of bfloat16 would be rounded once per tap.
+    cotangent, kernel = (a.astype(jnp.float32) for a in (cotangent, kernel))
     columns = jnp.matmul(
         cotangent, kernel.reshape(-1, features).T, precision=precision(kernel)
     )
@@ -146,7 +150,8 @@ def _strided_input_gradient(shape, kernel, cotangent, strides, padding):
     x = jnp.stack(phases, 3).reshape(
         *clips, blocks[0] * strides[0], blocks[1] * strides[1], channels
     )
-    return x[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+    x = x[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+    return x.astype(dtype)
 
 
 def _kernel_gradient(x, kernel, cotangent, strides, padding):
@@ -209,12 +214,9 @@ def sum_of_products(x, cotangent, gather=lambda *clips: clips):
 
     def add(total, start):
         some = (lax.dynamic_slice_in_dim(a, start, count, 1) for a in (x, cotangent))
-        product = jnp.einsum(
-            "bthwp,bthwq->pq",
-            *gather(*some)[::order],
-            preferred_element_type=jnp.float32,
-            precision=precision(x),
-        )
+        # Not preferred_element_type: XLA's CPU has no such product of bfloat16.
+        pair = (side.astype(jnp.float32) for side in gather(*some)[::order])
+        product = jnp.einsum("bthwp,bthwq->pq", *pair, precision=lax.Precision.HIGHEST)
         return total + product, None
 
     total = jnp.zeros((left, right)[::order], jnp.float32)

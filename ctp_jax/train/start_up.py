@@ -49,12 +49,15 @@ class StartUp:
 
         By then the loop has waited for the first step.
         """
-        for number, batch in enumerate(batches):
-            if number == 1:
-                self.mark("first step")
-                self.close()
-                say(self.line())
-            yield batch
+        try:
+            for number, batch in enumerate(batches):
+                if number == 1:
+                    self.mark("first step")
+                    self.close()
+                    say(self.line())
+                yield batch
+        finally:
+            self.close()
 
     def line(self) -> str:
         """`start-up 9.3 s: imports 3.1, ...; of this tracing 0.8, compiling ...`."""

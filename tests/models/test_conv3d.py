@@ -139,6 +139,29 @@ def test_bfloat16_rounds_once(impl):
     np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=2**-8, atol=2**-8)
 
 
+@pytest.mark.parametrize("impl", ["taps", "winograd"])
+@pytest.mark.parametrize("layer", ["3x3x3", "3x3x3 strided", "temporal", "shortcut"])
+def test_bfloat16_gradients_round_once(layer, impl):
+    kernel, strides, padding, channels, features = LAYERS[layer]
+    x, k = (jnp.asarray(a, jnp.bfloat16) for a in example(kernel, channels, features))
+    wide = [a.astype(jnp.float32) for a in (x, k)]
+    y = plain(*wide, strides, padding)
+    cotangent = np.random.default_rng(1).normal(size=y.shape)
+    cotangent = jnp.asarray(cotangent, jnp.bfloat16)
+
+    def ours(x, k):
+        return conv3d(x, k, strides, padding, impl)
+
+    got = jax.jit(lambda *a: value_and_gradients(ours, *a))(x, k, cotangent)
+    reference = functools.partial(plain, strides=strides, padding=padding)
+    want = value_and_gradients(reference, *wide, cotangent.astype(jnp.float32))
+    for g, w in zip(got, want, strict=True):
+        assert g.dtype == jnp.bfloat16
+        error = np.asarray(g, np.float32) - w
+        # One rounding is off by at most 2^-9 of a number.
+        assert np.linalg.norm(error) < 2**-9 * np.linalg.norm(w)
+
+
 def test_unknown_implementation_is_the_users_mistake():
     x, k = example((1, 1, 1), 3, 8)
     with pytest.raises(UserError, match="direct"):
