@@ -31,6 +31,7 @@ from ctp_jax.train.rendezvous import AUTO, Meeting
 _HEARTBEAT = 60  # seconds until a machine that is silent counts as lost
 _MEET = 600  # seconds to wait for the others at the start
 _PATIENCE = 10  # seconds that process 0 waits for the others to have read a report
+_GRACE = 1.0  # second, for a process that has said that it ends
 _POLL = 5000  # milliseconds a wait lasts before Python gets a chance to look up
 _REPORT = "ctp_jax/report"
 _LOST = re.compile(
@@ -295,6 +296,8 @@ def _leave(report: dict[str, Any]) -> NoReturn:
             for index in range(1, count):
                 left = max(1, int(1000 * (deadline - time.monotonic())))
                 _client().blocking_key_value_get(f"ctp_jax/left/{index}", left)
+            # They end right after they said so; JAX aborts one that outlives the store.
+            time.sleep(_GRACE)
         else:
             _client().key_value_set(f"ctp_jax/left/{ours}", "")
     os._exit(report["code"])
