@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ctp_jax.errors import UserError
-from ctp_jax.models import frames, taps
+from ctp_jax.models import conv2d, taps
 from ctp_jax.models.taps import Triple
 
 IMPLEMENTATIONS = ("auto", "direct", "taps", "winograd")
@@ -65,7 +65,7 @@ def conv3d(
         strides,
         [(p, p) for p in padding],
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
-        precision=frames.precision(x),
+        precision=conv2d.precision(x),
     )
 
 

@@ -1,6 +1,6 @@
 """3-D convolutions put together from 2-D ones, for CPUs.
 
-A kernel's temporal taps are convolutions of frames (`ctp_jax.models.frames`), each
+A kernel's temporal taps are convolutions of frames (`ctp_jax.models.conv2d`), each
 shifted in time, and summed:
 
     y[t] = sum_i g_i * x[stride t + i - padding]
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ctp_jax.models import frames
+from ctp_jax.models import conv2d
 
 Triple = tuple[int, int, int]
 
@@ -54,7 +54,8 @@ def convolve(
             not few channels.
     """
     taps, channels = kernel.shape[0], x.shape[-1]
-    if kernel.shape[1:3] == (1, 1) and strides == (1, 1, 1) and padding[1:] == (0, 0):
+    is_temporal = (*kernel.shape[1:3], *strides, *padding[1:]) == (1, 1, 1, 1, 1, 0, 0)
+    if is_temporal and jax.default_backend() == "cpu":
         return _pointwise(x, kernel[:, 0, 0], padding[0])
     if (
         winograd
@@ -88,7 +89,7 @@ def _sum_of_taps(x, kernel, strides, padding):
         shifted = [jnp.concatenate(shifted, axis=-1)]
         kernels = [jnp.concatenate(kernels, axis=-2)]
     terms = [
-        frames.convolve(s, k, strides[1:], padding[1:])
+        conv2d.convolve(s, k, strides[1:], padding[1:])
         for s, k in zip(shifted, kernels)
     ]
     return sum(terms[1:], start=terms[0])
@@ -99,7 +100,7 @@ def _winograd(x, kernel, strides, padding):
     count = x.shape[1]
 
     def filtered(x, kernel):
-        return frames.convolve(x, kernel, strides, padding)
+        return conv2d.convolve(x, kernel, strides, padding)
 
     first, middle, last = kernel
     if count == 1:
@@ -130,10 +131,10 @@ def _winograd(x, kernel, strides, padding):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _pointwise(x, kernel, padding):
-    """A convolution over time alone, kernel (kt, c, n), stride 1."""
+    """A convolution over time alone on CPUs, kernel (kt, c, n), stride 1."""
     taps, channels, features = kernel.shape
-    precision = frames.precision(x)
-    if features > channels or x.dtype.itemsize < 4:
+    precision = conv2d.precision(x)
+    if features > channels:
         x = _beside_each_other(x, taps, padding, padding)
         return jnp.matmul(x, kernel.reshape(-1, features), precision=precision)
     products = [jnp.matmul(x, tap, precision=precision) for tap in kernel]
@@ -164,20 +165,20 @@ def _pointwise_save(x, kernel, padding):
 def _pointwise_gradients(padding, saved, cotangent):
     x, kernel = saved
     taps, channels, features = kernel.shape
-    precision, margin = frames.precision(x), taps - 1 - padding
+    precision, margin = conv2d.precision(x), taps - 1 - padding
     backward = kernel[::-1].swapaxes(1, 2)  # The input's gradient, as a convolution.
-    if features > channels and x.dtype.itemsize >= 4:
+    if features > channels:
         products = [jnp.matmul(cotangent, tap, precision=precision) for tap in backward]
         x_gradient = _shifted_sum(products, margin, margin)
         seen = _beside_each_other(x, taps, padding, padding)
-        gradient = frames.sum_of_products(seen, cotangent).reshape(kernel.shape)
+        gradient = conv2d.sum_of_products(seen, cotangent).reshape(kernel.shape)
     else:
         seen = _beside_each_other(cotangent, taps, margin, margin)
         matrix = backward.reshape(-1, channels)
         x_gradient = jnp.matmul(seen, matrix, precision=precision)
-        gradient = frames.sum_of_products(x, seen).reshape(channels, taps, features)
+        gradient = conv2d.sum_of_products(x, seen).reshape(channels, taps, features)
         gradient = gradient[:, ::-1].swapaxes(0, 1)
-    return x_gradient, gradient.astype(kernel.dtype)
+    return x_gradient, gradient
 
 
 _pointwise.defvjp(_pointwise_save, _pointwise_gradients)
