@@ -176,57 +176,57 @@ def _kernel_gradient(x, kernel, cotangent, strides, padding):
     if size == (1, 1) and padding == (0, 0):
         x = x[:, :, :: strides[0], :: strides[1]]
         return sum_of_products(x, cotangent).reshape(kernel.shape)
-    height, width = cotangent.shape[2:4]
+    moves = _moves(size[1], strides[1], padding[1])
+    phases, rows = strides[1], size[0] * channels
 
-    def rows(x, cotangent):
-        """Rows of taps are gathered from the input; columns by moving the cotangent."""
-        moved = [
-            (j - padding[1], x.shape[3] + padding[1] - width - j)
-            for j in range(size[1])
-        ]
-        x = _channels_first(x, (padding[0], 0))
-        x = jnp.concatenate([x[..., i : i + height, :] for i in range(size[0])])
-        zero = jnp.zeros((), cotangent.dtype)
+    def product(x, cotangent):
+        """Of the taps of each move, one after the other: (taps rows, n)."""
+        x = _gather_rows(x, size[0], strides, padding[0], cotangent.shape[2])
+        zero, free = jnp.zeros((), x.dtype), x.shape[-1] - cotangent.shape[3]
         none = (0, 0, 0)
-        columns = [
-            lax.pad(cotangent, zero, [none, none, none, (*edges, 0), none])
-            for edges in moved
-        ]
-        return jnp.stack([_product(x, column) for column in columns], axis=1)
+        parts = []
+        for move, (first, last) in moves.items():
+            edges = [none, none, none, (move, free - move, 0), none]
+            moved = lax.pad(cotangent, zero, edges)
+            parts.append(_product(x[first * rows : (last + 1) * rows], moved))
+        return jnp.concatenate(parts)
 
-    def taps(x, cotangent):
-        """All taps are gathered from the input."""
-        x = _channels_first(x, padding)
-        last = [(n - 1) * s for n, s in zip((height, width), strides)]
-        x = jnp.concatenate(
-            [
-                x[
-                    ...,
-                    i : i + last[0] + 1 : strides[0],
-                    j : j + last[1] + 1 : strides[1],
-                ]
-                for i in range(size[0])
-                for j in range(size[1])
-            ]
-        )
-        return _product(x, cotangent)
-
-    by_rows = strides == (1, 1)
-    product, copies = (rows, size[0]) if by_rows else (taps, size[0] * size[1])
-    gathered = (copies * channels + features) * cotangent[:, 0, ..., 0].size
+    gathered = (phases * rows + features) * cotangent[:, 0, ..., 0].size
     gradient = sum_over_frames(product, gathered, x, cotangent)
-    if by_rows:
-        # (rows, channels), columns, features
-        gradient = gradient.reshape(size[0], channels, size[1], features)
-        return gradient.swapaxes(1, 2)
-    return gradient.reshape(kernel.shape)
+    return gradient.reshape(size[1], size[0], channels, features).swapaxes(0, 1)
 
 
-def _channels_first(x, padding):
-    """(b, t, h, w, c) to (c, b, t, h, w): rows of pixels, which are long, are copied."""
-    x = jnp.pad(jnp.moveaxis(x, -1, 0), [*[(0, 0)] * 3, *[(p, p) for p in padding]])
+def _moves(size, stride, padding):
+    """Which columns meet: {move: (first, last phase)}, in the order of the taps.
+
+    Tap i of output pixel o reads pixel stride o + i - padding: of those with a phase,
+    their number modulo the stride, the one at o + move.
+    """
+    moves = {}
+    for tap in range(size):
+        move, phase = divmod(tap - padding, stride)
+        first, _ = moves.get(move, (phase, phase))
+        moves[move] = first, phase
+    return moves
+
+
+def _gather_rows(x, size, strides, padding, height):
+    """The rows that each output row sees: (b, t, h, w, c) to (phases size c, b, t, h_out, w / phases).
+
+    Channels first: so rows of pixels are copied, which are long. Columns are sorted by
+    their phase, what their number leaves when it is divided by the stride.
+    """
+    clips, frames, _, width, channels = x.shape
+    (stride, phases), columns = strides, -(-width // strides[1])
+    x = jnp.pad(x, [*[(0, 0)] * 3, (0, columns * phases - width), (0, 0)])
+    x = x.reshape(clips, frames, -1, columns, phases, channels)
+    x = x.transpose(4, 5, 0, 1, 2, 3)
+    x = jnp.pad(x, [*[(0, 0)] * 4, (padding, padding), (0, 0)])
     # Or XLA would gather first, pixel by pixel, and transpose all of it.
-    return lax.optimization_barrier(x)
+    x = lax.optimization_barrier(x)
+    last = (height - 1) * stride + 1
+    x = jnp.concatenate([x[..., i : i + last : stride, :] for i in range(size)], 1)
+    return x.reshape(-1, *x.shape[2:])
 
 
 def _product(x, cotangent):
