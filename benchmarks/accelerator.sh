@@ -102,23 +102,17 @@ step r3d18_bfloat16 150 --models r3d18 --dtypes bfloat16 --batches "$batches" \
 XLA_FLAGS="$given_flags --xla_gpu_enable_command_buffer=" part profile 60 profile_step \
   --batch "$batch" --width "$width" --dtype bfloat16 --conv "$first" --steps 5 \
   --json "$out/profile.json" --hlo "$out/step.hlo.txt"
+step conv_ways 60 --models r3d18 --dtypes bfloat16 --batches "$batch" \
+  --conv direct,folded,taps --phases step --peers '' --no_given
 part transfer 40 transfer --batch "$batch" --width "$width" --rounds "$rounds" \
   --steps "$steps" --json "$out/transfer.json"
 step r2plus1d18_bfloat16 100 --models r2plus1d18 --dtypes bfloat16 --batches "$batch" \
   --conv "$first" --peers "${peers%%,*}" --phases step --no_given
 step r3d18_float32 80 --models r3d18 --dtypes float32 --batches "$batch" \
   --conv "$first" --peers "${peers%%,*}" --phases step --no_given
-if [ -e benchmarks/ops.py ]; then
-  part ops 40 ops --json "$out/ops.json"
-fi
-# Its flags are those that it has on this day.
-conv_flags=()
-for flag in --dtype=bfloat16 "--batch=$batch" "--json=$out/conv3d.json"; do
-  if "$python" -m benchmarks.conv3d --help 2>/dev/null | grep -q -- "${flag%%=*}"; then
-    conv_flags+=("$flag")
-  fi
-done
-part conv3d 60 conv3d "${conv_flags[@]}"
+part ops 40 ops --json "$out/ops.json"
+part conv3d 60 conv3d --dtype bfloat16 --batch "$batch" --json "$out/conv3d.json" \
+  --impls direct,folded,taps
 with_flags no_command_buffer --xla_gpu_enable_command_buffer=
 with_flags latency_hiding --xla_gpu_enable_latency_hiding_scheduler=true
 with_flags conv_nhwc --xla_gpu_force_conv_nhwc=true
@@ -128,7 +122,7 @@ step r3d18_forward 60 --models r3d18 --dtypes bfloat16 --batches "$batch" \
 
 say "all in $SECONDS s; $failed parts failed"
 rm -rf "$out/cache"
-for name in ceilings r3d18_bfloat16 transfer profile; do
+for name in ceilings r3d18_bfloat16 conv_ways transfer profile; do
   echo
   cat "$out/$name.txt"
 done 2>/dev/null | tail -n 100

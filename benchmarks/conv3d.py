@@ -1,6 +1,6 @@
 """Times the layers of R3D-18 and R(2+1)D-18 under each way of computing a convolution.
 
-    python -m benchmarks.conv3d [LAYER ...] [--impls direct,taps,winograd] [--json FILE]
+    python -m benchmarks.conv3d [LAYER ...] [--impls direct,taps,...] [--json FILE]
 
 All ways and, where it is installed, PyTorch (channels last) are timed in turn, so that
 the ratios hold on a busy machine too. Batch 2, 16 frames of 112x112. The stem's input

@@ -88,7 +88,7 @@ def _forward(x, kernel, strides, padding, kernel_axes="HWIO"):
         return _by_xla(x, kernel, strides, edges, kernel_axes)
     # Each frame gets zeros behind it, enough for no window to reach two frames, and for
     # the next to begin at the same phase of the stride.
-    whole = width + max(pad, 2 * pad - size[1] + stride)
+    whole = width + max(0, pad, 2 * pad - size[1] + stride)
     whole += -whole % stride
     x = _put_side_by_side(x, count, whole)
     edges[1] = (pad, size[1] - pad - stride)

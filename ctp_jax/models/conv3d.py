@@ -13,10 +13,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ctp_jax.errors import UserError
-from ctp_jax.models import conv2d, taps
+from ctp_jax.models import conv2d, fold, taps
 from ctp_jax.models.taps import Triple
 
-IMPLEMENTATIONS = ("auto", "direct", "taps", "winograd")
+IMPLEMENTATIONS = ("auto", "direct", "folded", "taps", "winograd")
+
+_FEW_CHANNELS = 16
 
 
 def conv3d(
@@ -33,8 +35,9 @@ def conv3d(
         kernel: weights.
         strides: of time, height and width.
         padding: zeros added on both sides of time, height and width.
-        impl: 'direct', XLA's 3-D convolution; 'taps', the sum over temporal taps of
-            2-D convolutions; 'winograd', the same with fewer products where the
+        impl: 'direct', XLA's 3-D convolution; 'folded', the same, but for few channels
+            (`ctp_jax.models.fold`); 'taps', the sum over temporal taps of 2-D
+            convolutions; 'winograd', the same with fewer products where the
             temporal stride is 1 (`ctp_jax.models.taps`); 'auto', winograd where the
             default backend is a CPU (XLA's 3-D convolution is slow there, and the
             input gradient of a strided one a hundred times so), direct elsewhere.
@@ -52,12 +55,17 @@ def conv3d(
         )
     if impl == "auto":
         impl = "winograd" if jax.default_backend() == "cpu" else "direct"
+    if impl == "folded":
+        impl = "fold" if x.shape[-1] < _FEW_CHANNELS else "direct"
     if impl != "direct":
         dtype = x.dtype
         if jax.default_backend() == "cpu":
             # CPUs compute in float32 anyway; so results are rounded once.
             x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-        y = taps.convolve(x, kernel, strides, padding, impl == "winograd")
+        if impl == "fold":
+            y = fold.convolve(x, kernel, strides, padding)
+        else:
+            y = taps.convolve(x, kernel, strides, padding, impl == "winograd")
         return y.astype(dtype)
     return lax.conv_general_dilated(
         x,

@@ -73,6 +73,21 @@ def _over_time(x, before, after):
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
+def _shifted(x, taps, stride, padding):
+    """What each tap sees of time."""
+    x = _over_time(x, padding, padding)
+    count = (x.shape[1] - taps) // stride + 1
+    stop = (count - 1) * stride + 1
+    return [x[:, i : i + stop : stride] for i in range(taps)]
+
+
+def see(
+    x: Float[Array, "b t h w c"], taps: int, stride: int, padding: int
+) -> Float[Array, "b t_out h w _"]:
+    """What each output frame sees of time, tap by tap, as channels."""
+    return jnp.concatenate(_shifted(x, taps, stride, padding), axis=-1)
+
+
 def _sum_of_taps(x, kernel, strides, padding):
     """One 2-D convolution per tap.
 
@@ -80,10 +95,7 @@ def _sum_of_taps(x, kernel, strides, padding):
     precision (bfloat16), the taps become channels of a single one.
     """
     taps, channels = kernel.shape[0], x.shape[-1]
-    x = _over_time(x, padding[0], padding[0])
-    count = (x.shape[1] - taps) // strides[0] + 1
-    stop = (count - 1) * strides[0] + 1
-    shifted = [x[:, i : i + stop : strides[0]] for i in range(taps)]
+    shifted = _shifted(x, taps, strides[0], padding[0])
     kernels = list(kernel)
     if taps > 1 and (channels < _FEW_CHANNELS or x.dtype.itemsize < 4):
         shifted = [jnp.concatenate(shifted, axis=-1)]
@@ -135,17 +147,10 @@ def _pointwise(x, kernel, padding):
     taps, channels, features = kernel.shape
     precision = conv2d.precision(x)
     if features > channels:
-        x = _beside_each_other(x, taps, padding, padding)
+        x = see(x, taps, 1, padding)
         return jnp.matmul(x, kernel.reshape(-1, features), precision=precision)
     products = [jnp.matmul(x, tap, precision=precision) for tap in kernel]
     return _shifted_sum(products, padding, padding)
-
-
-def _beside_each_other(x, taps, before, after):
-    """What each frame of the output sees, tap by tap, as channels."""
-    x = _over_time(x, before, after)
-    count = x.shape[1] - taps + 1
-    return jnp.concatenate([x[:, i : i + count] for i in range(taps)], axis=-1)
 
 
 def _shifted_sum(products, before, after):
@@ -170,10 +175,10 @@ def _pointwise_gradients(padding, saved, cotangent):
     if features > channels:
         products = [jnp.matmul(cotangent, tap, precision=precision) for tap in backward]
         x_gradient = _shifted_sum(products, margin, margin)
-        seen = _beside_each_other(x, taps, padding, padding)
+        seen = see(x, taps, 1, padding)
         gradient = conv2d.sum_of_products(seen, cotangent).reshape(kernel.shape)
     else:
-        seen = _beside_each_other(cotangent, taps, margin, margin)
+        seen = see(cotangent, taps, 1, margin)
         matrix = backward.reshape(-1, channels)
         x_gradient = jnp.matmul(seen, matrix, precision=precision)
         gradient = conv2d.sum_of_products(x, seen).reshape(channels, taps, features)
