@@ -125,16 +125,22 @@ def _diagnose_bytes(one: records.Records) -> str:
     except FAILURES as error:
         return f"its file cannot be read ({explain(error)})"
     try:
-        frames = payload.parser(one)(found)["frames"].numpy()
+        features = payload.parser(one)(found)
     except FAILURES:
         return f"it is no record with images under {one.frames_feature!r}"
+    frames = features["frames"].numpy()
     if len(frames) != one.num_frames[0]:
         return f"it has {len(frames)} frames, not {one.num_frames[0]} as indexed"
+    boxes = features.get("boxes", frames)
+    if len(boxes) != len(frames):
+        return f"it has {len(boxes)} boxes for {len(frames)} frames"
     for number, frame in enumerate(frames):
         try:
             image = tf.io.decode_image(frame, channels=3, expand_animations=False)
         except FAILURES:
             return f"frame {number} cannot be decoded"
+        if one.encoding == "jpeg" and not tf.io.is_jpeg(frame):
+            return f"frame {number} is no JPEG, as others are"
         height, width = image.shape[:2]
         if (height, width) != (one.height[0], one.width[0]):
             indexed = f"{one.width[0]}x{one.height[0]}"

@@ -79,15 +79,16 @@ def checker(records: Records) -> Callable[[tf.Tensor, dict[str, Any]], dict[str,
 
     Returns:
         Function that gives back what it got, and raises where a record has not as many
-        frames as the index says.
+        frames, or boxes, as the index says.
     """
     with tf.device("/CPU:0"):
         num_frames = tf.constant(records.num_frames, tf.int32)
 
     def check(number, features):
-        fits = tf.equal(tf.size(features["frames"]), num_frames[number])
-        # Inside a function it runs, used or not.
-        tf.debugging.Assert(fits, ["another number of frames than the index says"])
+        for name in features.keys() - {"label"}:
+            fits = tf.equal(tf.shape(features[name])[0], num_frames[number])
+            # Inside a function it runs, used or not.
+            tf.debugging.Assert(fits, [f"another number of {name} than is indexed"])
         return features
 
     return check

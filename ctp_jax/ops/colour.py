@@ -11,7 +11,7 @@ STD = (0.229, 0.224, 0.225)
 def rgb_to_hsv(
     rgb: Float[Array, "*b 3"],
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"], Float[Array, "*b"]]:
-    """Hue in degrees [0, 360), saturation in [0, 1], value in the units of `rgb`."""
+    """Hue in degrees [0, 360], saturation in [0, 1], value in the units of `rgb`."""
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)

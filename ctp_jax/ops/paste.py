@@ -93,7 +93,7 @@ def paste(
     Every patch is cut from the clip as given, never from one already pasted on.
 
     Args:
-        clip: grey levels, any range.
+        clip: grey levels, any range; the result is float32.
         patches: see `Patches`.
         way: one of `resample.WAYS`; empty: `resample.chosen_way`.
 
@@ -101,6 +101,7 @@ def paste(
         UserError: for an unknown way.
     """
     size = clip.shape[-2]
+    clip = jnp.asarray(clip, jnp.float32)
 
     def paste_one(out, chosen):
         boxes, shape, edge, opacity, visible, source = (

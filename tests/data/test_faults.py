@@ -124,7 +124,12 @@ def smaller(encoding):
     return injuries.small_image(encoding, HEIGHT, WIDTH - 30)
 
 
+def of_another_kind(encoding):
+    return injuries.small_image("png" if encoding == "jpeg" else "jpeg", HEIGHT, WIDTH)
+
+
 FRAMES_BROKEN = {
+    of_another_kind: "frame 5 is no JPEG, as others are",
     zeros: "frame 5 cannot be decoded",
     cut_short: "frame 5 cannot be decoded",
     larger: "frame 5 is 48x40, not 48x36 as indexed",
@@ -183,6 +188,16 @@ def test_another_number_of_frames_than_indexed_is_an_error(sound):
     more = dataclasses.replace(opened, num_frames=opened.num_frames + 1)
     with pytest.raises(tf.errors.InvalidArgumentError, match="number of frames"):
         records.read_features(more)(tf.constant(0, tf.int64))
+
+
+@pytest.mark.parametrize("count", [11, 13])
+def test_a_record_has_a_box_for_every_frame(sound, count):
+    opened = open_records(sound)
+    features = records.read_features(opened)(tf.constant(0, tf.int64))
+    check = payload.checker(opened)
+    check(0, {**features, "boxes": tf.zeros((12, 4))})
+    with pytest.raises(tf.errors.InvalidArgumentError, match="number of boxes"):
+        check(0, {**features, "boxes": tf.zeros((count, 4))})
 
 
 def remove(path):

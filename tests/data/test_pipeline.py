@@ -97,8 +97,12 @@ def test_orders_of_epochs_are_independent():
     """Each video stands at each place of an epoch equally often."""
     epochs = 400
     positions = tf.range(VIDEOS * epochs, dtype=tf.int64)
-    found = tf.map_fn(lambda p: order.shuffled(p, VIDEOS, 0), positions)
-    found = found.numpy().reshape(epochs, VIDEOS)
+
+    @tf.function
+    def shuffle():
+        return tf.map_fn(lambda p: order.shuffled(p, VIDEOS, 0), positions)
+
+    found = shuffle().numpy().reshape(epochs, VIDEOS)
     counts = np.zeros((VIDEOS, VIDEOS))
     for epoch in found:
         counts[epoch, np.arange(VIDEOS)] += 1
