@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from ctp_jax import heap
 from ctp_jax.models.conv3d import IMPLEMENTATIONS, conv3d
 
 # input (t, h, w, c), kernel (t, h, w), features, strides; padding keeps sizes
@@ -198,7 +197,6 @@ def parse(argv):
 
 def main(argv=None):
     """Prints the table."""
-    heap.keep()
     arguments = parse(argv)
     rows = []
     for layer in arguments.layers or LAYERS:

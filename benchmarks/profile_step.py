@@ -21,7 +21,6 @@ import time
 import jax
 
 from benchmarks import measure, pretraining
-from ctp_jax import heap
 from ctp_jax.models import conv3d, resnet3d
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([^\s=]+) = ")
@@ -165,7 +164,6 @@ def add_up(events, known, steps):
 
 
 def main():
-    heap.keep()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     cpu = jax.default_backend() == "cpu"

@@ -34,7 +34,6 @@ import jax
 import numpy as np
 
 from benchmarks import ceilings, count, measure, pretraining
-from ctp_jax import heap
 from ctp_jax.models import conv3d, resnet3d
 from ctp_jax.ops import colour
 
@@ -313,7 +312,6 @@ def parse(argv=None):
 
 
 def main():
-    heap.keep()
     # PyTorch needs its share of the memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     arguments = parse()

@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from ctp_jax import command, heap
+from ctp_jax import command
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -51,7 +51,6 @@ def main(arguments):
         raise UserError("--config is missing, e.g. --config=configs/ucf_r3d.py")
     if not WORKDIR.value:
         raise UserError("--workdir is missing: the folder for checkpoints and logs")
-    heap.keep()
     from ctp_jax.train import rendezvous
 
     meeting = rendezvous.find(COORDINATOR.value, COUNT.value, INDEX.value)

@@ -15,7 +15,6 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 BASICS = {"errors", "config"}
 MAY_IMPORT = {
     "errors": set(),
-    "heap": set(),
     "config": {"errors"},
     "ops": set(BASICS),
     "models": {"ops", *BASICS},

@@ -41,8 +41,8 @@ def convolve(
     """Cross-correlation of every frame, as `torch.nn.Conv2d`.
 
     Args:
-        x: clips; float32 where the default backend is a CPU, which has no
-            forward-mode derivative.
+        x: clips, not bfloat16 where the default backend is a CPU. There the result has
+            no forward-mode derivative.
         kernel: weights, of the dtype of the clips.
         strides: of height and width.
         padding: zeros added on both sides of height and width.

@@ -41,17 +41,24 @@ def conv3d(
             temporal stride is 1 (`ctp_jax.models.taps`); 'auto', winograd where the
             default backend is a CPU (XLA's 3-D convolution is slow there, and the
             input gradient of a strided one a hundred times so), direct elsewhere.
-            'taps' and 'winograd' have no forward-mode derivative.
+            On CPUs only 'direct' has a forward-mode derivative.
 
     Returns:
         Output of size (size + 2 padding - kernel) // stride + 1 along each axis.
 
     Raises:
-        UserError: for an unknown `impl`.
+        UserError: for an unknown `impl`, and where clips are smaller than the kernel.
     """
     if impl not in IMPLEMENTATIONS:
         raise UserError(
             f"config.model.conv = {impl!r}: choose one of {', '.join(IMPLEMENTATIONS)}"
+        )
+    sizes = zip(x.shape[1:4], kernel.shape[:3], padding, strict=True)
+    if any(size + 2 * pad < width for size, width, pad in sizes):
+        raise UserError(
+            f"clips of {x.shape[1]} frames of {x.shape[3]}x{x.shape[2]} pixels are "
+            f"smaller than a kernel of {kernel.shape[:3]} (time, height, width): larger "
+            "ones in config.clip, or smaller strides in config.model"
         )
     if impl == "auto":
         impl = "winograd" if jax.default_backend() == "cpu" else "direct"
@@ -59,7 +66,7 @@ def conv3d(
         impl = "fold" if x.shape[-1] < _FEW_CHANNELS else "direct"
     if impl != "direct":
         dtype = x.dtype
-        if jax.default_backend() == "cpu":
+        if jax.default_backend() == "cpu" and dtype.itemsize < 4:
             # CPUs compute in float32 anyway; so results are rounded once.
             x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
         if impl == "fold":

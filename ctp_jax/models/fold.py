@@ -3,7 +3,7 @@
 The stem sees 3 channels at stride 2: matrix units, and layouts made for them, want 8 or
 more. What an output pixel sees of time, and the phases of the strides in space (known as
 space-to-depth), become channels of a 2-D convolution of stride 1: 36 of them for the
-stem, whose kernel of 3x7x7 becomes 4x4, a third of it zeros.
+stem, whose kernel of 3x7x7 becomes 4x4, a quarter of it zeros.
 
 Symbols as in `ctp_jax.models.taps`.
 """

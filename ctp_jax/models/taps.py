@@ -42,7 +42,7 @@ def convolve(
     padding: Triple,
     winograd: bool = False,
 ) -> Float[Array, "b t_out h_out w_out n"]:
-    """3-D cross-correlation by temporal taps. No forward-mode derivative.
+    """3-D cross-correlation by temporal taps. On CPUs no forward-mode derivative.
 
     Args:
         x: clips.

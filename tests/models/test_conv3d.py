@@ -169,6 +169,14 @@ def test_unknown_implementation_is_the_users_mistake():
         conv3d(jnp.asarray(x), jnp.asarray(k), impl="fast")
 
 
+@pytest.mark.parametrize("impl", ["direct", "folded", "taps", "winograd"])
+@pytest.mark.parametrize("shape", [(2, 9, 9), (9, 1, 9), (9, 9, 2)])
+def test_clips_smaller_than_the_kernel_are_the_users_mistake(shape, impl):
+    kernel = jnp.zeros((3, 3, 3, 4, 8))
+    with pytest.raises(UserError, match="smaller than a kernel"):
+        conv3d(jnp.zeros((1, *shape, 4)), kernel, impl=impl)
+
+
 def test_convolution_starts_kaiming_normal():
     x = jnp.zeros((1, 3, 3, 3, 32))
     layer = Conv3D(64, (3, 3, 3), use_bias=True)
