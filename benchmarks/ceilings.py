@@ -7,13 +7,12 @@ would take less power and run faster. `float32` is true float32; `tf32` is what 
 of it by default.
 """
 
-import argparse
 import statistics
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks import measure
+from benchmarks import command_line, measure
 
 DTYPES = ("float32", "tf32", "bfloat16")
 
@@ -69,12 +68,9 @@ def copy(size: int = 0, times: int = 0):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", default="", help="write the figures there")
+    parser = command_line.Parser(__spec__.name, __doc__)
+    parser.add_argument("--rounds", type=command_line.count, default=5)
     arguments = parser.parse_args()
-    if arguments.rounds < 1:
-        parser.error(f"--rounds {arguments.rounds}: needs at least 1")
     work = {dtype: matmul(dtype) for dtype in DTYPES} | {"copy": copy()}
     calls = {name: call for name, (call, _) in work.items()}
     seconds = measure.in_turn(calls, arguments.rounds)

@@ -23,7 +23,6 @@ and of a restore,
 measured alone, without steps beside it. Files are read back from the page cache.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -39,6 +38,7 @@ import jax
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import command_line
 from configs import ucf_r3d
 from ctp_jax import command
 from ctp_jax.data import draws
@@ -204,17 +204,16 @@ def show_cost(loop, every):
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--width", type=float, default=0.25, help="of the network")
     parser.add_argument("--size", type=int, default=56, help="side of a clip")
     parser.add_argument("--frames", type=int, default=8, help="of a clip")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20, help="a round")
     parser.add_argument("--every", type=int, default=10, help="steps between saves")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=command_line.count, default=5)
     parser.add_argument("--state_only", action="store_true", help="no steps")
     parser.add_argument("--workdir", default="", help="on the disk to be measured")
-    parser.add_argument("--json", default="", help="write the figures there")
     arguments = parser.parse_args()
     if arguments.steps < arguments.every:
         parser.error("--steps must be at least --every")

@@ -8,14 +8,13 @@ needs no gradient and gets none. GFLOP/s count the operations of the plain convo
 whatever a way really computes. Every result is compared with the first way's.
 """
 
-import argparse
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import command_line, measure
 from ctp_jax.models.conv3d import IMPLEMENTATIONS, conv3d
 
 # input (t, h, w, c), kernel (t, h, w), features, strides; padding keeps sizes
@@ -177,14 +176,13 @@ def parse(argv):
     def items(text):
         return text.split(",")
 
-    parser = argparse.ArgumentParser("python -m benchmarks.conv3d")
+    parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(LAYERS))
     ways = [impl for impl in IMPLEMENTATIONS if impl != "auto"]
     parser.add_argument("--impls", type=items, default=ways)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=command_line.count, default=3)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--json", default="", help="write the figures there, too")
     arguments = parser.parse_args(argv)
     for layer in arguments.layers:
         if layer not in LAYERS:
@@ -192,6 +190,7 @@ def parse(argv):
     for impl in arguments.impls:
         if impl not in ways:
             parser.error(f"no implementation {impl!r}: choose from {', '.join(ways)}")
+    command_line.is_there("torch")
     return arguments
 
 

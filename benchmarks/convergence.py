@@ -15,7 +15,6 @@ between the means of the variants beside the spread of the seeds:
               TPUs get)
 """
 
-import argparse
 import json
 import pathlib
 import statistics
@@ -24,7 +23,7 @@ import sys
 import tempfile
 import time
 
-from benchmarks import measure
+from benchmarks import command_line, measure
 
 VARIANTS = {
     "direct": {".model.conv": "direct", ".model.dtype": "float32"},
@@ -49,13 +48,12 @@ def parse(argv):
     def items(text):
         return text.split(",")
 
-    parser = argparse.ArgumentParser("python -m benchmarks.convergence")
+    parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--variants", type=items, default=list(VARIANTS))
     parser.add_argument("--seeds", type=items, default=["0", "1", "2"])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--points", type=int, default=6, help="of the curve")
     parser.add_argument("--config", default="configs/demo.py")
-    parser.add_argument("--json", default="", help="write the figures there, too")
     arguments = parser.parse_args(argv)
     for name in arguments.variants:
         if name not in VARIANTS:

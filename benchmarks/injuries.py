@@ -7,7 +7,6 @@ hurt in one place, and restored. An injury counts as noticed if the step is set 
 and the one before comes back, the same in every bit as it was given to be saved.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -20,6 +19,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a tiny network
 
 import numpy as np
 
+from benchmarks import command_line
 from ctp_jax import command
 from tests.train import injuries
 
@@ -35,10 +35,9 @@ def noticed(prepared, workdir, kind, rng):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--tries", type=int, default=1000, help="of all kinds together")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", default="", help="write the figures there")
     arguments = parser.parse_args()
     command.quiet()
     rng = np.random.default_rng(arguments.seed)

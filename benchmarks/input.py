@@ -15,9 +15,7 @@ Ours leaves the drawing to the accelerator. Then, on one core: what decoding the
 frames alone costs, and of what the cost of a clip of ours is made.
 """
 
-import argparse
 import contextlib
-import importlib.util
 import multiprocessing
 import os
 import statistics
@@ -28,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from benchmarks import measure
+from benchmarks import command_line, measure
 
 BATCH = 16
 PLANS = 500
@@ -102,7 +100,7 @@ def serve(side, arguments, workers, connection):
 def compare(arguments, workers):
     """{side: clips per second, one number a round} on so many cores."""
     sides = [OURS]
-    if importlib.util.find_spec("torch"):
+    if command_line.is_installed("torch"):
         sides.append(USUAL)
     if workers == 1:
         sides.append(LOOP)
@@ -192,16 +190,15 @@ def show_rates(rates):
 
 def main(argv=None):
     """Prints the tables."""
-    parser = argparse.ArgumentParser("python -m benchmarks.input")
+    parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--name", default="moving_shapes")
     parser.add_argument("--split", default="train")
     parser.add_argument("--data_dir", default="")
     parser.add_argument(
         "--workers", default="", help="1,2,...; default: up to all cores"
     )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=command_line.count, default=5)
     parser.add_argument("--batches", type=int, default=15, help="of ours, a round")
-    parser.add_argument("--json", default="", help="write the figures there, too")
     arguments = parser.parse_args(argv)
     from ctp_jax.data import records
     from ctp_jax.errors import UserError
@@ -215,8 +212,9 @@ def main(argv=None):
         parser.error(str(error))
     size = f"{opened.width[0]}x{opened.height[0]}"
     print(f"{arguments.name}: {len(opened)} videos, the first of {size} pixels")
-    if not importlib.util.find_spec("torch"):
-        print("PyTorch is not installed: the usual loader runs as a loop, on one core")
+    command_line.need("cv2", "opencv-python-headless")
+    if not command_line.is_there("torch"):
+        print("the usual loader runs as a loop, on one core")
     rates = {number: compare(arguments, number) for number in workers}
     show_rates(rates)
 

@@ -18,7 +18,6 @@ read; but it is one of a few hundred that repeat, in files the system holds in m
                  what the process holds after so many epochs
 """
 
-import argparse
 import dataclasses
 import json
 import multiprocessing
@@ -35,7 +34,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import numpy as np
 from etils import epath
 
-from benchmarks import measure
+from benchmarks import command_line, measure
 from ctp_jax.data import index, records, tfrecord
 from ctp_jax.errors import UserError
 
@@ -195,14 +194,13 @@ def fresh(function, *arguments):
 
 def main(argv=None):
     """Prints the tables."""
-    parser = argparse.ArgumentParser("python -m benchmarks.input_scale")
+    parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--name", default="moving_shapes")
     parser.add_argument("--split", default="train")
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=command_line.count, default=5)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--json", default="", help="write the figures there, too")
     arguments = parser.parse_args(argv)
     data_dir = records.default_data_dir(arguments.data_dir)
     here = (arguments.name, arguments.split, data_dir)

@@ -13,7 +13,6 @@ similarity, in turn, in one run:
 against itself would take, from the speed that was measured.
 """
 
-import argparse
 import json
 import math
 import os
@@ -21,6 +20,8 @@ import statistics
 import time
 
 import numpy as np
+
+from benchmarks import command_line
 
 KINETICS = 240_000
 QUERY_BLOCK, GALLERY_BLOCK = 1024, 8192
@@ -50,14 +51,13 @@ def cost(queries, gallery, width, itemsize):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--gallery", type=int, default=10_000)
     parser.add_argument("--width", type=int, default=9216, help="of the features")
     parser.add_argument("--k", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=command_line.count, default=3)
     parser.add_argument("--one_core", action="store_true")
-    parser.add_argument("--json", default="", help="write the figures there")
     arguments = parser.parse_args()
     if arguments.one_core:
         # Before a library counts the cores.

@@ -16,7 +16,6 @@ or features. GB/s counts what has to be read and written once. `ratio` is the pe
 over ours: median and range of the rounds. Peers that are not installed are left out.
 """
 
-import argparse
 import functools
 import importlib
 import os
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import measure, ops_peers
+from benchmarks import command_line, measure, ops_peers
 
 FRAMES, SIZE, CANVAS, COUNT = 16, 112, (144, 148), 3
 CHANNELS, BINS, RATIO = 512, 5, 2
@@ -262,14 +261,13 @@ def rows_of(case, rounds):
 
 def parse(argv):
     """The flags."""
-    parser = argparse.ArgumentParser("python -m benchmarks.ops")
+    parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--batch_sizes", default="2,8,32")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=command_line.count, default=5)
     parser.add_argument("--cores", type=int, default=0, help="of the host; 0: all")
     parser.add_argument(
         "--ways", default="", help="of drawing, each timed: gathers,..."
     )
-    parser.add_argument("--json", default="", help="write the figures there, too")
     arguments = parser.parse_args(argv)
     try:
         arguments.batch_sizes = [int(n) for n in arguments.batch_sizes.split(",")]

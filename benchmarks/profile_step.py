@@ -10,7 +10,6 @@ GPUs do not tell the operations in a command buffer apart: there, set
 XLA_FLAGS=--xla_gpu_enable_command_buffer=
 """
 
-import argparse
 import collections
 import os
 import pathlib
@@ -20,7 +19,7 @@ import time
 
 import jax
 
-from benchmarks import measure, pretraining
+from benchmarks import command_line, measure, pretraining
 from ctp_jax.models import conv3d, resnet3d
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([^\s=]+) = ")
@@ -164,7 +163,7 @@ def add_up(events, known, steps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.Parser(__spec__.name, __doc__)
     add = parser.add_argument
     cpu = jax.default_backend() == "cpu"
     add("--model", default="r3d18", choices=resnet3d.NAMES)
@@ -174,7 +173,6 @@ def main():
     add("--width", type=float, default=1.0, help="of the network")
     add("--steps", type=int, default=1 if cpu else 5)
     add("--top", type=int, default=25, help="operations to show")
-    add("--json", default="", help="write the figures there, all operations")
     add("--hlo", default="", help="write the compiled program there")
     arguments = parser.parse_args()
     if min(arguments.batch, arguments.steps) < 1 or arguments.width <= 0:

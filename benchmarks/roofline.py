@@ -26,13 +26,12 @@ traced as on a GPU, where drawing gathers, or as on a TPU, where it is products:
 XLA counts the loop over the patches as one turn; the others are added.
 """
 
-import argparse
 import dataclasses
 from unittest import mock
 
 import jax
 
-from benchmarks import count, measure, pretraining, scaling
+from benchmarks import command_line, count, measure, pretraining, scaling
 from ctp_jax.models import resnet3d
 from ctp_jax.tasks import drawing
 from ctp_jax.train import mesh as mesh_lib
@@ -248,7 +247,7 @@ def show_compiled(arguments, chip):
 
 
 def parse(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.Parser(__spec__.name, __doc__)
     add = parser.add_argument
     add("--model", default="r3d18", choices=resnet3d.NAMES)
     add("--batch", type=int, default=32, help="clips a device")
@@ -267,7 +266,6 @@ def parse(argv=None):
         help="formulations of; else those of --tpu or of --chip",
     )
     add("--dtype", default="auto", choices=resnet3d.DTYPES, help="of what is compiled")
-    add("--json", default="", help="write the figures there")
     arguments = parser.parse_args(argv)
     if not arguments.traced_as:
         on_tpu = arguments.tpu or arguments.chip == "v5e"

@@ -16,7 +16,6 @@ that need not be there. Everything is per device and step:
     memory       the compiler's plan for arguments and temporaries
 """
 
-import argparse
 import collections
 import dataclasses
 import functools
@@ -29,7 +28,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from benchmarks import pretraining
+from benchmarks import command_line, pretraining
 from ctp_jax.models import resnet3d
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state
@@ -169,7 +168,7 @@ def parse():
     def sizes(text):
         return [int(item) for item in re.split("[,x]", text)]
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--model", default="r3d18", choices=resnet3d.NAMES)
     parser.add_argument("--devices", type=int, default=8, help="parts of this CPU")
     parser.add_argument("--tpu", default="", help="instead of those, e.g. v5e:2x4")
@@ -179,7 +178,6 @@ def parse():
     parser.add_argument(
         "--canvas", type=sizes, default=pretraining.CANVAS, help="HEIGHTxWIDTH"
     )
-    parser.add_argument("--json", default="", help="write the figures there")
     return parser.parse_args()
 
 

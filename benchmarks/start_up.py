@@ -16,7 +16,6 @@ The rest is the medians of the run's own line `start-up ...`, and what `-X impor
 says of the packages of one more run, each without the packages that it imports.
 """
 
-import argparse
 import collections
 import os
 import pathlib
@@ -30,7 +29,7 @@ import tempfile
 import time
 from typing import Any, NamedTuple
 
-from benchmarks import measure
+from benchmarks import command_line, measure
 
 ROOT = pathlib.Path(__file__).parents[1]
 KINDS = ("new, cold", "new, warm", "going on, cold", "going on, warm")
@@ -53,7 +52,7 @@ class Start(NamedTuple):
 
 def parse(argv):
     """The flags."""
-    parser = argparse.ArgumentParser("python -m benchmarks.start_up")
+    parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--config", default="configs/demo.py")
     parser.add_argument("--batch_size", type=int, default=0, help="0: the config's")
     parser.add_argument("--repeats", type=int, default=3)
@@ -61,7 +60,6 @@ def parse(argv):
     parser.add_argument(
         "--flags", default="", help="more flags of the run, as one text"
     )
-    parser.add_argument("--json", default="", help="write the figures there, too")
     arguments = parser.parse_args(argv)
     if arguments.repeats < 1:
         parser.error("--repeats: needs 1 or more")

@@ -25,7 +25,6 @@ was the first to need so much.
 import argparse
 import functools
 import gc
-import importlib.util
 import os
 import statistics
 import sys
@@ -33,7 +32,7 @@ import sys
 import jax
 import numpy as np
 
-from benchmarks import ceilings, count, measure, pretraining
+from benchmarks import ceilings, command_line, count, measure, pretraining
 from ctp_jax.models import conv3d, resnet3d
 from ctp_jax.ops import colour
 
@@ -278,7 +277,7 @@ def parse(argv=None):
 
     cpu = jax.default_backend() == "cpu"
     dtypes = ("float32", "bfloat16")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.Parser(__spec__.name, __doc__)
     add = parser.add_argument
     add("--models", type=names(resnet3d.NAMES), default=["r3d18"])
     add("--dtypes", type=names(dtypes), default=list(dtypes)[: 1 if cpu else 2])
@@ -287,20 +286,22 @@ def parse(argv=None):
     add("--conv", type=names(conv3d.IMPLEMENTATIONS), default=["auto"])
     add("--peers", type=names(PEERS), default=["eager", "compile"])
     add("--layouts", type=names(LAYOUTS), default=list(LAYOUTS))
-    add("--rounds", type=int, default=5, help="timed calls of every side")
-    add("--steps", type=int, default=1 if cpu else 10, help="in a timed call")
+    add(
+        "--rounds", type=command_line.count, default=5, help="timed calls of every side"
+    )
+    add(
+        "--steps",
+        type=command_line.count,
+        default=1 if cpu else 10,
+        help="in a timed call",
+    )
     add("--width", type=float, default=1.0, help="of the network")
     add("--no_given", action="store_true", help="leave out: ours, clips given")
     add("--matrix", type=int, default=0, help="side of the matrices of the ceiling")
-    add("--json", default="", help="write the figures there")
     arguments = parser.parse_args(argv)
-    for name in ("rounds", "steps"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} {getattr(arguments, name)}: needs at least 1")
     if not arguments.conv or min(arguments.batches) < 1 or arguments.width <= 0:
         parser.error("--conv, --batches and --width need something above 0")
-    if arguments.peers and importlib.util.find_spec("torch") is None:
-        print("PyTorch is not installed: without it", flush=True)
+    if arguments.peers and not command_line.is_there("torch"):
         arguments.peers = []
     if arguments.peers:
         from benchmarks import torch_step

@@ -13,12 +13,11 @@ Four ways, timed in turn, to take the same steps on one device:
 If transfers are hidden, fed takes as long as kept; if not, as long as one by one.
 """
 
-import argparse
 import statistics
 
 import jax
 
-from benchmarks import measure, pretraining
+from benchmarks import command_line, measure, pretraining
 from ctp_jax.models import resnet3d
 from ctp_jax.train import mesh as mesh_lib
 
@@ -60,14 +59,13 @@ def ways(running, batches, steps):
 
 def main():
     cpu = jax.default_backend() == "cpu"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.Parser(__spec__.name, __doc__)
     add = parser.add_argument
     add("--model", default="r3d18", choices=resnet3d.NAMES)
     add("--batch", type=int, default=2 if cpu else 32)
     add("--width", type=float, default=1.0, help="of the network")
     add("--steps", type=int, default=2 if cpu else 20, help="in a timed call")
-    add("--rounds", type=int, default=5)
-    add("--json", default="", help="write the figures there")
+    add("--rounds", type=command_line.count, default=5)
     arguments = parser.parse_args()
     if min(arguments.batch, arguments.steps, arguments.rounds) < 1:
         parser.error("--batch, --steps and --rounds: need at least 1")

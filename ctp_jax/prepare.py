@@ -282,7 +282,12 @@ def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str
         if expected:
             count += f" of {expected[split]}"
         lines.append(f"  {split}: {count} videos")
-    if found.class_names:
+    if len(found.class_names) == 1:
+        lines.append(
+            f"  one class, {found.class_names[0]!r}: if these are more, --videos is to "
+            "name the folder that holds theirs"
+        )
+    elif found.class_names:
         lines.append(f"  {len(found.class_names)} classes")
     for file, what, shown in [
         ("skipped.txt", "videos skipped", 10),

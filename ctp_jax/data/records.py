@@ -207,7 +207,8 @@ def find_directory(name: str, data_dir: str) -> epath.Path:
     if not versions:
         raise UserError(
             f"data set {name!r} is not prepared in {data_dir}: run "
-            f"`{prepare_command(name, data_dir)}`"
+            f"`{prepare_command(name, data_dir)}`, or say where it is: "
+            "--config.data.data_dir (benchmarks: --data_dir)"
         )
     return versions[max(versions)]
 

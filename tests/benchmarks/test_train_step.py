@@ -203,7 +203,7 @@ def test_a_side_that_fails_is_a_row_with_the_reason():
     "flags, message",
     [
         (["--models", "resnet"], "'resnet': choose from r3d18"),
-        (["--rounds", "0"], "--rounds 0: needs at least 1"),
+        (["--rounds", "0"], "--rounds: '0': needs a whole number from 1"),
         (["--batches", "0"], "--batches"),
         (["--conv", "fft"], "'fft': choose from auto"),
     ],

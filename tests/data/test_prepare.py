@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,13 @@ def test_unlabelled_videos(videos, tmp_path):
     assert set(opened.label) == {-1}
     read = records.read_features(opened)
     assert int(read(tf.constant(0, tf.int64))["label"]) == -1
+
+
+def test_one_folder_too_high_is_one_class(videos, tmp_path):
+    shutil.copytree(videos, tmp_path / "above" / "videos")
+    flags = ["--data_dir", tmp_path / "data", "--workers", 1]
+    said = run("video_folder", "--videos", tmp_path / "above", *flags)
+    assert "one class, 'videos': if these are more" in said
 
 
 def test_bad_videos_are_listed_and_skipped(with_bad, tmp_path):

@@ -1,0 +1,45 @@
+import pytest
+
+from benchmarks import command_line
+
+
+def make_parser():
+    parser = command_line.Parser("benchmarks.it", "What it is about.\n\nAnd more.")
+    parser.add_argument("--rounds", type=command_line.count, default=5)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rounds", "0"], "--rounds: '0': needs a whole number from 1"),
+        (["--rounds", "two"], "--rounds: 'two': needs a whole number from 1"),
+        (["--json", "/nowhere/x.json"], "--json: '/nowhere/x.json': no file can be"),
+        (["--json", "/"], "--json: '/': no file can be"),
+        (["--round", "3"], "--round"),
+    ],
+)
+def test_a_mistake_is_one_line(flags, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        make_parser().parse_args(flags)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error and "python -m benchmarks.it --help" in error
+
+
+def test_what_is_right_is_kept(tmp_path):
+    path = str(tmp_path / "x.json")
+    found = make_parser().parse_args(["--rounds", "3", "--json", path])
+    assert (found.rounds, found.json) == (3, path)
+    assert make_parser().parse_args([]).json == ""
+    assert make_parser().parse_args(["--json", "here.json"]).json == "here.json"
+
+
+def test_what_is_missing_is_named(capsys):
+    assert command_line.is_there("pytest")
+    assert not command_line.is_there("no_such_peer")
+    assert "pip install no_such_peer" in capsys.readouterr().out
+    command_line.need("pytest", "pytest")
+    with pytest.raises(SystemExit, match="pip install some-package"):
+        command_line.need("no_such_module", "some-package")
