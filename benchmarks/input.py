@@ -77,7 +77,8 @@ def make_stream(side, config, workers):
 
 
 def serve(side, arguments, workers, connection):
-    """A side in a process of its own: seconds of so many batches, when asked."""
+    """A side in a process of its own: seconds of so many batches, when asked, and how
+    many it will make ready after them."""
     from benchmarks import input_split
 
     input_split.pin(workers)
@@ -94,7 +95,7 @@ def serve(side, arguments, workers, connection):
         start = time.perf_counter()
         for _ in range(count):
             next(stream)
-        connection.send(time.perf_counter() - start)
+        connection.send((time.perf_counter() - start, ready))
 
 
 def compare(arguments, workers):
@@ -122,7 +123,10 @@ def compare(arguments, workers):
         for _ in range(arguments.rounds):
             for side, (_, connection) in running.items():
                 connection.send(counts[side])
-                found[side].append(counts[side] * BATCH / connection.recv())
+                seconds, ready = connection.recv()
+                found[side].append(counts[side] * BATCH / seconds)
+                # It goes on until as much is ready as it holds; not while others run.
+                time.sleep(1.5 * ready * seconds / counts[side])
     except EOFError:
         sys.exit(f"the process of {side!r} ended; what it said is above")
     finally:

@@ -137,5 +137,5 @@ def test_a_side_runs_on_its_cores(data_dir):
         assert len(os.sched_getaffinity(0)) == 1
     finally:
         os.sched_setaffinity(0, before)
-    ready, seconds = connection.sent
-    assert ready == "ready" and seconds > 0
+    ready, (seconds, ahead) = connection.sent
+    assert ready == "ready" and seconds > 0 and ahead > 0
