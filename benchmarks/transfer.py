@@ -67,8 +67,8 @@ def main():
     add("--steps", type=int, default=2 if cpu else 20, help="in a timed call")
     add("--rounds", type=command_line.count, default=5)
     arguments = parser.parse_args()
-    if min(arguments.batch, arguments.steps, arguments.rounds) < 1:
-        parser.error("--batch, --steps and --rounds: need at least 1")
+    if min(arguments.batch, arguments.steps) < 1:
+        parser.error("--batch and --steps: need at least 1")
     config = pretraining.make_config(
         arguments.model, arguments.batch, width=arguments.width
     )

@@ -211,9 +211,9 @@ def _moves(size, stride, padding):
 
 
 def _gather_rows(x, size, strides, padding, height):
-    """The rows that each output row sees: (b, t, h, w, c) to (phases size c, b, t, h_out, w / phases).
+    """The rows that each output row sees, of clips (b, t, h, w, c).
 
-    Channels first: so rows of pixels are copied, which are long. Columns are sorted by
+    The result is (phases size c, b, t, h_out, w / phases). Channels first: so rows of pixels are copied, which are long. Columns are sorted by
     their phase, what their number leaves when it is divided by the stride.
     """
     clips, frames, _, width, channels = x.shape

@@ -18,8 +18,6 @@ from ctp_jax.models.taps import Triple
 
 IMPLEMENTATIONS = ("auto", "direct", "folded", "taps", "winograd")
 
-_FEW_CHANNELS = 16
-
 
 def conv3d(
     x: Float[Array, "b t h w c"],
@@ -62,14 +60,14 @@ def conv3d(
         )
     if impl == "auto":
         impl = "winograd" if jax.default_backend() == "cpu" else "direct"
-    if impl == "folded":
-        impl = "fold" if x.shape[-1] < _FEW_CHANNELS else "direct"
+    if impl == "folded" and x.shape[-1] >= taps.FEW_CHANNELS:
+        impl = "direct"
     if impl != "direct":
         dtype = x.dtype
         if jax.default_backend() == "cpu" and dtype.itemsize < 4:
             # CPUs compute in float32 anyway; so results are rounded once.
             x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-        if impl == "fold":
+        if impl == "folded":
             y = fold.convolve(x, kernel, strides, padding)
         else:
             y = taps.convolve(x, kernel, strides, padding, impl == "winograd")

@@ -32,15 +32,15 @@ def convolve(
     x = taps.see(x, kernel.shape[0], strides[0], padding[0])
     kernel = jnp.concatenate(list(kernel), axis=-2)
     axes = []
-    for size, taps_, stride, pad in zip(
+    for size, seen, stride, pad in zip(
         x.shape[2:4], kernel.shape[:2], strides[1:], padding[1:], strict=True
     ):
-        out = (size + 2 * pad - taps_) // stride + 1
+        out = (size + 2 * pad - seen) // stride + 1
         before = -pad % stride  # So that windows begin at whole blocks of the stride.
-        blocks = -(-(before + taps_) // stride)
+        blocks = -(-(before + seen) // stride)
         low = pad + before
         high = stride * (out - 1 + blocks) - size - low
-        after = stride * blocks - taps_ - before
+        after = stride * blocks - seen - before
         axes.append(((low, high, 0), (before, after, 0)))
     (x_rows, k_rows), (x_columns, k_columns) = axes
     zero, none = jnp.zeros((), x.dtype), (0, 0, 0)

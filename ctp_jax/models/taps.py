@@ -32,7 +32,7 @@ from ctp_jax.models import conv2d
 
 Triple = tuple[int, int, int]
 
-_FEW_CHANNELS = 16
+FEW_CHANNELS = 16
 
 
 def convolve(
@@ -60,7 +60,7 @@ def convolve(
     if (
         winograd
         and (taps, strides[0], padding[0]) == (3, 1, 1)
-        and channels >= _FEW_CHANNELS
+        and channels >= FEW_CHANNELS
         and x.dtype == jnp.float32
     ):
         return _winograd(x, kernel, strides[1:], padding[1:])
@@ -97,7 +97,7 @@ def _sum_of_taps(x, kernel, strides, padding):
     taps, channels = kernel.shape[0], x.shape[-1]
     shifted = _shifted(x, taps, strides[0], padding[0])
     kernels = list(kernel)
-    if taps > 1 and (channels < _FEW_CHANNELS or x.dtype.itemsize < 4):
+    if taps > 1 and (channels < FEW_CHANNELS or x.dtype.itemsize < 4):
         shifted = [jnp.concatenate(shifted, axis=-1)]
         kernels = [jnp.concatenate(kernels, axis=-2)]
     terms = [

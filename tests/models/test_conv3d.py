@@ -163,6 +163,14 @@ def test_bfloat16_gradients_round_once(layer, impl):
         assert np.linalg.norm(error) < 2**-9 * np.linalg.norm(w)
 
 
+@pytest.mark.parametrize("impl", ["folded", "taps", "winograd"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_as_accelerators_compute_it(layer, impl, monkeypatch):
+    kernel, strides, padding, channels, features = LAYERS[layer]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    compare(*example(kernel, channels, features), strides, padding, impl)
+
+
 def test_unknown_implementation_is_the_users_mistake():
     x, k = example((1, 1, 1), 3, 8)
     with pytest.raises(UserError, match="direct"):

@@ -25,7 +25,7 @@ def make_config(**changes):
     config.clip.num_frames = 8
     config.game.scales = (8.0, 12.0, 16.0, 24.0, 32.0)
     config.model.width, config.head.channels = 0.125, 32
-    # Compiles in a quarter of the time; all ways are compared in tests/models.
+    # Compiles soonest; all ways are compared in tests/models.
     config.model.conv = "direct"
     config.colour.hue_saturation = 1.0
     config.colour.brightness = config.colour.contrast = 1.0
