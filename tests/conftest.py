@@ -1,15 +1,49 @@
 """Every test also checks every shape: jaxtyping's import hook, with beartype."""
 
 import os
+import tempfile
+
+import pytest
 
 # Before JAX is imported. One thread a worker: pytest-xdist runs two of them.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A third of the suite's time is LLVM's, optimising programs that run for an instant.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 from jaxtyping import install_import_hook
 
 from tests import checking
 
 install_import_hook("ctp_jax", f"{checking.__name__}.check")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache():
+    """Tests compile the same programs again and again: kept for the session.
+
+    Each of pytest-xdist's workers has its own: JAX may read what another is writing.
+    """
+    import jax  # not above: JAX reads the environment
+
+    with tempfile.TemporaryDirectory() as directory:
+        # In the environment too, for the subprocesses.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        jax.config.update("jax_compilation_cache_dir", directory)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        yield
+        jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="module")
+def optimized():
+    """Programs are compiled as users have them: for tests of what is computed."""
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -3,7 +3,6 @@ recognition and retrieval with what was trained."""
 
 import csv
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -24,14 +23,6 @@ def data_dir(tmp_path_factory):
     flags = ["--train_videos=12", "--test_videos=6", "--data_dir", directory]
     assert prepare.main(["moving_shapes", *flags]) == 0
     return directory
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """The runs below compile the same programs: keep them between the runs."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
 
 
 def make_config(data_dir, steps):
@@ -108,7 +99,6 @@ def test_predictions_of_a_run_are_drawn(data_dir, straight, tmp_path):
 
 def command(workdir, config, *flags):
     """Runs `python -m ctp_jax.main` on the data above; what it printed."""
-    cache = jax.config.jax_compilation_cache_dir
     folder = pathlib.Path(common.__file__).parent
     done = subprocess.run(
         [
@@ -124,7 +114,6 @@ def command(workdir, config, *flags):
             *flags,
         ],
         check=False,
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
         capture_output=True,
         text=True,
         timeout=300,

@@ -60,6 +60,7 @@ def main(workdir, settings, meeting):
     from ctp_jax.train import loop, processes
     from ctp_jax.train.stopping import Stopping
 
+    processes._HEARTBEAT = 20  # the tests wait for it where one is killed
     with Stopping(settings.get("exit_code", 0)) as stopping, processes.joined(meeting):
         import jax
 

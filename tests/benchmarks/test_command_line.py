@@ -1,6 +1,9 @@
+import argparse
+
 import pytest
 
 from benchmarks import command_line
+from ctp_jax.errors import UserError
 
 
 def make_parser():
@@ -34,6 +37,33 @@ def test_what_is_right_is_kept(tmp_path):
     assert (found.rounds, found.json) == (3, path)
     assert make_parser().parse_args([]).json == ""
     assert make_parser().parse_args(["--json", "here.json"]).json == "here.json"
+
+
+def test_several_in_one():
+    assert command_line.counts("2,8") == [2, 8]
+    read = command_line.some_of(("a", "b"))
+    assert (read("b,a"), read("")) == (["b", "a"], [])
+    for wrong in ("2,0", "2,,8", "x"):
+        with pytest.raises(argparse.ArgumentTypeError, match="with commas"):
+            command_line.counts(wrong)
+    with pytest.raises(argparse.ArgumentTypeError, match="'c': choose from a, b"):
+        read("a,c")
+
+
+@pytest.mark.parametrize(
+    ("stops", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (UserError("no data there"), 2, "error: no data there\n"),
+    ],
+)
+def test_what_stops_it_is_one_line(stops, code, line, capsys):
+    def main():
+        raise stops
+
+    with pytest.raises(SystemExit) as exit_:
+        command_line.run(main)
+    assert (exit_.value.code, capsys.readouterr().err) == (code, line)
 
 
 def test_what_is_missing_is_named(capsys):

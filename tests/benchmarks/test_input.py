@@ -12,6 +12,7 @@ from benchmarks import input as benchmark
 from benchmarks import input_split, usual_loader
 from configs import common
 from ctp_jax.data import clips, pipeline
+from ctp_jax.errors import UserError
 from ctp_jax.tasks import ctp
 from tests.data import make_injuries as injuries
 
@@ -37,21 +38,19 @@ def small(data_dir):
     return config, task, pipeline.open_pipeline(config, task, True)
 
 
-def test_worker_counts_are_those_of_the_machine():
-    assert benchmark.parse_workers("", 1) == (1,)
-    assert benchmark.parse_workers("", 6) == (1, 2, 4, 6)
-    assert benchmark.parse_workers("", 8) == (1, 2, 4, 8)
-    assert benchmark.parse_workers("2,1", 2) == (2, 1)
-    for wrong in ("0", "3", "1,x"):
-        with pytest.raises(ValueError):
-            benchmark.parse_workers(wrong, 2)
+def test_worker_counts_are_those_of_the_machine(capsys):
+    assert benchmark.up_to(1) == [1]
+    assert benchmark.up_to(6) == [1, 2, 4, 6]
+    assert benchmark.up_to(8) == [1, 2, 4, 8]
+    for wrong in ("0", "1000000", "1,x"):
+        with pytest.raises(SystemExit):
+            benchmark.main(["--workers", wrong])
+        assert "error: " in (error := capsys.readouterr().err) and "--workers" in error
 
 
-def test_data_that_is_not_prepared_is_one_line(tmp_path, capsys):
-    with pytest.raises(SystemExit):
+def test_data_that_is_not_prepared_is_named(tmp_path):
+    with pytest.raises(UserError, match="ctp_jax.prepare moving_shapes --data_dir"):
         benchmark.main([f"--data_dir={tmp_path}"])
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert "python -m ctp_jax.prepare moving_shapes --data_dir" in last
 
 
 def test_the_parts_add_up():

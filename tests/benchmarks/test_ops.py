@@ -78,8 +78,8 @@ def test_wrong_flags_are_answered(capsys):
     assert ops.WAYS == resample.WAYS
     with pytest.raises(SystemExit):
         ops.parse(["--ways", "gathers,x"])
-    assert "error: --ways: choose of" in capsys.readouterr().err
+    assert "--ways: 'x': choose from gathers" in capsys.readouterr().err
     for sizes in ("2,x", "0"):
         with pytest.raises(SystemExit):
             ops.parse(["--batch_sizes", sizes])
-        assert "error: --batch_sizes" in capsys.readouterr().err
+        assert "--batch_sizes: " in capsys.readouterr().err

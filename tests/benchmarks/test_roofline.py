@@ -76,7 +76,7 @@ def test_every_layer_of_the_network_is_in_it():
 def test_rates_that_cannot_be_are_named(capsys):
     with pytest.raises(SystemExit):
         roofline.parse(["--bandwidth", "0"])
-    assert "--bandwidth 0.0: must be above 0" in capsys.readouterr().err
+    assert "--bandwidth: '0': needs a number above 0" in capsys.readouterr().err
 
 
 def test_drawing_is_counted_as_the_device_draws():

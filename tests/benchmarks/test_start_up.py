@@ -67,7 +67,7 @@ def test_medians_and_ranges():
 
 def test_wrong_flags_are_answered(capsys):
     for flags, words in (
-        (["--repeats", "0"], "--repeats: needs 1"),
+        (["--repeats", "0"], "--repeats: '0': needs a whole number"),
         (["--other", "nowhere"], "--other=nowhere: no checkout"),
     ):
         with pytest.raises(SystemExit):

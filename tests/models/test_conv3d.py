@@ -9,6 +9,8 @@ from jax import lax
 from ctp_jax.errors import UserError
 from ctp_jax.models.conv3d import BatchNorm, Conv3D, conv3d
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 # kernel, strides, padding, channels, features
 LAYERS = {
     "stem": ((3, 7, 7), (1, 2, 2), (1, 3, 3), 3, 8),

@@ -9,6 +9,8 @@ from configs.common import pretrain
 from ctp_jax.errors import UserError
 from ctp_jax.models import resnet3d
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 def model_config(**overrides):
     config = pretrain("any", split="", eval_split="", epochs=1, milestones=()).model

@@ -5,6 +5,8 @@ import pytest
 
 from ctp_jax.ops import boxes
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 SCALE = (0.8, 0.8, 0.04, 0.04)
 
 

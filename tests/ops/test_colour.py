@@ -2,8 +2,11 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ctp_jax.ops import colour
+
+pytestmark = pytest.mark.usefixtures("optimized")
 
 
 def random_clip(seed=0, shape=(2, 3, 8, 9, 3)):

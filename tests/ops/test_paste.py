@@ -6,6 +6,8 @@ import pytest
 from ctp_jax.ops import paste, resample
 from tests import opencv_drawing
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 SIZE, FRAMES, COUNT = 48, 6, 4
 
 

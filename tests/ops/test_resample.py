@@ -10,6 +10,8 @@ from benchmarks import ops as made
 from ctp_jax.errors import UserError
 from ctp_jax.ops import paste, resample
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 crop = jax.jit(resample.crop_resize_flip, static_argnums=(4, 5))
 ways = pytest.mark.parametrize("way", resample.WAYS)
 

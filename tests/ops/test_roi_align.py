@@ -7,6 +7,8 @@ import pytest
 
 from ctp_jax.ops.roi_align import roi_align
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 def bilinear(image, y, x):
     """One sample in float64, as torchvision's and mmcv's kernels define it."""

@@ -1,5 +1,7 @@
 """The Catch-the-Patch task against OpenCV and brute force, on planned batches."""
 
+import functools
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -124,7 +126,8 @@ def brute_force_loss(deltas, trajectories, scale):
 def test_losses_and_iou_equal_brute_force(task, batch, state):
     params, model_state = state
     loss, output = jax.jit(task.loss)(params, model_state, batch, jax.random.key(1))
-    deltas, _ = task._forward(params, model_state, batch, train=True)
+    forward = jax.jit(functools.partial(task._forward, train=True))
+    deltas, _ = forward(params, model_state, batch)
     truth = np.asarray(batch["plan"]["boxes"])
     expected = brute_force_loss(np.asarray(deltas), truth, (0.8, 0.8, 0.04, 0.04))
     metrics = output.metrics
@@ -159,10 +162,11 @@ def test_a_step_of_gradient_descent_helps(task, batch, state):
 
 def test_prediction_uses_the_running_statistics(task, batch, state):
     params, model_state = state
-    outputs = jax.jit(task.predict)(params, model_state, batch)
+    predict = jax.jit(task.predict)
+    outputs = predict(params, model_state, batch)
     assert outputs["predicted"].shape == (VIDEOS, 3, 8, 4)
     alone = jax.tree.map(lambda x: x[:2], batch)
-    again = task.predict(params, model_state, alone)
+    again = predict(params, model_state, alone)
     np.testing.assert_allclose(
         again["predicted"], outputs["predicted"][:2], rtol=1e-3, atol=1e-2
     )
@@ -173,7 +177,7 @@ def test_the_encoder_moves_between_strides(task, batch, state):
     other_config = make_config()
     other_config.model.spatial_strides = (1, 2, 2, 2)
     other = ctp.Task(other_config)
-    params, model_state = other.init(jax.random.key(5), batch)
+    params, model_state = jax.jit(other.init)(jax.random.key(5), batch)
     other.check_encoder(architecture)
     params, model_state = other.load_encoder(params, model_state, encoder_params, stats)
     for ours, theirs in zip(

@@ -134,14 +134,11 @@ def test_what_is_frozen_stays_and_all_else_changes(freeze, weights):
 
     transformation = optimizer.make_optimizer(rule, schedule, task.frozen)
     train_step = step.make_train_step(task, transformation, schedule, 0, mesh)
-    params, model_state = weights
     before = jax.tree.map(np.array, weights)
-    now = state.TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=jax.tree.map(jnp.copy, params),
-        model_state=jax.tree.map(jnp.copy, model_state),
-        opt_state=transformation.init(params),
-    )
+    slots = jax.jit(transformation.init)(before[0])
+    first = state.TrainState(np.int32(0), *before, slots)
+    # Where the step leaves it, too: otherwise the second compiles it anew.
+    now = jax.device_put(first, mesh_lib.replicated(mesh))
     for _ in range(3):
         now, metrics = train_step(now, batch)
     assert metrics["finite"] == 1
