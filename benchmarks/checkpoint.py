@@ -205,12 +205,20 @@ def show_cost(loop, every):
 
 def parse():
     parser = command_line.Parser(__spec__.name, __doc__)
-    parser.add_argument("--width", type=float, default=0.25, help="of the network")
-    parser.add_argument("--size", type=int, default=56, help="side of a clip")
-    parser.add_argument("--frames", type=int, default=8, help="of a clip")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=20, help="a round")
-    parser.add_argument("--every", type=int, default=10, help="steps between saves")
+    parser.add_argument(
+        "--width", type=command_line.positive, default=0.25, help="of the network"
+    )
+    parser.add_argument(
+        "--size", type=command_line.count, default=56, help="side of a clip"
+    )
+    parser.add_argument(
+        "--frames", type=command_line.count, default=8, help="of a clip"
+    )
+    parser.add_argument("--batch", type=command_line.count, default=4)
+    parser.add_argument("--steps", type=command_line.count, default=20, help="a round")
+    parser.add_argument(
+        "--every", type=command_line.count, default=10, help="steps between saves"
+    )
     parser.add_argument("--rounds", type=command_line.count, default=5)
     parser.add_argument("--state_only", action="store_true", help="no steps")
     parser.add_argument("--workdir", default="", help="on the disk to be measured")
@@ -261,4 +269,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -2,10 +2,14 @@
 
 import argparse
 import importlib.util
+import math
 import os
 import pathlib
 import sys
+from collections.abc import Callable, Collection
 from typing import NoReturn
+
+from ctp_jax.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,6 +37,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Calls it; what stops a benchmark from outside is one line."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def is_installed(module: str) -> bool:
@@ -63,6 +79,40 @@ def count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: needs a whole number from 1")
     return number
+
+
+def counts(text: str) -> list[int]:
+    """Whole numbers from 1 with commas between, as the `type` of a flag."""
+    try:
+        return [count(item) for item in text.split(",")]
+    except argparse.ArgumentTypeError as error:
+        message = f"{text!r}: needs whole numbers from 1, with commas"
+        raise argparse.ArgumentTypeError(message) from error
+
+
+def positive(text: str) -> float:
+    """A finite number above 0, as the `type` of a flag."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: needs a number above 0")
+    return number
+
+
+def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """The `type` of a flag that takes some of these names, with commas, or none."""
+
+    def read(text: str) -> list[str]:
+        found = [item for item in text.split(",") if item]
+        for item in found:
+            if item not in known:
+                message = f"{item!r}: choose from {', '.join(known)}"
+                raise argparse.ArgumentTypeError(message)
+        return found
+
+    return read
 
 
 def writable(text: str) -> str:

@@ -129,17 +129,15 @@ def difference(got, want):
     )
 
 
-def measure_layer(layer, arguments):
+def measure_layer(layer, arguments, with_torch):
     """One row of figures per way."""
     arrays, strides, padding = example(layer, arguments.batch)
     sides = {
         impl: ours(impl, layer, arrays, strides, padding, arguments.dtype)
         for impl in arguments.impls
     }
-    try:
+    if with_torch:
         sides["torch"] = peer(layer, arrays, strides, padding, arguments.dtype)
-    except ImportError:
-        pass
     want = results(sides[arguments.impls[0]])
     calls = {}
     for name, (forward, backward) in sides.items():
@@ -172,34 +170,28 @@ def measure_layer(layer, arguments):
 
 def parse(argv):
     """The flags."""
-
-    def items(text):
-        return text.split(",")
-
     parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(LAYERS))
     ways = [impl for impl in IMPLEMENTATIONS if impl != "auto"]
-    parser.add_argument("--impls", type=items, default=ways)
+    parser.add_argument("--impls", type=command_line.some_of(ways), default=ways)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--rounds", type=command_line.count, default=3)
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch", type=command_line.count, default=2)
     arguments = parser.parse_args(argv)
     for layer in arguments.layers:
         if layer not in LAYERS:
             parser.error(f"no layer {layer!r}: choose from {', '.join(LAYERS)}")
-    for impl in arguments.impls:
-        if impl not in ways:
-            parser.error(f"no implementation {impl!r}: choose from {', '.join(ways)}")
-    command_line.is_there("torch")
+    if not arguments.impls:
+        parser.error(f"--impls: needs one or more of {', '.join(ways)}")
     return arguments
 
 
 def main(argv=None):
     """Prints the table."""
     arguments = parse(argv)
-    rows = []
+    rows, with_torch = [], command_line.is_there("torch")
     for layer in arguments.layers or LAYERS:
-        rows += measure_layer(layer, arguments)
+        rows += measure_layer(layer, arguments, with_torch)
         print(layer, file=sys.stderr, flush=True)
     header = ["layer", "way", "forward ms", "GFLOP/s", "gradients ms", "GFLOP/s"]
     header += ["difference", f"speed / {arguments.impls[0]}"]
@@ -208,4 +200,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

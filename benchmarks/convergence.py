@@ -45,19 +45,20 @@ runpy.run_module("ctp_jax.main", run_name="__main__", alter_sys=True)
 def parse(argv):
     """The flags."""
 
-    def items(text):
+    def seeds(text):
         return text.split(",")
 
     parser = command_line.Parser(__spec__.name, __doc__)
-    parser.add_argument("--variants", type=items, default=list(VARIANTS))
-    parser.add_argument("--seeds", type=items, default=["0", "1", "2"])
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--points", type=int, default=6, help="of the curve")
+    parser.add_argument(
+        "--variants", type=command_line.some_of(VARIANTS), default=list(VARIANTS)
+    )
+    parser.add_argument("--seeds", type=seeds, default=["0", "1", "2"])
+    parser.add_argument("--steps", type=command_line.count, default=600)
+    parser.add_argument(
+        "--points", type=command_line.count, default=6, help="of the curve"
+    )
     parser.add_argument("--config", default="configs/demo.py")
     arguments = parser.parse_args(argv)
-    for name in arguments.variants:
-        if name not in VARIANTS:
-            parser.error(f"no variant {name!r}: choose from {', '.join(VARIANTS)}")
     if not 1 <= arguments.points <= arguments.steps:
         parser.error(f"--points {arguments.points}: needs 1 to --steps")
     if len(arguments.seeds) < 2:
@@ -156,4 +157,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -36,7 +36,9 @@ def noticed(prepared, workdir, kind, rng):
 
 def main():
     parser = command_line.Parser(__spec__.name, __doc__)
-    parser.add_argument("--tries", type=int, default=1000, help="of all kinds together")
+    parser.add_argument(
+        "--tries", type=command_line.count, default=1000, help="of all kinds together"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     command.quiet()
@@ -69,4 +71,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -34,17 +34,9 @@ OURS, USUAL, LOOP = "ours", "usual", "usual, a loop"
 OPENCV, TENSORFLOW = "decode alone, OpenCV", "decode alone, TensorFlow"
 
 
-def parse_workers(text, cores):
-    """'1,2,4' -> (1, 2, 4); empty: 1, 2, 4, ... and all cores. Raises ValueError."""
-    if not text:
-        powers = {1 << k for k in range(cores.bit_length()) if 1 << k <= cores}
-        return tuple(sorted(powers | {cores}))
-    found = tuple(int(part) for part in text.split(","))
-    if any(not 1 <= number <= cores for number in found):
-        raise ValueError(
-            f"--workers {text}: needs numbers from 1 to {cores}, the cores"
-        )
-    return found
+def up_to(cores):
+    """1, 2, 4, ... and all cores."""
+    return sorted({1 << k for k in range(cores.bit_length())} | {cores})
 
 
 def make_config(arguments, workers):
@@ -198,28 +190,24 @@ def main(argv=None):
     parser.add_argument("--name", default="moving_shapes")
     parser.add_argument("--split", default="train")
     parser.add_argument("--data_dir", default="")
-    parser.add_argument(
-        "--workers", default="", help="1,2,...; default: up to all cores"
-    )
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--workers", type=command_line.counts, default=up_to(cores))
     parser.add_argument("--rounds", type=command_line.count, default=5)
-    parser.add_argument("--batches", type=int, default=15, help="of ours, a round")
+    parser.add_argument(
+        "--batches", type=command_line.count, default=15, help="of ours, a round"
+    )
     arguments = parser.parse_args(argv)
+    if max(arguments.workers) > cores:
+        parser.error(f"--workers: there are {cores} cores")
     from ctp_jax.data import records
-    from ctp_jax.errors import UserError
 
-    try:
-        workers = parse_workers(arguments.workers, len(os.sched_getaffinity(0)))
-        opened = records.open_records(
-            arguments.name, arguments.split, arguments.data_dir
-        )
-    except (UserError, ValueError) as error:
-        parser.error(str(error))
+    opened = records.open_records(arguments.name, arguments.split, arguments.data_dir)
     size = f"{opened.width[0]}x{opened.height[0]}"
     print(f"{arguments.name}: {len(opened)} videos, the first of {size} pixels")
     command_line.need("cv2", "opencv-python-headless")
     if not command_line.is_there("torch"):
         print("the usual loader runs as a loop, on one core")
-    rates = {number: compare(arguments, number) for number in workers}
+    rates = {number: compare(arguments, number) for number in arguments.workers}
     show_rates(rates)
 
     from benchmarks import input_split
@@ -240,4 +228,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

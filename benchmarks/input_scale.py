@@ -36,7 +36,6 @@ from etils import epath
 
 from benchmarks import command_line, measure
 from ctp_jax.data import index, records, tfrecord
-from ctp_jax.errors import UserError
 
 BATCH, FILES, LATE = 16, 1000, 1_000_000
 
@@ -198,18 +197,15 @@ def main(argv=None):
     parser.add_argument("--name", default="moving_shapes")
     parser.add_argument("--split", default="train")
     parser.add_argument("--data_dir", default="")
-    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--records", type=command_line.count, default=1_000_000)
     parser.add_argument("--rounds", type=command_line.count, default=5)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=command_line.count, default=20)
     arguments = parser.parse_args(argv)
     data_dir = records.default_data_dir(arguments.data_dir)
     here = (arguments.name, arguments.split, data_dir)
-    try:
-        records.open_records(*here)
-        directory = records.find_directory(arguments.name, data_dir)
-        real = index.read(directory)
-    except UserError as error:
-        parser.error(str(error))
+    records.open_records(*here)
+    directory = records.find_directory(arguments.name, data_dir)
+    real = index.read(directory)
     if arguments.records < FILES or len(real.files) > FILES:
         parser.error(f"needs at least {FILES} records, and a data set of fewer files")
     with tempfile.TemporaryDirectory() as folder:
@@ -253,4 +249,4 @@ def _range(ratio):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

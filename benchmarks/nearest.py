@@ -52,10 +52,12 @@ def cost(queries, gallery, width, itemsize):
 
 def main():
     parser = command_line.Parser(__spec__.name, __doc__)
-    parser.add_argument("--queries", type=int, default=2000)
-    parser.add_argument("--gallery", type=int, default=10_000)
-    parser.add_argument("--width", type=int, default=9216, help="of the features")
-    parser.add_argument("--k", type=int, default=50)
+    parser.add_argument("--queries", type=command_line.count, default=2000)
+    parser.add_argument("--gallery", type=command_line.count, default=10_000)
+    parser.add_argument(
+        "--width", type=command_line.count, default=9216, help="of the features"
+    )
+    parser.add_argument("--k", type=command_line.count, default=50)
     parser.add_argument("--rounds", type=command_line.count, default=3)
     parser.add_argument("--one_core", action="store_true")
     arguments = parser.parse_args()
@@ -118,4 +120,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -262,23 +262,16 @@ def rows_of(case, rounds):
 def parse(argv):
     """The flags."""
     parser = command_line.Parser(__spec__.name, __doc__)
-    parser.add_argument("--batch_sizes", default="2,8,32")
+    parser.add_argument("--batch_sizes", type=command_line.counts, default=[2, 8, 32])
     parser.add_argument("--rounds", type=command_line.count, default=5)
     parser.add_argument("--cores", type=int, default=0, help="of the host; 0: all")
     parser.add_argument(
-        "--ways", default="", help="of drawing, each timed: gathers,..."
+        "--ways",
+        type=command_line.some_of(WAYS),
+        default=[],
+        help=f"of drawing, each timed: {','.join(WAYS)}",
     )
-    arguments = parser.parse_args(argv)
-    try:
-        arguments.batch_sizes = [int(n) for n in arguments.batch_sizes.split(",")]
-    except ValueError:
-        parser.error("--batch_sizes: needs whole numbers with commas, e.g. 2,8")
-    arguments.ways = [way for way in arguments.ways.split(",") if way]
-    if not set(arguments.ways) <= set(WAYS):
-        parser.error(f"--ways: choose of {','.join(WAYS)}")
-    if min(arguments.batch_sizes) < 1:
-        parser.error("--batch_sizes: needs numbers from 1")
-    return arguments
+    return parser.parse_args(argv)
 
 
 def optional(name):
@@ -340,4 +333,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

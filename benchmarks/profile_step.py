@@ -167,16 +167,14 @@ def main():
     add = parser.add_argument
     cpu = jax.default_backend() == "cpu"
     add("--model", default="r3d18", choices=resnet3d.NAMES)
-    add("--batch", type=int, default=2 if cpu else 32)
+    add("--batch", type=command_line.count, default=2 if cpu else 32)
     add("--dtype", default="auto", choices=resnet3d.DTYPES)
     add("--conv", default="auto", choices=conv3d.IMPLEMENTATIONS)
-    add("--width", type=float, default=1.0, help="of the network")
-    add("--steps", type=int, default=1 if cpu else 5)
-    add("--top", type=int, default=25, help="operations to show")
+    add("--width", type=command_line.positive, default=1.0, help="of the network")
+    add("--steps", type=command_line.count, default=1 if cpu else 5)
+    add("--top", type=command_line.count, default=25, help="operations to show")
     add("--hlo", default="", help="write the compiled program there")
     arguments = parser.parse_args()
-    if min(arguments.batch, arguments.steps) < 1 or arguments.width <= 0:
-        parser.error("--batch, --steps and --width: must be above 0")
     config = pretraining.make_config(
         arguments.model,
         arguments.batch,
@@ -210,4 +208,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -250,13 +250,26 @@ def parse(argv=None):
     parser = command_line.Parser(__spec__.name, __doc__)
     add = parser.add_argument
     add("--model", default="r3d18", choices=resnet3d.NAMES)
-    add("--batch", type=int, default=32, help="clips a device")
-    add("--width", type=float, default=1.0, help="of the network")
+    add("--batch", type=command_line.count, default=32, help="clips a device")
+    add("--width", type=command_line.positive, default=1.0, help="of the network")
     add("--chip", default="h200", choices=ASSUMED, help="assumed rates")
-    add("--flops", type=float, help="measured instead: bfloat16 products, 1/s")
-    add("--wide_flops", type=float, help="the same of float32 products")
-    add("--bandwidth", type=float, help="measured instead: bytes a second")
-    add("--target", type=float, default=900.0, help="clips/s that are wanted")
+    add(
+        "--flops",
+        type=command_line.positive,
+        help="measured instead: bfloat16 products, 1/s",
+    )
+    add("--wide_flops", type=command_line.positive, help="the same of float32 products")
+    add(
+        "--bandwidth",
+        type=command_line.positive,
+        help="measured instead: bytes a second",
+    )
+    add(
+        "--target",
+        type=command_line.positive,
+        default=900.0,
+        help="clips/s that are wanted",
+    )
     add("--compile", action="store_true", help="compile the step and count in it")
     add("--tpu", default="", help="compile for that, e.g. v5e:2x2")
     add(
@@ -270,10 +283,6 @@ def parse(argv=None):
     if not arguments.traced_as:
         on_tpu = arguments.tpu or arguments.chip == "v5e"
         arguments.traced_as = "tpu" if on_tpu else "gpu"
-    for name in ("batch", "width", "flops", "wide_flops", "bandwidth", "target"):
-        value = getattr(arguments, name)
-        if value is not None and value <= 0:
-            parser.error(f"--{name} {value}: must be above 0")
     return arguments
 
 
@@ -305,4 +314,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -170,10 +170,14 @@ def parse():
 
     parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--model", default="r3d18", choices=resnet3d.NAMES)
-    parser.add_argument("--devices", type=int, default=8, help="parts of this CPU")
+    parser.add_argument(
+        "--devices", type=command_line.count, default=8, help="parts of this CPU"
+    )
     parser.add_argument("--tpu", default="", help="instead of those, e.g. v5e:2x4")
     parser.add_argument("--dtype", default="auto", choices=resnet3d.DTYPES)
-    parser.add_argument("--width", type=float, default=1.0, help="of the network")
+    parser.add_argument(
+        "--width", type=command_line.positive, default=1.0, help="of the network"
+    )
     parser.add_argument("--batches", type=sizes, default=[4], help="clips per device")
     parser.add_argument(
         "--canvas", type=sizes, default=pretraining.CANVAS, help="HEIGHTxWIDTH"
@@ -228,4 +232,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -55,14 +55,12 @@ def parse(argv):
     parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--config", default="configs/demo.py")
     parser.add_argument("--batch_size", type=int, default=0, help="0: the config's")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=command_line.count, default=3)
     parser.add_argument("--other", default="", help="a second checkout, in turn")
     parser.add_argument(
         "--flags", default="", help="more flags of the run, as one text"
     )
     arguments = parser.parse_args(argv)
-    if arguments.repeats < 1:
-        parser.error("--repeats: needs 1 or more")
     if arguments.other and not (pathlib.Path(arguments.other) / "ctp_jax").is_dir():
         parser.error(f"--other={arguments.other}: no checkout of the project there")
     return arguments
@@ -242,4 +240,4 @@ def print_starts(found):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

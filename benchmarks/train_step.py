@@ -22,7 +22,6 @@ what our allocator held at most, where the device counts that (CPUs do not) and 
 was the first to need so much.
 """
 
-import argparse
 import functools
 import gc
 import os
@@ -260,32 +259,18 @@ def _cells(row):
 
 
 def parse(argv=None):
-    def names(known):
-        def read(text):
-            found = [item for item in text.split(",") if item]
-            for item in found:
-                if item not in known:
-                    raise argparse.ArgumentTypeError(
-                        f"{item!r}: choose from {', '.join(known)}"
-                    )
-            return found
-
-        return read
-
-    def sizes(text):
-        return [int(item) for item in text.split(",")]
-
+    some_of = command_line.some_of
     cpu = jax.default_backend() == "cpu"
     dtypes = ("float32", "bfloat16")
     parser = command_line.Parser(__spec__.name, __doc__)
     add = parser.add_argument
-    add("--models", type=names(resnet3d.NAMES), default=["r3d18"])
-    add("--dtypes", type=names(dtypes), default=list(dtypes)[: 1 if cpu else 2])
-    add("--batches", type=sizes, default=[2] if cpu else [32])
-    add("--phases", type=names(tuple(PHASES)), default=list(PHASES))
-    add("--conv", type=names(conv3d.IMPLEMENTATIONS), default=["auto"])
-    add("--peers", type=names(PEERS), default=["eager", "compile"])
-    add("--layouts", type=names(LAYOUTS), default=list(LAYOUTS))
+    add("--models", type=some_of(resnet3d.NAMES), default=["r3d18"])
+    add("--dtypes", type=some_of(dtypes), default=list(dtypes)[: 1 if cpu else 2])
+    add("--batches", type=command_line.counts, default=[2] if cpu else [32])
+    add("--phases", type=some_of(tuple(PHASES)), default=list(PHASES))
+    add("--conv", type=some_of(conv3d.IMPLEMENTATIONS), default=["auto"])
+    add("--peers", type=some_of(PEERS), default=["eager", "compile"])
+    add("--layouts", type=some_of(LAYOUTS), default=list(LAYOUTS))
     add(
         "--rounds", type=command_line.count, default=5, help="timed calls of every side"
     )
@@ -295,12 +280,12 @@ def parse(argv=None):
         default=1 if cpu else 10,
         help="in a timed call",
     )
-    add("--width", type=float, default=1.0, help="of the network")
+    add("--width", type=command_line.positive, default=1.0, help="of the network")
     add("--no_given", action="store_true", help="leave out: ours, clips given")
     add("--matrix", type=int, default=0, help="side of the matrices of the ceiling")
     arguments = parser.parse_args(argv)
-    if not arguments.conv or min(arguments.batches) < 1 or arguments.width <= 0:
-        parser.error("--conv, --batches and --width need something above 0")
+    if not arguments.conv:
+        parser.error("--conv: needs one or more")
     if arguments.peers and not command_line.is_there("torch"):
         arguments.peers = []
     if arguments.peers:
@@ -337,4 +322,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

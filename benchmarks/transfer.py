@@ -62,13 +62,16 @@ def main():
     parser = command_line.Parser(__spec__.name, __doc__)
     add = parser.add_argument
     add("--model", default="r3d18", choices=resnet3d.NAMES)
-    add("--batch", type=int, default=2 if cpu else 32)
-    add("--width", type=float, default=1.0, help="of the network")
-    add("--steps", type=int, default=2 if cpu else 20, help="in a timed call")
+    add("--batch", type=command_line.count, default=2 if cpu else 32)
+    add("--width", type=command_line.positive, default=1.0, help="of the network")
+    add(
+        "--steps",
+        type=command_line.count,
+        default=2 if cpu else 20,
+        help="in a timed call",
+    )
     add("--rounds", type=command_line.count, default=5)
     arguments = parser.parse_args()
-    if min(arguments.batch, arguments.steps) < 1:
-        parser.error("--batch and --steps: need at least 1")
     config = pretraining.make_config(
         arguments.model, arguments.batch, width=arguments.width
     )
@@ -104,4 +107,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)
