@@ -1,13 +1,16 @@
 """The flags of the benchmarks: defaults in --help, one line for a mistake."""
 
 import argparse
+import contextlib
 import importlib.util
 import math
+import multiprocessing
 import os
 import pathlib
+import signal
 import sys
-from collections.abc import Callable, Collection
-from typing import NoReturn
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NoReturn
 
 from ctp_jax.errors import UserError
 
@@ -49,6 +52,24 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Processes started herein leave Ctrl-C to this one, which ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def fresh(function: Callable, *arguments: Any) -> Any:
+    """The function's result from a new process."""
+    with uninterrupted():
+        pool = multiprocessing.get_context("spawn").Pool(1)
+    with pool:
+        return pool.apply(function, arguments)
 
 
 def is_installed(module: str) -> bool:
@@ -101,11 +122,13 @@ def positive(text: str) -> float:
     return number
 
 
-def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
-    """The `type` of a flag that takes some of these names, with commas, or none."""
+def some_of(
+    known: Collection[str], or_none: bool = False
+) -> Callable[[str], list[str]]:
+    """The `type` of a flag that takes some of these names, with commas."""
 
     def read(text: str) -> list[str]:
-        found = [item for item in text.split(",") if item]
+        found = [] if or_none and not text else text.split(",")
         for item in found:
             if item not in known:
                 message = f"{item!r}: choose from {', '.join(known)}"

@@ -181,8 +181,6 @@ def parse(argv):
     for layer in arguments.layers:
         if layer not in LAYERS:
             parser.error(f"no layer {layer!r}: choose from {', '.join(LAYERS)}")
-    if not arguments.impls:
-        parser.error(f"--impls: needs one or more of {', '.join(ways)}")
     return arguments
 
 

@@ -105,7 +105,8 @@ def compare(arguments, workers):
             process = context.Process(
                 target=serve, args=(side, arguments, workers, there)
             )
-            process.start()
+            with command_line.uninterrupted():
+                process.start()
             there.close()
             running[side] = (process, here)
             here.recv()
@@ -121,6 +122,10 @@ def compare(arguments, workers):
                 time.sleep(1.5 * ready * seconds / counts[side])
     except EOFError:
         sys.exit(f"the process of {side!r} ended; what it said is above")
+    except KeyboardInterrupt:
+        for process, _ in running.values():
+            process.terminate()
+        raise
     finally:
         for process, connection in running.values():
             _end(process, connection)
@@ -191,7 +196,9 @@ def main(argv=None):
     parser.add_argument("--split", default="train")
     parser.add_argument("--data_dir", default="")
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--workers", type=command_line.counts, default=up_to(cores))
+    parser.add_argument(
+        "--workers", type=command_line.counts, default=up_to(cores), help="cores"
+    )
     parser.add_argument("--rounds", type=command_line.count, default=5)
     parser.add_argument(
         "--batches", type=command_line.count, default=15, help="of ours, a round"
@@ -212,8 +219,7 @@ def main(argv=None):
 
     from benchmarks import input_split
 
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        alone, parts = pool.apply(on_one_core, (arguments,))
+    alone, parts = command_line.fresh(on_one_core, arguments)
     print("\nmilliseconds of CPU per clip, on one core")
     split = input_split.add_up(parts)
     rows = [(name, value, value / split["whole"]) for name, value in split.items()]

@@ -20,7 +20,6 @@ read; but it is one of a few hundred that repeat, in files the system holds in m
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import pathlib
 import statistics
@@ -185,12 +184,6 @@ def index_costs(real: index.Index, directory, count: int) -> dict[str, float]:
     }
 
 
-def fresh(function, *arguments):
-    """The function's result from a new process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
 def main(argv=None):
     """Prints the tables."""
     parser = command_line.Parser(__spec__.name, __doc__)
@@ -216,10 +209,12 @@ def main(argv=None):
         starts = {f"{len(real.offset):,}": [], many: []}
         for _ in range(arguments.rounds):
             for name, where in zip(starts, (here, there), strict=True):
-                starts[name].append(fresh(start, where))
-        late = fresh(late_step, there, arguments.rounds)
-        running = fresh(epochs, here, arguments.epochs)
-        costs = fresh(index_costs, real, os.fspath(directory), arguments.records)
+                starts[name].append(command_line.fresh(start, where))
+        late = command_line.fresh(late_step, there, arguments.rounds)
+        running = command_line.fresh(epochs, here, arguments.epochs)
+        costs = command_line.fresh(
+            index_costs, real, os.fspath(directory), arguments.records
+        )
     print("start: medians")
     parts = ("open", "first batch", "megabytes")
     rows = [

@@ -267,7 +267,7 @@ def parse(argv):
     parser.add_argument("--cores", type=int, default=0, help="of the host; 0: all")
     parser.add_argument(
         "--ways",
-        type=command_line.some_of(WAYS),
+        type=command_line.some_of(WAYS, or_none=True),
         default=[],
         help=f"of drawing, each timed: {','.join(WAYS)}",
     )

@@ -165,8 +165,8 @@ def show_collectives(table, messages, devices):
 
 
 def parse():
-    def sizes(text):
-        return [int(item) for item in re.split("[,x]", text)]
+    def size(text):
+        return command_line.counts(text.replace("x", ","))
 
     parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--model", default="r3d18", choices=resnet3d.NAMES)
@@ -178,9 +178,11 @@ def parse():
     parser.add_argument(
         "--width", type=command_line.positive, default=1.0, help="of the network"
     )
-    parser.add_argument("--batches", type=sizes, default=[4], help="clips per device")
     parser.add_argument(
-        "--canvas", type=sizes, default=pretraining.CANVAS, help="HEIGHTxWIDTH"
+        "--batches", type=command_line.counts, default=[4], help="clips per device"
+    )
+    parser.add_argument(
+        "--canvas", type=size, default=pretraining.CANVAS, help="HEIGHTxWIDTH"
     )
     return parser.parse_args()
 

@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 
+from benchmarks import command_line
 from tests.train import toy_processes as toy
 
 RUN = {"checkpoint_every": 0.25, "eval_every": 5.0}  # epochs of four steps
@@ -85,10 +86,16 @@ class Attempt:
 def parse(argv):
     """The flags."""
     parser = argparse.ArgumentParser("python -m benchmarks.stress")
-    parser.add_argument("--kills", type=int, default=20, help="at least so many")
-    parser.add_argument("--steps", type=int, default=400, help="of the run")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--devices", type=int, default=1, help="of each process")
+    parser.add_argument(
+        "--kills", type=command_line.count, default=20, help="at least so many"
+    )
+    parser.add_argument(
+        "--steps", type=command_line.count, default=400, help="of the run"
+    )
+    parser.add_argument("--processes", type=command_line.count, default=1)
+    parser.add_argument(
+        "--devices", type=command_line.count, default=1, help="of each process"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
@@ -148,4 +155,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(lambda: sys.exit(main()))

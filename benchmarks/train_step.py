@@ -269,7 +269,7 @@ def parse(argv=None):
     add("--batches", type=command_line.counts, default=[2] if cpu else [32])
     add("--phases", type=some_of(tuple(PHASES)), default=list(PHASES))
     add("--conv", type=some_of(conv3d.IMPLEMENTATIONS), default=["auto"])
-    add("--peers", type=some_of(PEERS), default=["eager", "compile"])
+    add("--peers", type=some_of(PEERS, or_none=True), default=["eager", "compile"])
     add("--layouts", type=some_of(LAYOUTS), default=list(LAYOUTS))
     add(
         "--rounds", type=command_line.count, default=5, help="timed calls of every side"
@@ -284,8 +284,6 @@ def parse(argv=None):
     add("--no_given", action="store_true", help="leave out: ours, clips given")
     add("--matrix", type=int, default=0, help="side of the matrices of the ceiling")
     arguments = parser.parse_args(argv)
-    if not arguments.conv:
-        parser.error("--conv: needs one or more")
     if arguments.peers and not command_line.is_there("torch"):
         arguments.peers = []
     if arguments.peers:

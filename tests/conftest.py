@@ -40,10 +40,15 @@ def compilation_cache():
 
 @pytest.fixture(scope="module")
 def optimized():
-    """Programs are compiled as users have them: for tests of what is computed."""
+    """Programs are compiled as users have them: for modules about what is computed."""
     import jax
 
+    def switch(disabled):
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(disabled))
+        jax.config.update("jax_disable_most_optimizations", disabled)
+        jax.clear_caches()  # or programs of before and after would be the same
+
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
+    switch(False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    switch(before)

@@ -16,6 +16,8 @@ from configs import common, ucf_r3d
 from ctp_jax import prepare, visualize
 from ctp_jax.train import export, loop
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):

@@ -1,4 +1,5 @@
 import argparse
+import signal
 
 import pytest
 
@@ -42,12 +43,20 @@ def test_what_is_right_is_kept(tmp_path):
 def test_several_in_one():
     assert command_line.counts("2,8") == [2, 8]
     read = command_line.some_of(("a", "b"))
-    assert (read("b,a"), read("")) == (["b", "a"], [])
+    assert read("b,a") == ["b", "a"]
+    assert command_line.some_of(("a", "b"), or_none=True)("") == []
     for wrong in ("2,0", "2,,8", "x"):
         with pytest.raises(argparse.ArgumentTypeError, match="with commas"):
             command_line.counts(wrong)
-    with pytest.raises(argparse.ArgumentTypeError, match="'c': choose from a, b"):
-        read("a,c")
+    for wrong, item in (("a,c", "c"), ("", ""), ("a,", "")):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"'{item}': choose from"):
+            read(wrong)
+
+
+def test_children_leave_an_interrupt_to_the_parent():
+    before = signal.getsignal(signal.SIGINT)
+    assert command_line.fresh(signal.getsignal, signal.SIGINT) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_a_side_that_fails_is_a_row_with_the_reason():
         (["--rounds", "0"], "--rounds: '0': needs a whole number from 1"),
         (["--batches", "0"], "--batches"),
         (["--conv", "fft"], "'fft': choose from auto"),
-        (["--conv", ""], "--conv: needs one"),
+        (["--conv", ""], "--conv: '': choose from auto"),
         (["--width", "nan"], "--width: 'nan': needs a number above 0"),
     ],
 )

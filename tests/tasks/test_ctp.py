@@ -16,6 +16,8 @@ from ctp_jax.ops import boxes as box_ops
 from ctp_jax.tasks import base, ctp
 from tests import opencv_drawing
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 HEIGHT, WIDTH, VIDEOS = 72, 96, 6
 
 

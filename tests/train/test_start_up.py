@@ -14,6 +14,8 @@ import pytest
 
 from ctp_jax.train import setup, start_up
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 @pytest.mark.parametrize(
     ("spans", "length"),
@@ -64,7 +66,6 @@ def test_only_the_first_clock_counts_from_the_start_of_the_process():
     assert 0.6 <= first <= whole + 0.1 and second < 0.3
 
 
-@pytest.mark.usefixtures("optimized")
 def test_the_quick_compilation_gives_the_same_bits():
     def make(key):
         keys = jax.random.split(key, 3)
