@@ -38,7 +38,7 @@ def conv3d(
             convolutions; 'winograd', the same with fewer products where the
             temporal stride is 1 (`ctp_jax.models.taps`); 'auto', winograd where the
             default backend is a CPU (XLA's 3-D convolution is slow there, and the
-            input gradient of a strided one a hundred times so), direct elsewhere.
+            input gradient of a strided one tens of times so), direct elsewhere.
             On CPUs only 'direct' has a forward-mode derivative.
 
     Returns:
