@@ -38,6 +38,14 @@ class Parser(argparse.ArgumentParser):
             help="write the figures there, too",
         )
 
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """As usual; the help tells the names that there are, and always the default."""
+        kind = options.get("type")
+        if "help" not in options:
+            known = getattr(kind, "known", ())
+            options["help"] = ",".join(known) or "default: %(default)s"
+        return super().add_argument(*names, **options)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
@@ -46,12 +54,16 @@ def run(main: Callable[[], None]) -> None:
     """Calls it; what stops a benchmark from outside is one line."""
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        print("interrupted", file=sys.stderr, flush=True)
+        # At once: Python's own end, while PyTorch's threads compile, is a segfault.
+        os._exit(130)
+    except BrokenPipeError:  # of `| head`: nobody reads on
+        os._exit(141)
 
 
 @contextlib.contextmanager
@@ -91,15 +103,21 @@ def need(module: str, package: str) -> None:
         sys.exit(f"error: {module} is missing: pip install {package}")
 
 
-def count(text: str) -> int:
-    """A whole number from 1, as the `type` of a flag."""
+def count(text: str, least: int = 1) -> int:
+    """A whole number from 1 or another, as the `type` of a flag."""
     try:
         number = int(text)
     except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: needs a whole number from 1")
+        number = least - 1
+    if number < least:
+        message = f"{text!r}: needs a whole number from {least}"
+        raise argparse.ArgumentTypeError(message)
     return number
+
+
+def count_or_zero(text: str) -> int:
+    """A whole number from 0, as the `type` of a flag."""
+    return count(text, 0)
 
 
 def counts(text: str) -> list[int]:
@@ -135,12 +153,14 @@ def some_of(
                 raise argparse.ArgumentTypeError(message)
         return found
 
+    read.known = tuple(known)
     return read
 
 
 def writable(text: str) -> str:
     """A path where a file can be written, as the `type` of a flag."""
     path = pathlib.Path(text)
-    if text and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+    can_be = path.parent.is_dir() and os.access(path.parent, os.W_OK)
+    if text and (path.is_dir() or not can_be):
         raise argparse.ArgumentTypeError(f"{text!r}: no file can be written there")
     return text

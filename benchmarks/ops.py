@@ -264,7 +264,12 @@ def parse(argv):
     parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--batch_sizes", type=command_line.counts, default=[2, 8, 32])
     parser.add_argument("--rounds", type=command_line.count, default=5)
-    parser.add_argument("--cores", type=int, default=0, help="of the host; 0: all")
+    parser.add_argument(
+        "--cores",
+        type=command_line.count_or_zero,
+        default=0,
+        help="of the host; 0: all",
+    )
     parser.add_argument(
         "--ways",
         type=command_line.some_of(WAYS, or_none=True),

@@ -54,7 +54,12 @@ def parse(argv):
     """The flags."""
     parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument("--config", default="configs/demo.py")
-    parser.add_argument("--batch_size", type=int, default=0, help="0: the config's")
+    parser.add_argument(
+        "--batch_size",
+        type=command_line.count_or_zero,
+        default=0,
+        help="0: the config's",
+    )
     parser.add_argument("--repeats", type=command_line.count, default=3)
     parser.add_argument("--other", default="", help="a second checkout, in turn")
     parser.add_argument(
@@ -202,6 +207,8 @@ def main(argv=None):
                 place = folder / f"{side}{repeat}"
                 for kind, each in one_round(starter.start, place, code).items():
                     starts[side, kind].append(each)
+                    line = f"{side}, {kind}: {each.seconds:.1f} s"
+                    print(line, file=sys.stderr, flush=True)
         importing = starter.start(
             ROOT, folder / "imports", folder / "here0/caches/one", ("-X", "importtime")
         )

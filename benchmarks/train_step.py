@@ -233,7 +233,7 @@ class Case:
             if over in seconds and under in seconds:
                 found = measure.ratios(seconds[over], seconds[under])
                 text = " ".join(f"{key} {value:.3g}" for key, value in found.items())
-                print(f"  {name}: {over} / {under} = {text}")
+                print(f"  {name}, time of {over} / time of {under}: {text}")
                 row = {"phase": phase, "ratio": name, "over": over, "under": under}
                 self.rows.append(self.about | row | found)
 
@@ -282,7 +282,12 @@ def parse(argv=None):
     )
     add("--width", type=command_line.positive, default=1.0, help="of the network")
     add("--no_given", action="store_true", help="leave out: ours, clips given")
-    add("--matrix", type=int, default=0, help="side of the matrices of the ceiling")
+    add(
+        "--matrix",
+        type=command_line.count_or_zero,
+        default=0,
+        help="side of the matrices of the ceiling; 0: 2048 on a CPU, 8192 elsewhere",
+    )
     arguments = parser.parse_args(argv)
     if arguments.peers and not command_line.is_there("torch"):
         arguments.peers = []

@@ -71,7 +71,8 @@ def staging(root: str, name: str, final: str) -> Iterator[Staging]:
     which stays.
 
     Raises:
-        UserError: another process is preparing the same data set.
+        UserError: another process is preparing the same data set, or the folder cannot
+            be made.
     """
     if paths.is_remote(root):
         folder = f"{root}/.preparing_{name}"
@@ -87,8 +88,14 @@ def staging(root: str, name: str, final: str) -> Iterator[Staging]:
         return
     folder = os.path.join(os.path.abspath(root), f".preparing_{name}")
     place = Staging(folder, f"{folder}/data", f"{folder}/receipts", final)
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "lock"), "w") as lock:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = open(os.path.join(folder, "lock"), "w")  # noqa: SIM115 (see below)
+    except OSError as error:
+        raise UserError(
+            f"--data_dir {root}: no data set can be made there ({error.strerror})"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

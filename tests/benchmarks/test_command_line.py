@@ -1,15 +1,19 @@
 import argparse
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from benchmarks import command_line
-from ctp_jax.errors import UserError
 
 
 def make_parser():
     parser = command_line.Parser("benchmarks.it", "What it is about.\n\nAnd more.")
     parser.add_argument("--rounds", type=command_line.count, default=5)
+    parser.add_argument("--side", type=command_line.count_or_zero, default=0)
+    names = command_line.some_of(("a", "b"))
+    parser.add_argument("--names", type=names, default=["a"])
     return parser
 
 
@@ -20,6 +24,8 @@ def make_parser():
         (["--rounds", "two"], "--rounds: 'two': needs a whole number from 1"),
         (["--json", "/nowhere/x.json"], "--json: '/nowhere/x.json': no file can be"),
         (["--json", "/"], "--json: '/': no file can be"),
+        (["--json", f"{__file__}/x"], "no file can be written there"),
+        (["--side", "-1"], "--side: '-1': needs a whole number from 0"),
         (["--round", "3"], "--round"),
     ],
 )
@@ -62,17 +68,36 @@ def test_children_leave_an_interrupt_to_the_parent():
 @pytest.mark.parametrize(
     ("stops", "code", "line"),
     [
-        (KeyboardInterrupt(), 130, "interrupted\n"),
-        (UserError("no data there"), 2, "error: no data there\n"),
+        ("KeyboardInterrupt()", 130, "interrupted\n"),
+        ("UserError('no data there')", 2, "error: no data there\n"),
+        ("BrokenPipeError()", 141, ""),
     ],
 )
-def test_what_stops_it_is_one_line(stops, code, line, capsys):
-    def main():
-        raise stops
+def test_what_stops_it_is_one_line(stops, code, line):
+    script = (
+        "from benchmarks import command_line\n"
+        "from ctp_jax.errors import UserError\n"
+        f"def main(): raise {stops}\n"
+        "command_line.run(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (code, line)
 
-    with pytest.raises(SystemExit) as exit_:
-        command_line.run(main)
-    assert (exit_.value.code, capsys.readouterr().err) == (code, line)
+
+def test_help_tells_names_and_defaults(capsys):
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert "a,b (default: ['a'])" in text and "default: 5" in text
+
+
+def test_all_are_listed():
+    command = [sys.executable, "-m", "benchmarks"]
+    lines = subprocess.check_output(command, text=True).splitlines()
+    assert any(line.startswith("python -m benchmarks.train_step") for line in lines)
+    assert not any("usual_loader" in line for line in lines)
 
 
 def test_what_is_missing_is_named(capsys):

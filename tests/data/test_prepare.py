@@ -204,6 +204,14 @@ def test_a_mistake_on_the_command_line(tmp_path):
     assert files_below(tmp_path / "data") == []
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for data_dir in (tmp_path / "file", tmp_path / "file/below"):
+        assert prepare.main(["moving_shapes", "--data_dir", str(data_dir)]) == 2
+        (line,) = error_lines(capsys.readouterr().err)
+        assert f"--data_dir {data_dir}: no data set can be made" in line
+
+
 def test_help():
     done = run_command("video_folder", "--help")
     assert done.returncode == 0
