@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NoReturn
 
+from ctp_jax import command
 from ctp_jax.errors import UserError
 
 
@@ -56,11 +57,12 @@ def run(main: Callable[[], None]) -> None:
         main()
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        command.fail(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         # At once: Python's own end, while PyTorch's threads compile, is a segfault.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(130)
     except BrokenPipeError:  # of `| head`: nobody reads on
         os._exit(141)
@@ -120,12 +122,12 @@ def count_or_zero(text: str) -> int:
     return count(text, 0)
 
 
-def counts(text: str) -> list[int]:
-    """Whole numbers from 1 with commas between, as the `type` of a flag."""
+def counts(text: str, least: int = 1) -> list[int]:
+    """Whole numbers from 1 or another, with commas, as the `type` of a flag."""
     try:
-        return [count(item) for item in text.split(",")]
+        return [count(item, least) for item in text.split(",")]
     except argparse.ArgumentTypeError as error:
-        message = f"{text!r}: needs whole numbers from 1, with commas"
+        message = f"{text!r}: needs whole numbers from {least}, with commas"
         raise argparse.ArgumentTypeError(message) from error
 
 

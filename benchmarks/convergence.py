@@ -46,20 +46,20 @@ def parse(argv):
     """The flags."""
 
     def seeds(text):
-        return text.split(",")
+        return command_line.counts(text, 0)
 
     parser = command_line.Parser(__spec__.name, __doc__)
     parser.add_argument(
         "--variants", type=command_line.some_of(VARIANTS), default=list(VARIANTS)
     )
-    parser.add_argument("--seeds", type=seeds, default=["0", "1", "2"])
+    parser.add_argument("--seeds", type=seeds, default=[0, 1, 2])
     parser.add_argument("--steps", type=command_line.count, default=600)
     parser.add_argument(
         "--points", type=command_line.count, default=6, help="of the curve"
     )
     parser.add_argument("--config", default="configs/demo.py")
     arguments = parser.parse_args(argv)
-    if not 1 <= arguments.points <= arguments.steps:
+    if arguments.points > arguments.steps:
         parser.error(f"--points {arguments.points}: needs 1 to --steps")
     if len(arguments.seeds) < 2:
         parser.error("--seeds: needs two or more, or there is no noise to compare with")

@@ -173,7 +173,12 @@ def main():
     add("--width", type=command_line.positive, default=1.0, help="of the network")
     add("--steps", type=command_line.count, default=1 if cpu else 5)
     add("--top", type=command_line.count, default=25, help="operations to show")
-    add("--hlo", default="", help="write the compiled program there")
+    add(
+        "--hlo",
+        type=command_line.writable,
+        default="",
+        help="write the compiled program there",
+    )
     arguments = parser.parse_args()
     config = pretraining.make_config(
         arguments.model,

@@ -37,8 +37,8 @@ def conv3d(
             (`ctp_jax.models.fold`); 'taps', the sum over temporal taps of 2-D
             convolutions; 'winograd', the same with fewer products where the
             temporal stride is 1 (`ctp_jax.models.taps`); 'auto', winograd where the
-            default backend is a CPU (XLA's 3-D convolution is slow there, and the
-            input gradient of a strided one tens of times so), direct elsewhere.
+            default backend is a CPU (XLA's 3-D convolution is slow there, gradients of
+            strided ones most: benchmarks/conv3d.py), direct elsewhere.
             On CPUs only 'direct' has a forward-mode derivative.
 
     Returns:

@@ -51,6 +51,7 @@ def test_several_in_one():
     read = command_line.some_of(("a", "b"))
     assert read("b,a") == ["b", "a"]
     assert command_line.some_of(("a", "b"), or_none=True)("") == []
+    assert command_line.counts("0,1", 0) == [0, 1]
     for wrong in ("2,0", "2,,8", "x"):
         with pytest.raises(argparse.ArgumentTypeError, match="with commas"):
             command_line.counts(wrong)
@@ -77,13 +78,14 @@ def test_what_stops_it_is_one_line(stops, code, line):
     script = (
         "from benchmarks import command_line\n"
         "from ctp_jax.errors import UserError\n"
-        f"def main(): raise {stops}\n"
+        f"def main(): print('a row'); raise {stops}\n"
         "command_line.run(main)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], check=False, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (code, line)
+    assert code == 141 or done.stdout == "a row\n"
 
 
 def test_help_tells_names_and_defaults(capsys):
