@@ -41,7 +41,9 @@ class Schema:
             "fps": tfds.features.Scalar(np.float32),
         }
         for name, shape in self.annotations.items():
-            features[name] = tfds.features.Tensor((None, *shape), np.float32)
+            features[name] = tfds.features.Tensor(
+                shape=(None, *shape), dtype=np.float32
+            )
         return tfds.features.FeaturesDict(features)
 
     def names(self) -> tfrecord.Features:

@@ -35,6 +35,7 @@ def test_results_ignore_padding_and_batching():
                 {
                     "boxes": np.concatenate([truth[rows], garbage]),
                     "predicted": np.concatenate([predicted[rows], -garbage]),
+                    "query": np.concatenate([truth[rows, :, 0], garbage[:, :, 0]]),
                 },
             )
             start += size

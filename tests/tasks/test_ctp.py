@@ -236,7 +236,9 @@ def test_weights_choose_what_counts():
     deltas = rng.normal(0, 2, truth.shape)
     weights = rng.random((2, 3, 4)) < 0.5
     query, scale = truth[:, :, 2], (0.8, 0.8, 0.04, 0.04)
-    wanted = box_ops.encode_trajectory_xyxy(jnp.asarray(truth), query, scale)
+    wanted = box_ops.encode_trajectory_xyxy(
+        jnp.asarray(truth), jnp.asarray(query), scale
+    )
     got = ctp.regression_losses(jnp.asarray(deltas), wanted, jnp.asarray(weights))
     totals = np.zeros(2)
     for at in np.argwhere(weights):
