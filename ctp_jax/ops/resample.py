@@ -229,13 +229,14 @@ def _gather(frames, rows, columns):
         if points.inside is not None:
             shares = tuple(share * points.inside for share in shares)
         # From (*b, out) to what broadcasts with (*b, t, out, ...), channels last.
-        ahead, behind = frames.ndim + axis - low.ndim + 1, -axis - 1
-        spread = (..., *(None,) * ahead, slice(None), *(None,) * behind)
-        frames = sum(
+        leading, trailing = frames.ndim + axis - low.ndim + 1, -axis - 1
+        spread = (..., *(None,) * leading, slice(None), *(None,) * trailing)
+        first, second = (
             jnp.asarray(_lookup(frames, index.astype(jnp.int32), axis), jnp.float32)
             * share[spread]
             for index, share in zip((low, high), shares, strict=True)
         )
+        frames = first + second
     return frames
 
 
