@@ -92,7 +92,7 @@ def test_every_epoch_shows_every_video_once_in_another_order(data_dir):
     order = np.concatenate([b["index"] for b in batches]).reshape(4, VIDEOS)
     for epoch in order:
         assert sorted(epoch) == list(range(VIDEOS))
-    assert len({tuple(epoch) for epoch in shuffle_lib.tolist()}) == 4
+    assert len({tuple(epoch) for epoch in order.tolist()}) == 4
 
 
 def test_orders_of_epochs_are_independent():
