@@ -173,7 +173,7 @@ def test_tfds_reads_shards_that_are_empty(tmp_path):
 def test_one_video_at_a_time_is_held(tmp_path):
     order = shards.Order(
         items=tuple(items_of(6)),
-        schema=base.examples.Schema((), False),
+        schema=base.schema_lib.Schema((), False),
         file=str(tmp_path / "x"),
         receipt=str(tmp_path / "x.json"),
         fingerprint="",
