@@ -73,7 +73,7 @@ def test_wrong_flags(arguments, message):
     [
         ("--config=", "no such file"),
         (CONFIG.replace("ucf_r3d", "ucf_3d"), "did you mean"),
-        (f"{CONFIG}:runlocl", "'runlocl': not one of runlocal"),
+        (f"{CONFIG}:runlocl", "'runlocl': not one of evaluate, runlocal"),
         ("--config.seed=1", "--config is missing"),
     ],
 )

@@ -38,7 +38,7 @@ def test_the_authors_numbers():
 def test_arguments():
     assert small.get_config("data=mine,train=a,test=b").data.name == "mine"
     assert common.parse_arg("runlocal,x=3", x=1).x == 3
-    with pytest.raises(ValueError, match="'batch': not one of runlocal"):
+    with pytest.raises(ValueError, match="'batch': not one of evaluate, runlocal"):
         common.parse_arg("batch=8")
     with pytest.raises(ValueError, match="needs a value of type int"):
         common.parse_arg("x=many", x=1)

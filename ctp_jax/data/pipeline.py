@@ -310,7 +310,7 @@ class Pipeline:
 
     def _trace_plan(self, numbers: rng.Rng) -> Any:
         """The plan of a batch of one made of zeros: only what it draws matters."""
-        batch = {name: value[None] for name, value in self._make_blank(0).items()}
+        batch = tf.nest.map_structure(lambda value: value[None], self._make_blank(0))
         return self._sample_plan(numbers, batch)
 
     def _make_blank(self, num_uniforms: int) -> dict[str, tf.Tensor]:

@@ -144,7 +144,7 @@ class Task:
         raise NotImplementedError
 
     def loss(
-        self, variables: Variables, batch: Batch, step: jax.Array, rng: jax.Array
+        self, variables: Variables, batch: Batch, step: jax.Array | int, rng: jax.Array
     ) -> tuple[jax.Array, StepOutput]:
         """The training loss: a scalar, and what came with it.
 

@@ -78,7 +78,11 @@ class Task(encoder.Task):
         return logits.reshape(videos, -1, logits.shape[-1]), state
 
     def loss(
-        self, variables: base.Variables, batch: Batch, step: jax.Array, rng: jax.Array
+        self,
+        variables: base.Variables,
+        batch: Batch,
+        step: jax.Array | int,
+        rng: jax.Array,
     ) -> tuple[jax.Array, base.StepOutput]:
         logits, state = self.logits(variables, batch, rng)
         label = jnp.broadcast_to(self.targets(batch)[:, None], logits.shape[:2])

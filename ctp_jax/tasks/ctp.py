@@ -149,7 +149,11 @@ class Task(encoder.Task):
         return deltas, predicted, state
 
     def loss(
-        self, variables: base.Variables, batch: Batch, step: jax.Array, rng: jax.Array
+        self,
+        variables: base.Variables,
+        batch: Batch,
+        step: jax.Array | int,
+        rng: jax.Array,
     ) -> tuple[jax.Array, base.StepOutput]:
         truth = self.targets(batch)
         deltas, predicted, state = self._forward(variables, batch, truth, train=True)

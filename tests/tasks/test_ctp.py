@@ -206,7 +206,7 @@ def test_an_encoder_of_another_width_is_refused(task, batch, state):
         ("game.ratios", (1.0, -1.0), "all above 0"),
         ("game.key_frames", (), "add up to 1"),
         ("clip.num_frames", 1, "at least 2"),
-        ("clip.strides", (), "strides >= 1"),
+        ("clip.strides", (), "one or more"),
         ("game.num_trajectories", 0, "at least 1"),
         ("game.shapes", (0.5, 0.4, 0.2), "add up to 1"),
         ("colour.key_frames", (1.2, -0.2), "add up to 1"),
