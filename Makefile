@@ -36,7 +36,7 @@ test: $(VENV)/.installed-dev lint
 
 # While working; `make test` before a change is sent.
 check: $(VENV)/.installed-dev lint
-	$(RUN) -m pytest $(QUICK)
+	$(RUN) -m pytest -m "not slow" $(QUICK)
 
 # In a venv of its own: Apache Beam holds other packages back.
 test-beam: $(VENV)-beam/.installed
