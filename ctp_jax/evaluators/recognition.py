@@ -160,7 +160,7 @@ def save_confusion(path: pathlib.Path, confusion: np.ndarray, names: list[str]) 
     axes.set_yticks(range(count), names, fontsize=size)
     if count <= 15:
         for row in range(count):
-            for column in np.flatnonzero(confusion[row]):
+            for column in np.flatnonzero(confusion[row]).tolist():
                 axes.text(
                     column,
                     row,

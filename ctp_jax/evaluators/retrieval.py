@@ -121,7 +121,8 @@ class RetrievalEvaluator(NeighbourEvaluator):
 
     def _write_table(self, path: pathlib.Path) -> None:
         found = self.bank.neighbours()
-        queries, gallery = self.bank.query_records, self.bank.gallery_records
+        queries: Any = self.bank.query_records
+        gallery: Any = self.bank.gallery_records
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(_HEADER)
@@ -129,7 +130,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
                 own = (queries.ids[query], class_name(queries, found.query_label[i]))
                 for rank, row in enumerate(found.row[i, :_LISTED]):
                     neighbour = gallery.ids[found.gallery[row]]
-                    label = class_name(gallery, found.gallery_label[row])
+                    label = class_name(gallery, int(found.gallery_label[row]))
                     similarity = f"{found.similarity[i, rank]:.6f}"
                     correct = int(found.correct[i, rank])
                     writer.writerow(
@@ -142,7 +143,8 @@ class RetrievalEvaluator(NeighbourEvaluator):
         from ctp_jax.data import reading
 
         found = self.bank.neighbours()
-        queries, gallery = self.bank.query_records, self.bank.gallery_records
+        queries: Any = self.bank.query_records
+        gallery: Any = self.bank.gallery_records
         shown = spread_over_classes(found.query_label, _DRAWN)
         rows = found.row[shown, :_LISTED]
         frames = reading.middle_frames(gallery, found.gallery[rows].ravel())

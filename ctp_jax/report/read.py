@@ -180,7 +180,8 @@ def _by_step(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 def _read_arrays(path: pathlib.Path, notes: list[str]) -> dict[str, np.ndarray]:
     arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: NumPy leaves a file open that is no whole archive.
+        with path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
             for name in file.files:
                 # The others are for later analysis, and may be large.
                 if name in _ARRAYS or "_per_frame" in name:

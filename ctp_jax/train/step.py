@@ -57,7 +57,7 @@ def make_train_step(
         model_state = task.after_step(Variables(params, model_state), carry, state.step)
         metrics |= {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": schedule(state.step),
             "finite": all_finite(loss, params, model_state).astype(jnp.float32),
         }

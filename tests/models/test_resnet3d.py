@@ -96,6 +96,7 @@ def test_stride_variants_share_their_parameters(name, width):
     assert all(tree == trees[0] for tree in trees)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, spatial", [("r3d18", (1, 2, 2, 1)), ("r2plus1d18", (1, 2, 2, 2))]
 )

@@ -145,6 +145,7 @@ def test_perfect_deltas_give_the_true_boxes(batch):
     assert float(box_ops.iou_xyxy(decoded, truth).min()) > 0.999
 
 
+@pytest.mark.slow
 def test_a_step_of_gradient_descent_helps(task, batch, state):
     @jax.jit
     def loss_and_grad(params):
