@@ -46,10 +46,9 @@ def make_config(name, split, data_dir, cores):
 def make_streams(config, with_torch):
     """{side: (iterator of batches, how many it holds ready)}."""
     from benchmarks import usual_loader
-    from ctp_jax.data import pipeline
-    from ctp_jax.tasks import ctp
+    from ctp_jax.tasks import base, ctp
 
-    opened = pipeline.open_pipeline(config, ctp.Task(config), True)
+    opened = base.open_pipeline(config, ctp.Task(config), True)
     plans = usual_loader.plans_of(itertools.islice(opened.train_batches(), PLANS))
     usual = usual_loader.Usual(config.clip, opened.records, plans)
     found = {OURS: (opened.train_batches(), config.data.prefetch + 2)}

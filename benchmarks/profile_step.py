@@ -23,7 +23,8 @@ import time
 import jax
 
 from benchmarks import measure, pretraining, roofline
-from ctp_jax.models import conv3d, resnet3d
+from ctp_jax.models import resnet3d
+from ctp_jax.models.conv import conv3d
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([^\s=]+) = ")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([^\s(]+)")

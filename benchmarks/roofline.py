@@ -15,7 +15,8 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from benchmarks import pretraining
-from ctp_jax.models import conv3d, resnet3d
+from ctp_jax.models import layers as layers_lib
+from ctp_jax.models import resnet3d
 from ctp_jax.tasks import ctp
 
 NORM_FORWARD, NORM_BACKWARD = 3 + 1, 2 * 2 + 1
@@ -83,7 +84,7 @@ def layers(config: ConfigDict) -> list[Layer]:
 
 def _layer(module, x, result):
     flops = weights = 0
-    if isinstance(module, conv3d.Conv3D):
+    if isinstance(module, layers_lib.Conv3D):
         kind, channels = "convolution", x.shape[-1] * module.features
         axes = zip(x.shape[1:4], module.kernel_size, module.strides, module.padding)
         flops = 2 * x.shape[0] * channels * math.prod(products(*axis) for axis in axes)
@@ -91,7 +92,7 @@ def _layer(module, x, result):
     elif isinstance(module, nn.Dense):
         kind, weights = "dense", x.shape[-1] * module.features
         flops = 2 * math.prod(x.shape[:-1]) * weights
-    elif isinstance(module, conv3d.BatchNorm):
+    elif isinstance(module, layers_lib.BatchNorm):
         kind, weights = "normalisation", 2 * x.shape[-1]
     elif isinstance(module, resnet3d.BasicBlock):
         kind = "sum"

@@ -27,7 +27,8 @@ import jax
 import numpy as np
 
 from benchmarks import measure, pretraining, roofline
-from ctp_jax.models import conv3d, resnet3d
+from ctp_jax.models import resnet3d
+from ctp_jax.models.conv import conv3d
 
 TOLERANCE = {"float32": 1e-3, "TF32": 1e-2, "bfloat16": 5e-2}
 """How far losses and norms of gradients may be from those of our first side."""

@@ -10,9 +10,8 @@ import pytest
 from benchmarks import input as benchmark
 from benchmarks import usual_loader
 from configs import common
-from ctp_jax.data import pipeline
 from ctp_jax.errors import UserError
-from ctp_jax.tasks import ctp
+from ctp_jax.tasks import base, ctp
 from tests.data import make_injuries as injuries
 
 
@@ -33,7 +32,7 @@ def small(data_dir):
     config.clip.size, config.clip.scales, config.clip.num_frames = 24, (24, 28), 6
     config.clip.strides, config.game.scales = (1,), (8.0,)
     config.batch_size = 4
-    return config, pipeline.open_pipeline(config, ctp.Task(config), True)
+    return config, base.open_pipeline(config, ctp.Task(config), True)
 
 
 def test_data_that_is_not_prepared_is_named(tmp_path):
