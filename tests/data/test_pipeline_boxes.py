@@ -26,7 +26,7 @@ def encode_square(index):
         frames[i, y : y + 8, x : x + 14] = 255
         boxes[i] = x, y, x + 14, y + 8
     jpegs = [video.encode_jpeg(frame, 95) for frame in frames]
-    return video.EncodedVideo(jpegs, 10.0, boxes)
+    return video.EncodedVideo(jpegs, 10.0, {"boxes": boxes})
 
 
 class Squares(builders.VideoBuilder, skip_registration=True):

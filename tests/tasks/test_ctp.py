@@ -240,7 +240,7 @@ def test_weights_choose_what_counts():
     wanted = box_ops.encode_trajectory_xyxy(
         jnp.asarray(truth), jnp.asarray(query), scale
     )
-    got = ctp.regression_losses(jnp.asarray(deltas), wanted, jnp.asarray(weights))
+    got = ctp.regression_losses(jnp.asarray(deltas), wanted, jnp.float32(weights))
     totals = np.zeros(2)
     for at in np.argwhere(weights):
         at = tuple(at)
