@@ -42,11 +42,11 @@ def usual(queries, gallery, k, full):
 def cost(queries, gallery, width, itemsize):
     """Arithmetic, bytes sent to the device, and the most that lies there at a time."""
     blocks = math.ceil(gallery / GALLERY_BLOCK)
-    operands = 3 * GALLERY_BLOCK + 3 * QUERY_BLOCK
+    operands = 2 * GALLERY_BLOCK + 2 * QUERY_BLOCK
     return {
         "products_flop": 2 * queries * gallery * width,
         "sent_bytes": (gallery + blocks * queries) * width * itemsize,
-        "device_bytes": 4 * (operands * width + 2 * QUERY_BLOCK * GALLERY_BLOCK),
+        "device_bytes": 4 * (operands * width + 3 * QUERY_BLOCK * GALLERY_BLOCK),
     }
 
 

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 from ctp_jax.report import curves, page, tables, words
 from ctp_jax.report.figures import COLOURS, Drawing, Line, draw
-from ctp_jax.report.groups import Group, differing, group, results, short_origins
+from ctp_jax.report.groups import Group, differing, group, short_origins
 from ctp_jax.report.read import Run, finite
 
 _MAX_FIELDS = 12
-_SHARED = ("data", "labels", "encoder", "starts from", "steps", "ctp_jax")
 
 
 class Table(NamedTuple):
@@ -49,12 +48,11 @@ def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def shared(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """What holds for all runs of a task."""
     first, *others = [page.facts(run) for run in runs]
-    held = [fact for fact in first if all(fact in facts for facts in others)]
-    return [(name, value) for name, value in held if name in _SHARED]
+    return [fact for fact in first if all(fact in facts for facts in others)]
 
 
 def _metric_names(runs: Sequence[Run]) -> list[str]:
-    return words.ordered({name for run in runs for name in results(run)})
+    return list(dict.fromkeys(name for run in runs for name in run.results()))
 
 
 def runs_table(runs: Sequence[Run], fields: Sequence[str] = ()) -> Table:
@@ -66,7 +64,7 @@ def runs_table(runs: Sequence[Run], fields: Sequence[str] = ()) -> Table:
         if values.get("init_from"):
             values["init_from"] = short[str(values["init_from"])]
         step = "–" if run.step is None else f"{run.step:,}"
-        cells = [words.show(name, results(run).get(name)) for name in names]
+        cells = [words.show(name, run.results().get(name)) for name in names]
         rows.append(
             [run.name, *map(words.field, values, values.values()), step, *cells]
         )

@@ -11,7 +11,8 @@ from ctp_jax.report.figures import GREY, Drawing, Line, draw
 from ctp_jax.report.read import BASELINE, Run
 
 _GREY = {"colour": GREY, "dash": 1}
-_UNDRAWN = ("kind", "step", "epoch", "eta", "replaced", "loss", "eval_loss")
+_UNDRAWN = ("kind", "step", "epoch", "eta", "replaced")
+_UNDRAWN += ("loss", "eval_loss", "training loss")
 _CAPTIONS = {
     "learning_rate": "At the last step of each log line.",
     "grad_norm": "Before clipping, a mean over the steps between log lines.",
@@ -57,16 +58,14 @@ def _loss(run: Run) -> Drawing | None:
 
 def _families(run: Run) -> dict[str, list[str]]:
     """{title: metrics that share a figure}; held-out metrics come first."""
-    trained = {n for line in run.train for n in line if not n.startswith("loss_")}
-    names = words.ordered(run.results())
-    names += words.ordered(trained - set(names))
+    names = [*run.results(), *(name for line in run.train for name in line)]
     families: dict[str, list[str]] = {}
-    for name in names:
-        nearest = re.fullmatch(r"(retrieval|knn)_top(\d+)", name)
-        if name in _UNDRAWN or (nearest and nearest[2] != "1"):
+    for name in dict.fromkeys(names):
+        # Of nearest neighbours, those of other ranks than the first stand in the table.
+        if name in _UNDRAWN or re.match(r"loss_|(retrieval|knn)_top(?!1$)", name):
             continue
         title = words.label(name)
-        if nearest:
+        if name in ("retrieval_top1", "knn_top1"):
             title = "Nearest neighbours"
         elif name in ("iou", "success_auc"):
             title = "Tracking"
@@ -82,13 +81,14 @@ def _family(run: Run, title: str, names: list[str]) -> Drawing | None:
     for colour, name in enumerate(names):
         label = words.label(name)
         held_out = line_of(run.held_out, name, label, colour=colour)
+        label = "" if name in _CAPTIONS else f"{label}, training"
         style = {"colour": colour, "dash": 2 if held_out else 0}
-        lines += held_out + line_of(run.train, name, f"{label}, training", **style)
+        lines += held_out + line_of(run.train, name, label, **style)
     lines += line_of(run.held_out, names[0] + BASELINE, "box left where it is", **_GREY)
     # A single evaluation stands in the tiles and the table.
     if all(len(line.x) < 2 for line in lines):
         return None
-    caption = "On held-out videos; dotted: on the clips trained with."
+    caption = "On held-out videos; “training”: on the clips trained with."
     return draw(
         title,
         lines,

@@ -117,7 +117,7 @@ def draw(
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True)
-    legend = [key for key in keys if key[0]] if len(keys) > 1 else []
+    legend = [key for key in keys if key[0]]
     return Drawing(title, _for_page(file.getvalue(), title), caption, legend)
 
 

@@ -38,15 +38,8 @@ class Group:
 
     def values(self, name: str) -> list[float]:
         """The last value of every run that counts and has one."""
-        found = (results(run).get(name) for run in self.counted)
+        found = (run.results().get(name) for run in self.counted)
         return [value for value in found if value is not None]
-
-
-def results(run: Run) -> dict[str, float | None]:
-    """What a run is compared by: its last evaluation, and the loss it trained to."""
-    last = run.train[-1] if run.train else {}
-    trained = {"training loss": last["loss"]} if "loss" in last else {}
-    return run.results() | trained
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

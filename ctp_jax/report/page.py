@@ -28,6 +28,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     fields = run.fields
     share = finite(fields.get("data.fraction"))
     width = finite(fields.get("model.width"))
+    rate, wait = (_median(run, name) for name in ("clips_per_second", "input_share"))
     narrow = f", width × {width:g}" if width not in (None, 1) else ""
     found = {
         "task": fields.get("task"),
@@ -38,7 +39,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "frozen": fields.get("freeze") or None,
         "steps": _steps(run),
         "training time": _training_time(run),
-        "throughput": _throughput(run),
+        "throughput": rate and f"{rate:.4g} clips/s",
+        "waiting for input": None if wait is None else words.percent(wait),
         "written": _written(run),
         "seed": fields.get("seed"),
         "devices": run.versions.get("devices"),
@@ -76,43 +78,34 @@ def _steps(run: Run) -> str | None:
 def _total_steps(run: Run) -> int:
     """How many steps the run was to have; 0 if that is not known."""
     steps, epochs = (finite(run.fields.get(n)) or 0 for n in ("steps", "epochs"))
-    last = run.train[-1] if run.train else {}
-    return round(steps or epochs * last.get("step", 0) / (last.get("epoch") or 1))
+    known = [line for line in run.train if line.get("epoch")]
+    per_epoch = known[-1]["step"] / known[-1]["epoch"] if known else 0
+    return round(steps or epochs * per_epoch)
 
 
 def _training_time(run: Run) -> str | None:
     """From the time to go that is logged: the median of a step's, times steps."""
     total = _total_steps(run)
-    per_step = [
-        line["eta"] / (total - line["step"])
-        for line in run.train
-        if line.get("eta") and line["step"] < total
-    ]
-    if not per_step:
-        return None
-    seconds = statistics.median(per_step) * run.train[-1]["step"]
-    return f"{duration(seconds)} at the logged throughput"
+    lines = [x for x in run.train if x.get("eta") and x["step"] < total]
+    per_step = [line["eta"] / (total - line["step"]) for line in lines]
+    done = run.train[-1]["step"] if run.train else 0
+    return duration(done * statistics.median(per_step)) if per_step else None
 
 
-def _throughput(run: Run) -> str | None:
-    """Medians over the log lines."""
-    rates, waits = (
-        [line[name] for line in run.train if line.get(name) is not None]
-        for name in ("clips_per_second", "input_share")
-    )
-    if not rates or not waits:
-        return None
-    share = words.percent(statistics.median(waits))
-    return f"{statistics.median(rates):.4g} clips/s, {share} waiting for input"
+def _median(run: Run, name: str) -> float | None:
+    """Of a value of the training log lines."""
+    values = [line[name] for line in run.train if line.get(name) is not None]
+    return statistics.median(values) if values else None
 
 
 def metrics(run: Run) -> list[dict[str, str]]:
     """Rows of the table of metrics: last, best and its step, what needs no network."""
     rows = []
-    results, without = run.results(), baselines(run)
-    for name in words.ordered(results):
-        row = _row(words.label(name), words.show(name, results[name]))
-        row["headline"] = "" if "loss" in name else "yes"
+    without = baselines(run)
+    for name, last in run.results().items():
+        row = dict.fromkeys(("best", "step", "baseline", "how"), "")
+        row |= {"name": name, "label": words.label(name)}
+        row["last"] = words.show(name, last)
         seen = [(x["step"], x[name]) for x in run.held_out if x.get(name) is not None]
         if len(seen) > 1:
             sign = -1 if "loss" in name or "error" in name else 1
@@ -122,17 +115,7 @@ def metrics(run: Run) -> list[dict[str, str]]:
             value, row["how"] = without[name]
             row["baseline"] = words.show(name, value)
         rows.append(row)
-    last = run.train[-1] if run.train else {}
-    for name, value in last.items():
-        if name in ("loss", *words.MAIN) or name.startswith("loss_"):
-            label = f"{words.label(name)}, training clips"
-            rows.append(_row(label, words.show(name, value)))
     return rows
-
-
-def _row(label: str, last: str) -> dict[str, str]:
-    others = ("best", "step", "baseline", "how", "headline")
-    return {"label": label, "last": last} | dict.fromkeys(others, "")
 
 
 def pictures(run: Run) -> dict[str, dict[str, Any]]:

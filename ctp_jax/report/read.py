@@ -15,7 +15,7 @@ from ctp_jax import config as config_lib
 from ctp_jax import metrics_file
 from ctp_jax.errors import UserError
 
-_ARRAYS = ("confusion", "class_names", "class_accuracies")
+_ARRAYS = ("confusion", "class_names")
 # Metric `x_stay_put` is what `x` would be of a box that is left where it is.
 BASELINE = "_stay_put"
 
@@ -58,13 +58,13 @@ class Run:
         return max((line["step"] for line in self.train + self.held_out), default=None)
 
     def results(self) -> dict[str, float | None]:
-        """The metrics of the last evaluation; None where one was not finite."""
+        """The metrics of the last evaluation, and the loss that it was trained to."""
         last = self.held_out[-1] if self.held_out else {}
-        return {
-            name: value
-            for name, value in last.items()
-            if name not in ("kind", "step", "epoch") and not name.endswith(BASELINE)
-        }
+        others = ("kind", "step", "epoch")
+        found = {k: v for k, v in last.items() if k not in others}
+        if self.train and "loss" in self.train[-1]:
+            found["training loss"] = self.train[-1]["loss"]
+        return {k: v for k, v in found.items() if not k.endswith(BASELINE)}
 
     def attempt(self, what: str, make: Callable, *args: Any) -> Any:
         """What `make(*args)` returns; where it fails, a note and None.
@@ -99,8 +99,7 @@ def read(workdir: str | os.PathLike) -> Run:
     """
     path = pathlib.Path(workdir).expanduser().absolute()
     if not path.is_dir():
-        what = "not a folder" if path.exists() else "no such folder"
-        raise UserError(f"{workdir}: {what}: give the workdir of a run")
+        raise UserError(f"{workdir}: no such folder: give the workdir of a run")
     parts = ("config.json", "metrics.jsonl", "checkpoints")
     if not any((path / part).exists() for part in parts):
         raise UserError(

@@ -11,13 +11,9 @@ _SAMPLE = 12  # rows of what is best, worst or most frequent
 
 def confusion(run: Run) -> tuple[list[str], np.ndarray]:
     """(class names, counts (K, K) [true, predicted]); K = 0 where there are none."""
-    counts = run.arrays.get("confusion", np.zeros((0, 0)))
-    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
-        return [], np.zeros((0, 0), np.int64)
-    names = run.arrays.get("class_names", np.zeros(0))
-    if names.shape != (len(counts),):
-        names = [f"class {i}" for i in range(len(counts))]
-    return [str(name) for name in names], counts.astype(np.int64)
+    counts = run.arrays.get("confusion", np.zeros((0, 0))).astype(np.int64)
+    names = run.arrays.get("class_names", range(len(counts)))
+    return [str(name) for name in names], counts
 
 
 def baselines(run: Run) -> dict[str, tuple[float | None, str]]:

@@ -2,15 +2,13 @@
 
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ctp_jax import formatting
 
-# What a run is judged by, and what else there is, in the order in which it is shown.
+# What a run is judged by, where it has it.
 MAIN = ("top1", "retrieval_top1", "knn_top1", "iou")
-_ORDER = ("top1", "top5", "class_accuracy", "clip_top1", "retrieval_top", "knn_top")
-_ORDER += ("iou", "success_auc")
 
 _LABELS = {
     "iou": "mean IoU",
@@ -38,22 +36,10 @@ def label(name: str) -> str:
     return _LABELS.get(name, name.replace("_", " "))
 
 
-def ordered(names: Iterable[str]) -> list[str]:
-    """Metrics in the order in which they matter."""
-
-    def place(name):
-        kind, digits = re.fullmatch(r"(.*?)(\d*)", name, re.DOTALL).groups()
-        known = [n for n in (name, kind) if n in _ORDER]
-        rank = _ORDER.index(known[0]) if known else len(_ORDER)
-        return rank, kind, int(digits or 0)
-
-    return sorted(names, key=place)
-
-
-def main_metrics(names: Iterable[str]) -> list[str]:
+def main_metrics(names: Sequence[str]) -> list[str]:
     """What runs with these metrics are judged by: `MAIN`, else the first that is."""
-    names = [name for name in ordered(names) if "loss" not in name]
-    return [name for name in MAIN if name in names] or names[:1]
+    others = [name for name in names if "loss" not in name]
+    return [name for name in MAIN if name in names] or others[:1]
 
 
 def percent(share: float) -> str:

@@ -156,8 +156,8 @@ def test_classes_without_videos_are_left_out(tmp_path):
     counts = np.array([[2, 0, 0], [0, 0, 0], [1, 0, 3]])
     np.savez(tmp_path / "evaluation.npz", confusion=counts)
     assert page_of(tmp_path).table("class") == [
-        ["class 0", "100.0 %", "2 / 2"],
-        ["class 2", "75.0 %", "3 / 4"],
+        ["0", "100.0 %", "2 / 2"],
+        ["2", "75.0 %", "3 / 4"],
     ]
 
 
