@@ -32,7 +32,7 @@ test: $(VENV)/.installed-dev lint
 
 # In a venv of its own: Apache Beam holds other packages back.
 test-beam: $(VENV)-beam/.installed
-	$(VENV)-beam/bin/python -m pytest tests/data/test_beam.py
+	$(VENV)-beam/bin/python -m pytest tests/prepare/test_beam.py
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .

@@ -40,22 +40,23 @@ import tensorflow as tf
 
 from benchmarks import command_line
 from configs import ucf_r3d
-from ctp_jax import command
-from ctp_jax.data import draws
+from ctp_jax import cli
+from ctp_jax.data import rng as rng_lib
 from ctp_jax.tasks import base
-from ctp_jax.train import checkpoint, digests, optimizer, state, step
 from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train import optimizer, state, step
+from ctp_jax.train.checkpoints import digests, manager
+from ctp_jax.train.checkpoints.layout import CheckpointLayout
+from ctp_jax.train.checkpoints.retention import Keep
 from ctp_jax.train.epochs import Epochs
-from ctp_jax.train.keep import Keep
-from ctp_jax.train.step_folders import StepFolders
 
 
 def make_batch(task, size):
     """Videos of noise, and a plan of the task's own."""
     rng, spec = np.random.default_rng(0), task.clip_spec(True)
     frames = (size, 1, spec.num_frames, spec.size, spec.size, 3)
-    count = draws.count_draws(lambda d: task.plan(d, {}, True))
-    numbers = draws.Draws(tf.constant(rng.random((size, count), np.float32)))
+    count = rng_lib.count_uniforms(lambda d: task.plan(d, {}, True))
+    numbers = rng_lib.Rng(tf.constant(rng.random((size, count), np.float32)))
     plan = task.plan(numbers, {}, True)
     side = float(spec.size)
     return {
@@ -172,7 +173,7 @@ def measure_restore(run, folders, rounds):
         found["files"].append(time.perf_counter() - began)
         began = time.perf_counter()
         path = folders.step(newest) / "state"
-        restored = checkpoint.restore_arrays(path, run.target)
+        restored = manager.restore_arrays(path, run.target)
         jax.block_until_ready(restored)
         found["arrays"].append(time.perf_counter() - began)
         began = time.perf_counter()
@@ -230,7 +231,7 @@ def parse():
 
 def main():
     arguments = parse()
-    command.quiet()
+    cli.quiet()
     with contextlib.ExitStack() as stack:
         workdir = pathlib.Path(
             stack.enter_context(
@@ -238,13 +239,13 @@ def main():
             )
         )
         run = Run(arguments)
-        checkpoints = checkpoint.Checkpoints(workdir, Keep(2))
+        checkpoints = manager.Checkpoints(workdir, Keep(2))
         stack.enter_context(contextlib.closing(checkpoints))
         found = {}
         if not arguments.state_only:
             found["loop"] = measure_loop(run, checkpoints, arguments)
         found["save"] = measure_save(run, checkpoints, arguments.rounds)
-        folders = StepFolders(workdir)
+        folders = CheckpointLayout(workdir)
         found["restore"] = measure_restore(run, folders, arguments.rounds)
         newest = folders.step(folders.steps()[-1])
         written = [p.stat().st_size for p in newest.rglob("*") if p.is_file()]

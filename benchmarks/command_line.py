@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NoReturn
 
-from ctp_jax import command
+from ctp_jax import cli
 from ctp_jax.errors import UserError
 
 
@@ -57,7 +57,7 @@ def run(main: Callable[[], None]) -> None:
         main()
         sys.stdout.flush()
     except UserError as error:
-        command.fail(error)
+        cli.fail(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         # At once: Python's own end, while PyTorch's threads compile, is a segfault.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import command_line, measure
-from ctp_jax.models.conv3d import IMPLEMENTATIONS, conv3d
+from ctp_jax.models.conv.conv3d import IMPLEMENTATIONS, conv3d
 
 # input (t, h, w, c), kernel (t, h, w), features, strides; padding keeps sizes
 LAYERS = {

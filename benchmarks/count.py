@@ -13,7 +13,8 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from benchmarks import pretraining
-from ctp_jax.models import conv3d, resnet3d
+from ctp_jax.models import layers as layers_lib
+from ctp_jax.models import resnet3d
 from ctp_jax.tasks import ctp
 
 
@@ -79,7 +80,7 @@ def layers(config: ConfigDict) -> list[Layer]:
 
 def _layer(module, x, result):
     kind, flops, padded = "", 0, 0
-    if isinstance(module, conv3d.Conv3D):
+    if isinstance(module, layers_lib.Conv3D):
         kind, channels = "conv", x.shape[-1] * module.features
         axes = zip(x.shape[1:4], module.kernel_size, module.strides, module.padding)
         flops = 2 * x.shape[0] * channels * math.prod(products(*axis) for axis in axes)
@@ -89,7 +90,7 @@ def _layer(module, x, result):
     elif isinstance(module, nn.Dense):
         kind, weights = "dense", x.shape[-1] * module.features
         flops = padded = 2 * math.prod(x.shape[:-1]) * weights
-    elif isinstance(module, conv3d.BatchNorm):
+    elif isinstance(module, layers_lib.BatchNorm):
         kind, weights = "norm", 2 * x.shape[-1]
     elif isinstance(module, resnet3d.BasicBlock):
         kind, weights = "sum", 0

@@ -20,8 +20,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a tiny network
 import numpy as np
 
 from benchmarks import command_line
-from ctp_jax import command
-from tests.train import injuries
+from ctp_jax import cli
+from tests.train.checkpoints import injuries
 
 
 def noticed(prepared, workdir, kind, rng):
@@ -41,7 +41,7 @@ def main():
     )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    command.quiet()
+    cli.quiet()
     rng = np.random.default_rng(arguments.seed)
     found = {kind.__name__: [0, 0] for kind in injuries.KINDS}
     began = time.perf_counter()

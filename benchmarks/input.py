@@ -54,11 +54,10 @@ def make_config(arguments, workers):
 def make_stream(side, config, workers):
     """(iterator of batches, how many it holds ready) of one side."""
     from benchmarks import usual_loader
-    from ctp_jax.data import pipeline
-    from ctp_jax.tasks import ctp
+    from ctp_jax.tasks import base, ctp
 
     task = ctp.Task(config)
-    opened = pipeline.open_pipeline(config, task, True)
+    opened = base.open_pipeline(config, task, True)
     if side == OURS:
         return opened.train_batches(), config.data.prefetch + 2
     plans = usual_loader.make_plans(task, PLANS)
@@ -149,13 +148,14 @@ def on_one_core(arguments):
     input_split.pin(1)
     import cv2
 
-    from ctp_jax.data import pipeline
     from ctp_jax.tasks import ctp
 
     cv2.setNumThreads(0)
     config = make_config(arguments, 1)
     task = ctp.Task(config)
-    opened = pipeline.open_pipeline(config, task, True)
+    from ctp_jax.tasks import base
+
+    opened = base.open_pipeline(config, task, True)
     calls = {
         name: input_split.decode_alone(opened.records, task, config, library)
         for name, library in ((OPENCV, "OpenCV"), (TENSORFLOW, "TensorFlow"))

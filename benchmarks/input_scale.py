@@ -35,6 +35,7 @@ from etils import epath
 
 from benchmarks import command_line, measure
 from ctp_jax.data import index, records, tfrecord
+from ctp_jax.tasks import base
 
 BATCH, FILES, LATE = 16, 1000, 1_000_000
 
@@ -83,12 +84,11 @@ def held() -> float:
 def make_pipeline(name, split, data_dir):
     """The paper's pipeline on a data set, one worker per core."""
     from configs import common
-    from ctp_jax.data import pipeline
     from ctp_jax.tasks import ctp
 
     config = common.pretrain(name, split=split, eval_split="", epochs=1, milestones=())
     config.data.data_dir, config.batch_size = data_dir, BATCH
-    return pipeline.open_pipeline(config, ctp.Task(config), True)
+    return base.open_pipeline(config, ctp.Task(config), True)
 
 
 def start(where: tuple[str, str, str]) -> dict[str, float]:

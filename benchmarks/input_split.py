@@ -11,7 +11,9 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from ctp_jax.data import clips, draws, order, records, windows
+from ctp_jax.data import clips, reading, shuffle
+from ctp_jax.data import decode as decode_lib
+from ctp_jax.data import rng as rng_lib
 
 KEPT = 64
 """Clips whose encoded frames are held in memory, to be decoded again and again."""
@@ -20,7 +22,7 @@ KEPT = 64
 def make_stages(config, task, opened, canvas):
     """{part: function of an element, an int64 scalar}; `config` as for training."""
     spec, seed = task.clip_spec(True), config.seed
-    read = records.read_features(opened)
+    read = reading.read_features(opened)
     sizes = tf.constant(np.stack([opened.height, opened.width], axis=-1))
     num_frames = tf.constant(opened.num_frames)
     jpeg = opened.encoding == "jpeg"
@@ -32,17 +34,17 @@ def make_stages(config, task, opened, canvas):
         return times, window, flip
 
     some = tf.constant([99, 99])
-    clip_draws = draws.count_draws(lambda n: decide(n, some, some[0]))
-    plan_draws = draws.count_draws(lambda n: task.plan(n, {}, True))
+    clip_draws = rng_lib.count_uniforms(lambda n: decide(n, some, some[0]))
+    plan_draws = rng_lib.count_uniforms(lambda n: task.plan(n, {}, True))
 
     def sample(element):
-        record = order.shuffled(element, len(opened), seed)
-        numbers = draws.Draws(draws.uniforms(seed, "train/clip", element, clip_draws))
+        record = shuffle.shuffled(element, len(opened), seed)
+        numbers = rng_lib.Rng(rng_lib.uniforms(seed, "train/clip", element, clip_draws))
         times, window, flip = decide(
             numbers, tf.gather(sizes, record), tf.gather(num_frames, record)
         )
-        box = windows.boxes_to_decode(window, tf.gather(sizes, record), canvas, spec)
-        uniforms = draws.uniforms(seed, "train/plan", element, plan_draws)
+        box = decode_lib.boxes_to_decode(window, tf.gather(sizes, record), canvas, spec)
+        uniforms = rng_lib.uniforms(seed, "train/plan", element, plan_draws)
         return record, times, flip, box, uniforms
 
     kept, boxes = [], []
@@ -53,11 +55,13 @@ def make_stages(config, task, opened, canvas):
     with tf.device("/CPU:0"):
         kept, boxes = tf.stack(kept), tf.stack(boxes)
         in_order = tf.reshape(tf.range(kept.shape[1]), (spec.num_clips, -1))
-        decoded = tf.stack(windows.decode_boxes(kept[0], in_order, boxes[0], jpeg)[0])
+        decoded = tf.stack(
+            decode_lib.decode_boxes(kept[0], in_order, boxes[0], jpeg)[0]
+        )
         decoded = tf.stack([decoded] * 4)
 
     def decode(element):
-        frames, all_sizes = windows.decode_boxes(
+        frames, all_sizes = decode_lib.decode_boxes(
             kept[element % KEPT], in_order, boxes[element % KEPT], jpeg
         )
         return [frame[0, 0, 0] for frame in frames], all_sizes
@@ -65,11 +69,13 @@ def make_stages(config, task, opened, canvas):
     def assemble(element):
         # Views of what is in memory, of other places every time.
         frames = tf.unstack(decoded[element % 4])
-        return windows.assemble(frames, boxes[0, 0, 2:], canvas, narrow)
+        return decode_lib.assemble(frames, boxes[0, 0, 2:], canvas, narrow)
 
     return {
         "nothing": lambda element: element,
-        "read": lambda e: tf.size(read(order.shuffled(e, len(opened), seed))["frames"]),
+        "read": lambda e: tf.size(
+            read(shuffle.shuffled(e, len(opened), seed))["frames"]
+        ),
         "decode": decode,
         "sample": sample,
         "assemble": assemble,
@@ -84,7 +90,7 @@ def dataset(example, batch, task):
     found = found.batch(batch, drop_remainder=True)
     if task is not None:
         found = found.map(
-            convert(lambda *parts: task.plan(draws.Draws(parts[-1]), {}, True))
+            convert(lambda *parts: task.plan(rng_lib.Rng(parts[-1]), {}, True))
         )
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -143,7 +149,7 @@ def decode_alone(opened, task, config, library):
     """
     from benchmarks import usual_loader
 
-    read = records.read_features(opened)
+    read = reading.read_features(opened)
     held, rng = [], np.random.default_rng(0)
     count = task.clip_spec(True).num_frames
     for number in rng.permutation(len(opened))[:KEPT]:

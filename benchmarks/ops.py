@@ -130,7 +130,7 @@ class Sides:
 def drawing_cases(sides, rng, batch, ways=()):
     """Crop, paste and colour; crop and paste in further ways, too."""
     from ctp_jax.ops import paste, resample
-    from ctp_jax.tasks import drawing
+    from ctp_jax.tasks import render
 
     torch = sides.torch
     frames, patches = made_batch(rng, batch), made_patches(rng, batch)
@@ -147,8 +147,8 @@ def drawing_cases(sides, rng, batch, ways=()):
 
     found = {
         "crop": {"ours": sides.ours(crop, frames)},
-        "paste": {"ours": sides.ours(drawing.paste_patches, clips, patches)},
-        "colour": {"ours": sides.ours(drawing.change_colours, clips, colours)},
+        "paste": {"ours": sides.ours(render.paste_patches, clips, patches)},
+        "colour": {"ours": sides.ours(render.change_colours, clips, colours)},
     }
     for way in ways:
         found["crop"][way] = sides.ours(functools.partial(crop, way=way), frames)

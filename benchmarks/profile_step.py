@@ -20,7 +20,8 @@ import time
 import jax
 
 from benchmarks import command_line, measure, pretraining
-from ctp_jax.models import conv3d, resnet3d
+from ctp_jax.models import resnet3d
+from ctp_jax.models.conv import conv3d
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([^\s=]+) = ")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([^\s(]+)")
@@ -98,7 +99,7 @@ def purposes(text: str) -> dict[str, tuple[str, str]]:
 def purpose(name: str, files: list[str]) -> str:
     """What an operation is for, by JAX's name of it and the files it came from."""
     where = "backward" if "transpose(" in name else "forward"
-    if any(file.endswith("ctp_jax/tasks/drawing.py") for file in files):
+    if any(file.endswith("ctp_jax/tasks/render.py") for file in files):
         return "drawing"
     if "CtPHead" in name:
         return f"head, {where}"

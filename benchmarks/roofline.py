@@ -33,7 +33,7 @@ import jax
 
 from benchmarks import command_line, count, measure, pretraining, scaling
 from ctp_jax.models import resnet3d
-from ctp_jax.tasks import drawing
+from ctp_jax.tasks import render
 from ctp_jax.train import mesh as mesh_lib
 
 
@@ -202,7 +202,7 @@ def further_patches(config, mesh, traced_as):
         with program.tracing():
             return program.draw.lower(program.batch).compile().cost_analysis()
 
-    with mock.patch.object(drawing, "paste_patches", lambda clips, plan: clips):
+    with mock.patch.object(render, "paste_patches", lambda clips, plan: clips):
         without = costs()
     once, turns = costs(), config.game.num_trajectories - 1
     return {

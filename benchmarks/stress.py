@@ -24,7 +24,7 @@ import threading
 import time
 
 from benchmarks import command_line
-from tests.train import toy_processes as toy
+from tests.train.distributed import toy_processes as toy
 
 RUN = {"checkpoint_every": 0.25, "eval_every": 5.0}  # epochs of four steps
 PAUSE = 0.02  # seconds a batch, or a run would be over before it is killed twice

@@ -32,7 +32,8 @@ import jax
 import numpy as np
 
 from benchmarks import ceilings, command_line, count, measure, pretraining
-from ctp_jax.models import conv3d, resnet3d
+from ctp_jax.models import resnet3d
+from ctp_jax.models.conv import conv3d
 from ctp_jax.ops import colour
 
 TOLERANCE = {"float32": 1e-3, "TF32": 1e-2, "bfloat16": 5e-2}

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from ctp_jax.data import draws
+from ctp_jax.data import rng as rng_lib
 from ctp_jax.ops.colour import MEAN, STD
 from tests import opencv_drawing
 
@@ -73,9 +73,9 @@ def decode(data: bytes) -> np.ndarray:
 
 def make_plans(task, count: int) -> list[dict]:
     """So many random plans of a task, each a dict of arrays."""
-    numbers = draws.count_draws(lambda d: task.plan(d, {}, True))
+    numbers = rng_lib.count_uniforms(lambda d: task.plan(d, {}, True))
     uniforms = np.random.default_rng(0).random((count, numbers), np.float32)
-    plan = tf.function(lambda u: task.plan(draws.Draws(u), {}, True), autograph=False)(
+    plan = tf.function(lambda u: task.plan(rng_lib.Rng(u), {}, True), autograph=False)(
         tf.constant(uniforms)
     )
     plan = {name: value.numpy() for name, value in plan.items()}

@@ -202,7 +202,7 @@ def model(spatial_strides: tuple[int, ...]) -> ConfigDict:
     config.epsilon = 1e-3  # of BatchNorm; torchvision's weights need 1e-5
     config.mid_per_block = False  # True for torchvision's r2plus1d18
     config.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
-    config.conv = "auto"  # how convolutions are computed, see models/conv3d.py
+    config.conv = "auto"  # how convolutions are computed, see models/layers.py
     return config
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctp_jax import command
+from ctp_jax import cli
 from ctp_jax.errors import UserError, is_disk_full
 
 INTERRUPTED = 130
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Converts a file into a folder, or a folder into a file; returns the exit code."""
-    command.quiet()
+    cli.quiet()
     # A copy of a few arrays: it needs no accelerator, and takes none from others.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
@@ -126,7 +126,7 @@ def export_file(
         UserError: the names chosen cannot express it, or the target is in the way.
     """
     from ctp_jax.interop import names, state_dicts, to_torch
-    from ctp_jax.train import export
+    from ctp_jax.train.checkpoints import export
 
     if arguments.family:
         raise UserError(
@@ -168,7 +168,7 @@ def _check_free(target: pathlib.Path, overwrite: bool, same_kind: bool) -> None:
 
 
 def _write_encoder(target: pathlib.Path, encoder: Any) -> None:
-    from ctp_jax.train import export
+    from ctp_jax.train.checkpoints import export
 
     try:
         export.write_encoder(target, encoder)

@@ -7,11 +7,11 @@ import sys
 
 from absl import flags
 
-from ctp_jax import command
+from ctp_jax import cli
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
-CONFIG = command.define_config(FLAGS)
+CONFIG = cli.define_config(FLAGS)
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where everything of the run lies.", flag_values=FLAGS
 )
@@ -44,26 +44,27 @@ def main(arguments):
 
     python -m ctp_jax.main --config=configs/ucf_r3d.py --workdir=DIR [--config.x=y ...]
     """
-    signal.signal(signal.SIGTERM, _stop_at_once)  # until `Stopping` takes over
+    signal.signal(signal.SIGTERM, _stop_at_once)  # until `Preemption` takes over
     if arguments:
         raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --")
     if CONFIG.value is None:
         raise UserError("--config is missing, e.g. --config=configs/ucf_r3d.py")
     if not WORKDIR.value:
         raise UserError("--workdir is missing: the folder for checkpoints and logs")
-    from ctp_jax.train import rendezvous
+    from ctp_jax.train.distributed import cluster
 
-    meeting = rendezvous.find(COORDINATOR.value, COUNT.value, INDEX.value)
-    command.use_compilation_cache(small=meeting is None)
+    meeting = cluster.find(COORDINATOR.value, COUNT.value, INDEX.value)
+    cli.use_compilation_cache(small=meeting is None)
     # Not above: a misspelt flag is answered before JAX has been imported.
-    from ctp_jax.train import loop, processes
-    from ctp_jax.train.stopping import Stopping
+    from ctp_jax.train import loop
+    from ctp_jax.train.distributed import coordination
+    from ctp_jax.train.distributed.preemption import Preemption
 
-    with Stopping(STOPPED.value) as stopping, processes.joined(meeting):
-        loop.train(CONFIG.value, WORKDIR.value, stopping=stopping)
-        if not stopping.cut:
+    with Preemption(STOPPED.value) as preemption, coordination.joined(meeting):
+        loop.train(CONFIG.value, WORKDIR.value, preemption=preemption)
+        if not preemption.preempted:
             _write_report(CONFIG.value, WORKDIR.value)
-    if stopping.cut:
+    if preemption.preempted:
         sys.exit(STOPPED.value)
 
 
@@ -73,7 +74,7 @@ def _stop_at_once(number, frame):
 
 
 def _write_report(config, workdir):
-    """Draws clips and writes `report.html`; trouble here does not fail the run."""
+    """Rng clips and writes `report.html`; trouble here does not fail the run."""
     import jax
 
     from ctp_jax import report, visualize
@@ -100,4 +101,4 @@ def _only_said(what):
 
 
 if __name__ == "__main__":
-    command.run(main, FLAGS)
+    cli.run(main, FLAGS)

@@ -1,4 +1,4 @@
-"""Draws the game: `python -m ctp_jax.visualize --config=...` or `--workdir=...`."""
+"""Rng the game: `python -m ctp_jax.visualize --config=...` or `--workdir=...`."""
 
 import copy
 import itertools
@@ -11,11 +11,11 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import command
+from ctp_jax import cli
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
-CONFIG = command.define_config(FLAGS)
+CONFIG = cli.define_config(FLAGS)
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
@@ -64,7 +64,7 @@ class Drawn(NamedTuple):
 
 
 def main(arguments):
-    """Draws clips as the network sees them, with their trajectories.
+    """Rng clips as the network sees them, with their trajectories.
 
     python -m ctp_jax.visualize --config=configs/demo.py --out=DIR
     python -m ctp_jax.visualize --workdir=DIR      (a run, with its predictions)
@@ -76,7 +76,7 @@ def main(arguments):
     config = CONFIG.value or _config_of_run(WORKDIR.value)
     if not (OUT.value or WORKDIR.value):
         raise UserError("--out is missing: the folder for the pictures")
-    command.use_compilation_cache()
+    cli.use_compilation_cache()
     drawn = draw(config, VIDEOS.value, WORKDIR.value, train=TRAIN.value)
     if BOXES_ONLY.value:
         drawn = drawn._replace(clips=np.full_like(drawn.clips, 128))
@@ -105,7 +105,7 @@ def draws(config: ConfigDict) -> bool:
 def draw(
     config: ConfigDict, videos: int, workdir: str | None = None, train: bool = False
 ) -> Drawn:
-    """Draws videos of a config, with the predictions of a run's newest checkpoint.
+    """Rng videos of a config, with the predictions of a run's newest checkpoint.
 
     Raises:
         UserError: the data is not prepared, the task has nothing to draw, or the
@@ -114,10 +114,9 @@ def draw(
     # Not above: a misspelt flag is answered before JAX and TensorFlow are imported.
     import jax
 
-    from ctp_jax.data import pipeline
     from ctp_jax.ops.colour import to_uint8
     from ctp_jax.tasks import base
-    from ctp_jax.train import restore
+    from ctp_jax.train.checkpoints import restore
 
     config = copy.deepcopy(config)
     config.batch_size = 1
@@ -126,7 +125,7 @@ def draw(
         raise UserError(f"config.task = {config.task!r}: this task draws nothing")
     # Held-out clips of a task without a game are plain: no augmentation to be seen.
     train = train or not config.data.eval_split or "game" not in config
-    source = pipeline.open_pipeline(config, task, train)
+    source = base.open_pipeline(config, task, train)
     stream = source.train_batches() if train else source.eval_batches()
     batches = list(itertools.islice(stream, videos))
     batch = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
@@ -179,4 +178,4 @@ def save(
 
 
 if __name__ == "__main__":
-    command.run(main, FLAGS)
+    cli.run(main, FLAGS)

@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from ctp_jax import command
+from ctp_jax import cli
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
 from tests.toy_data import toy_config
@@ -19,9 +19,9 @@ CONFIG = f"--config={ROOT}/configs/ucf_r3d.py"
 
 def parse(*arguments):
     values = flags.FlagValues()
-    config = command.define_config(values)
+    config = cli.define_config(values)
     flags.DEFINE_string("workdir", None, "Where.", flag_values=values)
-    rest = command.parse(["main", *arguments], values, "")
+    rest = cli.parse(["main", *arguments], values, "")
     return config.value, rest
 
 

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from configs import common, small, ucf_r3d
-from ctp_jax import command
+from ctp_jax import cli
 from ctp_jax import config as config_lib
 from ctp_jax.models import resnet3d
 from ctp_jax.tasks import base
@@ -18,7 +18,7 @@ NAMES = [path.name for path in FILES if path.stem not in ("__init__", "common")]
 @pytest.mark.parametrize("argument", ["", ":runlocal"])
 def test_config_loads_and_makes_a_task(name, argument):
     path = pathlib.Path(common.__file__).parent / name
-    config = command.load_config(f"{path}{argument}")
+    config = cli.load_config(f"{path}{argument}")
     config_lib.validate(config)
     spec = base.load(config).clip_spec(train=True)
     assert spec.num_frames == config.clip.num_frames
@@ -142,7 +142,7 @@ EACH = {
 
 def load(name, argument=""):
     path = pathlib.Path(common.__file__).parent / f"{name}.py"
-    return command.load_config(f"{path}:{argument}" if argument else str(path))
+    return cli.load_config(f"{path}:{argument}" if argument else str(path))
 
 
 @pytest.mark.parametrize("name", EACH)

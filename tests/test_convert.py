@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from ctp_jax import convert
 from ctp_jax.interop import names, to_torch
-from ctp_jax.train import export
+from ctp_jax.train.checkpoints import export
 from tests.interop.test_round_trip import model, ours
 
 

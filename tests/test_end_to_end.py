@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from configs import common, ucf_r3d
-from ctp_jax import prepare, visualize
-from ctp_jax.train import export, loop
+from ctp_jax import visualize
+from ctp_jax.prepare import __main__ as prepare
+from ctp_jax.train import loop
+from ctp_jax.train.checkpoints import export
 
 pytestmark = pytest.mark.usefixtures("optimized")
 

@@ -35,7 +35,7 @@ MAY_IMPORT = {
 DOORS = {
     "tensorflow": ("data/",),
     "tensorflow_datasets": ("data/", "prepare.py"),
-    "orbax": ("train/checkpoint.py",),
+    "orbax": ("train/checkpoints/manager.py",),
     "torch": ("interop/",),
     "torchvision": ("interop/",),
 }

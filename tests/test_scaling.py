@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks import pretraining, scaling
 from configs import common, ucf_r3d
-from ctp_jax.data import clips, pipeline
-from ctp_jax.data.builders import moving_shapes
-from ctp_jax.tasks import ctp
-from ctp_jax.train.stopping import Stopping
+from ctp_jax.data import clips
+from ctp_jax.prepare.builders import moving_shapes
+from ctp_jax.tasks import base, ctp
+from ctp_jax.train.distributed.preemption import Preemption
 
 # Eight devices share 16 rows of 4 numbers. Two kernels, a normalisation of 6 channels;
 # a loop of five that needs a sum over all rows each time; all rows wanted everywhere.
@@ -24,7 +24,7 @@ import json
 import jax, jax.numpy as jnp
 from flax import linen as nn
 from benchmarks import scaling
-from ctp_jax.models.conv3d import BatchNorm
+from ctp_jax.models.layers import BatchNorm
 from ctp_jax.train import mesh as mesh_lib
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -131,8 +131,8 @@ def test_the_batch_is_that_of_the_pipeline(tmp_path):
         "moving_shapes", split="train", eval_split="", epochs=1, milestones=()
     )
     config.data.data_dir, config.data.workers, config.batch_size = str(tmp_path), 1, 2
-    opened = pipeline.open_pipeline(config, ctp.Task(config), True)
-    batch = Stopping().with_vote(next(opened.train_batches()))
+    opened = base.open_pipeline(config, ctp.Task(config), True)
+    batch = Preemption().with_vote(next(opened.train_batches()))
     spec = pretraining.batch_spec(config, batch["frames"].shape[3:5])
     assert jax.tree.structure(spec) == jax.tree.structure(batch)
     for wanted, real in zip(jax.tree.leaves(spec), jax.tree.leaves(batch), strict=True):

@@ -94,7 +94,7 @@ class ToyPipeline:
 def opener(hook=None):
     """An `open_pipeline`; `hook(step, batch)` sees each training batch made."""
 
-    def open_pipeline(config, task, train, process_index, process_count):
+    def open_pipeline(config, spec, plan, train, process_index, process_count):
         return ToyPipeline(config, train, process_index, process_count, hook)
 
     return open_pipeline

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 
-from ctp_jax import command
+from ctp_jax import cli
 from ctp_jax.errors import UserError
 from tests import toy_data
 
@@ -56,12 +56,16 @@ class Watched(toy_data.ToyPipeline):
 
 def main(workdir, settings, meeting):
     """The run."""
-    command.use_compilation_cache(small=meeting is None)
-    from ctp_jax.train import loop, processes
-    from ctp_jax.train.stopping import Stopping
+    cli.use_compilation_cache(small=meeting is None)
+    from ctp_jax.train import loop
+    from ctp_jax.train.distributed import coordination
+    from ctp_jax.train.distributed.preemption import Preemption
 
-    processes._HEARTBEAT = 20  # the tests wait for it where one is killed
-    with Stopping(settings.get("exit_code", 0)) as stopping, processes.joined(meeting):
+    coordination._HEARTBEAT = 20  # the tests wait for it where one is killed
+    with (
+        Preemption(settings.get("exit_code", 0)) as preemption,
+        coordination.joined(meeting),
+    ):
         import jax
 
         here = settings.get("on", 0) == jax.process_index()
@@ -71,7 +75,7 @@ def main(workdir, settings, meeting):
             accident(at.get(str(step)))
             time.sleep(settings.get("pause", 0))
 
-        def open_pipeline(config, task, train, *share):
+        def open_pipeline(config, spec, plan, train, *share):
             log = (
                 pathlib.Path(settings["log"] + str(share[0]))
                 if "log" in settings
@@ -83,18 +87,18 @@ def main(workdir, settings, meeting):
             )
 
         config = toy_data.toy_config(**settings.get("config", {}))
-        loop.train(config, workdir, open_pipeline, stopping)
-    if stopping.cut:
+        loop.train(config, workdir, open_pipeline, preemption)
+    if preemption.preempted:
         sys.exit(settings.get("exit_code", 0))
 
 
 if __name__ == "__main__":
-    command.quiet()
-    from ctp_jax.train import rendezvous
+    cli.quiet()
+    from ctp_jax.train.distributed import cluster
 
     flags = sys.argv[3:]
     explicit = (flags[0], int(flags[1]), int(flags[2])) if flags else (None, None, None)
     try:
-        main(sys.argv[1], json.loads(sys.argv[2]), rendezvous.find(*explicit))
+        main(sys.argv[1], json.loads(sys.argv[2]), cluster.find(*explicit))
     except UserError as error:
-        command.fail(error)
+        cli.fail(error)

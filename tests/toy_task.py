@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from ctp_jax.data.batch import ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators.base import Evaluator
 from ctp_jax.tasks import base
@@ -50,7 +51,7 @@ class Task(base.Task):
         self._head = nn.Dense(CLASSES + 4)
 
     def clip_spec(self, train):
-        return base.ClipSpec(num_clips=2, num_frames=3, size=8)
+        return ClipSpec(num_clips=2, num_frames=3, size=8)
 
     def init(self, rng, batch):
         clips = jnp.zeros((2, *batch["frames"].shape[2:]))

@@ -7,8 +7,8 @@ Symbols: c clips per video, t frames per clip.
 import numpy as np
 import tensorflow as tf
 
-from ctp_jax.data.draws import Draws
-from ctp_jax.tasks.base import ClipSpec
+from ctp_jax.data.batch import ClipSpec
+from ctp_jax.data.rng import Rng
 
 MARGIN = (0, 1)
 """Rows and columns to decode beyond those that are read. libjpeg makes up the chroma of
@@ -16,16 +16,16 @@ the outermost columns of a partly decoded JPEG, some 40 grey levels off in the w
 """
 
 
-def sample_times(draws: Draws, num_frames: tf.Tensor, spec: ClipSpec) -> tf.Tensor:
+def sample_times(rng: Rng, num_frames: tf.Tensor, spec: ClipSpec) -> tf.Tensor:
     """Frame numbers of every clip, int32 (c, t), for a video of `num_frames`.
 
     A video that is too short is read from its start and its last frame is repeated.
     """
     steps = tf.range(spec.num_frames)
     if spec.sampling == "random":
-        stride = draws.pick([spec.num_clips], spec.strides)
+        stride = rng.pick([spec.num_clips], spec.strides)
         span = stride * (spec.num_frames - 1) + 1
-        start = draws.integer([spec.num_clips], tf.maximum(num_frames - span, 0) + 1)
+        start = rng.integer([spec.num_clips], tf.maximum(num_frames - span, 0) + 1)
     elif spec.sampling == "uniform":
         stride = tf.fill([spec.num_clips], spec.strides[0])
         free = tf.maximum(num_frames - spec.strides[0] * spec.num_frames + 1, 0)
@@ -37,7 +37,7 @@ def sample_times(draws: Draws, num_frames: tf.Tensor, spec: ClipSpec) -> tf.Tens
     times = start[..., None] + steps * stride[..., None]
     if spec.jitter:
         shape = [spec.num_clips, spec.num_frames]
-        times += draws.integer(shape, stride[..., None])
+        times += rng.integer(shape, stride[..., None])
     return tf.minimum(times, num_frames - 1)
 
 
@@ -53,7 +53,7 @@ def _scaled_size(height, width, scale: int | tuple[int, int]) -> tf.Tensor:
 
 
 def sample_window(
-    draws: Draws, height: tf.Tensor, width: tf.Tensor, spec: ClipSpec
+    rng: Rng, height: tf.Tensor, width: tf.Tensor, spec: ClipSpec
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """What part of the stored frame each clip shows.
 
@@ -61,7 +61,7 @@ def sample_window(
     pixels cut out at a whole-pixel offset.
 
     Args:
-        draws: numbers for this video.
+        rng: numbers for this video.
         height: of the stored frames, int32 scalar.
         width: likewise.
         spec: see `ClipSpec`.
@@ -70,18 +70,18 @@ def sample_window(
         float32 (c, 4), y, x, height, width in stored pixels, and bool (c,), mirrored.
     """
     choices = [_scaled_size(height, width, scale) for scale in spec.scales]
-    choice = draws.integer([spec.num_clips], len(choices))
+    choice = rng.integer([spec.num_clips], len(choices))
     scaled = tf.gather(tf.stack(choices), choice)  # (c, 2)
     free = scaled - spec.size
     if spec.crop == "random":
-        offset = draws.integer([spec.num_clips, 2], free + 1)
+        offset = rng.integer([spec.num_clips, 2], free + 1)
     elif spec.crop == "center":
         offset = free // 2
     else:
         raise ValueError(f"crop {spec.crop!r}")
     pixel = tf.cast(tf.stack([height, width]), tf.float32) / tf.cast(scaled, tf.float32)
     start = tf.cast(offset, tf.float32) * pixel
-    flip = draws.bernoulli([spec.num_clips], spec.flip)
+    flip = rng.bernoulli([spec.num_clips], spec.flip)
     return tf.concat([start, spec.size * pixel], axis=-1), flip
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from etils import epath
 
-from ctp_jax.data import paths, tfrecord
+from ctp_jax.data import storage, tfrecord
 from ctp_jax.errors import UserError
 
 INDEX_FILE = "ctp_index.npz"
@@ -90,7 +90,7 @@ def write(directory: str | os.PathLike, found: Index) -> None:
     text = json.dumps(about).encode()
     buffer = io.BytesIO()
     np.savez(buffer, about=np.frombuffer(text, np.uint8), **arrays)
-    with paths.replacing(epath.Path(directory) / INDEX_FILE) as file:
+    with storage.replacing(epath.Path(directory) / INDEX_FILE) as file:
         file.write(buffer.getvalue())
 
 

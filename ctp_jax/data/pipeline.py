@@ -17,30 +17,42 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from ctp_jax.data import attempts, clips, draws, faults, order, records, windows
-from ctp_jax.data.attempts import TRIES
+from ctp_jax.data import bad_records, clips, decode, reading, records, rng, shuffle
+from ctp_jax.data.bad_records import TRIES
+from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.tasks.base import Task
 
 RECORDS = 8
 """Tried for one example of training, until the run is given up."""
 
+PlanFunction = Callable[[rng.Rng, Batch], dict[str, Any]]
+"""Of random numbers, one row per video, and the batch so far; see `Task.plan`."""
+
 
 def open_pipeline(
     config: ConfigDict,
-    task: Task,
+    spec: ClipSpec,
+    plan: PlanFunction,
     train: bool,
     process_index: int = 0,
     process_count: int = 1,
 ) -> "Pipeline":
     """The pipeline of `config.data.split`, or of `eval_split` for evaluation.
 
+    Args:
+        config: `config.data`, `config.seed` and `config.batch_size` are looked at.
+        spec: which clips of a video.
+        plan: every random decision that is not which pixels to decode.
+        train: shuffled and without end, or one pass in the order of the split.
+        process_index: of this process, which makes its share of every batch.
+        process_count: how many processes share a batch.
+
     Raises:
         UserError: for data that is not prepared or a split that is not there.
     """
     split = config.data.split if train else config.data.eval_split
     opened = records.open_records(config.data.name, split, config.data.data_dir)
-    return Pipeline(config, task, opened, train, process_index, process_count)
+    return Pipeline(config, spec, plan, opened, train, process_index, process_count)
 
 
 class Pipeline:
@@ -51,13 +63,14 @@ class Pipeline:
         whole: all of it; more than `records` where `config.data.fraction` is below 1.
         num_examples: how many videos a pass has.
         class_names: of the labels; empty for unlabelled data.
-        faults: what of it could not be read by now, a `ctp_jax.data.faults.Faults`.
+        bad_records: what of it could not be read by now, a `ctp_jax.data.bad_records.BadRecords`.
     """
 
     def __init__(
         self,
         config: ConfigDict,
-        task: Task,
+        spec: ClipSpec,
+        plan: PlanFunction,
         opened: records.Records,
         train: bool,
         process_index: int,
@@ -83,16 +96,15 @@ class Pipeline:
         self.class_names = opened.class_names
         limit = 0 if train else config.data.eval_videos
         self.num_examples = min(limit or len(opened), len(opened))
-        self.faults = faults.Faults(
+        self.bad_records = bad_records.BadRecords(
             opened,
             self.num_examples,
             config.data.max_bad,
             "another takes its place" if train else "the evaluation goes on without it",
             f"process {process_index}: " if process_count > 1 else "",
         )
-        self._task = task
         self._train = train
-        self._spec = task.clip_spec(train)
+        self._spec, self._sample_plan = spec, plan
         self._seed = config.seed
         self._batch = config.batch_size
         self._share = config.batch_size // process_count
@@ -103,11 +115,11 @@ class Pipeline:
         self._attempts = TRIES + (min(RECORDS, len(opened)) - 1 if train else 0)
         self._canvas = clips.canvas_size(opened.height, opened.width, self._spec)
         self._narrow = bool(opened.width.min() < self._canvas[1])
-        self._read = records.read_features(opened)
+        self._read = reading.read_features(opened)
         self._sizes = tf.constant(np.stack([opened.height, opened.width], axis=-1))
         self._stream = "train" if train else "evaluation"
-        self._clip_draws = draws.count_draws(self._trace_clip)
-        self._plan_draws = draws.count_draws(self._trace_plan)
+        self._clip_draws = rng.count_uniforms(self._trace_clip)
+        self._plan_draws = rng.count_uniforms(self._trace_plan)
         if not train:
             with tf.device("/CPU:0"):
                 self._blank = self._make_blank(self._plan_draws)
@@ -116,7 +128,7 @@ class Pipeline:
         """This process's share of the global batches from a step on, without end.
 
         Yields:
-            `ctp_jax.tasks.base.Batch` of NumPy arrays, leading dimension
+            `ctp_jax.data.batch.Batch` of NumPy arrays, leading dimension
             batch_size / process_count.
 
         Raises:
@@ -168,7 +180,7 @@ class Pipeline:
                 batch = next(batches)
             except StopIteration:
                 return
-            except faults.FAILURES as error:
+            except bad_records.READ_ERRORS as error:
                 if careful:
                     raise self._failure(step, error) from error
                 careful = True
@@ -177,7 +189,7 @@ class Pipeline:
             numbers = batch.pop("attempt")
             for row in np.flatnonzero(batch["replaced"]).tolist():
                 element = step * self._share + row
-                self.faults.add(self._tried(element, int(numbers[row])))
+                self.bad_records.add(self._tried(element, int(numbers[row])))
             yield batch
             step += 1
 
@@ -196,18 +208,18 @@ class Pipeline:
         for element in range(step * self._share, (step + 1) * self._share):
             try:
                 example(tf.constant(element, tf.int64))
-            except faults.FAILURES:
+            except bad_records.READ_ERRORS:
                 tried = self._tried(element, self._attempts)
-                self.faults.add(tried)
+                self.bad_records.add(tried)
                 return UserError(
                     f"{self.records.directory}: of {len(tried)} videos tried for an "
                     f"example of step {step + 1}, none can be read "
-                    f"({self.faults.describe(tried)}): bring the data back, or prepare "
+                    f"({self.bad_records.describe(tried)}): bring the data back, or prepare "
                     "them again with --overwrite"
                 )
         return UserError(
             f"{self.records.directory}: the batch of step {step + 1} could not be made, "
-            f"and now it can ({faults.explain(error)}): run the same command again"
+            f"and now it can ({bad_records.explain(error)}): run the same command again"
         )
 
     def _position(self, element: tf.Tensor) -> tf.Tensor:
@@ -225,7 +237,7 @@ class Pipeline:
         if not self._train:
             index, mask = self._locate(position, tf.constant(0))
             blank = self._blank | {"index": tf.cast(index, tf.int32), "replaced": mask}
-        return attempts.first_good(
+        return bad_records.first_success(
             lambda number: self._attempt(position, number), self._attempts, blank
         )
 
@@ -233,14 +245,12 @@ class Pipeline:
         index, mask = self._locate(position, attempt)
         features = self._read(index)
         height, width = tf.unstack(tf.gather(self._sizes, index), num=2)
-        numbers = draws.Draws(
-            draws.uniforms(
-                self._seed, f"{self._stream}/clip", position, self._clip_draws
-            )
+        numbers = rng.Rng(
+            rng.uniforms(self._seed, f"{self._stream}/clip", position, self._clip_draws)
         )
         times = clips.sample_times(numbers, tf.size(features["frames"]), self._spec)
         window, flip = clips.sample_window(numbers, height, width, self._spec)
-        frames, extent, shown = windows.decode_window(
+        frames, extent, shown = decode.decode_window(
             features["frames"],
             times,
             window,
@@ -261,13 +271,13 @@ class Pipeline:
             "mask": mask,
             "replaced": tf.cast(attempt >= TRIES, tf.float32),
             "attempt": attempt,
-            "uniforms": draws.uniforms(
+            "uniforms": rng.uniforms(
                 self._seed, f"{self._stream}/plan", position, self._plan_draws
             ),
         }
         if "boxes" in features:
             boxes = tf.gather(features["boxes"], times)
-            example["boxes"] = windows.boxes_in_clip(
+            example["boxes"] = decode.boxes_in_clip(
                 boxes, window, flip, self._spec.size
             )
         return example
@@ -279,26 +289,26 @@ class Pipeline:
         total = len(self.records)
         if not self._train:
             mask = tf.cast(position < self.num_examples, tf.float32)
-            return order.spread(position, total, self.num_examples), mask
-        first = order.shuffled(position, total, self._seed)
+            return shuffle.evenly_spaced(position, total, self.num_examples), mask
+        first = shuffle.shuffled(position, total, self._seed)
         number = tf.maximum(attempt - TRIES, 0)
-        other = order.stand_in(first, number, position, total, self._seed)
+        other = shuffle.replacement(first, number, position, total, self._seed)
         return tf.where(attempt < TRIES, first, other), tf.constant(1.0)
 
     def _plan(self, batch: dict[str, tf.Tensor]) -> dict[str, Any]:
-        numbers = draws.Draws(batch.pop("uniforms"))
-        return batch | {"plan": self._task.plan(numbers, batch, self._train)}
+        numbers = rng.Rng(batch.pop("uniforms"))
+        return batch | {"plan": self._sample_plan(numbers, batch)}
 
-    def _trace_clip(self, numbers: draws.Draws) -> None:
+    def _trace_clip(self, numbers: rng.Rng) -> None:
         some = tf.constant(99)
         clips.sample_times(numbers, some, self._spec)
         clips.sample_window(numbers, some, some, self._spec)
 
-    def _trace_plan(self, numbers: draws.Draws) -> Any:
-        """`Task.plan` on a batch of one made of zeros: only what it draws matters."""
+    def _trace_plan(self, numbers: rng.Rng) -> Any:
+        """The plan of a batch of one made of zeros: only what it draws matters."""
         batch = {name: value[None] for name, value in self._make_blank(0).items()}
-        return self._task.plan(numbers, batch, self._train)
+        return self._sample_plan(numbers, batch)
 
     def _make_blank(self, num_uniforms: int) -> dict[str, tf.Tensor]:
         boxes = self.records.boxes_feature is not None
-        return attempts.blank(self._spec, self._canvas, num_uniforms, boxes)
+        return bad_records.placeholder(self._spec, self._canvas, num_uniforms, boxes)

@@ -1,7 +1,7 @@
 """Random access to the records of prepared data sets.
 
-`open_records` says where the records are; `read_features` reads one inside a
-TensorFlow graph, without a Python function. Only the latter imports TensorFlow.
+`open_records` says where the records are; `ctp_jax.data.reading` reads them. No
+TensorFlow here.
 """
 
 import contextlib
@@ -12,8 +12,6 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -253,22 +251,3 @@ def _scan_foreign(directory: epath.Path) -> index.Index:
     with contextlib.suppress(OSError):
         index.write(directory, found)
     return found
-
-
-def read_features(records: Records) -> Callable[[Any], dict[str, Any]]:
-    """A function that reads one record inside a TensorFlow graph.
-
-    Returns:
-        Function of an int64 scalar tensor, the record number, that gives a dict:
-            frames: string (k,), the encoded images.
-            label: int64 (), -1 if there is none.
-            boxes: float32 (k, 4), only if the records have them: x1 y1 x2 y2 in the
-                pixels of the stored frames.
-        It raises `tf.errors.OpError` where the record cannot be read, or has not as
-        many frames as the index says.
-    """
-    from ctp_jax.data import payload
-
-    read, parse = payload.reader(records), payload.parser(records)
-    check = payload.checker(records)
-    return lambda number: check(number, parse(read(number)))

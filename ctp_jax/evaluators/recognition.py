@@ -135,7 +135,7 @@ class RecognitionEvaluator(Evaluator):
 
 
 def save_confusion(path: pathlib.Path, confusion: np.ndarray, names: list[str]) -> None:
-    """Draws a confusion matrix: rows are true classes, in shares of their videos."""
+    """Rng a confusion matrix: rows are true classes, in shares of their videos."""
     # Not above: half a second that only evaluations need.
     from matplotlib.figure import Figure
 

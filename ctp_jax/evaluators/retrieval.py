@@ -135,15 +135,15 @@ class RetrievalEvaluator(NeighbourEvaluator):
     def _draw(self, path: pathlib.Path) -> None:
         # Here, because reading frames imports TensorFlow.
         from ctp_jax import pictures
-        from ctp_jax.data import thumbnails
+        from ctp_jax.data import reading
 
         found = self.bank.neighbours()
         queries, gallery = self.bank.query_records, self.bank.gallery_records
         shown = spread_over_classes(found.query_label, _DRAWN)
         rows = found.row[shown, :_LISTED]
-        frames = thumbnails.middle_frames(gallery, found.gallery[rows].ravel())
+        frames = reading.middle_frames(gallery, found.gallery[rows].ravel())
         sheet = pictures.neighbour_sheet(
-            thumbnails.middle_frames(queries, found.query[shown]),
+            reading.middle_frames(queries, found.query[shown]),
             [frames[i : i + rows.shape[1]] for i in range(0, rows.size, rows.shape[1])],
             found.correct[shown, :_LISTED],
             query_names=[class_name(queries, n) for n in found.query_label[shown]],

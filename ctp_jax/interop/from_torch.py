@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax.interop import heads, layouts, matching, names
 from ctp_jax.models import resnet3d
-from ctp_jax.train.export import Encoder
+from ctp_jax.train.checkpoints.export import Encoder
 
 STRIDES = (1, 2, 2, 2)
 CTP_STRIDES = (1, 2, 2, 1)  # spatial, where a model was made to follow patches

@@ -9,7 +9,7 @@ import numpy as np
 from ctp_jax.errors import UserError
 from ctp_jax.interop import heads, layouts, names
 from ctp_jax.models import resnet3d
-from ctp_jax.train.export import Encoder
+from ctp_jax.train.checkpoints.export import Encoder
 
 
 def convert(

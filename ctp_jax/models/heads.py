@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from ctp_jax.errors import UserError
-from ctp_jax.models.conv3d import Conv3D
+from ctp_jax.models.layers import Conv3D
 from ctp_jax.ops.roi_align import roi_align
 
 

@@ -19,7 +19,9 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from ctp_jax.errors import UserError
-from ctp_jax.models.conv3d import IMPLEMENTATIONS, BatchNorm, Conv3D, Triple
+from ctp_jax.models.conv.conv3d import IMPLEMENTATIONS
+from ctp_jax.models.conv.temporal import Triple
+from ctp_jax.models.layers import BatchNorm, Conv3D
 
 NAMES = ("r3d18", "r2plus1d18")
 CHANNELS = (64, 128, 256, 512)
@@ -190,7 +192,7 @@ class ResNet3D(nn.Module):
             block from the block's input, as torchvision does; the authors' release
             computes them for each convolution.
         dtype: of convolutions and activations; parameters are float32.
-        impl: how convolutions are computed, see `ctp_jax.models.conv3d.conv3d`.
+        impl: how convolutions are computed, see `ctp_jax.models.conv.conv3d`.
     """
 
     variant: str = "r3d18"

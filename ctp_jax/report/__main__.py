@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from ctp_jax import command
+from ctp_jax import cli
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -36,4 +36,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    command.run(main, FLAGS)
+    cli.run(main, FLAGS)

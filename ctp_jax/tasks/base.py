@@ -10,69 +10,23 @@ clip, h w of the canvas (the decoded window), s side of the drawn clip.
 """
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-
-Batch = Mapping[str, Any]
-"""What the pipeline yields, leading dimension b everywhere:
-
-    frames   uint8   (b, c, t, h, w, 3)  decoded window, zero-padded to the canvas
-    extent   float32 (b, c, 2)           height and width of the canvas that is image
-    window   float32 (b, c, 4)           y, x, height, width in canvas pixels to show
-    flip     bool    (b, c)              mirror the drawn clip left-right
-    times    int32   (b, c, t)           which frames of the video these are
-    label    int32   (b,)                class, -1 where the data set has none
-    index    int32   (b,)                record number in its split
-    mask     float32 (b,)                1 for examples, 0 for padding (evaluation)
-    replaced float32 (b,)                1 where the record could not be read: another one
-                                         (training), or blank with mask 0 (evaluation)
-    boxes    float32 (b, c, t, 4)        only for data sets with boxes: x1 y1 x2 y2 in
-                                         the pixels of the drawn clip, after the flip
-    plan     {name: array (b, ...)}      what `Task.plan` returned
-"""
 
 Params = Any
 ModelState = Mapping[str, Any]
 """Everything that changes without a gradient: `batch_stats` and whatever else the
 task keeps (momentum parameters, a queue, counters), as one pytree."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipSpec:
-    """Which frames and which window of them a task sees.
-
-    Attributes:
-        num_clips: c, clips per video.
-        num_frames: t, frames per clip.
-        size: s, side of the drawn clip in pixels.
-        strides: frame strides to choose from, uniformly, one per clip.
-        jitter: shift every frame by U{0..stride-1}.
-        sampling: 'random' starts, or 'uniform': clip i starts at
-            int(d / 2c + i d / c), d the number of possible starts (the ten-clip test).
-        scales: short sides, in pixels, to scale the frame to before cropping, as
-            ints; or (width, height) pairs, which ignore the aspect ratio and swap for
-            portrait videos.
-        crop: 'random' or 'center'.
-        flip: probability of mirroring.
-    """
-
-    num_clips: int
-    num_frames: int
-    size: int
-    strides: Sequence[int] = (1,)
-    jitter: bool = False
-    sampling: str = "random"
-    scales: Sequence[int | tuple[int, int]] = (128,)
-    crop: str = "random"
-    flip: float = 0.0
 
 
 @jax.tree_util.register_dataclass
@@ -120,11 +74,11 @@ class Task:
         """Which clips the pipeline should cut."""
         raise NotImplementedError
 
-    def plan(self, draws, batch: Batch, train: bool) -> dict[str, Any]:
+    def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
         """Every random decision that is not which pixels to decode, in TensorFlow.
 
         Args:
-            draws: `ctp_jax.data.draws.Draws`, uniform numbers that depend on
+            rng: `ctp_jax.data.rng.Rng`, uniform numbers that depend on
                 (seed, position) alone, one row per video of the batch.
             batch: the host's share of the batch so far (see `Batch`).
             train: False for evaluation.
@@ -219,3 +173,26 @@ def load(config: ConfigDict) -> Task:
             f"config.task = {name!r}: no such task; the tasks are {', '.join(known)}"
         )
     return importlib.import_module(module_name).Task(config)
+
+
+def open_pipeline(
+    config: ConfigDict,
+    task: Task,
+    train: bool,
+    *share: int,
+    opener: Callable[..., Any] | None = None,
+) -> Any:
+    """The pipeline of the clips that a task wants.
+
+    Args:
+        config: says which split, see `ctp_jax.data.pipeline.open_pipeline`.
+        task: says which clips, and plans them.
+        train: the split to train on, or the held-out one.
+        *share: index of this process and number of processes; (0, 1) if left out.
+        opener: stands in for `ctp_jax.data.pipeline.open_pipeline`.
+    """
+    if opener is None:
+        # Here and not above: it brings TensorFlow.
+        from ctp_jax.data.pipeline import open_pipeline as opener
+    plan = functools.partial(task.plan, train=train)
+    return opener(config, task.clip_spec(train), plan, train, *share)

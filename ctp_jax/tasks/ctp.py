@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads, resnet3d
 from ctp_jax.ops import boxes, colour
-from ctp_jax.tasks import base, drawing, encoder
+from ctp_jax.tasks import base, encoder, render
 
 
 def smooth_l1(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -54,10 +55,10 @@ class Task(encoder.Task):
 
     # On the host -----------------------------------------------------------------
 
-    def clip_spec(self, train: bool) -> base.ClipSpec:
+    def clip_spec(self, train: bool) -> ClipSpec:
         del train  # The game is the same on held-out videos.
         clip = self.config.clip
-        return base.ClipSpec(
+        return ClipSpec(
             num_clips=1,
             num_frames=clip.num_frames,
             size=clip.size,
@@ -67,26 +68,27 @@ class Task(encoder.Task):
             flip=clip.flip,
         )
 
-    def plan(self, draws, batch: base.Batch, train: bool) -> dict[str, Any]:
-        from ctp_jax.data import augment, game  # imports TensorFlow
+    def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
+        from ctp_jax.data.plans import colour as colour_lib  # imports TensorFlow
+        from ctp_jax.data.plans import trajectories
 
         clip = self.config.clip
         return {
-            **game.sample_game(draws, self.config.game, clip.num_frames, clip.size),
-            **augment.sample_colour(draws, self.config.colour, clip.num_frames),
+            **trajectories.sample_game(
+                rng, self.config.game, clip.num_frames, clip.size
+            ),
+            **colour_lib.sample_colour(rng, self.config.colour, clip.num_frames),
         }
 
     # On the device ---------------------------------------------------------------
 
-    def draw(self, batch: base.Batch) -> Float[Array, "b t s s 3"]:
+    def draw(self, batch: Batch) -> Float[Array, "b t s s 3"]:
         """The clips of a batch with their patches, grey levels in [0, 255]."""
-        clips = drawing.crop_clips(batch, self.config.clip.size)[:, 0]
-        clips = drawing.paste_patches(clips, batch["plan"])
-        return drawing.change_colours(clips, batch["plan"])
+        clips = render.crop_clips(batch, self.config.clip.size)[:, 0]
+        clips = render.paste_patches(clips, batch["plan"])
+        return render.change_colours(clips, batch["plan"])
 
-    def init(
-        self, rng: jax.Array, batch: base.Batch
-    ) -> tuple[base.Params, base.ModelState]:
+    def init(self, rng: jax.Array, batch: Batch) -> tuple[base.Params, base.ModelState]:
         encoder_rng, head_rng = jax.random.split(rng)
         params, model_state, features = self.init_encoder(encoder_rng)
         no_boxes = jnp.zeros((1, 1, 4))
@@ -98,7 +100,7 @@ class Task(encoder.Task):
         self,
         params: base.Params,
         model_state: base.ModelState,
-        batch: base.Batch,
+        batch: Batch,
         train: bool,
     ) -> tuple[Float[Array, "b n t 4"], base.ModelState]:
         """Predicted deltas, and the state with new batch statistics."""
@@ -114,7 +116,7 @@ class Task(encoder.Task):
         self,
         params: base.Params,
         model_state: base.ModelState,
-        batch: base.Batch,
+        batch: Batch,
         rng: jax.Array,
     ) -> tuple[jax.Array, base.StepOutput]:
         truth = batch["plan"]["boxes"]
@@ -132,7 +134,7 @@ class Task(encoder.Task):
         return centre + size, base.StepOutput(metrics, model_state)
 
     def predict(
-        self, params: base.Params, model_state: base.ModelState, batch: base.Batch
+        self, params: base.Params, model_state: base.ModelState, batch: Batch
     ) -> dict[str, jax.Array]:
         """`predicted` and true `boxes`, both (b, n, t, 4) in pixels of the clip."""
         truth = batch["plan"]["boxes"]

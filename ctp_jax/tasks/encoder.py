@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.models import resnet3d
 from ctp_jax.tasks import base
@@ -26,9 +27,9 @@ class Task(base.Task):
         self._encoder = resnet3d.create(config.model)
         check_clip(config)
 
-    def clip_spec(self, train: bool) -> base.ClipSpec:
+    def clip_spec(self, train: bool) -> ClipSpec:
         clip = self.config.clip
-        return base.ClipSpec(
+        return ClipSpec(
             num_clips=1,
             num_frames=clip.num_frames,
             size=clip.size,
@@ -36,9 +37,7 @@ class Task(base.Task):
             scales=tuple(clip.scales),
         )
 
-    def init(
-        self, rng: jax.Array, batch: base.Batch
-    ) -> tuple[base.Params, base.ModelState]:
+    def init(self, rng: jax.Array, batch: Batch) -> tuple[base.Params, base.ModelState]:
         params, model_state, _ = self.init_encoder(rng)
         return params, model_state
 
@@ -132,7 +131,7 @@ def check_scales(name: str, scales: Sequence[Any], size: int) -> None:
 
     Args:
         name: of the field.
-        scales: see `ctp_jax.tasks.base.ClipSpec`.
+        scales: see `ctp_jax.tasks.ClipSpec`.
         size: side of the clip.
     """
     if not scales:

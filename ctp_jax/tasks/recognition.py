@@ -14,10 +14,11 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads, resnet3d
 from ctp_jax.ops import colour
-from ctp_jax.tasks import base, drawing, encoder
+from ctp_jax.tasks import base, encoder, render
 
 
 class Task(encoder.Task):
@@ -37,10 +38,10 @@ class Task(encoder.Task):
         self._num_classes = len(train.class_names)
         self._held_out = held_out
 
-    def clip_spec(self, train: bool) -> base.ClipSpec:
+    def clip_spec(self, train: bool) -> ClipSpec:
         clip, test = self.config.clip, self.config.test
         if train:
-            return base.ClipSpec(
+            return ClipSpec(
                 num_clips=1,
                 num_frames=clip.num_frames,
                 size=clip.size,
@@ -49,7 +50,7 @@ class Task(encoder.Task):
                 scales=tuple(clip.scales),
                 flip=clip.flip,
             )
-        return base.ClipSpec(
+        return ClipSpec(
             num_clips=test.num_clips,
             num_frames=clip.num_frames,
             size=clip.size,
@@ -59,19 +60,17 @@ class Task(encoder.Task):
             crop="center",
         )
 
-    def plan(self, draws, batch: base.Batch, train: bool) -> dict[str, Any]:
-        from ctp_jax.data import augment  # imports TensorFlow
+    def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
+        from ctp_jax.data.plans import colour as colour_lib  # imports TensorFlow
 
         if not train:
             return {}
         num_frames = self.config.clip.num_frames
-        return augment.sample_clip_colour(draws, self.config.colour, num_frames)
+        return colour_lib.sample_clip_colour(rng, self.config.colour, num_frames)
 
     # On the device ---------------------------------------------------------------
 
-    def init(
-        self, rng: jax.Array, batch: base.Batch
-    ) -> tuple[base.Params, base.ModelState]:
+    def init(self, rng: jax.Array, batch: Batch) -> tuple[base.Params, base.ModelState]:
         encoder_rng, head_rng = jax.random.split(rng)
         params, model_state, features = self.init_encoder(encoder_rng)
         head = self._head().init(head_rng, features, train=False)
@@ -81,9 +80,9 @@ class Task(encoder.Task):
         head = self.config.head
         return heads.ClassifierHead(self._num_classes, head.dropout, head.init_std)
 
-    def draw(self, batch: base.Batch) -> Float[Array, "b t s s 3"]:
+    def draw(self, batch: Batch) -> Float[Array, "b t s s 3"]:
         """The training clips of a batch, grey levels in [0, 255]."""
-        clips = drawing.crop_clips(batch, self.config.clip.size)[:, 0]
+        clips = render.crop_clips(batch, self.config.clip.size)[:, 0]
         plan = batch["plan"]
         # In the order of the release: hue and saturation last.
         clips = colour.adjust_brightness_contrast(
@@ -97,7 +96,7 @@ class Task(encoder.Task):
         self,
         params: base.Params,
         model_state: base.ModelState,
-        batch: base.Batch,
+        batch: Batch,
         rng: jax.Array,
     ) -> tuple[jax.Array, base.StepOutput]:
         clips = colour.normalize(self.draw(batch))
@@ -114,7 +113,7 @@ class Task(encoder.Task):
         return loss, base.StepOutput(metrics, model_state)
 
     def predict(
-        self, params: base.Params, model_state: base.ModelState, batch: base.Batch
+        self, params: base.Params, model_state: base.ModelState, batch: Batch
     ) -> dict[str, jax.Array]:
         """`logits` (b, c, k) of every clip."""
 
@@ -123,7 +122,7 @@ class Task(encoder.Task):
             return self._head().apply({"params": params["head"]}, features, train=False)
 
         size = self.config.clip.size
-        return {"logits": drawing.map_clips(predict_clips, batch, size)}
+        return {"logits": render.map_clips(predict_clips, batch, size)}
 
     def frozen(self, params: base.Params) -> Any | None:
         if not self._frozen:

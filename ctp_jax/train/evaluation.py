@@ -11,13 +11,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ctp_jax.errors import UserError
-from ctp_jax.tasks import features
+from ctp_jax.tasks import base, probe
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import mesh as mesh_lib
-from ctp_jax.train import processes, step
-from ctp_jax.train.stall import Stall
+from ctp_jax.train import step
+from ctp_jax.train.distributed import coordination
+from ctp_jax.train.distributed.preemption import Preempted, Preemption
 from ctp_jax.train.state import TrainState
-from ctp_jax.train.stopping import Stopped, Stopping
+from ctp_jax.train.watchdog import Watchdog
 
 
 class Evaluation:
@@ -34,7 +35,7 @@ class Evaluation:
         task: Task,
         train_records: Any,
         mesh: Mesh,
-        open_pipeline: Callable,
+        opener: Callable | None,
     ):
         """Opens the data, so that what is wrong with it is said before training.
 
@@ -43,14 +44,14 @@ class Evaluation:
             task: says which clips, predicts, and names its evaluators.
             train_records: of the whole training split, for `Task.see_data`.
             mesh: of the run.
-            open_pipeline: `ctp_jax.data.pipeline.open_pipeline` or a stand-in.
+            opener: see `ctp_jax.tasks.base.open_pipeline`.
         """
         share = (jax.process_index(), jax.process_count())
         self._mesh = mesh
-        self._step = processes.compiled_together(
+        self._step = coordination.compiled_together(
             step.make_eval_step(task, mesh), "evaluation step"
         )
-        self._held_out = open_pipeline(config, task, False, *share)
+        self._held_out = base.open_pipeline(config, task, False, *share, opener=opener)
         held_out = getattr(self._held_out, "records", None)
         task.see_data(train_records, held_out)
         self.evaluators = tuple(task.evaluators())
@@ -59,30 +60,32 @@ class Evaluation:
             config = copy.deepcopy(config)
             config.data.eval_split = config.data.split
             config.data.eval_videos = config.probe.gallery_videos
-            self._gallery = open_pipeline(config, task, False, *share)
+            self._gallery = base.open_pipeline(
+                config, task, False, *share, opener=opener
+            )
             self.pipelines.append(self._gallery)
         self._left_out = 0
         self._with_gallery = [e for e in self.evaluators if e.needs_gallery]
 
     def run(
-        self, state: TrainState, stopping: Stopping, stall: Stall
+        self, state: TrainState, preemption: Preemption, watchdog: Watchdog
     ) -> dict[str, Any]:
         """Shows every evaluator every prediction; returns what they yield, by name.
 
         Args:
             state: of the run.
-            stopping: whether the run is asked to stop.
-            stall: says so if the input stalls.
+            preemption: whether the run is asked to stop.
+            watchdog: says so if the input stalls.
 
         Raises:
-            Stopped: on every process, if one was asked to.
+            Preempted: on every process, if one was asked to.
         """
         self._left_out = 0
         for evaluator in self.evaluators:
             evaluator.reset()
 
         def predict(pipeline):
-            return self._predict(state, pipeline.eval_batches(), stopping, stall)
+            return self._predict(state, pipeline.eval_batches(), preemption, watchdog)
 
         if self._with_gallery:
             for batch, outputs in predict(self._gallery):
@@ -98,22 +101,26 @@ class Evaluation:
         return results
 
     def _predict(
-        self, state: TrainState, batches: Iterable, stopping: Stopping, stall: Stall
+        self,
+        state: TrainState,
+        batches: Iterable,
+        preemption: Preemption,
+        watchdog: Watchdog,
     ) -> Iterable[tuple]:
         """(batch, outputs) on the host, of all batches."""
         running, batches = None, iter(batches)
         while True:
-            with stall.waiting("an evaluation's batch"):
+            with watchdog.waiting("an evaluation's batch"):
                 batch = next(batches, None)
             started = None
             if batch is not None:
-                batch = mesh_lib.put(stopping.with_vote(batch), self._mesh)
+                batch = mesh_lib.put(preemption.with_vote(batch), self._mesh)
                 started = self._step(state, batch)
             # The device predicts this batch while the host looks at the one before.
             if running is not None:
                 seen, outputs = mesh_lib.to_host(running)
                 if seen.pop("stop").any():
-                    raise Stopped
+                    raise Preempted
                 self._left_out += int(seen.get("replaced", np.zeros(1)).sum())
                 yield seen, outputs
             if started is None:
@@ -138,11 +145,11 @@ def open_all(
     task: Task,
     pipeline: Any,
     mesh: Mesh,
-    open_pipeline: Callable,
+    opener: Callable | None,
 ) -> list[Evaluation]:
     """What is evaluated, and how; the tasks have then seen the data."""
     records = getattr(pipeline, "whole", None)
-    views = features.views(config, task)
+    views = probe.views(config, task)
     if not config.data.eval_split:
         if len(views) > 1:
             raise UserError(
@@ -150,7 +157,7 @@ def open_all(
             )
         task.see_data(records, None)
         return []
-    made = [Evaluation(config, view, records, mesh, open_pipeline) for view in views]
+    made = [Evaluation(config, view, records, mesh, opener) for view in views]
     return [each for each in made if each.evaluators]
 
 

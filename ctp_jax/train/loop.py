@@ -12,25 +12,28 @@ from ml_collections import ConfigDict
 from ctp_jax import config as config_lib
 from ctp_jax import formatting
 from ctp_jax.errors import UserError, is_disk_full
-from ctp_jax.train import evaluation, export, files, metrics, processes, setup, step
+from ctp_jax.train import evaluation, metrics, setup, step
 from ctp_jax.train import mesh as mesh_lib
-from ctp_jax.train.stall import Stall
-from ctp_jax.train.stopping import Stopped, Stopping
+from ctp_jax.train import workdir as workdir_lib
+from ctp_jax.train.checkpoints import export
+from ctp_jax.train.distributed import coordination
+from ctp_jax.train.distributed.preemption import Preempted, Preemption
+from ctp_jax.train.watchdog import Watchdog
 
 
 def train(
     config: ConfigDict,
     workdir: str | os.PathLike,
-    open_pipeline: Callable | None = None,
-    stopping: Stopping | None = None,
+    opener: Callable | None = None,
+    preemption: Preemption | None = None,
 ) -> dict[str, float]:
     """Trains, evaluates, saves and exports; goes on where a run was cut.
 
     Args:
         config: see `configs/common.py`.
         workdir: where everything of this run lies; made if it is not there.
-        open_pipeline: stands in for `ctp_jax.data.pipeline.open_pipeline`.
-        stopping: entered by the caller, who wants to know whether the run was cut.
+        opener: stands in for `ctp_jax.data.pipeline.open_pipeline`.
+        preemption: entered by the caller, who wants to know whether the run was cut.
 
     Returns:
         The numbers of the last evaluation.
@@ -40,18 +43,15 @@ def train(
             finite, a full disk.
     """
     config_lib.validate(config)
-    if open_pipeline is None:
-        # Here and not above: it brings TensorFlow.
-        from ctp_jax.data.pipeline import open_pipeline
-    directory = files.make_workdir(workdir)
+    directory = workdir_lib.make_workdir(workdir)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(files.locked(directory))
-        if stopping is None:
-            stopping = stack.enter_context(Stopping())
+        stack.enter_context(workdir_lib.locked(directory))
+        if preemption is None:
+            preemption = stack.enter_context(Preemption())
         try:
-            parts = setup.open_parts(config, directory, open_pipeline)
+            parts = setup.open_setup(config, directory, opener)
             stack.enter_context(contextlib.closing(parts.checkpoints))
-            return Run(parts, stopping).run()
+            return Run(parts, preemption).run()
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -61,14 +61,14 @@ def train(
 class Run:
     """One run, fresh or resumed."""
 
-    def __init__(self, parts: setup.Parts, stopping: Stopping):
-        self.parts, self.stopping = parts, stopping
+    def __init__(self, parts: setup.Setup, preemption: Preemption):
+        self.parts, self.preemption = parts, preemption
         self.config, self.workdir = parts.config, parts.workdir
         self.epochs, self.total = parts.epochs, parts.total
         train_step = step.make_train_step(
             parts.task, parts.optimizer, parts.schedule, self.config.seed, parts.mesh
         )
-        self.train_step = processes.compiled_together(train_step, "training step")
+        self.train_step = coordination.compiled_together(train_step, "training step")
         self.due = False  # whether the evaluation of the last step is still to be made
 
     def run(self) -> dict[str, float]:
@@ -76,7 +76,7 @@ class Run:
         beginning = setup.begin(self.parts)
         state, done = beginning.state, beginning.done
         self.results, self.due = beginning.results, beginning.due
-        self.window = metrics.Window(beginning.window)
+        self.window = metrics.Interval(beginning.window)
         finished = done >= self.total > 0 and not self.due
         if finished and setup.is_exported(self.parts, done):
             metrics.say(
@@ -87,22 +87,22 @@ class Run:
         # Of a folder without a step, earlier evaluations are of another encoder.
         stale = self.total == 0 and self.parts.checkpoints.latest() is None
         writer = metrics.MetricWriter(self.workdir, -1 if stale else done, self.due)
-        stall = Stall(self.config.data.stall_after, metrics.say_here)
-        with contextlib.closing(writer), contextlib.closing(stall):
-            self.writer, self.stall = writer, stall
+        watchdog = Watchdog(self.config.data.stall_after, metrics.say_here)
+        with contextlib.closing(writer), contextlib.closing(watchdog):
+            self.writer, self.watchdog = writer, watchdog
             if self.total == 0:
                 return self._only_evaluate(state, done)
             state, done = self._steps(state, done, beginning.batches)
             self.parts.checkpoints.wait()
-        if self.stopping.cut:
+        if self.preemption.preempted:
             metrics.say(
-                f"stopped by {self.stopping.name or 'another process'} after step "
+                f"stopped by {self.preemption.name or 'another process'} after step "
                 f"{done}/{self.total}, which is saved: run the same command again to go on"
             )
         else:
             self._finish(state, done)
-            self.stopping.exit_code = 0
-        self.stopping.nothing_to_lose = True
+            self.preemption.exit_code = 0
+        self.preemption.nothing_to_save = True
         return self.results
 
     def _only_evaluate(self, state: Any, done: int) -> dict[str, float]:
@@ -130,8 +130,8 @@ class Run:
             metrics.say("first step: compiling, minutes for large networks on CPUs")
         for number in range(start + 1, self.total + 1):
             began = time.perf_counter()
-            with self.stall.waiting(f"the batch of step {number}"):
-                batch = self.stopping.with_vote(next(batches))
+            with self.watchdog.waiting(f"the batch of step {number}"):
+                batch = self.preemption.with_vote(next(batches))
             waited = time.perf_counter() - began
             # This queues the transfer and the step and returns: while the device
             # works on it, the host gets and sends the next batch.
@@ -140,12 +140,12 @@ class Run:
             self.window.add(done, values)
             # Never more than one step ahead, or batches would pile up on the device.
             jax.block_until_ready(before)
-            stop = self.stopping.agreed(before)
+            stop = self.preemption.agreed(before)
             before = values
             meter.step(waited)
             if done == start + 1:
                 self._say_compiled(values, began)
-                self.stopping.nothing_to_lose = False
+                self.preemption.nothing_to_save = False
                 meter.restart()
             last = done == self.total
             if done % config.log_every == 0 or last:
@@ -154,12 +154,12 @@ class Run:
             if evaluated:
                 self._evaluate_unless_stopped(state, done)
                 meter.restart()
-            stop = (stop and not last) or self.stopping.cut
+            stop = (stop and not last) or self.preemption.preempted
             every = (config.checkpoint_every, config.keep_every)
             if last or stop or any(self.epochs.passes(done, each) for each in every):
                 self._save(state, done, evaluated and not self.due)
             if stop:
-                self.stopping.cut = True
+                self.preemption.preempted = True
                 break
         return state, done
 
@@ -184,8 +184,8 @@ class Run:
         try:
             self._evaluate(state, done)
             self.due = False
-        except Stopped:
-            self.due = self.stopping.cut = True
+        except Preempted:
+            self.due = self.preemption.preempted = True
 
     def _make_up_for_evaluation(self, state: Any, done: int) -> None:
         """Of a step that is saved already; a signal ends the process at once."""
@@ -203,7 +203,7 @@ class Run:
         began = time.perf_counter()
         found = {}
         for each in evaluations:
-            found |= each.run(state, self.stopping, self.stall)
+            found |= each.run(state, self.preemption, self.watchdog)
         self.results, arrays = evaluation.split_results(found)
         seconds = time.perf_counter() - began
         metrics.say(metrics.eval_line(done, self.results, seconds))
@@ -214,7 +214,9 @@ class Run:
         if jax.process_index() != 0:
             return
         if arrays:
-            files.write_arrays(self.workdir / "evaluation.npz", step=done, **arrays)
+            workdir_lib.write_arrays(
+                self.workdir / "evaluation.npz", step=done, **arrays
+            )
         for each in evaluations:
             each.save(self.workdir)
 
@@ -224,7 +226,7 @@ class Run:
         meta = {
             "config": config_lib.as_dict(self.config),
             "class_names": list(self.parts.pipeline.class_names),
-            "versions": files.versions(),
+            "versions": workdir_lib.versions(),
             "window": self.window.sums(),
             "results": self.results,
             "evaluated": evaluated,
@@ -252,7 +254,7 @@ class Run:
             "steps": done,
             "epochs": self.epochs.at(done),
             "class_names": list(self.parts.pipeline.class_names),
-            "versions": files.versions(),
+            "versions": workdir_lib.versions(),
             "metrics": self.results,
         }
         place = export.export_encoder(self.workdir, self.parts.task, state, provenance)

@@ -33,7 +33,7 @@ def say_here(line: str) -> None:
     print(f"process {jax.process_index()}: " * several + line, flush=True)
 
 
-class Window:
+class Interval:
     """Means over the steps since the last log line.
 
     Its sums go into checkpoints, so that a resumed run logs what an uninterrupted one

@@ -16,27 +16,19 @@ from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
 from ctp_jax.tasks import base
-from ctp_jax.train import (
-    checkpoint,
-    evaluation,
-    export,
-    files,
-    init_from,
-    metrics,
-    optimizer,
-    processes,
-    same_run,
-    step,
-)
+from ctp_jax.train import evaluation, metrics, optimizer, step
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state as state_lib
+from ctp_jax.train import workdir as workdir_lib
+from ctp_jax.train.checkpoints import export, init_from, manager, restore
+from ctp_jax.train.checkpoints.retention import RetentionPolicy
+from ctp_jax.train.distributed import coordination
 from ctp_jax.train.epochs import Epochs
-from ctp_jax.train.keep import Keep
 from ctp_jax.train.start_up import StartUp
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class Setup:
     """Everything that a config stands for, ready to run.
 
     Attributes:
@@ -50,7 +42,7 @@ class Parts:
     start_up: StartUp
     mesh: Mesh
     task: base.Task
-    checkpoints: checkpoint.Checkpoints
+    checkpoints: manager.Checkpoints
     encoder: export.Encoder | None
     pipeline: Any
     evaluations: list[evaluation.Evaluation]
@@ -61,14 +53,14 @@ class Parts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Beginning:
+class ResumePoint:
     """Where a run begins, or goes on.
 
     Attributes:
         state: on all devices.
         done: steps.
         batches: of this process, from the next step on.
-        window: sums of the log window, for `metrics.Window`.
+        window: sums of the log window, for `metrics.Interval`.
         results: of the last evaluation.
         due: whether the evaluation of step `done` was stopped in the middle.
     """
@@ -81,9 +73,9 @@ class Beginning:
     due: bool = False
 
 
-def open_parts(
-    config: ConfigDict, workdir: pathlib.Path, open_pipeline: Callable
-) -> Parts:
+def open_setup(
+    config: ConfigDict, workdir: pathlib.Path, opener: Callable | None = None
+) -> Setup:
     """Opens data, network and checkpoints, so that what is wrong is said now.
 
     Raises:
@@ -95,20 +87,20 @@ def open_parts(
     mesh = mesh_lib.make_mesh()
     mesh_lib.check_batch_size(config.batch_size, mesh.size)
     task = base.load(config)
-    keep = Keep(
+    keep = RetentionPolicy(
         config.keep_checkpoints,
         config.keep_best,
         config.keep_best_by,
         # Asked when there is something to delete: by then there are epochs.
         permanent=lambda step: epochs.passes(step, config.keep_every),
     )
-    checkpoints = checkpoint.Checkpoints(workdir, keep, metrics.say)
+    checkpoints = manager.Checkpoints(workdir, keep, metrics.say)
     encoder = None
     if config.init_from and checkpoints.latest() is None:
         encoder = init_from.read_checked(config, task)
     share = (jax.process_index(), jax.process_count())
-    pipeline = open_pipeline(config, task, True, *share)
-    evaluations = evaluation.open_all(config, task, pipeline, mesh, open_pipeline)
+    pipeline = base.open_pipeline(config, task, True, *share, opener=opener)
+    evaluations = evaluation.open_all(config, task, pipeline, mesh, opener)
     for each in (pipeline, *(p for e in evaluations for p in e.pipelines)):
         _check_data(each)
     epochs = Epochs(pipeline.num_examples, config.batch_size)
@@ -116,7 +108,7 @@ def open_parts(
     schedule = optimizer.make_schedule(config.optimizer, epochs, total)
     transformation = optimizer.make_optimizer(config.optimizer, schedule, task.frozen)
     start_up.mark("opening data")
-    return Parts(
+    return Setup(
         config=config,
         workdir=workdir,
         start_up=start_up,
@@ -140,16 +132,16 @@ def _check_processes(config: ConfigDict, workdir: pathlib.Path) -> None:
     text = json.dumps(config_lib.as_dict(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     remedy = "start every process with the same command"
-    processes.check_same("the config (its digest)", digest, remedy)
+    coordination.check_same("the config (its digest)", digest, remedy)
     counts = str(jax.local_device_count())
-    processes.check_same("number of devices", counts, "use equal hosts")
+    coordination.check_same("number of devices", counts, "use equal hosts")
     mark = workdir / ".shared"
-    token = processes.from_first("workdir", secrets.token_hex(8))
+    token = coordination.from_first("workdir", secrets.token_hex(8))
     if jax.process_index() == 0:
         mark.write_text(token)
-    processes.barrier("workdir")
+    coordination.barrier("workdir")
     seen = mark.read_text() if mark.exists() else ""
-    processes.check_same(
+    coordination.check_same(
         "--workdir",
         "the folder of process 0" if seen == token else f"another folder, {workdir}",
         "it must be the same folder on all, on a file system that they share",
@@ -167,10 +159,10 @@ def _check_data(pipeline: Any) -> None:
         f"{len(records)} (digest of their names {names})"
     )
     remedy = "prepare the data once, and copy or share the result"
-    processes.check_same("data", text, remedy)
+    coordination.check_same("data", text, remedy)
 
 
-def begin(parts: Parts) -> Beginning:
+def begin(parts: Setup) -> ResumePoint:
     """Restores the newest checkpoint, or makes the state before the first step."""
     done = parts.checkpoints.latest() or 0
     first, batches = _batches(parts, done)
@@ -197,7 +189,7 @@ def begin(parts: Parts) -> Beginning:
             init, out_shardings=everywhere, compiler_options=_quick_compilation()
         )
         state = make(rng, mesh_lib.put(first, parts.mesh))
-        beginning = Beginning(_start_from(parts, state), 0, batches)
+        beginning = ResumePoint(_start_from(parts, state), 0, batches)
         parts.start_up.mark("init")
     watched = parts.start_up.watch(beginning.batches, metrics.say)
     return dataclasses.replace(beginning, batches=watched)
@@ -214,7 +206,7 @@ def _quick_compilation() -> dict[str, Any]:
     return {"xla_backend_optimization_level": 1}
 
 
-def _start_from(parts: Parts, state: state_lib.TrainState) -> state_lib.TrainState:
+def _start_from(parts: Setup, state: state_lib.TrainState) -> state_lib.TrainState:
     """The random state, with the encoder of `config.init_from` where there is one."""
     if parts.encoder is None:
         if parts.total == 0 or parts.task.frozen(state.params):
@@ -227,12 +219,12 @@ def _start_from(parts: Parts, state: state_lib.TrainState) -> state_lib.TrainSta
 
 
 def _go_on(
-    parts: Parts,
+    parts: Setup,
     state: state_lib.TrainState,
     meta: Mapping[str, Any],
     expected: int,
     batches: Iterator,
-) -> Beginning:
+) -> ResumePoint:
     """From a checkpoint, perhaps of an older step than expected."""
     done = int(state.step)
     if done != expected:
@@ -242,21 +234,23 @@ def _go_on(
         + "; config.init_from is not read again" * bool(parts.config.init_from)
     )
     due = meta.get("due", False)
-    return Beginning(state, done, batches, meta["window"], meta["results"], due)
+    return ResumePoint(state, done, batches, meta["window"], meta["results"], due)
 
 
-def _batches(parts: Parts, start: int) -> tuple[Any, Iterator]:
+def _batches(parts: Setup, start: int) -> tuple[Any, Iterator]:
     """The batch at a step, and the batches from it on."""
     batches = parts.pipeline.train_batches(start)
     first = next(batches)
     return first, itertools.chain([first], batches)
 
 
-def _check_checkpoint(parts: Parts, target: Any, number: int, meta: Any) -> None:
-    same_run.check(parts.workdir, number, meta, target, parts.config, metrics.say)
+def _check_checkpoint(parts: Setup, target: Any, number: int, meta: Any) -> None:
+    restore.check_same_run(
+        parts.workdir, number, meta, target, parts.config, metrics.say
+    )
 
 
-def _describe(parts: Parts, target: Any) -> None:
+def _describe(parts: Setup, target: Any) -> None:
     """Says what is about to run, and keeps config and versions in the workdir."""
     config, epochs = parts.config, parts.epochs
     hosts = jax.process_count()
@@ -273,11 +267,13 @@ def _describe(parts: Parts, target: Any) -> None:
     # Numbers that are there already keep the config that they came from.
     to_do = done is None or done < parts.total
     if jax.process_index() == 0 and to_do:
-        files.write_json(parts.workdir / "config.json", config_lib.as_dict(config))
-        files.write_json(parts.workdir / "versions.json", files.versions())
+        workdir_lib.write_json(
+            parts.workdir / "config.json", config_lib.as_dict(config)
+        )
+        workdir_lib.write_json(parts.workdir / "versions.json", workdir_lib.versions())
 
 
-def is_exported(parts: Parts, done: int) -> bool:
+def is_exported(parts: Setup, done: int) -> bool:
     """Whether the encoder of this very step of this run lies in the workdir."""
     try:
         about = json.loads((parts.workdir / "encoder/encoder.json").read_text())

@@ -9,7 +9,8 @@ import optax
 from flax import struct
 from jax.sharding import Sharding
 
-from ctp_jax.tasks.base import Batch, Task
+from ctp_jax.data.batch import Batch
+from ctp_jax.tasks.base import Task
 
 
 @struct.dataclass

@@ -11,9 +11,9 @@ import tensorflow as tf
 from benchmarks import input as benchmark
 from benchmarks import input_split, usual_loader
 from configs import common
-from ctp_jax.data import clips, pipeline
+from ctp_jax.data import clips
 from ctp_jax.errors import UserError
-from ctp_jax.tasks import ctp
+from ctp_jax.tasks import base, ctp
 from tests.data import make_injuries as injuries
 
 
@@ -35,7 +35,7 @@ def small(data_dir):
     config.clip.strides, config.game.scales = (1,), (8.0,)
     config.batch_size = 4
     task = ctp.Task(config)
-    return config, task, pipeline.open_pipeline(config, task, True)
+    return config, task, base.open_pipeline(config, task, True)
 
 
 def test_worker_counts_are_those_of_the_machine(capsys):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import input_scale
-from ctp_jax.data import index, records
+from ctp_jax.data import index, reading, records
 from ctp_jax.errors import UserError
 from tests.data import make_injuries as injuries
 
@@ -27,7 +27,7 @@ def test_every_simulated_record_is_one_of_the_real_ones(real, tmp_path, monkeypa
     assert len(opened) == count and len(opened.files) == 20
     assert len(set(opened.ids.tolist())) == count
     assert len(set(opened.file_index.tolist())) > len(small.files)
-    read = records.read_features(opened)
+    read = reading.read_features(opened)
     for number in range(count):
         source = number % len(small.offset)
         found = read(tf.constant(number, tf.int64))

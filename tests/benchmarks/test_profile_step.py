@@ -9,7 +9,7 @@ HloModule jit_train_step, is_scheduled=true
 
 FileNames
 1 "/somewhere/benchmarks/pretraining.py"
-2 "/somewhere/ctp_jax/tasks/drawing.py"
+2 "/somewhere/ctp_jax/tasks/render.py"
 3 "/somewhere/ctp_jax/ops/resample.py"
 
 FunctionNames

@@ -10,7 +10,8 @@ import pytest
 from flax import linen as nn
 
 from benchmarks import count, pretraining, train_step
-from ctp_jax.models import conv3d, resnet3d
+from ctp_jax.models import layers as layers_lib
+from ctp_jax.models import resnet3d
 from ctp_jax.ops import colour
 from ctp_jax.train import mesh as mesh_lib
 
@@ -42,7 +43,7 @@ def network(request):
     calls = []
 
     def watch(call, args, kwargs, context):
-        if isinstance(context.module, conv3d.Conv3D):
+        if isinstance(context.module, layers_lib.Conv3D):
             calls.append((context.module, args[0].shape))
         return call(*args, **kwargs)
 
@@ -66,7 +67,7 @@ def test_convolutions_are_counted_as_xla_counts_them(network):
         kernel = jax.ShapeDtypeStruct((*size, shape[-1], features), jnp.float32)
 
         def forward(x, kernel, strides=strides, padding=padding):
-            return conv3d.conv3d(x, kernel, strides, padding, "direct")
+            return layers_lib.conv3d(x, kernel, strides, padding, "direct")
 
         def backward(x, kernel, y, forward=forward):
             return jax.vjp(forward, x, kernel)[1](y)

@@ -1,5 +1,6 @@
 """What tests of injured data sets share: opening them, comparing their batches."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import tensorflow as tf
 
 from configs import common
 from ctp_jax.data import pipeline, records
+from ctp_jax.data.batch import ClipSpec
 from ctp_jax.tasks import base
 from tests.data import make_injuries as injuries
 from tests.data.make_injuries import TRAIN
@@ -18,10 +20,10 @@ class Clips(base.Task):
     """Two clips of half a video, and a plan that depends on the draws alone."""
 
     def clip_spec(self, train):
-        return base.ClipSpec(2, 6, 24, (1, 2), scales=(24, 28), flip=0.5)
+        return ClipSpec(2, 6, 24, (1, 2), scales=(24, 28), flip=0.5)
 
-    def plan(self, draws, batch, train):
-        return {"number": draws.uniform((2,), 0.0, 1.0)}
+    def plan(self, rng, batch, train):
+        return {"number": rng.uniform((2,), 0.0, 1.0)}
 
 
 def open_records(data_dir, encoding="jpeg", split="train"):
@@ -44,7 +46,7 @@ def make_config(data_dir, encoding="jpeg", max_bad=1.0):
 
 def open_set(data_dir, encoding="jpeg", max_bad=1.0, train=True, share=(0, 1)):
     config = make_config(data_dir, encoding, max_bad)
-    return pipeline.open_pipeline(config, Clips(config), train, *share)
+    return base.open_pipeline(config, Clips(config), train, *share)
 
 
 def take(opened, count, start=0):
@@ -70,3 +72,10 @@ def assert_same(a, b):
 def flip_bit(opened, number):
     old = injuries.payload_of(opened, number)[6000:6001]
     injuries.overwrite(opened, number, 6000, bytes([old[0] ^ 16]))
+
+
+def open_training(config, opened):
+    """The training pipeline of records that are open already."""
+    task = Clips(config)
+    plan = functools.partial(task.plan, train=True)
+    return pipeline.Pipeline(config, task.clip_spec(True), plan, opened, True, 0, 1)

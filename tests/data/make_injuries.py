@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ctp_jax.data import records
-from tests.data.make_videos import picture
+from tests.prepare.make_videos import picture
 
 TRAIN, TEST, FRAMES, HEIGHT, WIDTH = 20, 7, 12, 36, 48
 

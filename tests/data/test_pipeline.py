@@ -9,9 +9,11 @@ import pytest
 import tensorflow as tf
 
 from configs import common
-from ctp_jax.data import clips, order, pipeline, records, windows
-from ctp_jax.data.builders import moving_shapes
+from ctp_jax.data import clips, decode, reading
+from ctp_jax.data import shuffle as shuffle_lib
+from ctp_jax.data.batch import ClipSpec
 from ctp_jax.errors import UserError
+from ctp_jax.prepare.builders import moving_shapes
 from ctp_jax.tasks import base, ctp
 
 VIDEOS = 13
@@ -42,7 +44,7 @@ def make_config(data_dir, **changes):
 
 def open_train(config, process_index=0, process_count=1):
     task = ctp.Task(config)
-    return pipeline.open_pipeline(config, task, True, process_index, process_count)
+    return base.open_pipeline(config, task, True, process_index, process_count)
 
 
 def take(iterator, count):
@@ -90,7 +92,7 @@ def test_every_epoch_shows_every_video_once_in_another_order(data_dir):
     order = np.concatenate([b["index"] for b in batches]).reshape(4, VIDEOS)
     for epoch in order:
         assert sorted(epoch) == list(range(VIDEOS))
-    assert len({tuple(epoch) for epoch in order.tolist()}) == 4
+    assert len({tuple(epoch) for epoch in shuffle_lib.tolist()}) == 4
 
 
 def test_orders_of_epochs_are_independent():
@@ -100,7 +102,7 @@ def test_orders_of_epochs_are_independent():
 
     @tf.function
     def shuffle():
-        return tf.map_fn(lambda p: order.shuffled(p, VIDEOS, 0), positions)
+        return tf.map_fn(lambda p: shuffle_lib.shuffled(p, VIDEOS, 0), positions)
 
     found = shuffle().numpy().reshape(epochs, VIDEOS)
     counts = np.zeros((VIDEOS, VIDEOS))
@@ -118,7 +120,7 @@ def test_evaluation_counts_every_video_once(data_dir):
     task = ctp.Task(config)
     for count in (1, 2):
         parts = [
-            list(pipeline.open_pipeline(config, task, False, i, count).eval_batches())
+            list(base.open_pipeline(config, task, False, i, count).eval_batches())
             for i in range(count)
         ]
         rows = [batch for part in parts for batch in part]
@@ -127,7 +129,7 @@ def test_evaluation_counts_every_video_once(data_dir):
         assert len(mask) == 8 and mask.sum() == 7
         assert sorted(index[mask > 0]) == list(range(7))
     config.data.eval_videos = 3
-    batches = list(pipeline.open_pipeline(config, task, False).eval_batches())
+    batches = list(base.open_pipeline(config, task, False).eval_batches())
     assert sum(b["mask"].sum() for b in batches) == 3
 
 
@@ -135,7 +137,7 @@ def test_windows_hold_the_pixels_of_the_frames(data_dir):
     """What is read of them equals the whole frames of the same records."""
     config = make_config(data_dir)
     train = open_train(config)
-    read = records.read_features(train.records)
+    read = reading.read_features(train.records)
     for batch in take(train.train_batches(0), 8):
         for row in range(4):
             encoded = read(tf.constant(batch["index"][row], tf.int64))["frames"]
@@ -161,19 +163,19 @@ def test_windows_hold_the_pixels_of_the_frames(data_dir):
 def test_boxes_follow_crop_and_flip():
     window = tf.constant([[10.0, 20.0, 50.0, 25.0]])
     boxes = tf.constant([[[20.0, 10.0, 45.0, 60.0], [25.0, 20.0, 30.0, 30.0]]])
-    plain = windows.boxes_in_clip(boxes, window, tf.constant([False]), 100)
+    plain = decode.boxes_in_clip(boxes, window, tf.constant([False]), 100)
     np.testing.assert_allclose(plain[0], [[0, 0, 100, 100], [20, 20, 40, 40]])
-    mirrored = windows.boxes_in_clip(boxes, window, tf.constant([True]), 100)
+    mirrored = decode.boxes_in_clip(boxes, window, tf.constant([True]), 100)
     np.testing.assert_allclose(mirrored[0], [[0, 0, 100, 100], [60, 20, 80, 40]])
 
 
 def draws_of(numbers):
-    from ctp_jax.data import draws
+    from ctp_jax.data import rng as rng_lib
 
-    return draws.Draws(tf.constant(numbers, tf.float32))
+    return rng_lib.Rng(tf.constant(numbers, tf.float32))
 
 
-SPEC = base.ClipSpec(1, 16, 112, (1, 2, 3, 4, 5), True, scales=(112, 128, 144))
+SPEC = ClipSpec(1, 16, 112, (1, 2, 3, 4, 5), True, scales=(112, 128, 144))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 15, 16, 17, 100])
@@ -192,7 +194,7 @@ def test_times_stay_in_the_video_and_keep_their_stride(frames):
 
 
 def test_ten_clips_start_where_the_test_protocol_says():
-    spec = base.ClipSpec(10, 16, 112, (2,), sampling="uniform", crop="center")
+    spec = ClipSpec(10, 16, 112, (2,), sampling="uniform", crop="center")
     for frames in (20, 32, 100, 331):
         times = clips.sample_times(draws_of([0.0]), tf.constant(frames), spec).numpy()
         free = max(frames - 32 + 1, 0)
@@ -207,7 +209,7 @@ def test_windows_of_every_size_fit_the_canvas():
     sizes = [(144, 256), (256, 144), (128, 170), (64, 64), (144, 145), (300, 257)]
     for spec in (
         SPEC,
-        base.ClipSpec(1, 16, 112, scales=((171, 128), (149, 112)), crop="center"),
+        ClipSpec(1, 16, 112, scales=((171, 128), (149, 112)), crop="center"),
     ):
         heights, widths = np.array(sizes).T
         canvas = clips.canvas_size(heights, widths, spec)
@@ -234,7 +236,7 @@ def test_windows_of_every_size_fit_the_canvas():
 
 
 def test_portrait_videos_swap_the_resizing_sides():
-    spec = base.ClipSpec(1, 16, 112, scales=((171, 128),), crop="center")
+    spec = ClipSpec(1, 16, 112, scales=((171, 128),), crop="center")
     for height, width, expected in ((240, 320, (210, 112 * 320 / 171)),):
         for turned in (False, True):
             h, w = (width, height) if turned else (height, width)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from configs import common
-from ctp_jax.data import pipeline, video
-from ctp_jax.data.builders import base as builders
-from ctp_jax.tasks import base, drawing
+from ctp_jax.data.batch import ClipSpec
+from ctp_jax.prepare import video
+from ctp_jax.prepare.builders import base as builders
+from ctp_jax.tasks import base, render
 
 SIZE = 32
 
@@ -45,7 +46,7 @@ class TwoClips(base.Task):
     """Asks for two clips of every video and plans a label for each."""
 
     def clip_spec(self, train):
-        return base.ClipSpec(
+        return ClipSpec(
             num_clips=2,
             num_frames=4,
             size=SIZE,
@@ -55,8 +56,8 @@ class TwoClips(base.Task):
             flip=0.5,
         )
 
-    def plan(self, draws, batch, train):
-        return {"label": draws.spread(2).integer((), 4)}
+    def plan(self, rng, batch, train):
+        return {"label": rng.split(2).integer((), 4)}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def batches(tmp_path_factory):
     )
     config.data.data_dir, config.data.workers = str(data_dir), 1
     config.batch_size = 4
-    opened = pipeline.open_pipeline(config, TwoClips(config), True)
+    opened = base.open_pipeline(config, TwoClips(config), True)
     return list(itertools.islice(opened.train_batches(), 8))
 
 
@@ -77,7 +78,7 @@ def test_boxes_enclose_the_same_pixels_in_the_drawn_clip(batches):
     checked = flipped = 0
     for batch in batches:
         clips = np.asarray(
-            drawing.crop_clips({k: jnp.asarray(batch[k]) for k in _NEEDED}, SIZE)
+            render.crop_clips({k: jnp.asarray(batch[k]) for k in _NEEDED}, SIZE)
         )
         for clip, boxes, flip in zip(
             clips.reshape(-1, SIZE, SIZE, 3),

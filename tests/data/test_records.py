@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ctp_jax.data import index, records, tfrecord
+from ctp_jax.data import index, reading, records, tfrecord
 from ctp_jax.errors import UserError
 
 CLASSES = ["Jump", "Run", "Walk"]
@@ -92,7 +92,7 @@ def test_a_data_set_of_tfds_reads_as_tfds_reads_it(foreign):
         assert opened.class_names == tuple(CLASSES)
         assert opened.encoding == config.split("_")[0]
         assert opened.ids[1] == f"{split}_000001"
-        read = tf.function(records.read_features(opened))
+        read = tf.function(reading.read_features(opened))
         for i, expected in enumerate(stored(opened, split)):
             actual = read(tf.constant(i, tf.int64))
             assert actual["frames"].numpy().tolist() == expected["video"].tolist()
@@ -127,7 +127,7 @@ def test_reads_in_a_map_in_any_order(foreign):
     opened = records.open_records(f"fake_ucf/{config}", "train", data_dir)
     order = np.random.default_rng(0).permutation(11)
     dataset = tf.data.Dataset.from_tensor_slices(order)
-    dataset = dataset.map(records.read_features(opened), num_parallel_calls=2)
+    dataset = dataset.map(reading.read_features(opened), num_parallel_calls=2)
     counts = [len(x["frames"]) for x in dataset.as_numpy_iterator()]
     assert counts == opened.num_frames[order].tolist()
 

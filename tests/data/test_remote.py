@@ -5,12 +5,13 @@ from etils.epath import backend, gpath
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from ctp_jax import prepare
-from ctp_jax.data import index, records, shards
-from ctp_jax.data.builders import video_folder
-from ctp_jax.data.video import VideoError
-from tests.data.make_sources import contents, make_source, prepare_in
-from tests.data.make_videos import write_numbered
+from ctp_jax.data import index, records
+from ctp_jax.prepare import __main__ as prepare
+from ctp_jax.prepare import shards
+from ctp_jax.prepare.builders import video_folder
+from ctp_jax.prepare.video import VideoError
+from tests.prepare.make_sources import contents, make_source, prepare_in
+from tests.prepare.make_videos import write_numbered
 
 SHAPES = ["moving_shapes", "--train_videos", "9", "--test_videos", "3", "--shards", "3"]
 

@@ -10,18 +10,13 @@ import time
 
 import pytest
 
-from ctp_jax.data import (
-    encoders,
-    examples,
-    index,
-    making,
-    provenance,
-    records,
-    shards,
-)
+from ctp_jax.data import index, records
 from ctp_jax.errors import UserError
-from tests.data.make_sources import contents, prepare_in
-from tests.data.make_videos import refuse, write_numbered
+from ctp_jax.prepare import provenance, shards
+from ctp_jax.prepare import schema as schema_lib
+from ctp_jax.prepare import workers as workers_lib
+from tests.prepare.make_sources import contents, prepare_in
+from tests.prepare.make_videos import refuse, write_numbered
 
 SHAPES = ["moving_shapes", "--train_videos", "9", "--test_videos", "3"]
 SHAPES += ["--shards", "6", "--short_side", "32"]
@@ -163,7 +158,7 @@ def bad_then_mended(tmp_path):
 def test_videos_that_were_mended_are_tried_again(bad_then_mended, tmp_path):
     folder, mend = bad_then_mended
     flags = ["video_folder", "--videos", folder, "--shards", 4]
-    with pytest.raises(making.TooManyBad):
+    with pytest.raises(shards.TooManyBad):
         prepare_in(tmp_path / "d", *flags)
     mend()
     text = prepare_in(tmp_path / "d", *flags)
@@ -185,7 +180,7 @@ def test_bad_videos_of_an_earlier_run_are_counted_and_listed(
     receipts = (tmp_path / "d" / ".preparing_video_folder" / "receipts").iterdir()
     next(path for path in receipts if '"skipped": []' in path.read_text()).unlink()
     # Before the fourth is tried.
-    with pytest.raises(making.TooManyBad, match="2 of the 3 videos tried") as caught:
+    with pytest.raises(shards.TooManyBad, match="2 of the 3 videos tried") as caught:
         prepare_in(tmp_path / "d", *flags, "--max_bad", 0)
     assert len(caught.value.skipped) == 2
     assert "2 videos skipped" in prepare_in(tmp_path / "d", *flags, "--max_bad", 0.5)
@@ -193,20 +188,20 @@ def test_bad_videos_of_an_earlier_run_are_counted_and_listed(
 
 def try_bad(count, bad, **options):
     """Tries `count` videos of which those numbered `bad` cannot be used."""
-    items = tuple(encoders.Item(f"v{i}", 0, refuse) for i in range(count))
-    schema = examples.Schema((), False)
+    items = tuple(workers_lib.Item(f"v{i}", 0, refuse) for i in range(count))
+    schema = schema_lib.Schema((), False)
     order = shards.Order(items, schema, "", "/no/receipt", "", {})
 
     def write(orders, watch):
         results = ("no good" if i in bad else None for i in range(count))
         list(watch(zip(items, results, strict=True)))
 
-    making.make([order], write, name="x", **options)
+    shards.make([order], write, name="x", **options)
 
 
 @pytest.mark.parametrize("progress", [False, True])
 def test_videos_are_counted_with_a_bar_and_without(progress):
-    with pytest.raises(making.TooManyBad, match="^2 of the 3 videos tried so far"):
+    with pytest.raises(shards.TooManyBad, match="^2 of the 3 videos tried so far"):
         try_bad(5, [1, 2], max_bad=0.1, progress=progress)
 
 
@@ -217,7 +212,7 @@ def test_how_many_may_be_bad(max_bad, allowed):
     """In floating point 0.29 * 100 < 29."""
     with pytest.raises(UserError, match="1 of 1 shards are missing"):
         try_bad(100, range(allowed), max_bad=max_bad, progress=False)
-    with pytest.raises(making.TooManyBad, match=f" allows {allowed} of 100"):
+    with pytest.raises(shards.TooManyBad, match=f" allows {allowed} of 100"):
         try_bad(100, range(allowed + 1), max_bad=max_bad, progress=False)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctp_jax.data import thumbnails
+from ctp_jax.data import reading
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import feature_bank, retrieval
 from tests.evaluators import made_features as made
@@ -180,7 +180,7 @@ def test_neighbours_are_written_down(tmp_path, monkeypatch):
         asked.append((split.split, numbers))
         return [np.full((30, 40, 3), 3 * number, np.uint8) for number in numbers]
 
-    monkeypatch.setattr(thumbnails, "middle_frames", middle_frames)
+    monkeypatch.setattr(reading, "middle_frames", middle_frames)
     evaluator = retrieval.RetrievalEvaluator((1,), test, train)
     made.run([evaluator], queries, gallery)
     evaluator.save(tmp_path / "results")

@@ -10,8 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from ctp_jax import command, main
-from ctp_jax.train import rendezvous
+from ctp_jax import cli, main
+from ctp_jax.train.distributed import cluster
 from tests.launch import jobset_schema, starting
 
 JOBSETS = ("jobset_gpu.yaml", "jobset_tpu.yaml")
@@ -131,7 +131,7 @@ def test_what_is_mounted_is_there_and_used(jobset):
 
 def test_the_command_is_one(jobset, monkeypatch):
     monkeypatch.chdir(starting.ROOT)
-    command.parse(["main", *container_of(jobset)["args"]], main.FLAGS, "")
+    cli.parse(["main", *container_of(jobset)["args"]], main.FLAGS, "")
     mounts = {m["name"]: m["mountPath"] for m in container_of(jobset)["volumeMounts"]}
     assert main.WORKDIR.value.startswith(f"{mounts['shared']}/")
     # Or a preempted run would count as finished.
@@ -145,7 +145,7 @@ def test_gpu_processes_meet():
     count = job["parallelism"]
     assert job["completions"] == count
     for index in range(count):
-        found = rendezvous.find(
+        found = cluster.find(
             None, None, None, {**environ, "JOB_COMPLETION_INDEX": str(index)}
         )
         assert (found.count, found.index) == (count, index)
@@ -168,8 +168,8 @@ def test_tpu_pods_are_the_hosts_of_a_slice():
     assert job["parallelism"] == job["completions"] == hosts
     # The variables of TPU pods are left to decide who is who.
     assert not any(e["name"].startswith("CTP_") for e in container["env"])
-    found = rendezvous.find(
+    found = cluster.find(
         None, None, None, {"TPU_WORKER_HOSTNAMES": "a,b", "JAX_PLATFORMS": ""}
     )
-    assert found.coordinator == rendezvous.AUTO
+    assert found.coordinator == cluster.AUTO
     assert os.path.isabs(container["env"][0]["value"])

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from ctp_jax import prepare
+from ctp_jax.prepare import __main__ as prepare
 from tests.launch import starting
 
 CONFIG = "configs/finetune_ucf.py:runlocal"

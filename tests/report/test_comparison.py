@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ctp_jax import command, report
+from ctp_jax import cli, report
 from ctp_jax.errors import UserError
 from ctp_jax.report import __main__, groups, read, words
 from tests.report import make_runs
@@ -214,7 +214,7 @@ def test_command(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         __main__.FLAGS.unparse_flags()
-        __main__.main(command.parse(["report", *arguments], __main__.FLAGS, ""))
+        __main__.main(cli.parse(["report", *arguments], __main__.FLAGS, ""))
         return capsys.readouterr().out
 
     for name, top1 in (("a", 0.5), ("b", 0.25)):

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from configs import common
-from ctp_jax.data import clips, draws
+from ctp_jax.data import clips
+from ctp_jax.data import rng as rng_lib
 from ctp_jax.tasks import recognition
 from tests import opencv_drawing
 
@@ -67,7 +68,7 @@ def make_batch(task, train, seed=0):
         frames[at] = cv2.resize(coarse[at], (WIDTH, HEIGHT))
     windows, flips = [], []
     for _ in range(VIDEOS):
-        numbers = draws.Draws(tf.constant(rng.random(32, np.float32)))
+        numbers = rng_lib.Rng(tf.constant(rng.random(32, np.float32)))
         window, flip = clips.sample_window(
             numbers, tf.constant(HEIGHT), tf.constant(WIDTH), spec
         )
@@ -81,8 +82,8 @@ def make_batch(task, train, seed=0):
         "label": rng.integers(0, len(CLASSES), VIDEOS).astype(np.int32),
         "mask": np.ones(VIDEOS, np.float32),
     }
-    count = draws.count_draws(lambda d: task.plan(d, {}, train))
-    numbers = draws.Draws(tf.constant(rng.random((VIDEOS, count), np.float32)))
+    count = rng_lib.count_uniforms(lambda d: task.plan(d, {}, train))
+    numbers = rng_lib.Rng(tf.constant(rng.random((VIDEOS, count), np.float32)))
     plan = {name: v.numpy() for name, v in task.plan(numbers, {}, train).items()}
     return jax.tree.map(jnp.asarray, batch | {"plan": plan})
 

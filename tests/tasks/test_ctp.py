@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from configs import common
-from ctp_jax.data import clips, draws
+from ctp_jax.data import clips
+from ctp_jax.data import rng as rng_lib
 from ctp_jax.errors import UserError
 from ctp_jax.ops import boxes as box_ops
 from ctp_jax.tasks import base, ctp
@@ -47,7 +48,7 @@ def make_batch(task, seed=0):
     )
     windows, flips = [], []
     for _ in range(VIDEOS):
-        numbers = draws.Draws(tf.constant(rng.random(8, np.float32)))
+        numbers = rng_lib.Rng(tf.constant(rng.random(8, np.float32)))
         window, flip = clips.sample_window(
             numbers, tf.constant(HEIGHT), tf.constant(WIDTH), spec
         )
@@ -60,8 +61,8 @@ def make_batch(task, seed=0):
         "flip": np.stack(flips),
         "mask": np.ones(VIDEOS, np.float32),
     }
-    count = draws.count_draws(lambda d: task.plan(d, {}, True))
-    numbers = draws.Draws(tf.constant(rng.random((VIDEOS, count), np.float32)))
+    count = rng_lib.count_uniforms(lambda d: task.plan(d, {}, True))
+    numbers = rng_lib.Rng(tf.constant(rng.random((VIDEOS, count), np.float32)))
     plan = {name: v.numpy() for name, v in task.plan(numbers, {}, True).items()}
     return jax.tree.map(jnp.asarray, batch | {"plan": plan})
 

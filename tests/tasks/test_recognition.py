@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ctp_jax.errors import UserError
-from ctp_jax.tasks import drawing, recognition
+from ctp_jax.tasks import recognition, render
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import optimizer, state, step
 from tests.tasks import made_clips
@@ -102,7 +102,7 @@ def test_one_clip_at_a_time_is_each_clip_on_its_own(task):
         )
         return clips.mean(axis=(1, 2, 3)), clips[:, :, 0, 0, 0]
 
-    got = jax.jit(lambda b: drawing.map_clips(lambda c: describe(c)[0], b, SIZE))(batch)
+    got = jax.jit(lambda b: render.map_clips(lambda c: describe(c)[0], b, SIZE))(batch)
     assert got.shape == (VIDEOS, CLIPS, 3)
     for video, clip in np.ndindex(VIDEOS, CLIPS):
         want = made_clips.normalized(made_clips.opencv_clip(batch, video, clip)).mean(

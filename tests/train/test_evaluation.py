@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctp_jax import prepare
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators.base import Evaluator
+from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.train import evaluation
 from ctp_jax.train import mesh as mesh_lib
-from ctp_jax.train.stall import Stall
+from ctp_jax.train.distributed.preemption import Preemption
 from ctp_jax.train.state import TrainState
-from ctp_jax.train.stopping import Stopping
+from ctp_jax.train.watchdog import Watchdog
 from tests import toy_task
 from tests.toy_data import EVAL_EXAMPLES, ToyPipeline, toy_config
 
@@ -34,9 +34,9 @@ import numpy as np
 from ctp_jax.data import pipeline
 from ctp_jax.tasks import recognition
 from ctp_jax.train import evaluation
-from ctp_jax.train.stall import Stall
+from ctp_jax.train.watchdog import Watchdog
 from ctp_jax.train.state import TrainState
-from ctp_jax.train.stopping import Stopping
+from ctp_jax.train.distributed.preemption import Preemption
 from tests.tasks.made_clips import make_config, make_weights
 
 found = []
@@ -50,8 +50,8 @@ for devices, batch, probed in json.loads(sys.argv[2]):
     mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices],
                          axis_types=(jax.sharding.AxisType.Auto,))
     task = recognition.Task(config)
-    train = pipeline.open_pipeline(config, task, True)
-    every = evaluation.open_all(config, task, train, mesh, pipeline.open_pipeline)
+    train = base.open_pipeline(config, task, True)
+    every = evaluation.open_all(config, task, train, mesh, None)
     assert len(train.records) == 10 and len(every) == 1 + bool(probed)
     params, model_state = make_weights(task)
     state = TrainState(0, params, model_state, ())
@@ -59,7 +59,7 @@ for devices, batch, probed in json.loads(sys.argv[2]):
     state = jax.device_put(state, everywhere)
     results = {}
     for each in every:
-        results |= each.run(state, Stopping(), Stall(60.0, print))
+        results |= each.run(state, Preemption(), Watchdog(60.0, print))
     numbers, arrays = evaluation.split_results(results)
     arrays = {name: value.tolist() for name, value in arrays.items()}
     found.append(numbers | arrays)
@@ -68,8 +68,8 @@ print(json.dumps(found))
 
 
 def run(every, state):
-    """Nobody stops it, and it does not stall."""
-    return every.run(state, Stopping(), Stall(60.0, print))
+    """Nobody stops it, and it does not watchdog."""
+    return every.run(state, Preemption(), Watchdog(60.0, print))
 
 
 @pytest.fixture(scope="module")

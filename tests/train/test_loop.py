@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from ctp_jax.errors import UserError
-from ctp_jax.train import checkpoint, export, loop
+from ctp_jax.train import loop
+from ctp_jax.train.checkpoints import export, manager
 from tests import toy_run
 from tests.toy_data import EVAL_EXAMPLES, opener, toy_config
-from tests.train.toy_processes import assert_same_run, last_state, lines
+from tests.train.distributed.toy_processes import assert_same_run, last_state, lines
 
 
 class Killed(BaseException):
@@ -178,7 +179,7 @@ def test_init_from_a_checkpoint_of_a_run(whole_run, tmp_path, capsys):
     loop.train(config, tmp_path, opener())
     (line,) = loaded_from(capsys.readouterr().out)
     assert str(place) in line
-    old = checkpoint.load_arrays(place / "state")["params"]["encoder"]
+    old = manager.load_arrays(place / "state")["params"]["encoder"]
     new = export.load_encoder(tmp_path).params
     np.testing.assert_allclose(
         new["dense"]["kernel"], old["dense"]["kernel"], atol=1e-9

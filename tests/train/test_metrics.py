@@ -37,16 +37,16 @@ def device(**values):
 
 def test_window_goes_on_from_its_sums():
     losses = np.float32([0.1, 0.7, 0.3, 0.9])
-    whole = metrics.Window()
+    whole = metrics.Interval()
     for step, loss in enumerate(losses):
         whole.add(step, device(loss=loss, learning_rate=step, finite=1.0))
-    first = metrics.Window()
+    first = metrics.Interval()
     for step in (0, 1):
         first.add(step, device(loss=losses[step], learning_rate=step, finite=1.0))
     saved = first.sums()
     first.add(9, device(loss=7.0, finite=1.0))
     first.means()  # a checkpoint may still be writing what it was given
-    second = metrics.Window(json.loads(json.dumps(saved)))
+    second = metrics.Interval(json.loads(json.dumps(saved)))
     for step in (2, 3):
         second.add(step, device(loss=losses[step], learning_rate=step, finite=1.0))
     means = whole.means()
@@ -56,7 +56,7 @@ def test_window_goes_on_from_its_sums():
 
 
 def test_window_names_the_first_bad_step():
-    window = metrics.Window()
+    window = metrics.Interval()
     for step, finite in ((4, 1.0), (5, 0.0), (6, 0.0)):
         window.add(step, device(loss=1.0, finite=finite))
     window.sums()

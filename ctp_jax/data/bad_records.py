@@ -1,0 +1,217 @@
+"""Records that cannot be read: counted, named once, and too many of them refused.
+
+The graph passes over a record that fails without a word (see `ctp_jax.data.pipeline`).
+What was wrong with it is found out here, by looking at that one record.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import tensorflow as tf
+from etils import epath
+
+from ctp_jax.data import reading, records
+from ctp_jax.data.batch import ClipSpec
+from ctp_jax.errors import UserError
+
+NAMED = 20
+"""Records that get a line of their own."""
+
+# TensorFlow may quote the broken bytes in its message, which are then no text.
+READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
+
+
+TRIES = 2
+"""Of an example's own record: trouble of the network that passes changes no batch."""
+
+Example = dict[str, tf.Tensor]
+
+
+class BadRecords:
+    """What one process could not read of one split.
+
+    Attributes:
+        examples: how often a record was asked for in vain.
+    """
+
+    def __init__(
+        self,
+        opened: records.Records,
+        total: int,
+        max_bad: float,
+        then: str,
+        process: str = "",
+    ):
+        """Starts to count.
+
+        Args:
+            opened: the split.
+            total: how many of its records are used.
+            max_bad: the share of them, in [0, 1], that may be bad. One may, however
+                few there are, unless this is 0.
+            then: what becomes of an example without its record, for the user.
+            process: put before every line, to tell several processes apart.
+        """
+        self._opened, self._total, self._max_bad = opened, total, max_bad
+        self._then, self._process = then, process
+        self._allowed = max(int(max_bad * total + 1e-9), int(max_bad > 0))
+        self._bad: dict[int, str] = {}
+        self.examples = 0
+
+    @property
+    def records(self) -> int:
+        """How many different records could not be read."""
+        return len(self._bad)
+
+    def add(self, numbers: Iterable[int]) -> None:
+        """Counts an example that was to be made of these records, tried one by one.
+
+        Raises:
+            UserError: these are too many.
+        """
+        self.examples += 1
+        for number in numbers:
+            if number not in self._bad:
+                self._add_record(number)
+
+    def describe(self, numbers: Iterable[int]) -> str:
+        """The first few of these records and what is wrong with them."""
+        first = [n for n in dict.fromkeys(numbers) if self._bad.get(n)][:3]
+        return "; ".join(f"{self._opened.id_of(n)}: {self._bad[n]}" for n in first)
+
+    def _add_record(self, number: int) -> None:
+        opened, count = self._opened, len(self._bad) + 1
+        reason = diagnose(opened, number) if count <= NAMED else ""
+        self._bad[number] = reason
+        if reason:
+            self._say(
+                f"{opened.name}: video {opened.id_of(number)} cannot be read: {reason} "
+                f"({opened.files[opened.file_index[number]]}, byte "
+                f"{opened.offset[number]}); {self._then}"
+            )
+        elif count & (count - 1) == 0 or count == NAMED + 1:
+            self._say(
+                f"{opened.name}: {count} of {self._total} videos could not be read so "
+                "far; not all are named"
+            )
+        if count > self._allowed:
+            raise UserError(
+                f"{opened.directory}: {count} of {self._total} videos of split "
+                f"{opened.split!r} cannot be read, more than config.data.max_bad = "
+                f"{self._max_bad:g} allows ({self.describe(self._bad)}): bring the data "
+                "back, prepare them again with --overwrite, or allow more"
+            )
+
+    def _say(self, line: str) -> None:
+        print(f"note: {self._process}{line}", flush=True)
+
+
+def diagnose(opened: records.Records, number: int) -> str:
+    """What is wrong with one record, in a few words."""
+    one = records.select(opened, np.array([number]))
+    path = epath.Path(one.files[one.file_index[0]])
+    try:
+        size = path.stat().length
+    except FileNotFoundError:
+        return "its file is gone"
+    except OSError as error:
+        return f"its file cannot be reached ({error.strerror or error})"
+    if size < one.offset[0] + one.length[0] + reading.FOOTER:
+        return f"its file ends at byte {size}"
+    with tf.device("/CPU:0"):
+        return _diagnose_bytes(one) or "it could not be read then, and can be now"
+
+
+def _diagnose_bytes(one: records.Records) -> str:
+    """The same, for the only record of a split whose file is there; '' if it is good."""
+    try:
+        found = reading.reader(one)(tf.constant(0, tf.int64))
+    except tf.errors.DataLossError:
+        return "its bytes are not those that were written"
+    except READ_ERRORS as error:
+        return f"its file cannot be read ({explain(error)})"
+    try:
+        features = reading.parser(one)(found)
+    except READ_ERRORS:
+        return f"it is no record with images under {one.frames_feature!r}"
+    frames = features["frames"].numpy()
+    if len(frames) != one.num_frames[0]:
+        return f"it has {len(frames)} frames, not {one.num_frames[0]} as indexed"
+    boxes = features.get("boxes", frames)
+    if len(boxes) != len(frames):
+        return f"it has {len(boxes)} boxes for {len(frames)} frames"
+    for number, frame in enumerate(frames):
+        try:
+            image = tf.io.decode_image(frame, channels=3, expand_animations=False)
+        except READ_ERRORS:
+            return f"frame {number} cannot be decoded"
+        if one.encoding == "jpeg" and not tf.io.is_jpeg(frame):
+            return f"frame {number} is no JPEG, as others are"
+        height, width = image.shape[:2]
+        if (height, width) != (one.height[0], one.width[0]):
+            indexed = f"{one.width[0]}x{one.height[0]}"
+            return f"frame {number} is {width}x{height}, not {indexed} as indexed"
+    return ""
+
+
+def explain(error: Exception) -> str:
+    """TensorFlow's message in one line, without the names of nodes of its graph."""
+    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]", "", str(error))
+    return " ".join(text.split())[:200]
+
+
+def first_success(
+    attempt: Callable[[tf.Tensor], Example], count: int, otherwise: Example | None
+) -> Example:
+    """The first of the attempts 0 .. count - 1 that succeeds.
+
+    An op that fails, fails the whole graph; an element of a dataset that fails can be
+    passed over. So the attempts are a dataset, of which one element is taken: a good
+    record is read and decoded once. TensorFlow looks through the function of a dataset
+    whenever one begins, here for each example: the calls without it are faster.
+
+    Args:
+        attempt: of an int64 scalar, its number.
+        count: how many.
+        otherwise: what to take if all fail; None to fail, too.
+    """
+    attempts = tf.data.Dataset.range(count)
+    attempts = attempts.map(tf.autograph.experimental.do_not_convert(attempt))
+    attempts = attempts.ignore_errors()
+    if otherwise is not None:
+        attempts = attempts.concatenate(tf.data.Dataset.from_tensors(otherwise))
+    return attempts.take(1).get_single_element()
+
+
+def placeholder(
+    spec: ClipSpec, canvas: tuple[int, int], num_uniforms: int, boxes: bool
+) -> Example:
+    """What stands for an example that cannot be read: black, and masked.
+
+    Args:
+        spec: see `ClipSpec`.
+        canvas: height and width of the frames, pixels.
+        num_uniforms: how many random numbers it has for its plan.
+        boxes: whether examples of this data set have boxes.
+    """
+    height, width = canvas
+    shape = (spec.num_clips, spec.num_frames)
+    size = tf.constant([height, width], tf.float32)
+    whole = tf.concat([tf.zeros([2]), size], axis=0)
+    example = {
+        "frames": tf.zeros((*shape, height, width, 3), tf.uint8),
+        "extent": tf.tile(size[None], [spec.num_clips, 1]),
+        "window": tf.tile(whole[None], [spec.num_clips, 1]),
+        "flip": tf.zeros((spec.num_clips,), tf.bool),
+        "times": tf.zeros(shape, tf.int32),
+        "label": tf.constant(-1),
+        "index": tf.constant(0),
+        "mask": tf.constant(0.0),
+        "replaced": tf.constant(1.0),
+        "attempt": tf.constant(TRIES, tf.int64),
+        "uniforms": tf.zeros([num_uniforms]),
+    }
+    if boxes:
+        example["boxes"] = tf.zeros((*shape, 4))
+    return example

@@ -1,0 +1,78 @@
+"""3-D convolution: which of the ways to compute it is taken.
+
+Activations are (b, t, h, w, c), kernels (t, h, w, in, out).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ctp_jax.errors import UserError
+from ctp_jax.models.conv import frames, space_to_depth, temporal
+from ctp_jax.models.conv.temporal import Triple
+
+IMPLEMENTATIONS = ("auto", "direct", "folded", "taps", "winograd")
+
+
+def conv3d(
+    x: Float[Array, "b t h w c"],
+    kernel: Float[Array, "kt kh kw c n"],
+    strides: Triple = (1, 1, 1),
+    padding: Triple = (0, 0, 0),
+    impl: str = "auto",
+) -> Float[Array, "b t_out h_out w_out n"]:
+    """Cross-correlation over time, height and width, as in `torch.nn.Conv3d`.
+
+    Args:
+        x: input, of the dtype of the kernel.
+        kernel: weights.
+        strides: of time, height and width.
+        padding: zeros added on both sides of time, height and width.
+        impl: 'direct', XLA's 3-D convolution; 'folded', the same, but for few channels
+            (`ctp_jax.models.conv.space_to_depth`); 'taps', the sum over temporal taps of 2-D
+            convolutions; 'winograd', the same with fewer products where the
+            temporal stride is 1 (`ctp_jax.models.conv.temporal`); 'auto', winograd where the
+            default backend is a CPU (XLA's 3-D convolution is slow there, gradients of
+            strided ones most: benchmarks/conv3d.py), direct elsewhere.
+            On CPUs only 'direct' has a forward-mode derivative.
+
+    Returns:
+        Output of size (size + 2 padding - kernel) // stride + 1 along each axis.
+
+    Raises:
+        UserError: for an unknown `impl`, and where clips are smaller than the kernel.
+    """
+    if impl not in IMPLEMENTATIONS:
+        raise UserError(
+            f"config.model.conv = {impl!r}: choose one of {', '.join(IMPLEMENTATIONS)}"
+        )
+    sizes = zip(x.shape[1:4], kernel.shape[:3], padding, strict=True)
+    if any(size + 2 * pad < width for size, width, pad in sizes):
+        raise UserError(
+            f"clips of {x.shape[1]} frames of {x.shape[3]}x{x.shape[2]} pixels are "
+            f"smaller than a kernel of {kernel.shape[:3]} (time, height, width): larger "
+            "ones in config.clip, or smaller strides in config.model"
+        )
+    if impl == "auto":
+        impl = "winograd" if jax.default_backend() == "cpu" else "direct"
+    if impl == "folded" and x.shape[-1] >= temporal.FEW_CHANNELS:
+        impl = "direct"
+    if impl != "direct":
+        dtype = x.dtype
+        if jax.default_backend() == "cpu" and dtype.itemsize < 4:
+            # CPUs compute in float32 anyway; so results are rounded once.
+            x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+        if impl == "folded":
+            y = space_to_depth.convolve(x, kernel, strides, padding)
+        else:
+            y = temporal.convolve(x, kernel, strides, padding, impl == "winograd")
+        return y.astype(dtype)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        [(p, p) for p in padding],
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        precision=frames.precision(x),
+    )

@@ -1,0 +1,272 @@
+"""2-D convolution of the frames of clips, with gradients of its own on CPUs.
+
+XLA's convolution is fast on a CPU where a row of pixels is long; its gradient of the
+kernel and its input gradient of strided convolutions are not. There they are matrix
+products instead, in float32. `ctp_jax.models.conv.temporal` makes 3-D convolutions of it.
+
+Symbols in shapes: b clips, t frames, h w pixels, c channels in, n features out. Kernels
+are (kh, kw, c, n); strides and paddings are pairs, of height and width. Nothing is cut or
+put together across clips, which may be split over devices. How fast each part is:
+benchmarks/conv3d.py and docs/performance.md.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Pair = tuple[int, int]
+
+# XLA shares out one convolution among cores by the pixels of a row times the features,
+# about so many of these numbers to a core. Enough for a few cores.
+_ROW_SHARE, _ROW_SHARES = 4096, 8
+# Numbers that the kernel's gradient gathers at once, about what caches hold; but never
+# less than one frame of every clip.
+_AT_ONCE = 5 << 19
+
+
+def precision(x: Array) -> lax.Precision | None:
+    """float32 means float32: without this it is TF32 on GPUs and bfloat16 on TPUs."""
+    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+
+
+def convolve(
+    x: Float[Array, "b t h w c"],
+    kernel: Float[Array, "kh kw c n"],
+    strides: Pair,
+    padding: Pair,
+) -> Float[Array, "b t h_out w_out n"]:
+    """Cross-correlation of every frame, as `torch.nn.Conv2d`.
+
+    Args:
+        x: clips, not bfloat16 where the default backend is a CPU. There the result has
+            no forward-mode derivative.
+        kernel: weights, of the dtype of the clips.
+        strides: of height and width.
+        padding: zeros added on both sides of height and width.
+    """
+    if jax.default_backend() != "cpu":
+        return _by_xla(x, kernel, strides, [(p, p) for p in padding])
+    return _on_cpu(x, kernel, strides, padding)
+
+
+def _by_xla(x, kernel, strides, edges, kernel_axes="HWIO"):
+    """Kernel axes 'HWOI' are of a kernel (kh, kw, n, c)."""
+    y = lax.conv_general_dilated(
+        x.reshape(-1, *x.shape[2:]),
+        kernel,
+        strides,
+        edges,
+        dimension_numbers=("NHWC", kernel_axes, "NHWC"),
+        precision=precision(x),
+    )
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _on_cpu(x, kernel, strides, padding):
+    return _forward(x, kernel, strides, padding)
+
+
+def _forward(x, kernel, strides, padding, kernel_axes="HWIO"):
+    """Rows that are too short for all cores are laid side by side."""
+    size, features = kernel.shape[:2], kernel.shape[kernel_axes.index("O")]
+    if size == (1, 1) and padding == (0, 0):
+        matrix = kernel[0, 0] if kernel_axes == "HWIO" else kernel[0, 0].T
+        x = x[:, :, :: strides[0], :: strides[1]]
+        return jnp.matmul(x, matrix, precision=precision(x))
+    frames, width = x.shape[1], x.shape[3]
+    stride, pad = strides[1], padding[1]
+    out = (width + 2 * pad - size[1]) // stride + 1
+    count, wanted = 1, _ROW_SHARES * _ROW_SHARE / (out * features)
+    while count < wanted and frames % (2 * count) == 0:
+        count *= 2
+    edges = [(p, p) for p in padding]
+    if count == 1:
+        return _by_xla(x, kernel, strides, edges, kernel_axes)
+    # Each frame gets zeros behind it, enough for no window to reach two frames, and for
+    # the next to begin at the same phase of the stride.
+    whole = width + max(0, pad, 2 * pad - size[1] + stride)
+    whole += -whole % stride
+    x = _put_side_by_side(x, count, whole)
+    edges[1] = (pad, size[1] - pad - stride)
+    y = _by_xla(x, kernel, strides, edges, kernel_axes)
+    return _take_apart(y, count, out)
+
+
+def _put_side_by_side(x, count, whole):
+    """(b, t, h, w, c) to (b, t / count, h, count whole, c), zeros behind each frame."""
+    clips, frames, height, width, channels = x.shape
+    x = x.reshape(clips, -1, count, height, width, channels)
+    x = jnp.pad(x, [*[(0, 0)] * 4, (0, whole - width), (0, 0)])
+    x = jnp.moveaxis(x, 2, 3)
+    return x.reshape(clips, frames // count, height, -1, channels)
+
+
+def _take_apart(x, count, width):
+    """The inverse of `_put_side_by_side`."""
+    clips, frames, height, _, channels = x.shape
+    x = x.reshape(clips, frames, height, count, -1, channels)
+    x = jnp.moveaxis(x[:, :, :, :, :width], 3, 2)
+    return x.reshape(clips, frames * count, height, -1, channels)
+
+
+def _save(x, kernel, strides, padding):
+    return _forward(x, kernel, strides, padding), (x, kernel)
+
+
+def _gradients(strides, padding, saved, cotangent):
+    x, kernel = saved
+    if strides == (1, 1):
+        margin = tuple(k - 1 - p for k, p in zip(kernel.shape[:2], padding))
+        flipped = lax.rev(kernel, (0, 1))
+        x_gradient = _forward(cotangent, flipped, strides, margin, "HWOI")
+    else:
+        x_gradient = _strided_input_gradient(
+            x.shape, kernel, cotangent, strides, padding
+        )
+    return x_gradient, _kernel_gradient(x, kernel, cotangent, strides, padding)
+
+
+_on_cpu.defvjp(_save, _gradients)
+
+
+def _strided_input_gradient(shape, kernel, cotangent, strides, padding):
+    """One product with the kernel; then each phase of the stride sums its own taps."""
+    *clips, height, width, channels = shape
+    size, features = kernel.shape[:2], kernel.shape[-1]
+    columns = jnp.matmul(
+        cotangent, kernel.reshape(-1, features).T, precision=precision(kernel)
+    )
+    columns = columns.reshape(*cotangent.shape[:4], *size, channels)
+    # Padded pixel stride * block + phase gets tap i of output block - (i - phase) / stride.
+    blocks = [
+        -(-(pixels + p) // s) for pixels, p, s in zip((height, width), padding, strides)
+    ]
+
+    def phase(row, column):
+        total = jnp.zeros((*clips, *blocks, channels), cotangent.dtype)
+        for i in range(row, size[0], strides[0]):
+            for j in range(column, size[1], strides[1]):
+                before = (i // strides[0], j // strides[1])
+                edges = [
+                    (b, n - b - out, 0)
+                    for b, n, out in zip(before, blocks, cotangent.shape[2:4])
+                ]
+                zero = jnp.zeros((), columns.dtype)
+                edges = [*[(0, 0, 0)] * 2, *edges, (0, 0, 0)]
+                total += lax.pad(columns[..., i, j, :], zero, edges)
+        return total
+
+    phases = [
+        jnp.stack([phase(row, column) for column in range(strides[1])], 4)
+        for row in range(strides[0])
+    ]
+    x = jnp.stack(phases, 3).reshape(
+        *clips, blocks[0] * strides[0], blocks[1] * strides[1], channels
+    )
+    return x[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+
+
+def _kernel_gradient(x, kernel, cotangent, strides, padding):
+    """Matrix products of taps of the input with cotangents."""
+    size, (channels, features) = kernel.shape[:2], kernel.shape[2:]
+    if size == (1, 1) and padding == (0, 0):
+        x = x[:, :, :: strides[0], :: strides[1]]
+        return sum_of_products(x, cotangent).reshape(kernel.shape)
+    moves = _moves(size[1], strides[1], padding[1])
+    phases, rows = strides[1], size[0] * channels
+
+    def product(x, cotangent):
+        """Of the taps of each move, one after the other: (taps rows, n)."""
+        x = _gather_rows(x, size[0], strides, padding[0], cotangent.shape[2])
+        zero, free = jnp.zeros((), x.dtype), x.shape[-1] - cotangent.shape[3]
+        none = (0, 0, 0)
+        parts = []
+        for move, (first, last) in moves.items():
+            edges = [none, none, none, (move, free - move, 0), none]
+            moved = lax.pad(cotangent, zero, edges)
+            parts.append(_product(x[first * rows : (last + 1) * rows], moved))
+        return jnp.concatenate(parts)
+
+    gathered = (phases * rows + features) * cotangent[:, 0, ..., 0].size
+    gradient = sum_over_frames(product, gathered, x, cotangent)
+    return gradient.reshape(size[1], size[0], channels, features).swapaxes(0, 1)
+
+
+def _moves(size, stride, padding):
+    """Which columns meet: {move: (first, last phase)}, in the order of the taps.
+
+    Tap i of output pixel o reads pixel stride o + i - padding: of those with a phase,
+    their number modulo the stride, the one at o + move.
+    """
+    moves = {}
+    for tap in range(size):
+        move, phase = divmod(tap - padding, stride)
+        first, _ = moves.get(move, (phase, phase))
+        moves[move] = first, phase
+    return moves
+
+
+def _gather_rows(x, size, strides, padding, height):
+    """The rows that each output row sees, of clips (b, t, h, w, c).
+
+    The result is (phases size c, b, t, h_out, w / phases). Channels first: so rows of pixels are copied, which are long. Columns are sorted by
+    their phase, what their number leaves when it is divided by the stride.
+    """
+    clips, frames, _, width, channels = x.shape
+    (stride, phases), columns = strides, -(-width // strides[1])
+    x = jnp.pad(x, [*[(0, 0)] * 3, (0, columns * phases - width), (0, 0)])
+    x = x.reshape(clips, frames, -1, columns, phases, channels)
+    x = x.transpose(4, 5, 0, 1, 2, 3)
+    x = jnp.pad(x, [*[(0, 0)] * 4, (padding, padding), (0, 0)])
+    # Or XLA would gather first, pixel by pixel, and transpose all of it.
+    x = lax.optimization_barrier(x)
+    last = (height - 1) * stride + 1
+    x = jnp.concatenate([x[..., i : i + last : stride, :] for i in range(size)], 1)
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _product(x, cotangent):
+    return jnp.einsum("cbthw,bthwn->cn", x, cotangent, precision=lax.Precision.HIGHEST)
+
+
+def sum_over_frames(product, gathered, *clips):
+    """Sum of the products of a few frames of all clips after the other, in float32.
+
+    Args:
+        product: of a few frames of `clips`.
+        gathered: numbers that it gathers from one frame of all clips.
+        clips: (b, t, ...).
+    """
+    frames = clips[0].shape[1]
+    count, most = 1, _AT_ONCE // gathered
+    while 2 * count <= most and frames % (2 * count) == 0:
+        count *= 2
+
+    def add(total, start):
+        some = [lax.dynamic_slice_in_dim(clip, start, count, 1) for clip in clips]
+        return total + product(*some), None
+
+    one = jax.eval_shape(product, *(clip[:, :count] for clip in clips))
+    total, _ = lax.scan(
+        add, jnp.zeros(one.shape, one.dtype), jnp.arange(0, frames, count)
+    )
+    return total
+
+
+def sum_of_products(x, cotangent):
+    """Sum over clips, frames and pixels of the products of every two channels."""
+    # XLA transposes the first operand, slowly: let it be the one with fewer channels.
+    if x.shape[-1] > cotangent.shape[-1]:
+        return sum_of_products(cotangent, x).T
+    gathered = x[:, 0].size + cotangent[:, 0].size
+
+    def product(x, cotangent):
+        return jnp.einsum(
+            "bthwp,bthwq->pq", x, cotangent, precision=lax.Precision.HIGHEST
+        )
+
+    return sum_over_frames(product, gathered, x, cotangent)

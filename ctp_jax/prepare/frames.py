@@ -1,0 +1,172 @@
+"""From a folder of numbered image files to the JPEG frames that are stored.
+
+No TensorFlow here, see `ctp_jax.prepare.video`.
+"""
+
+import io
+import os
+import pathlib
+import re
+import warnings
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image, ImageOps
+
+from ctp_jax.prepare import video
+
+SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png"])
+"""File name endings, in lower case, that are taken for frames."""
+
+_EIGHT_BITS = frozenset(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"])
+"""Pillow's modes that it turns into RGB without loss of range."""
+
+_ORIENTATION = 0x0112
+"""The EXIF tag; 1 is upright."""
+
+
+def encode_frames(
+    folder: str | os.PathLike,
+    fps: float,
+    short_side: int = 144,
+    quality: int = 90,
+    *,
+    first: int | None = 1,
+    boxes: Float32[np.ndarray, "n 4"] | None = None,
+) -> video.EncodedVideo:
+    """Reads a folder of frames; those that need no change keep their bytes.
+
+    A JPEG file is stored as it is if its short side is at most `short_side` and if a
+    part of it can be decoded alone, which rules out progressive ones. All else is
+    scaled as videos are and encoded anew: greyscale, turned by an EXIF flag, PNG, BMP.
+
+    Args:
+        folder: with files as `list_frames` takes them; other files are ignored.
+        fps: frames per second; the files do not say.
+        short_side: pixels; larger frames are scaled down to it, smaller ones are kept.
+        quality: of the JPEG files that are encoded anew, 1 to 95.
+        first: number of the first frame; None takes any.
+        boxes: one per frame, x1 y1 x2 y2 in the pixels of the files.
+
+    Raises:
+        VideoError: no frames, gaps between them, different sizes, damaged files, or
+            another number of boxes.
+    """
+    names = list_frames(folder, first)
+    if boxes is not None and len(boxes) != len(names):
+        raise video.VideoError(f"{len(boxes)} boxes for {len(names)} frames")
+    frames, size = [], None
+    for name in names:
+        try:
+            frame, frame_size = encode_frame(
+                pathlib.Path(folder, name).read_bytes(), short_side, quality
+            )
+        except OSError as error:
+            raise video.VideoError(f"{name}: {error.strerror or error}") from error
+        except video.VideoError as error:
+            raise video.VideoError(f"{name}: {error}") from error
+        size = size or frame_size
+        if frame_size != size:
+            raise video.VideoError(
+                f"{name}: has {frame_size[0]}x{frame_size[1]} pixels, the frames before "
+                f"have {size[0]}x{size[1]}"
+            )
+        frames.append(frame)
+    if boxes is not None:
+        scale = np.divide(video.scaled_size(*size, short_side), size)
+        boxes = (boxes * np.tile(scale, 2)).astype(np.float32)
+    return video.EncodedVideo(frames, fps, boxes)
+
+
+def list_frames(folder: str | os.PathLike, first: int | None = 1) -> list[str]:
+    """Names of the frames of a folder in the order of their numbers.
+
+    The number of a frame is the last number in its file name: `00012.jpg`,
+    `img_12.png`. Hidden files and those of other endings are no frames.
+
+    Args:
+        folder: where to look; not in folders below it.
+        first: number of the first frame; None takes any.
+
+    Raises:
+        VideoError: no folder, no frames, a gap, or a number twice.
+    """
+    try:
+        files = sorted(os.listdir(folder))
+    except OSError as error:
+        raise video.VideoError(f"{error.strerror or error}") from error
+    numbered: dict[int, str] = {}
+    for name in files:
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() not in SUFFIXES or name.startswith("."):
+            continue
+        numbers = re.findall(r"\d+", stem)
+        if not numbers:
+            raise video.VideoError(f"{name}: no number in the file name")
+        before = numbered.setdefault(int(numbers[-1]), name)
+        if before != name:
+            raise video.VideoError(f"{before} and {name} have the same number")
+    if not numbered:
+        raise video.VideoError("no frame in the folder")
+    expected = min(numbered) if first is None else first
+    for number in sorted(numbered):
+        if number != expected:
+            raise video.VideoError(
+                f"frame {expected} is missing, {numbered[number]} comes instead"
+            )
+        expected += 1
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def encode_frame(
+    data: bytes, short_side: int, quality: int
+) -> tuple[bytes, tuple[int, int]]:
+    """One frame as it is stored, see `encode_frames`.
+
+    Args:
+        data: an image file.
+        short_side: pixels.
+        quality: 1 to 95.
+
+    Returns:
+        (JPEG file, (width, height) of the upright image before scaling).
+
+    Raises:
+        VideoError: no image, a damaged one, or one of more than 8 bits.
+    """
+    image, upright = _decode(data)
+    plain = (
+        upright
+        and image.format == "JPEG"
+        and image.mode == "RGB"
+        and not image.info.get("progressive")
+        # Decoders differ in what they make of a file that just stops.
+        and data.endswith(b"\xff\xd9")
+    )
+    if not plain or video.scaled_size(*image.size, short_side) != image.size:
+        pixels = video.scale_image(np.asarray(image.convert("RGB")), short_side)
+        data = video.encode_jpeg(pixels, quality)
+    return data, image.size
+
+
+def _decode(data: bytes) -> tuple[Image.Image, bool]:
+    """The upright image of a file, and whether it lay upright in it."""
+    if not data:
+        raise video.VideoError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damaged EXIF data, for example
+            with Image.open(io.BytesIO(data), formats=("BMP", "JPEG", "PNG")) as image:
+                image.load()
+                upright = image.getexif().get(_ORIENTATION, 1) == 1
+                if not upright:
+                    image = ImageOps.exif_transpose(image)
+    except Image.UnidentifiedImageError as error:
+        raise video.VideoError("neither JPEG nor PNG nor BMP") from error
+    # Damaged files make Pillow raise whatever its decoders stumble over.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise video.VideoError(f"cannot be decoded ({reason})") from error
+    if image.mode not in _EIGHT_BITS:
+        raise video.VideoError(f"needs 8 bits per channel, has mode {image.mode}")
+    return image, upright

@@ -1,0 +1,94 @@
+"""Encoded videos as `tf.train.Example` messages, by TFDS but without TensorFlow."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ctp_jax.data import tfrecord
+from ctp_jax.prepare import video, workers
+
+FEATURES = tfrecord.Features("frames", "label", None, "video_id", "fps")
+"""Names of the features of a record; `boxes` where there are boxes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """What is in every record.
+
+    Attributes:
+        class_names: in the order of the labels; empty for unlabelled videos.
+        has_boxes: whether every video comes with boxes.
+    """
+
+    class_names: tuple[str, ...]
+    has_boxes: bool
+
+    def features(self) -> Any:
+        """The schema as TFDS has it, a `tfds.features.FeaturesDict`."""
+        import tensorflow_datasets as tfds
+
+        label = tfds.features.Scalar(np.int64)
+        if self.class_names:
+            label = tfds.features.ClassLabel(names=list(self.class_names))
+        features = {
+            "frames": tfds.features.Sequence(
+                tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+            ),
+            "label": label,
+            "video_id": tfds.features.Text(),
+            "fps": tfds.features.Scalar(np.float32),
+        }
+        if self.has_boxes:
+            features["boxes"] = tfds.features.Tensor(shape=(None, 4), dtype=np.float32)
+        return tfds.features.FeaturesDict(features)
+
+    def names(self) -> tfrecord.Features:
+        """The names of the features."""
+        boxes = "boxes" if self.has_boxes else None
+        return dataclasses.replace(FEATURES, boxes=boxes)
+
+
+class Serializer:
+    """Makes the payload of the record of a video."""
+
+    def __init__(self, schema: Schema):
+        from tensorflow_datasets.core import example_serializer
+
+        self._schema, self._features = schema, schema.features()
+        self._serializer = example_serializer.ExampleSerializer(
+            self._features.get_serialized_info()
+        )
+
+    def __call__(self, item: workers.Item, encoded: video.EncodedVideo) -> bytes:
+        """The bytes are a function of the video: features come in a fixed order."""
+        example = {
+            "frames": encoded.frames,
+            "label": item.label,
+            "video_id": item.id,
+            "fps": encoded.fps,
+        }
+        if self._schema.has_boxes:
+            example["boxes"] = encoded.boxes
+        message = self._serializer.get_tf_example(
+            self._features.encode_example(example)
+        )
+        return message.SerializeToString(deterministic=True)
+
+
+def row(
+    item: workers.Item, encoded: video.EncodedVideo, offset: int, length: int
+) -> tfrecord.Row:
+    """What the index keeps of a video whose payload is at these bytes of its file."""
+    height, width, encoding = tfrecord.image_size(encoded.frames[0])
+    return tfrecord.Row(
+        offset=offset,
+        length=length,
+        num_frames=len(encoded.frames),
+        height=height,
+        width=width,
+        label=item.label,
+        fps=float(np.float32(encoded.fps)),
+        id=item.id.encode(),
+        encoding=encoding,
+    )

@@ -1,0 +1,148 @@
+"""Features of an encoder that is being trained, or was, for nearest neighbours.
+
+The protocol is the paper's (appendix): ten evenly spread clips per video, the last
+feature map pooled to 2x3x3, averaged over the clips, cosine similarity. It follows that
+of VCOP (Xu et al. 2019); docs/fidelity.md says where VCOP's code differs. Symbols: b videos, c clips per video, t frames, s side of the clip.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from ctp_jax.data.batch import Batch, ClipSpec
+from ctp_jax.errors import UserError
+from ctp_jax.models import resnet3d
+from ctp_jax.tasks import base, encoder, render
+
+EVALUATORS = ("retrieval", "knn")
+
+
+class Probe(base.Task):
+    """Looks at the encoder of another task. See `configs/common.py:probe`.
+
+    It has no parameters of its own: `predict` takes those of the other task.
+    """
+
+    def __init__(self, config: ConfigDict, task: base.Task):
+        super().__init__(config)
+        check_config(config)
+        self._names = names(config)
+        self._task = task
+        model = ConfigDict(config.model)
+        model.spatial_strides = tuple(config.probe.spatial_strides)
+        try:
+            self._network = resnet3d.create(model)
+        except UserError as error:
+            message = str(error).replace("config.model.spatial", "config.probe.spatial")
+            raise UserError(message) from error
+
+    def see_data(self, train: Any, held_out: Any) -> None:
+        for split in (train, held_out):
+            if not len(split.class_names) or (split.label < 0).any():
+                raise UserError(
+                    f"{split.name}: videos of split {split.split!r} have no labels, "
+                    "which config.probe.evaluators need"
+                )
+        self._gallery, self._queries = train, held_out
+
+    def clip_spec(self, train: bool) -> ClipSpec:
+        probe = self.config.probe
+        return ClipSpec(
+            num_clips=probe.num_clips,
+            num_frames=self.config.clip.num_frames,
+            size=self.config.clip.size,
+            strides=(probe.stride,),
+            sampling="uniform",
+            scales=tuple(probe.scales),
+            crop="center",
+        )
+
+    def predict(
+        self, params: base.Params, model_state: base.ModelState, batch: Batch
+    ) -> dict[str, jax.Array]:
+        """`features` (b, d), float32: d is 2*3*3*512 for R3D-18."""
+        weights, stats, _ = self._task.encoder(params, model_state)
+        variables = {"params": weights, "batch_stats": stats}
+
+        def describe(clips):
+            features = self._network.apply(variables, clips, train=False)
+            return adaptive_pool(
+                features, tuple(self.config.probe.pool), self.config.probe.pooling
+            )
+
+        size = self.config.clip.size
+        features = render.map_clips(describe, batch, size).mean(axis=1)
+        return {"features": features.reshape(len(features), -1)}
+
+    def evaluators(self) -> Sequence[Any]:
+        from ctp_jax.evaluators import feature_bank, knn, retrieval
+
+        bank = feature_bank.FeatureBank(self._queries, self._gallery)
+        made = {
+            "retrieval": lambda: retrieval.RetrievalEvaluator(bank=bank),
+            "knn": lambda: knn.KNNEvaluator(bank=bank),
+        }
+        return tuple(made[name]() for name in self._names)
+
+
+def views(config: ConfigDict, task: base.Task) -> list[base.Task]:
+    """What to evaluate with: the task itself, and a `Probe` of it if asked for."""
+    return [task, Probe(config, task)] if names(config) else [task]
+
+
+def names(config: ConfigDict) -> list[str]:
+    """The evaluators that `config.probe.evaluators` asks for."""
+    given = (name.strip() for name in config.probe.evaluators.split(","))
+    return list(dict.fromkeys(filter(None, given)))
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises `UserError` for the first thing in `config.probe` that cannot be."""
+    probe = config.probe
+    for name in names(config):
+        if name not in EVALUATORS:
+            raise UserError(
+                f"config.probe.evaluators: {name!r} is none of {', '.join(EVALUATORS)}"
+            )
+    if probe.pooling not in ("average", "max"):
+        raise UserError(
+            f"config.probe.pooling = {probe.pooling!r}: choose average or max"
+        )
+    for name in ("num_clips", "stride"):
+        if probe[name] < 1:
+            raise UserError(f"config.probe.{name} = {probe[name]}: needs at least 1")
+    if len(probe.pool) != 3 or min(probe.pool) < 1:
+        raise UserError(
+            f"config.probe.pool = {tuple(probe.pool)}: needs three numbers of bins, of "
+            "time, height and width"
+        )
+    encoder.check_scales("probe.scales", probe.scales, config.clip.size)
+
+
+def adaptive_pool(
+    features: Float[Array, "b t h w c"],
+    sizes: tuple[int, int, int],
+    pooling: str = "average",
+) -> Float[Array, "b _t _h _w c"]:
+    """The average or the maximum of `sizes` bins per axis, float32.
+
+    Bin i of n on an axis of length m covers floor(i m / n) to ceil((i + 1) m / n), as in
+    PyTorch's adaptive pooling; bins overlap where n does not divide m.
+    """
+    x = features.astype(jnp.float32)
+    reduce = {"average": jnp.mean, "max": jnp.max}[pooling]
+    for axis, bins in zip((1, 2, 3), sizes, strict=True):
+        length = x.shape[axis]
+        edges = [
+            (i * length // bins, -(-(i + 1) * length // bins)) for i in range(bins)
+        ]
+        parts = [
+            reduce(jax.lax.slice_in_dim(x, start, stop, axis=axis), axis)
+            for start, stop in edges
+        ]
+        x = jnp.stack(parts, axis=axis)
+    return x

@@ -1,0 +1,173 @@
+"""Exported encoders: what a run leaves behind for other runs to start from.
+
+<workdir>/encoder/arrays         {'params': ..., 'batch_stats': ...[, 'head': ...]}
+<workdir>/encoder/encoder.json   format, architecture, head_task, digests, provenance
+
+The head is what its task put on top; another task has no use for it, but evaluating
+and converting a finished network have.
+"""
+
+import dataclasses
+import datetime
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ctp_jax.errors import UserError
+from ctp_jax.tasks.base import Task
+from ctp_jax.train import workdir as workdir_lib
+from ctp_jax.train.checkpoints import digests, manager
+from ctp_jax.train.checkpoints.manifest import Damage
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """An exported encoder, on the host.
+
+    Attributes:
+        params: NumPy arrays by name.
+        batch_stats: NumPy arrays by name; may be empty.
+        architecture: what builds the network (see `Task.encoder`).
+        head: parameters of the task's head, None where there is none.
+        head_task: name of the task whose head it is, '' where there is none.
+        provenance: how it came about: task, data, config, steps, versions, metrics.
+        path: where it was read.
+    """
+
+    params: Any
+    batch_stats: Any
+    architecture: dict[str, Any]
+    head: Any
+    head_task: str
+    provenance: dict[str, Any]
+    path: str
+
+
+def export_encoder(
+    workdir: pathlib.Path, task: Task, state: Any, provenance: Mapping[str, Any]
+) -> pathlib.Path:
+    """Writes `<workdir>/encoder`, in place of the one before, whole or not at all.
+
+    Every process calls this; the workdir is one that all of them see.
+    """
+    params, batch_stats, architecture = task.encoder(state.params, state.model_state)
+    place = workdir / "encoder"
+    write_encoder(
+        place,
+        Encoder(
+            params=params,
+            batch_stats=batch_stats,
+            architecture=architecture,
+            head=task.head(state.params),
+            head_task=str(task.config.task),
+            provenance=dict(provenance),
+            path=str(place),
+        ),
+    )
+    return place
+
+
+def write_encoder(place: pathlib.Path, encoder: Encoder) -> None:
+    """Writes an encoder to the folder `place`, over what is there, whole or not at all.
+
+    Every process calls this. `encoder.path` is not looked at.
+    """
+    new, old = (place.with_name(f".{place.name}.{n}") for n in ("new", "old"))
+    first = jax.process_index() == 0
+    if first:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+    _meet("export begins")
+    arrays = {"params": encoder.params, "batch_stats": encoder.batch_stats}
+    if encoder.head is not None:
+        arrays["head"] = encoder.head
+    found, _ = digests.measure(arrays)
+    manager.save_arrays(new / "arrays", arrays)
+    if first:
+        now = datetime.datetime.now(datetime.UTC)
+        about = {
+            "format": FORMAT,
+            "architecture": encoder.architecture,
+            "head_task": encoder.head_task if encoder.head is not None else "",
+            "digests": found,
+            "provenance": {
+                "date": now.isoformat(timespec="seconds"),
+                **encoder.provenance,
+            },
+        }
+        workdir_lib.write_json(new / "encoder.json", about)
+        if place.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            place.rename(old)
+        new.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+    _meet("export ends")
+
+
+def load_encoder(path: str | pathlib.Path) -> Encoder:
+    """Reads an exported encoder, given its folder or the workdir that holds it.
+
+    Raises:
+        UserError: nothing is there, or it is not a whole encoder.
+    """
+    given = pathlib.Path(path).expanduser().absolute()
+    if not given.exists():
+        raise UserError(f"{path}: no such folder; expected an exported encoder")
+    place = given if (given / "encoder.json").exists() else given / "encoder"
+    if not (place / "encoder.json").exists():
+        raise UserError(
+            f"{path}: not an exported encoder (no encoder.json): a run exports one "
+            "when it finishes"
+        )
+    about = _read_about(place / "encoder.json")
+    try:
+        arrays = manager.load_arrays(place / "arrays")
+        params, batch_stats = arrays["params"], arrays["batch_stats"]
+        # Encoders of older versions have no digests.
+        if path := digests.difference(about.get("digests", {}), arrays):
+            raise Damage(path)
+    except Exception as error:  # whatever Orbax makes of injured files
+        raise UserError(
+            f"{place}: the arrays of the encoder are missing or damaged: delete the "
+            "folder and run the command of its run again, which exports it anew"
+        ) from error
+    return Encoder(
+        params=params,
+        batch_stats=batch_stats,
+        architecture=about["architecture"],
+        head=arrays.get("head"),
+        head_task=about.get("head_task", ""),
+        provenance=about.get("provenance", {}),
+        path=str(place),
+    )
+
+
+def _read_about(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text())
+        version = about["format"]
+        about["architecture"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: damaged: delete the folder and run the command of its run again, "
+            "which exports it anew"
+        ) from error
+    if version != FORMAT:
+        raise UserError(
+            f"{path}: format {version}, this version of ctp_jax reads {FORMAT}"
+        )
+    return about
+
+
+def _meet(name: str) -> None:
+    """Waits for the other processes, if there are any."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

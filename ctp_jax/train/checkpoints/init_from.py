@@ -1,0 +1,190 @@
+"""Starting from another run: what `config.init_from` may name.
+
+    a workdir, or its folder `encoder`        what a finished run exported
+    a workdir, or its `checkpoints[/<step>]`  a training checkpoint, its encoder taken out
+    a folder that `ctp_jax.convert` wrote     a converted PyTorch file
+
+It is read once, before step 0, and never on resume.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from ctp_jax.errors import UserError
+from ctp_jax.tasks import base
+from ctp_jax.train.checkpoints import export, restore
+from ctp_jax.train.state import count, describe
+
+_TORCH = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
+
+
+def read(path: str | pathlib.Path) -> export.Encoder:
+    """Reads the encoder that `path` names, of any of the kinds above.
+
+    Raises:
+        UserError: nothing is there, or nothing that can be read.
+    """
+    given = pathlib.Path(path).expanduser().absolute()
+    if given.is_file() and given.suffix in _TORCH:
+        name = given.name.removesuffix(".tar")
+        name = pathlib.Path(name).stem if name.endswith(_TORCH) else name
+        raise UserError(
+            f"{path}: a PyTorch file; convert it first: python -m ctp_jax.convert "
+            f"{path} {name}"
+        )
+    if given.name == "checkpoints" and given.is_dir():
+        return _from_checkpoint(given.parent, None)
+    is_step = given.parent.name == "checkpoints" and given.name.isdigit()
+    exported = (given / "encoder.json").exists() or (given / "encoder").exists()
+    if is_step:
+        return _from_checkpoint(given.parent.parent, int(given.name))
+    if not exported and (given / "checkpoints").is_dir():
+        return _from_checkpoint(given, None)
+    return export.load_encoder(path)
+
+
+def read_checked(config: ConfigDict, task: base.Task) -> export.Encoder:
+    """Reads `config.init_from`, before data are opened and programs compiled.
+
+    Raises:
+        UserError: it cannot be read, or its weights do not fit the task's network.
+    """
+    try:
+        encoder = read(config.init_from)
+        task.check_encoder(encoder.architecture)
+        if config.init_head:
+            check_head(task, encoder)
+    except UserError as error:
+        raise UserError(f"config.init_from: {error}") from error
+    return encoder
+
+
+def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
+    """The encoder of a run that may still be going on; the newest if step is None."""
+    state, meta = restore.arrays(workdir, step)
+    config = ConfigDict(meta["config"])
+    task = base.load(config)
+    params = state["params"]
+    encoder, stats, architecture = task.encoder(params, state["model_state"])
+    done = int(state["step"])
+    return export.Encoder(
+        params=encoder,
+        batch_stats=stats,
+        architecture=architecture,
+        head=task.head(params),
+        head_task=str(config.task),
+        provenance={
+            "task": str(config.task),
+            "config": meta["config"],
+            "steps": done,
+            "class_names": meta.get("class_names"),
+        },
+        path=str(workdir / "checkpoints" / str(done)),
+    )
+
+
+def start(
+    task: base.Task,
+    state: Any,
+    encoder: export.Encoder,
+    head_classes: Sequence[str] | None = None,
+) -> tuple[Any, list[str]]:
+    """Puts an encoder into a fresh state.
+
+    Args:
+        task: says where it goes (`Task.load_encoder`).
+        state: a `TrainState` before its first step.
+        encoder: what `read` found; `task.check_encoder` has passed it.
+        head_classes: classes of the data here, if its head is to be taken, too.
+
+    Returns:
+        The state, and lines that say what was loaded, what stays random and what was
+        not used.
+
+    Raises:
+        UserError: names or shapes differ from those of the network here, or the head
+            is one for other classes.
+    """
+    params, model_state = task.load_encoder(
+        state.params, state.model_state, encoder.params, encoder.batch_stats
+    )
+    if head_classes is not None:
+        check_head(task, encoder)
+        _check_classes(encoder, head_classes)
+        params = {**params, "head": encoder.head}
+    before = {"params": state.params, "model_state": state.model_state}
+    after = {"params": params, "model_state": model_state}
+    loaded, random = _compare(before, after, encoder.path)
+    if not loaded:
+        raise UserError(
+            f"{encoder.path}: nothing in it fits the network of this config"
+        )
+    # Copies: the step donates the state, so no array may stand in it twice.
+    after = jax.tree.map(
+        lambda old, new: jnp.array(new, dtype=old.dtype, copy=True), before, after
+    )
+    steps = encoder.provenance.get("steps")
+    after_steps = f", after {steps} steps" if steps is not None else ""
+    lines = [f"init_from {encoder.path}{after_steps}: loaded {', '.join(loaded)}"]
+    if random:
+        lines.append(f"  stays random: {', '.join(random)}")
+    if encoder.head is not None and head_classes is None:
+        lines.append(
+            f"  unused: the head of its task, {encoder.head_task} "
+            f"({count(encoder.head):,} parameters)"
+        )
+    return state.replace(**after), lines
+
+
+def check_head(task: base.Task, encoder: export.Encoder) -> None:
+    """Raises `UserError` unless an encoder comes with a head for this task."""
+    if encoder.head is None:
+        raise UserError(
+            f"config.init_head = True, but {encoder.path} has no head, only an encoder"
+        )
+    if encoder.head_task != task.config.task:
+        raise UserError(
+            f"config.init_head = True, but the head in {encoder.path} is of task "
+            f"{encoder.head_task!r}, not {task.config.task!r}"
+        )
+
+
+def _check_classes(encoder: export.Encoder, here: Sequence[str]) -> None:
+    there = encoder.provenance.get("class_names")
+    if there is None or list(there) == list(here):
+        return  # or of a PyTorch file, which does not say
+    different = [(a, b) for a, b in zip(there, here, strict=False) if a != b]
+    first = f", e.g. {different[0][0]!r} for {different[0][1]!r}" if different else ""
+    raise UserError(
+        f"config.init_head = True, but the head in {encoder.path} is for other classes: "
+        f"{len(there)} there, {len(here)} here{first}"
+    )
+
+
+def _compare(before: Any, after: Any, path: str) -> tuple[list[str], list[str]]:
+    """Names (two levels deep) of what was replaced and of what was not."""
+    here, there = describe(before), describe(after)
+    for name in dict.fromkeys([*here, *there]):
+        wanted, found = here.get(name, "absent"), there.get(name, "absent")
+        if wanted.partition("(")[2] != found.partition("(")[2] or wanted == "absent":
+            raise UserError(
+                f"{path}: does not fit the network of this config: {name} is {found} "
+                f"there, {wanted} here"
+            )
+    groups: dict[str, tuple[int, int]] = {}
+    old, new = jax.tree.leaves(before), jax.tree.leaves(after)
+    for name, a, b in zip(here, old, new, strict=True):
+        group = "/".join(name.split("/")[:2])
+        done, total = groups.get(group, (0, 0))
+        groups[group] = (done + int(a is not b), total + 1)
+    loaded = [
+        f"{name} ({done} arrays)" if done == total else f"{name} ({done} of {total})"
+        for name, (done, total) in groups.items()
+        if done
+    ]
+    return loaded, [name for name, (done, _) in groups.items() if not done]

@@ -1,0 +1,144 @@
+"""Reading the checkpoints of a run from outside: nothing is changed."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from ctp_jax import config as config_lib
+from ctp_jax.data.batch import Batch
+from ctp_jax.errors import UserError
+from ctp_jax.tasks.base import Task
+from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train import optimizer
+from ctp_jax.train import state as state_lib
+from ctp_jax.train.checkpoints import digests, manager
+from ctp_jax.train.checkpoints.layout import CheckpointLayout
+from ctp_jax.train.checkpoints.manifest import Damage
+from ctp_jax.train.epochs import Epochs
+
+
+def newest(
+    config: ConfigDict, task: Task, workdir: str | os.PathLike, batch: Batch
+) -> tuple[state_lib.TrainState, int]:
+    """The newest checkpoint of a run that may still be going on.
+
+    Args:
+        config: of the run.
+        task: of that config.
+        workdir: of the run.
+        batch: one of its batches, for shapes.
+
+    Returns:
+        The state on one device, and its step.
+
+    Raises:
+        UserError: there is no checkpoint, or not one of this config, or it is damaged.
+    """
+    directory = pathlib.Path(workdir).expanduser().absolute()
+    # The rate does not matter, only that the optimiser's state has its shape.
+    schedule = optimizer.make_schedule(config.optimizer, Epochs(1, 1), 1)
+    transformation = optimizer.make_optimizer(config.optimizer, schedule, task.frozen)
+    shapes = jax.eval_shape(
+        lambda rng, batch: state_lib.initial(task, transformation, rng, batch),
+        jax.random.key(0),
+        batch,
+    )
+    target = state_lib.with_sharding(shapes, mesh_lib.replicated(mesh_lib.one_device()))
+    folders = CheckpointLayout(directory)
+    steps = folders.steps()
+    if not steps:
+        raise UserError(f"{workdir}: no checkpoint there")
+
+    def read(path: pathlib.Path) -> state_lib.TrainState:
+        return manager.restore_arrays(path, target)
+
+    found, _ = _checked(
+        folders, steps[-1], read, "read into the network of this config"
+    )
+    return found, int(found.step)
+
+
+def arrays(
+    workdir: pathlib.Path, step: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A step of a run as NumPy arrays, whatever its network, and its meta.
+
+    Args:
+        workdir: of the run; may be writing the next step.
+        step: None for the newest.
+
+    Raises:
+        UserError: there is no such step, or it cannot be read, or it is damaged.
+    """
+    folders = CheckpointLayout(workdir)
+    steps = folders.steps()
+    if not steps:
+        raise UserError(
+            f"{workdir}: no weights there, neither encoder/ nor a checkpoint; give "
+            "a run that has trained"
+        )
+    if step not in (None, *steps):
+        known = ", ".join(map(str, steps))
+        raise UserError(f"{folders.path}: no step {step}; there are: {known}")
+    step = steps[-1] if step is None else step
+    return _checked(folders, step, manager.load_arrays, "read")
+
+
+def _checked(
+    folders: CheckpointLayout, step: int, read: Callable[[pathlib.Path], Any], what: str
+) -> tuple[Any, dict[str, Any]]:
+    """(what `read` makes of the arrays of a step, its meta), as they were saved."""
+    try:
+        meta = folders.read_checked(step)
+        tree = read(folders.step(step) / "state")
+        if path := digests.difference(meta.get("digests", {}), tree):
+            raise Damage(f"{path} is not what was saved")
+    except UserError:
+        raise
+    except Exception as error:
+        reason = manager.first_line(error)
+        if step not in folders.steps():
+            reason = "its run has deleted it meanwhile: try again"
+        elif isinstance(error, Damage):
+            reason = f"damaged: {reason}; its run will set it aside when it goes on"
+        raise UserError(
+            f"{folders.path}: step {step} cannot be {what} ({reason})"
+        ) from error
+    return tree, meta
+
+
+def check_same_run(
+    workdir: pathlib.Path,
+    step: int,
+    meta: Mapping[str, Any],
+    target: state_lib.TrainState,
+    config: ConfigDict,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Raises `UserError` unless a checkpoint can be continued with this config."""
+    changed, length = config_lib.sort_differences(
+        config_lib.differences(meta["config"], config)
+    )
+    if "task" in changed:  # everything else differs, too
+        changed = {"task": changed["task"]}
+    fields = ", ".join(f"{name} {text}" for name, text in changed.items())
+    stored, wanted = meta["leaves"], state_lib.describe(target)
+    for path in dict.fromkeys([*wanted, *stored]):
+        there, here = stored.get(path, "absent"), wanted.get(path, "absent")
+        if there != here:
+            why = f"; the config differs in {fields}" if fields else ""
+            raise UserError(
+                f"{workdir}: the checkpoint of step {step} is of another architecture: "
+                f"{path} is {there} there, {here} here{why}; use another --workdir"
+            )
+    if changed:
+        raise UserError(
+            f"{workdir}: the run there has another config: {fields}; set it back, or "
+            "use another --workdir"
+        )
+    for name, text in length.items():
+        say(f"config.{name}: {text}, from step {step} on")

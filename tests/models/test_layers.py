@@ -1,0 +1,238 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from ctp_jax.errors import UserError
+from ctp_jax.models.conv.conv3d import conv3d
+from ctp_jax.models.layers import BatchNorm, Conv3D
+
+pytestmark = pytest.mark.usefixtures("optimized")
+
+# kernel, strides, padding, channels, features
+LAYERS = {
+    "stem": ((3, 7, 7), (1, 2, 2), (1, 3, 3), 3, 8),
+    "3x3x3": ((3, 3, 3), (1, 1, 1), (1, 1, 1), 16, 24),
+    "3x3x3 strided": ((3, 3, 3), (2, 2, 2), (1, 1, 1), 16, 8),
+    "3x3x3 strided in time": ((3, 3, 3), (2, 1, 1), (1, 1, 1), 17, 8),
+    "few channels": ((3, 3, 3), (2, 2, 2), (1, 1, 1), 4, 8),
+    "spatial": ((1, 3, 3), (1, 2, 2), (0, 1, 1), 16, 8),
+    "temporal": ((3, 1, 1), (1, 1, 1), (1, 0, 0), 16, 8),
+    "temporal strided": ((3, 1, 1), (2, 1, 1), (1, 0, 0), 18, 8),
+    "shortcut": ((1, 1, 1), (2, 2, 2), (0, 0, 0), 16, 8),
+    "whole clip": ((6, 1, 1), (1, 1, 1), (0, 0, 0), 16, 8),
+    "padded point": ((1, 1, 1), (1, 2, 2), (0, 1, 1), 16, 8),
+}
+
+
+def example(kernel, channels, features, frames=6):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, frames, 13, 12, channels)).astype(np.float32)
+    k = rng.normal(size=(*kernel, channels, features)).astype(np.float32)
+    return x, k / np.sqrt(np.prod(k.shape[:-1], dtype=np.float32))
+
+
+def plain(x, kernel, strides, padding):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        [(p, p) for p in padding],
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        precision="highest",
+    )
+
+
+def value_and_gradients(function, x, kernel, cotangent):
+    value, pullback = jax.vjp(function, x, kernel)
+    return (value, *pullback(cotangent))
+
+
+@pytest.mark.parametrize("impl", ["direct", "folded", "taps", "winograd"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_implementation_is_the_plain_convolution(layer, impl):
+    kernel, strides, padding, channels, features = LAYERS[layer]
+    compare(*example(kernel, channels, features), strides, padding, impl)
+
+
+def compare(x, k, strides, padding, impl):
+    """Value and both gradients, beside XLA's own."""
+    expected = plain(x, k, strides, padding)
+    cotangent = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
+
+    def ours(x, k):
+        return conv3d(x, k, strides, padding, impl)
+
+    def reference(x, k):
+        return plain(x, k, strides, padding)
+
+    got = jax.jit(lambda *a: value_and_gradients(ours, *a))(x, k, cotangent)
+    want = jax.jit(lambda *a: value_and_gradients(reference, *a))(x, k, cotangent)
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-5 * np.abs(w).max())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 7])
+def test_winograd_at_every_length(frames):
+    x, k = example((3, 3, 3), 16, 24, frames)
+    compare(x, k, (1, 1, 1), (1, 1, 1), "winograd")
+
+
+@pytest.mark.parametrize("features", [8, 40])
+@pytest.mark.parametrize("padding", [0, 1, 2, 3])
+def test_convolution_over_time_alone_at_every_padding(features, padding):
+    x, k = example((3, 1, 1), 16, features)
+    compare(x, k, (1, 1, 1), (padding, 0, 0), "taps")
+
+
+@pytest.mark.parametrize("impl", ["taps", "folded"])
+@pytest.mark.parametrize("padding", [0, 2, 3])
+@pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 3)])
+def test_frames_at_every_padding(strides, padding, impl):
+    x, k = example((1, 3, 3), 5, 8, frames=4)
+    compare(x, k, strides, (0, padding, padding), impl)
+
+
+def test_winograd_takes_two_thirds_of_the_products():
+    # So many features that no frames are put side by side: XLA counts the gaps.
+    x, k = example((3, 3, 3), 16, 4096)
+
+    def flops(impl):
+        conv = functools.partial(conv3d, padding=(1, 1, 1), impl=impl)
+        return jax.jit(conv).lower(x, k).cost_analysis()["flops"]
+
+    assert flops("winograd") / flops("taps") == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_a_cpu_gets_winograd():
+    x, k = example((3, 3, 3), 16, 8)
+
+    def program(impl):
+        conv = functools.partial(conv3d, padding=(1, 1, 1), impl=impl)
+        return jax.jit(conv).lower(x, k).as_text()
+
+    assert program("auto") == program("winograd") != program("taps")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_convolution_is_torchs(layer):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    kernel, strides, padding, channels, features = LAYERS[layer]
+    x, k = example(kernel, channels, features)
+    want = torch.nn.functional.conv3d(
+        torch.tensor(x).permute(0, 4, 1, 2, 3),
+        torch.tensor(k).permute(4, 3, 0, 1, 2),
+        stride=strides,
+        padding=padding,
+    )
+    want = want.permute(0, 2, 3, 4, 1).numpy()
+    got = conv3d(jnp.asarray(x), jnp.asarray(k), strides, padding)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("impl", ["direct", "taps", "winograd"])
+def test_bfloat16_rounds_once(impl):
+    x, k = example((3, 3, 3), 16, 8)
+    x, k = jnp.asarray(x, jnp.bfloat16), jnp.asarray(k, jnp.bfloat16)
+    got = conv3d(x, k, padding=(1, 1, 1), impl=impl)
+    want = plain(x.astype(jnp.float32), k.astype(jnp.float32), (1, 1, 1), (1, 1, 1))
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=2**-8, atol=2**-8)
+
+
+@pytest.mark.parametrize("impl", ["taps", "winograd"])
+@pytest.mark.parametrize("layer", ["3x3x3", "3x3x3 strided", "temporal", "shortcut"])
+def test_bfloat16_gradients_round_once(layer, impl):
+    kernel, strides, padding, channels, features = LAYERS[layer]
+    x, k = (jnp.asarray(a, jnp.bfloat16) for a in example(kernel, channels, features))
+    wide = [a.astype(jnp.float32) for a in (x, k)]
+    y = plain(*wide, strides, padding)
+    cotangent = np.random.default_rng(1).normal(size=y.shape)
+    cotangent = jnp.asarray(cotangent, jnp.bfloat16)
+
+    def ours(x, k):
+        return conv3d(x, k, strides, padding, impl)
+
+    got = jax.jit(lambda *a: value_and_gradients(ours, *a))(x, k, cotangent)
+    reference = functools.partial(plain, strides=strides, padding=padding)
+    want = value_and_gradients(reference, *wide, cotangent.astype(jnp.float32))
+    for g, w in zip(got, want, strict=True):
+        assert g.dtype == jnp.bfloat16
+        error = np.asarray(g, np.float32) - w
+        # One rounding is off by at most 2^-9 of a number.
+        assert np.linalg.norm(error) < 2**-9 * np.linalg.norm(w)
+
+
+@pytest.mark.parametrize("impl", ["folded", "taps", "winograd"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_as_accelerators_compute_it(layer, impl, monkeypatch):
+    kernel, strides, padding, channels, features = LAYERS[layer]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    compare(*example(kernel, channels, features), strides, padding, impl)
+
+
+def test_unknown_implementation_is_the_users_mistake():
+    x, k = example((1, 1, 1), 3, 8)
+    with pytest.raises(UserError, match="direct"):
+        conv3d(jnp.asarray(x), jnp.asarray(k), impl="fast")
+
+
+@pytest.mark.parametrize("impl", ["direct", "folded", "taps", "winograd"])
+@pytest.mark.parametrize("shape", [(2, 9, 9), (9, 1, 9), (9, 9, 2)])
+def test_clips_smaller_than_the_kernel_are_the_users_mistake(shape, impl):
+    kernel = jnp.zeros((3, 3, 3, 4, 8))
+    with pytest.raises(UserError, match="smaller than a kernel"):
+        conv3d(jnp.zeros((1, *shape, 4)), kernel, impl=impl)
+
+
+def test_convolution_starts_kaiming_normal():
+    x = jnp.zeros((1, 3, 3, 3, 32))
+    layer = Conv3D(64, (3, 3, 3), use_bias=True)
+    params = jax.jit(layer.init)(jax.random.key(0), x)["params"]
+    assert params["kernel"].shape == (3, 3, 3, 32, 64)
+    assert params["kernel"].dtype == jnp.float32
+    np.testing.assert_allclose(
+        params["kernel"].std(), np.sqrt(2 / (64 * 27)), rtol=0.02
+    )
+    np.testing.assert_array_equal(params["bias"], 0)
+
+
+def test_batch_norm_is_torchs():
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    rng = np.random.default_rng(0)
+    # A mean far from 0, where E[x^2] - E[x]^2 would cancel; six positions, where the
+    # biased and unbiased variances differ by a fifth.
+    x = rng.normal(300.0, 0.5, (1, 1, 2, 3, 5)).astype(np.float32)
+    scale, bias = rng.normal(size=(2, 5)).astype(np.float32)
+    oracle = torch.nn.BatchNorm3d(5, eps=1e-3)
+    oracle.weight.data.copy_(torch.tensor(scale))
+    oracle.bias.data.copy_(torch.tensor(bias))
+    layer = BatchNorm(1e-3)
+    variables = layer.init(jax.random.key(0), jnp.asarray(x), train=False)
+    variables = {**variables, "params": {"scale": scale, "bias": bias}}
+    for _ in range(3):
+        got, changed = layer.apply(
+            variables, jnp.asarray(x), train=True, mutable="batch_stats"
+        )
+        want = oracle(torch.tensor(x).permute(0, 4, 1, 2, 3)).detach()
+        want = want.permute(0, 2, 3, 4, 1).numpy()
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+        variables = {**variables, **changed}
+    stats = variables["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], oracle.running_mean, rtol=1e-6)
+    np.testing.assert_allclose(stats["var"], oracle.running_var, rtol=1e-4)
+    oracle.eval()
+    got = layer.apply(variables, jnp.asarray(x), train=False)
+    want = oracle(torch.tensor(x).permute(0, 4, 1, 2, 3)).detach()
+    want = want.permute(0, 2, 3, 4, 1).numpy()
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+
+
+def test_initialising_leaves_the_statistics_alone():
+    x = jnp.full((1, 1, 2, 3, 5), 7.0)
+    stats = BatchNorm().init(jax.random.key(0), x, train=True)["batch_stats"]
+    np.testing.assert_array_equal(stats["mean"], 0)
+    np.testing.assert_array_equal(stats["var"], 1)

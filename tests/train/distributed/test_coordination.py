@@ -1,0 +1,192 @@
+"""Two real processes: the same run as one, and together in the end."""
+
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import stress
+from ctp_jax.train import setup
+from ctp_jax.train.distributed import coordination
+from tests.train.distributed import toy_processes as toy
+
+SLOW = {"pause": 0.05}  # seconds a batch, so that a signal meets the run in the middle
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """One process, two devices; and what it read."""
+    workdir = tmp_path_factory.mktemp("one")
+    codes, outputs = toy.run(workdir, devices=2, log=str(workdir / "read"))
+    assert codes == [0], outputs
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Two processes, one device each."""
+    workdir = tmp_path_factory.mktemp("two")
+    codes, outputs = toy.run(workdir, count=2, log=str(workdir / "read"))
+    assert codes == [0, 0], outputs
+    assert "2 x cpu of 2 processes" in outputs[0]
+    return workdir, outputs
+
+
+def test_two_processes_are_the_same_run_as_one(one, two):
+    workdir, outputs = two
+    toy.assert_alike(one, workdir)
+    # Only process 0 logs.
+    assert "loss" in outputs[0] and "loss" not in outputs[1]
+
+
+def test_each_process_reads_its_share_and_evaluates_it_once(one, two):
+    def read(path):
+        return path.read_text().splitlines()
+
+    parts = [read(two[0] / f"read{index}") for index in range(2)]
+    whole = read(one / "read0")
+    # Prefetching aside, the toy reads a batch when it is asked for.
+    assert sorted(parts[0] + parts[1]) == sorted(whole)
+    assert len(parts[0]) == len(parts[1])
+    train = [{line for line in part if "train" in line} for part in parts]
+    assert not train[0] & train[1]
+
+
+@pytest.mark.parametrize(
+    "on,kind,code,message",
+    [
+        (0, "user", 2, "the disk of this host is gone"),
+        (1, "user", 2, "the disk of this host is gone"),
+        (1, "bug", 1, "ValueError: a mistake"),
+    ],
+)
+def test_an_error_on_one_ends_all_with_its_message(tmp_path, on, kind, code, message):
+    codes, outputs = toy.run(tmp_path, count=2, at={"6": kind}, on=on, **SLOW)
+    assert codes == [code, code], outputs
+    for index, output in enumerate(outputs):
+        last = output.splitlines()[-1]
+        assert f"process {on} of 2" in last and message in last
+        assert ("Traceback" in output) == (kind == "bug" and index == on)
+
+
+@pytest.mark.parametrize("on", [[1], [0, 1]])
+def test_sigterm_on_any_stops_all_at_one_step(two, tmp_path, on):
+    started = toy.start(tmp_path, count=2, exit_code=75, pause=0.3)
+    while not (tmp_path / "metrics.jsonl").exists() or not toy.lines(tmp_path):
+        time.sleep(0.05)
+    for index in on:
+        started[index].send_signal(signal.SIGTERM)
+    codes, outputs = toy.end(started)
+    assert codes == [75, 75] and "which is saved" in outputs[0], outputs
+    assert 4 <= toy.last_state(tmp_path)[0][-1] < 12
+    assert not (tmp_path / "encoder").exists()
+    codes, outputs = toy.run(tmp_path, count=2)
+    assert codes == [0, 0] and "going on from the checkpoint" in outputs[0], outputs
+    toy.assert_same_run(two[0], tmp_path)
+
+
+def test_sigterm_in_an_evaluation_of_one(two, tmp_path):
+    codes, outputs = toy.run(tmp_path, count=2, evaluating="term", on=1)
+    assert codes == [0, 0] and "after step 4/12" in outputs[0], outputs
+    assert toy.lines(tmp_path) == []
+    codes, outputs = toy.run(tmp_path, count=2)
+    assert codes == [0, 0], outputs
+    toy.assert_same_run(two[0], tmp_path)
+
+
+@pytest.mark.parametrize("on", [0, 1])
+def test_kill_of_one_ends_all_and_nothing_is_lost(two, tmp_path, on):
+    codes, outputs = toy.run(tmp_path, count=2, at={"6": "kill"}, on=on)
+    assert codes[on] == -signal.SIGKILL and codes[1 - on] not in (0, None), outputs
+    if on == 0:
+        codes, outputs = toy.run(tmp_path, count=2)
+        assert codes == [0, 0], outputs
+        toy.assert_same_run(two[0], tmp_path)
+    else:  # what was written by two is read by one
+        codes, outputs = toy.run(tmp_path, devices=2)
+        assert codes == [0], outputs
+        toy.assert_alike(two[0], tmp_path)
+
+
+def test_processes_must_be_started_alike(tmp_path):
+    only = {"1": {"config": {"optimizer.learning_rate": 0.2}}}
+    codes, outputs = toy.run(tmp_path, count=2, only=only)
+    assert codes == [2, 2], outputs
+    assert all("the config" in out and "same command" in out for out in outputs)
+
+
+def test_processes_must_share_the_workdir(tmp_path):
+    only = {"1": {"workdir": str(tmp_path / "elsewhere")}}
+    codes, outputs = toy.run(tmp_path / "here", count=2, only=only)
+    assert codes == [2, 2], outputs
+    assert all("file system that they share" in out for out in outputs)
+
+
+def test_alone_nothing_is_exchanged():
+    coordination.barrier("x")
+    assert coordination.gather("x", 3) == [3]
+    assert coordination.from_first("x", {"a": 1}) == {"a": 1}
+    coordination.check_same("x", "1", "remedy")
+
+
+def test_killed_at_random_it_is_the_same_run():
+    """The stress test in small: python -m benchmarks.stress."""
+    assert stress.main(["--kills=2", "--steps=60", "--seed=5"]) == 0
+
+
+def catches_sigterm(process):
+    """Whether it has come so far as to have a handler."""
+    text = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(re.search(r"SigCgt:\s*(\w+)", text)[1], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_sigterm_while_nobody_else_is_there(tmp_path):
+    for index in ("0", "1"):
+        meeting = [f"localhost:{toy.free_port()}", "2", index]
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.toy_run",
+                tmp_path,
+                '{"exit_code": 75}',
+                *meeting,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not catches_sigterm(process):
+            time.sleep(0.05)
+        time.sleep(1)  # well into the wait for the other
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert err == "stopped by SIGTERM: nothing to save\n"
+        assert process.returncode == 75
+
+
+def test_all_data_are_compared(monkeypatch):
+    """Held-out videos too, or one process would evaluate more batches than another."""
+    said = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        coordination, "check_same", lambda *said_: said.append(said_[1])
+    )
+
+    class Two(types.SimpleNamespace):
+        def __len__(self):
+            return 2
+
+    records = Two(split="test", id_bytes=np.array([b"a", b"b"]))
+    for count in (1, 2):
+        pipeline = types.SimpleNamespace(records=records, num_examples=count)
+        setup._check_data(pipeline)
+    assert len(set(said)) == 2 and all("'test'" in text for text in said)

@@ -1,0 +1,99 @@
+"""SIGTERM when there is nothing to lose, and a workdir that is held."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ctp_jax.errors import TryLater, UserError
+from ctp_jax.train import loop, workdir
+from ctp_jax.train.distributed.preemption import Preemption
+from tests.toy_data import opener, toy_config
+
+# The main thread computes in C for a long time: no handler of Python's runs in it.
+BUSY = """
+import numpy as np
+from ctp_jax.train.distributed.preemption import Preemption
+with Preemption(75) as preemption:
+    preemption.nothing_to_save = {nothing}
+    many = np.random.default_rng(0).random(40_000_000)
+    print("busy", flush=True)
+    many.sort()
+    print(preemption.name)
+"""
+
+
+def stop_while_busy(nothing):
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY.format(nothing=nothing)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "busy\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_with_nothing_to_lose_it_ends_at_once():
+    code, out, err = stop_while_busy(True)
+    assert code == 75 and out == ""  # it has not sorted to the end
+    assert err == "stopped by SIGTERM: nothing to save\n"
+
+
+def test_with_something_to_lose_it_goes_on_to_the_end_of_the_step():
+    code, out, err = stop_while_busy(False)
+    assert (code, out) == (0, "SIGTERM\n")
+    assert "stopping after this step" in err
+
+
+def test_handlers_come_back_and_the_vote_is_of_every_row():
+    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    with Preemption() as preemption:
+        preemption.nothing_to_save = False
+        assert preemption.with_vote({"mask": [1, 1, 0]})["stop"].tolist() == [0, 0, 0]
+        os.kill(os.getpid(), signal.SIGINT)
+        while preemption.name is None:
+            time.sleep(0.01)
+        assert preemption.name == "SIGINT" and preemption.agreed(None)
+        assert preemption.with_vote({"mask": [1, 1, 0]})["stop"].tolist() == [1, 1, 1]
+    assert before == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+
+
+def test_a_second_run_in_the_workdir_is_refused(tmp_path, monkeypatch, capsys):
+    """And a dead one holds nothing, killed or not."""
+    hold = (
+        "import pathlib, sys, time; from ctp_jax.train import workdir\n"
+        "with workdir.locked(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    config = toy_config(steps=1)
+    with pytest.raises(TryLater, match=rf"another run .*process {holder.pid} on"):
+        loop.train(config, tmp_path, opener())
+    # Of another machine, which may be dead, it is waited for.
+    text = (tmp_path / ".lock").read_text()
+    (tmp_path / ".lock").write_text("process 1 on elsewhere")
+    monkeypatch.setattr(workdir, "_LOCK_PATIENCE", 0.1)
+    with pytest.raises(TryLater, match="process 1 on elsewhere.*delete"):
+        loop.train(config, tmp_path, opener())
+    assert "waiting for process 1 on elsewhere" in capsys.readouterr().out
+    (tmp_path / ".lock").write_text(text)
+    assert not (tmp_path / "config.json").exists()
+    holder.kill()
+    holder.wait()
+    loop.train(config, tmp_path, opener())
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 1
+
+
+def test_buckets_are_for_data(tmp_path):
+    with pytest.raises(UserError, match=r"gs://bucket/run: needs a folder"):
+        workdir.make_workdir("gs://bucket/run")
