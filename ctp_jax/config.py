@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax.errors import UserError
 
-# Fields that a resumed run may change: what is computed stays the same.
-_FREE = (
+PLUMBING = (
     "log_every",
     "eval_every",
     "checkpoint_every",
@@ -25,11 +24,11 @@ _FREE = (
     "data.prefetch",
     "data.max_bad",
     "data.stall_after",
-    "data.eval_",
-    "evaluators.",
-    "probe.",
-    "test.",
 )
+"""What fields begin with that change how a run is done and not what comes out."""
+
+# Fields that a resumed run may change: what is trained stays the same.
+_FREE = (*PLUMBING, "data.eval_", "evaluators.", "probe.", "test.")
 # A resumed run may also get longer; that is said, because a cosine depends on it.
 _LENGTH = ("epochs", "steps")
 

@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 
 # From the bottom to the top: a room may import itself and what is listed before it.
 ROOMS = (
-    ("errors", "formatting"),
+    ("errors", "formatting", "metrics_file"),
     ("config", "ops"),
     ("pictures", "cli"),
     ("models",),
@@ -24,7 +24,7 @@ ROOMS = (
     ("interop", "report"),
 )
 # Raw videos become shards apart from everything that runs in a step.
-PREPARE_MAY_IMPORT = {"errors", "formatting", "cli", "config", "data", "prepare"}
+PREPARE_MAY_IMPORT = {"errors", "formatting", "metrics_file", "cli", "config", "data", "prepare"}
 # Commands and whatever stands beside them import what they like, and nobody imports
 # them.
 

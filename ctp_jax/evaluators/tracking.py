@@ -7,22 +7,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.ops.boxes import iou_xyxy
 
 LOOKS_AT = "predictions"
 
 # OTB's overlap thresholds (Wu et al. 2013); success is an overlap above the threshold.
 THRESHOLDS = np.linspace(0.0, 1.0, 21)
-
-
-def iou_xyxy(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (..., 4) pairwise, float64."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    low = np.maximum(a[..., :2], b[..., :2])
-    high = np.minimum(a[..., 2:], b[..., 2:])
-    intersection = np.prod(np.maximum(high - low, 0.0), axis=-1)
-    areas = [np.prod(np.maximum(c[..., 2:] - c[..., :2], 0.0), axis=-1) for c in (a, b)]
-    union = areas[0] + areas[1] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
 def success_auc(iou: np.ndarray) -> float:
@@ -53,10 +43,10 @@ class TrackingEvaluator(Evaluator):
         self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
     ) -> None:
         real = np.asarray(batch["mask"]) > 0
-        truth = np.asarray(outputs["boxes"])[real]
-        predicted = np.asarray(outputs["predicted"])[real]
+        truth = np.asarray(outputs["boxes"], np.float64)[real]
+        predicted = np.asarray(outputs["predicted"], np.float64)[real]
         self._predicted.append(iou_xyxy(predicted, truth))
-        query = np.asarray(outputs["query"])[real][..., None, :]
+        query = np.asarray(outputs["query"], np.float64)[real][..., None, :]
         self._stay_put.append(iou_xyxy(query, truth))
 
     def results(self) -> Iterator[tuple[str, Any]]:

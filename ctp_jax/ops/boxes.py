@@ -1,13 +1,17 @@
 """Boxes and their regression.
 
 `xyxy` is x1, y1, x2, y2 in pixels, continuous; `cxcywh` centre, width, height. A
-*trajectory* is the boxes of one patch over time, (..., t, 4). All in float32.
+*trajectory* is the boxes of one patch over time, (..., t, 4). All in float32, but for
+areas and overlaps of NumPy arrays, which NumPy computes in their own precision.
 """
 
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+AnyArray = Array | np.ndarray
 
 
 def xyxy_to_cxcywh(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
@@ -89,26 +93,30 @@ def decode_trajectory_xyxy(
     return cxcywh_to_xyxy(boxes)
 
 
-def area_xyxy(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
+def area_xyxy(boxes: Float[AnyArray, "*b 4"]) -> Float[AnyArray, "*b"]:
     """Areas; 0 for boxes turned inside out.
 
     >>> area_xyxy(jnp.array([[0.0, 0.0, 4.0, 3.0], [4.0, 3.0, 0.0, 0.0]])).tolist()
     [12.0, 0.0]
     """
-    return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0), axis=-1)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    return boxes.__array_namespace__().prod(sides.clip(min=0), axis=-1)
 
 
-def iou_xyxy(a: Float[Array, "*b 4"], b: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
+def iou_xyxy(
+    a: Float[AnyArray, "*#b 4"], b: Float[AnyArray, "*#b 4"]
+) -> Float[AnyArray, "*#b"]:
     """Intersection over union of boxes pairwise; 0 where both are empty.
 
     >>> a = jnp.array([0.0, 0.0, 4.0, 4.0])
     >>> iou_xyxy(a, jnp.array([2.0, 0.0, 4.0, 4.0])).item()  # the right half of it
     0.5
     """
-    overlap = jnp.concatenate(
-        [jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])],
+    xp = a.__array_namespace__()
+    overlap = xp.concatenate(
+        [xp.maximum(a[..., :2], b[..., :2]), xp.minimum(a[..., 2:], b[..., 2:])],
         axis=-1,
     )
     intersection = area_xyxy(overlap)
     union = area_xyxy(a) + area_xyxy(b) - intersection
-    return intersection / jnp.maximum(union, 1e-9)
+    return intersection / union.clip(min=1e-9)

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
+from ctp_jax import formatting
 from ctp_jax.errors import UserError, is_disk_full
 from ctp_jax.train import evaluation, metrics, setup, step
 from ctp_jax.train import mesh as mesh_lib
@@ -167,7 +168,7 @@ class Run:
         seconds = time.perf_counter() - began
         if seconds > 5:
             metrics.say(
-                f"first step: {metrics.duration(seconds)}, compilation included"
+                f"first step: {formatting.duration(seconds)}, compilation included"
             )
 
     def _log(self, done: int, meter: metrics.Meter) -> None:
