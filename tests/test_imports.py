@@ -24,7 +24,15 @@ ROOMS = (
     ("interop", "report"),
 )
 # Raw videos become shards apart from everything that runs in a step.
-PREPARE_MAY_IMPORT = {"errors", "formatting", "metrics_file", "cli", "config", "data", "prepare"}
+PREPARE_MAY_IMPORT = {
+    "errors",
+    "formatting",
+    "metrics_file",
+    "cli",
+    "config",
+    "data",
+    "prepare",
+}
 # Commands and whatever stands beside them import what they like, and nobody imports
 # them.
 

@@ -1,6 +1,5 @@
 """The input pipeline on a small generated data set."""
 
-import argparse
 import itertools
 
 import cv2
@@ -22,9 +21,9 @@ VIDEOS = 13
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tfds")
-    parser = argparse.ArgumentParser()
-    moving_shapes.Builder.add_arguments(parser)
-    arguments = parser.parse_args([f"--train_videos={VIDEOS}", "--test_videos=7"])
+    arguments = moving_shapes.Builder.read_flags(
+        f"--train_videos={VIDEOS}", "--test_videos=7"
+    )
     builder = moving_shapes.Builder(arguments=arguments, data_dir=directory)
     builder.download_and_prepare()
     return str(directory)
