@@ -20,7 +20,7 @@ import time
 import jax
 
 from benchmarks import command_line, measure, pretraining
-from ctp_jax.models import resnet3d
+from ctp_jax.models import base, resnet3d
 from ctp_jax.models.conv import conv3d
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([^\s=]+) = ")
@@ -169,7 +169,7 @@ def main():
     cpu = jax.default_backend() == "cpu"
     add("--model", default="r3d18", choices=resnet3d.NAMES)
     add("--batch", type=command_line.count, default=2 if cpu else 32)
-    add("--dtype", default="auto", choices=resnet3d.DTYPES)
+    add("--dtype", default="auto", choices=base.DTYPES)
     add("--conv", default="auto", choices=conv3d.IMPLEMENTATIONS)
     add("--width", type=command_line.positive, default=1.0, help="of the network")
     add("--steps", type=command_line.count, default=1 if cpu else 5)

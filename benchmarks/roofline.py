@@ -32,7 +32,7 @@ from unittest import mock
 import jax
 
 from benchmarks import command_line, count, measure, pretraining, scaling
-from ctp_jax.models import resnet3d
+from ctp_jax.models import base, resnet3d
 from ctp_jax.tasks import render
 from ctp_jax.train import mesh as mesh_lib
 
@@ -278,7 +278,7 @@ def parse(argv=None):
         choices=("gpu", "tpu"),
         help="formulations of; else those of --tpu or of --chip",
     )
-    add("--dtype", default="auto", choices=resnet3d.DTYPES, help="of what is compiled")
+    add("--dtype", default="auto", choices=base.DTYPES, help="of what is compiled")
     arguments = parser.parse_args(argv)
     if not arguments.traced_as:
         on_tpu = arguments.tpu or arguments.chip == "v5e"

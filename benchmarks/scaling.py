@@ -29,7 +29,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from benchmarks import command_line, pretraining
-from ctp_jax.models import resnet3d
+from ctp_jax.models import base, resnet3d
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state
 
@@ -174,7 +174,7 @@ def parse():
         "--devices", type=command_line.count, default=8, help="parts of this CPU"
     )
     parser.add_argument("--tpu", default="", help="instead of those, e.g. v5e:2x4")
-    parser.add_argument("--dtype", default="auto", choices=resnet3d.DTYPES)
+    parser.add_argument("--dtype", default="auto", choices=base.DTYPES)
     parser.add_argument(
         "--width", type=command_line.positive, default=1.0, help="of the network"
     )

@@ -60,8 +60,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="a file; or a workdir, or its encoder folder")
     add("target", metavar="TARGET", help="the folder to make; or the file")
-    add("--from", dest="family", default=None, choices=["auto", "pyvrl", "torchvision", "imagenet"], help="whose names a file has; default auto: found from the names")  # fmt: skip
-    add("--to", default=None, choices=["pyvrl", "torchvision"], help="whose names to write; default pyvrl, the authors' release")  # fmt: skip
+    add("--from", dest="family", default=None, choices=["auto", "pyvrl", "torchvision", "imagenet", "vcop"], help="whose names a file has; default auto: found from the names")  # fmt: skip
+    add("--to", default=None, choices=["pyvrl", "torchvision", "vcop"], help="whose names to write; default pyvrl, the authors' release, and vcop for C3D")  # fmt: skip
     add("--encoder_only", action="store_true", help="leave the head out")
     add("--overwrite", action="store_true", help="replace the target, once the new one is whole")  # fmt: skip
     return parser.parse_args(argv)
@@ -104,11 +104,8 @@ def import_file(
         lines.append(f"  encoder: the names that begin with {imported.prefix}")
     unused = [f"{name} ({number})" for name, number in imported.unused.items()]
     lines.append(f"  unused tensors: {', '.join(unused) or 'none'}")
-    if imported.family.name == "torchvision":
-        lines.append(
-            "  note: torchvision's own weights saw frames normalised with the mean and "
-            "deviation of Kinetics; here ImageNet's are used"
-        )
+    if imported.family.note:
+        lines.append(f"  note: {imported.family.note}")
     flags = _flags(arguments.target, encoder.architecture)
     return [
         *lines,
@@ -136,13 +133,14 @@ def export_file(
         endings = ", ".join(state_dicts.SUFFIXES)
         raise UserError(f"{target}: from a folder the target is a file: {endings}")
     _check_free(target, arguments.overwrite, target.is_file())
-    family = names.FAMILIES[arguments.to or "pyvrl"]
     encoder = export.load_encoder(source)
+    usual = "vcop" if encoder.architecture.get("name") == names.C3D else "pyvrl"
+    family = names.FAMILIES[arguments.to or usual]
     tensors = to_torch.convert(encoder, family, not arguments.encoder_only)
     if arguments.encoder_only:
         encoder = dataclasses.replace(encoder, head=None, head_task="")
-    # torchvision's users load the file itself as a state dict.
-    bare = family is names.TORCHVISION
+    # Users of other code bases load the file itself as a state dict.
+    bare = family is not names.PYVRL
     state_dicts.write(target, tensors, to_torch.about(encoder, family), bare)
     lines = [*_found(source, encoder), *_differences(encoder.architecture, family)]
     lines.append(f"wrote {target}: {len(tensors)} tensors, names of {family.name}")
@@ -222,10 +220,12 @@ def _differences(architecture: Mapping[str, Any], family: Any) -> list[str]:
 
 def _flags(target: str, architecture: Mapping[str, Any]) -> str:
     """The overrides with which a config starts from an encoder."""
+    from ctp_jax.models.base import OPTIONAL
+
     flags = {"init_from": target, "model.name": architecture["name"]}
-    usual = {"width": 1.0, "epsilon": 1e-3, "mid_per_block": False}
+    usual = {"width": 1.0, "epsilon": 1e-3, **OPTIONAL}
     for name, default in usual.items():
-        if architecture[name] != default:
+        if architecture.get(name, default) != default:
             flags[f"model.{name}"] = architecture[name]
     return " ".join(
         f"--config.{name}={shlex.quote(str(value))}" for name, value in flags.items()

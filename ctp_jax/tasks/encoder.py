@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.models import resnet3d
 from ctp_jax.tasks import base
 
 
@@ -24,7 +24,7 @@ class Task(base.Task):
 
     def __init__(self, config: ConfigDict):
         super().__init__(config)
-        self._encoder = resnet3d.create(config.model)
+        self._encoder = models.create(config.model)
         check_clip(config)
 
     def clip_spec(self, train: bool) -> ClipSpec:
@@ -50,7 +50,11 @@ class Task(base.Task):
         variables = self._encoder.init(rng, clip, train=False)
         features = self._encoder.apply(variables, clip, train=False)
         params = {"encoder": variables["params"]}
-        return params, {"batch_stats": {"encoder": variables["batch_stats"]}}, features
+        return (
+            params,
+            {"batch_stats": {"encoder": variables.get("batch_stats", {})}},
+            features,
+        )
 
     def features(
         self,
@@ -62,7 +66,7 @@ class Task(base.Task):
     ) -> tuple[Float[Array, "b _t _h _w c"], base.ModelState]:
         """Features of normalised clips, and the state with new batch statistics.
 
-        See `resnet3d.ResNet3D` for `train` and `frozen`.
+        See `ctp_jax.models.base.Encoder` for `train` and `frozen`.
         """
         variables = {
             "params": params["encoder"],
@@ -73,7 +77,10 @@ class Task(base.Task):
         features, changed = self._encoder.apply(
             variables, clips, train=True, frozen=frozen, mutable=["batch_stats"]
         )
-        stats = {**model_state["batch_stats"], "encoder": changed["batch_stats"]}
+        stats = {
+            **model_state["batch_stats"],
+            "encoder": changed.get("batch_stats", {}),
+        }
         return features, {**model_state, "batch_stats": stats}
 
     def loss(self, params, model_state, batch, rng):
@@ -88,11 +95,11 @@ class Task(base.Task):
         return (
             params["encoder"],
             model_state["batch_stats"]["encoder"],
-            resnet3d.architecture(self.config.model),
+            self._encoder.architecture(),
         )
 
     def check_encoder(self, architecture: Mapping[str, Any]) -> None:
-        resnet3d.check_same_weights(self.config.model, architecture)
+        self._encoder.check_same_weights(architecture)
 
     def load_encoder(
         self,
@@ -110,7 +117,7 @@ class Task(base.Task):
 
 def check_clip(config: ConfigDict) -> None:
     """Raises `UserError` for clips that cannot be cut, or not for this network."""
-    clip, stride = config.clip, resnet3d.total_stride(config.model)[1]
+    clip, stride = config.clip, models.create(config.model).total_stride()[1]
     if clip.num_frames < 1:
         raise UserError(f"config.clip.num_frames = {clip.num_frames}: needs at least 1")
     if clip.size < stride:

@@ -14,9 +14,10 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.models import heads, resnet3d
+from ctp_jax.models import heads
 from ctp_jax.ops import colour
 from ctp_jax.tasks import base, encoder, render
 
@@ -27,7 +28,7 @@ class Task(encoder.Task):
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         check_config(config)
-        self._frozen = resnet3d.FREEZE.index(config.freeze)
+        self._frozen = self._encoder.freeze_options.index(config.freeze)
         self._num_classes = config.num_classes
         self._held_out = None
 
@@ -128,7 +129,7 @@ class Task(encoder.Task):
         if not self._frozen:
             return None
         return {
-            "encoder": resnet3d.frozen_parameters(params["encoder"], self._frozen),
+            "encoder": self._encoder.frozen_parameters(params["encoder"], self._frozen),
             "head": jax.tree.map(lambda _: False, params["head"]),
         }
 
@@ -142,8 +143,9 @@ class Task(encoder.Task):
 
 def check_config(config: ConfigDict) -> None:
     """Raises `UserError` for the first thing in the config that cannot be."""
-    if config.freeze not in resnet3d.FREEZE:
-        known = ", ".join(repr(name) for name in resnet3d.FREEZE)
+    options = models.create(config.model).freeze_options
+    if config.freeze not in options:
+        known = ", ".join(repr(name) for name in options)
         raise UserError(f"config.freeze = {config.freeze!r}: choose one of {known}")
     if not 0 <= config.head.dropout < 1:
         raise UserError(f"config.head.dropout = {config.head.dropout}: needs [0, 1)")
