@@ -14,6 +14,7 @@ import torch._dynamo
 from torch import nn
 from torch.nn import functional
 
+from ctp_jax import models
 from ctp_jax.models import resnet3d
 from tests.models import torch_networks
 
@@ -86,7 +87,7 @@ class Network(nn.Module):
             mid if model.name == "r2plus1d18" else 0,
         )
         self.roi, self.points = config.head.roi_size, config.head.sampling_ratio
-        self.stride = resnet3d.total_stride(model)[1]
+        self.stride = models.create(model).total_stride()[1]
         scale = torch.tensor(config.head.target_scale)
         self.register_buffer("scale", scale)
         steps, _, _, channels, hidden = params["head"]["temporal"]["kernel"].shape

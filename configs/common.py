@@ -258,14 +258,15 @@ def probe() -> ConfigDict:
 def model(spatial_strides: tuple[int, ...]) -> ConfigDict:
     """The encoder. The strides are part of the experiment, not of the weights."""
     config = ConfigDict()
-    config.name = "r3d18"  # or r2plus1d18
+    config.name = "r3d18"  # or r2plus1d18, c3d
     config.width = 1.0  # channel multiplier, for small runs
     config.spatial_strides = spatial_strides  # of the four stages
     config.temporal_strides = (1, 2, 2, 2)
     config.epsilon = 1e-3  # of BatchNorm; torchvision's weights need 1e-5
     config.mid_per_block = False  # True for torchvision's r2plus1d18
+    config.batch_norm = True  # False for the c3d of 2015
     config.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
-    config.conv = "auto"  # how convolutions are computed, see models/layers.py
+    config.conv = "auto"  # how convolutions are computed, see models/conv/conv3d.py
     return config
 
 

@@ -19,15 +19,15 @@ FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_enum(
     "from",
     None,
-    ["auto", "pyvrl", "torchvision", "imagenet"],
+    ["auto", "pyvrl", "torchvision", "imagenet", "vcop"],
     "Whose names a file has; default: auto, found from the names.",
     flag_values=FLAGS,
 )
 TO = flags.DEFINE_enum(
     "to",
     None,
-    ["pyvrl", "torchvision"],
-    "Whose names to write; default: pyvrl, the authors' release.",
+    ["pyvrl", "torchvision", "vcop"],
+    "Whose names to write; default: pyvrl, the authors' release, and vcop for C3D.",
     flag_values=FLAGS,
 )
 ENCODER_ONLY = flags.DEFINE_boolean(
@@ -60,7 +60,7 @@ def main(arguments):
         if FROM.value:
             raise UserError(f"--from={FROM.value}: for files, and {source} is a folder")
         lines = export_file(
-            source, target, TO.value or "pyvrl", ENCODER_ONLY.value, OVERWRITE.value
+            source, target, TO.value or "", ENCODER_ONLY.value, OVERWRITE.value
         )
     else:
         if TO.value:
@@ -117,11 +117,8 @@ def import_file(
         lines.append(f"  encoder: the names that begin with {imported.prefix}")
     unused = [f"{name} ({number})" for name, number in imported.unused.items()]
     lines.append(f"  unused tensors: {', '.join(unused) or 'none'}")
-    if imported.family.name == "torchvision":
-        lines.append(
-            "  note: torchvision's own weights saw frames normalised with the mean and "
-            "deviation of Kinetics; here ImageNet's are used"
-        )
+    if imported.family.note:
+        lines.append(f"  note: {imported.family.note}")
     overrides = _overrides(str(target), encoder.architecture)
     return [
         *lines,
@@ -156,13 +153,14 @@ def export_file(
         endings = ", ".join(state_dicts.SUFFIXES)
         raise UserError(f"{target}: from a folder the target is a file: {endings}")
     _check_free(target, overwrite, target.is_file())
-    theirs = names.FAMILIES[family]
     encoder = export.load_encoder(source)
+    usual = "vcop" if encoder.architecture.get("name") == names.C3D else "pyvrl"
+    theirs = names.FAMILIES[family or usual]
     tensors = to_torch.convert(encoder, theirs, not encoder_only)
     if encoder_only:
         encoder = dataclasses.replace(encoder, head=None, head_task="")
-    # torchvision's users load the file itself as a state dict.
-    bare = theirs is names.TORCHVISION
+    # Users of other code bases load the file itself as a state dict.
+    bare = theirs is not names.PYVRL
     state_dicts.write(target, tensors, to_torch.about(encoder, theirs), bare)
     lines = [*_found(source, encoder), *_differences(encoder.architecture, theirs)]
     lines.append(f"wrote {target}: {len(tensors)} tensors, names of {theirs.name}")
@@ -242,10 +240,12 @@ def _differences(architecture: Mapping[str, Any], family: Any) -> list[str]:
 
 def _overrides(target: str, architecture: Mapping[str, Any]) -> str:
     """The overrides with which a config starts from an encoder."""
+    from ctp_jax.models.base import OPTIONAL
+
     fields = {"init_from": target, "model.name": architecture["name"]}
-    usual = {"width": 1.0, "epsilon": 1e-3, "mid_per_block": False}
+    usual = {"width": 1.0, "epsilon": 1e-3, **OPTIONAL}
     for name, default in usual.items():
-        if architecture[name] != default:
+        if architecture.get(name, default) != default:
             fields[f"model.{name}"] = architecture[name]
     return " ".join(
         f"--config.{name}={shlex.quote(str(value))}" for name, value in fields.items()

@@ -5,9 +5,8 @@ import pathlib
 import pytest
 
 from configs import common, small, ucf_r3d
-from ctp_jax import cli
+from ctp_jax import cli, models
 from ctp_jax import config as config_lib
-from ctp_jax.models import resnet3d
 from ctp_jax.tasks import base
 
 FILES = sorted(pathlib.Path(common.__file__).parent.glob("*.py"))
@@ -222,12 +221,12 @@ def test_encoders_of_the_small_configs_fit_each_other():
     small_model = load("small").model
     for name, argument in (("finetune_small", ""), ("retrieval", "small")):
         config = load(name, argument)
-        base.load(config).check_encoder(resnet3d.architecture(small_model))
+        base.load(config).check_encoder(models.create(small_model).architecture())
         assert config.clip.size == load("small").clip.size
         assert config.clip.num_frames == load("small").clip.num_frames
     full = load("ucf_r3d").model
     for name in [*EACH, "retrieval"]:
-        base.load(load(name)).check_encoder(resnet3d.architecture(full))
+        base.load(load(name)).check_encoder(models.create(full).architecture())
 
 
 def test_left_and_right_are_not_swapped_where_they_are_classes():

@@ -6,6 +6,7 @@ of the encoder must be there in its shape; what is left over is listed.
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from ctp_jax import models
 from ctp_jax.interop import heads, layouts, matching, names
-from ctp_jax.models import resnet3d
+from ctp_jax.models import base, resnet3d
 from ctp_jax.train.checkpoints.export import Encoder
 
 STRIDES = (1, 2, 2, 2)
@@ -53,7 +55,7 @@ def convert(
         tensors: by name.
         about: what the file says about itself, see `ctp_jax.interop.to_torch.about`.
         path: for messages.
-        family: 'pyvrl', 'torchvision', 'imagenet', or 'auto' to find out.
+        family: a name of `names.FAMILIES`, or 'auto' to find out.
         provenance: to keep with the encoder; the family is added.
 
     Raises:
@@ -63,14 +65,15 @@ def convert(
     matching.check_names(tensors, match, path)
     stored = _stored(about)
     model = _model(tensors, match, stored, path)
-    trees = _arrays(tensors, match, model, path)
-    channels = resnet3d.architecture(model)["channels"]
-    head = heads.find(tensors, match, channels[-1])
+    network = models.create(model)
+    collections = _arrays(tensors, match, network, path)
+    head = heads.find(tensors, match, network.architecture()["channels"][-1])
     if head.task == heads.CTP and not stored:
-        model.spatial_strides = CTP_STRIDES
+        network = network.clone(spatial_strides=CTP_STRIDES)
     encoder = Encoder(
-        **trees,
-        architecture=resnet3d.architecture(model),
+        params=collections["params"],
+        batch_stats=collections.get("batch_stats", {}),
+        architecture=network.architecture(),
         head=head.params,
         head_task=head.task,
         provenance={**(provenance or {}), "family": match.family.name},
@@ -84,11 +87,11 @@ def convert(
 def _arrays(
     tensors: Mapping[str, np.ndarray],
     match: matching.Match,
-    model: ConfigDict,
+    network: base.Encoder,
     path: str,
 ) -> dict[str, dict[str, Any]]:
-    """The collections 'params' and 'batch_stats'."""
-    shapes = _shapes(model.name, model.width, model.mid_per_block)
+    """The collections 'params' and, if there is any, 'batch_stats'."""
+    shapes = _shapes(network)
     collections, wrong = {}, []
     for entry in match.entries:
         tensor = tensors[match.prefix + entry.name]
@@ -109,14 +112,11 @@ def _arrays(
 
 
 @functools.cache
-def _shapes(
-    name: str, width: float, mid_per_block: bool
-) -> dict[tuple[str, ...], tuple[int, ...]]:
+def _shapes(network: base.Encoder) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Shapes of our encoder's arrays, by collection and path."""
-    encoder = resnet3d.ResNet3D(name, width, mid_per_block=mid_per_block, impl="direct")
     clip = jax.ShapeDtypeStruct((1, 2, 16, 16, 3), jnp.float32)
     variables = jax.eval_shape(
-        lambda x: encoder.init(jax.random.key(0), x, train=False), clip
+        lambda x: network.init(jax.random.key(0), x, train=False), clip
     )
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     return {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
@@ -129,32 +129,37 @@ def _model(
     path: str,
 ) -> ConfigDict:
     """The `config.model` that builds the network the tensors are of."""
-    # Batch normalisations, whose vectors are as long as they have channels.
+    # A vector is as long as its layer has channels. C3D may be without normalisation.
+    layer, vector = ("conv", "bias") if match.variant == names.C3D else ("bn1", "scale")
     sizes = {
         entry.path[:-1]: tensors[match.prefix + entry.name].size
         for entry in match.entries
-        if entry.path[-1] == "scale"
+        if entry.path[-1] == vector
     }
-    stages = [f"stage{s + 1}_block1" for s in range(len(resnet3d.CHANNELS))]
-    channels = [sizes[stage, "bn1"] for stage in stages]
+    stages = [f"stage{stage}_block1" for stage in range(1, 1 + base.STAGES)]
+    channels = [sizes[stage, layer] for stage in stages]
     stem_mid = sizes.get(("stem", "conv", "bn"))
     mid = sizes.get((stages[1], "conv2", "bn"))
-    width = find_width(channels, stem_mid, stored.get("width"))
-    if width is None:
-        of_stem = f" and {stem_mid} within the stem" if stem_mid else ""
-        raise match.misfit(path, f"no width gives the channels {channels}{of_stem}")
-    return ConfigDict(
+    model = ConfigDict(
         {
             "name": match.variant,
-            "width": width,
+            "width": 1.0,
             "spatial_strides": stored.get("spatial_strides", STRIDES),
             "temporal_strides": stored.get("temporal_strides", STRIDES),
             "epsilon": stored.get("epsilon", match.family.epsilon),
             "mid_per_block": _mid_per_block(channels, mid, match.family),
+            "batch_norm": any(e.collection == "batch_stats" for e in match.entries),
             "dtype": "float32",
-            "conv": "auto",
+            "conv": "direct",
         }
     )
+    whole = models.create(model).stage_channels
+    width = find_width(channels, whole, stem_mid, stored.get("width"))
+    if width is None:
+        of_stem = f" and {stem_mid} within the stem" if stem_mid else ""
+        raise match.misfit(path, f"no width gives the channels {channels}{of_stem}")
+    model.width = width
+    return model
 
 
 def _mid_per_block(channels: list[int], mid: int | None, family: names.Family) -> bool:
@@ -185,35 +190,26 @@ def _stored(about: Mapping[str, str]) -> dict[str, Any]:
 
 
 def find_width(
-    channels: list[int], stem_mid: int | None, hint: float | None = None
+    channels: list[int],
+    whole: tuple[int, ...],
+    stem_mid: int | None = None,
+    hint: float | None = None,
 ) -> float | None:
     """A `config.model.width` with these channels, a round one if there is one.
 
     Args:
         channels: of the four stages.
+        whole: those at width 1.
         stem_mid: between the halves of a factorised stem; None for others.
         hint: what it should be, if that fits.
 
     Returns:
-        None where no width gives these channels.
+        None where no width up to 4 gives these channels.
     """
-
-    def fits(width):
-        here = [resnet3d.scaled(c, width) for c in resnet3d.CHANNELS]
+    fractions = (k / n for n in (1, 2, 4, 8, 10, 100, 1000) for k in range(1, 4 * n))
+    for width in itertools.chain([hint] if hint else [], fractions):
         mid = max(8, round(resnet3d.STEM_MID_CHANNELS * width))
-        return width > 0 and here == channels and stem_mid in (None, mid)
-
-    pairs = list(zip(channels, resnet3d.CHANNELS, strict=True))
-    # Channels are rounded to multiples of 8 and are at least 8.
-    low = max((n - 4) / c if n > 8 else 0 for n, c in pairs)
-    high = min((n + 4) / c for n, c in pairs)
-    if stem_mid is not None:
-        whole = resnet3d.STEM_MID_CHANNELS
-        low = max(low, (stem_mid - 0.5) / whole if stem_mid > 8 else 0)
-        high = min(high, (stem_mid + 0.5) / whole)
-    middle = (low + high) / 2
-    candidates = [hint] if hint else []
-    if len({n / c for n, c in pairs}) == 1:
-        candidates.append(channels[0] / resnet3d.CHANNELS[0])
-    candidates += [round(middle, digits) for digits in range(1, 7)] + [middle]
-    return next((width for width in candidates if fits(width)), None)
+        here = [base.scaled(c, width) for c in whole]
+        if here == channels and stem_mid in (None, mid):
+            return width
+    return None

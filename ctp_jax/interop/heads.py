@@ -42,17 +42,17 @@ def find(
         channels: of the encoder's features.
     """
     places = matching.prefixes_by_ending(tensors)
-    if match.family is names.PYVRL:
+    if match.family.ctp_head:
         for prefix in places.get(names.CTP_HEAD[0].name, ()):
             there = [tensors.get(prefix + entry.name) for entry in names.CTP_HEAD]
             if _is_ctp_head(there, channels):
                 return _take(tensors, CTP, prefix, names.CTP_HEAD)
-    name = names.CLASSIFIER_PREFIX.get(match.family.name)
-    if name is None:
+    name = match.family.classifier
+    if not name:
         return NONE
     for prefix in places.get(f"{name}weight", ()):
-        # torchvision's lies beside the stem, pyvrl's beside the whole encoder.
-        if match.family is names.TORCHVISION and prefix != match.prefix:
+        # pyvrl's lies beside the whole encoder, others' beside the stem.
+        if match.family is not names.PYVRL and prefix != match.prefix:
             continue
         weight = tensors[f"{prefix}{name}weight"]
         bias = tensors.get(f"{prefix}{name}bias")
@@ -101,19 +101,19 @@ def to_torch(
     """
     layers = set(params)
     if layers == {"classifier"}:
-        prefix, entries = names.CLASSIFIER_PREFIX[family.name], names.CLASSIFIER
+        prefix, entries = family.classifier, names.CLASSIFIER
     elif layers != {"temporal", "dense1", "dense2"}:
         raise _refusal(
             path, f"{family.name} has no head of {', '.join(sorted(layers))}"
         )
-    elif family is not names.PYVRL:
+    elif not family.ctp_head:
         raise _refusal(path, f"{family.name} has no Catch-the-Patch head")
     elif not squeeze:
         raise _refusal(
             path, f"{family.name} has no head with config.head.squeeze=False"
         )
     else:
-        prefix, entries = names.CTP_PREFIX, names.CTP_HEAD
+        prefix, entries = family.ctp_head, names.CTP_HEAD
     return {
         prefix + entry.name: layouts.to_torch(params[layer][name], entry.layout)
         for entry in entries

@@ -19,7 +19,7 @@ class Match:
 
     Attributes:
         family: whose names they are.
-        variant: 'r3d18' or 'r2plus1d18'.
+        variant: our name of the network.
         prefix: of the names.
         share: of its names that are there.
         entries: its arrays.
@@ -54,15 +54,20 @@ def find(tensors: Mapping[str, np.ndarray], path: str, family: str = "auto") -> 
         if family not in ("auto", candidate.name):
             continue
         for variant in candidate.variants:
-            entries = names.encoder_entries(candidate, variant)
-            found = Counter(
-                prefix for entry in entries for prefix in places.get(entry.name, ())
-            )
-            matches += [
-                Match(candidate, variant, prefix, number / len(entries), entries)
-                for prefix, number in found.items()
-            ]
-    best = min(matches, key=lambda m: (-m.share, _rank(m.prefix)), default=None)
+            for batch_norm in (True, False) if variant == names.C3D else (True,):
+                entries = names.encoder_entries(candidate, variant, batch_norm)
+                found = Counter(
+                    prefix for entry in entries for prefix in places.get(entry.name, ())
+                )
+                matches += [
+                    Match(candidate, variant, prefix, number / len(entries), entries)
+                    for prefix, number in found.items()
+                ]
+    best = min(
+        matches,
+        key=lambda m: (-m.share, _rank(m.prefix), -len(m.entries)),
+        default=None,
+    )
     if best is None or (family == "auto" and best.share < 0.5):
         tried = ", ".join(names.FAMILIES) if family == "auto" else family
         raise UserError(

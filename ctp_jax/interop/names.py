@@ -1,8 +1,9 @@
 """What the layers are called in PyTorch's state dicts.
 
 A family is a code base with names of its own: pyvrl, the authors' release of
-Catch-the-Patch (github microsoft/CtP); torchvision's `models.video`; and, to read only,
-torchvision's 2-D `resnet18`, whose kernels are inflated.
+Catch-the-Patch (github microsoft/CtP); torchvision's `models.video`; VCOP (github
+xudejing/video-clip-order-prediction), whose C3D has the names of the network of 2015; and,
+to read only, torchvision's 2-D `resnet18`, whose kernels are inflated.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 from ctp_jax.models import resnet3d
 
-R3D, R2PLUS1D = resnet3d.NAMES
+R3D, R2PLUS1D, C3D = *resnet3d.NAMES, "c3d"
 
 
 class Entry(NamedTuple):
@@ -35,25 +36,35 @@ class Family:
 
     Attributes:
         name: as on the command line.
-        prefix: of the encoder's names in a whole model.
         epsilon: of its batch normalisation.
+        variants: our name of a network -> layer here -> layer there. 'block/' stands
+            for every block of a ResNet, '*' for 'conv1' and 'conv2' and for what they
+            are called there.
+        prefix: of the encoder's names in a whole model.
+        classifier: prefix of its classifier's names; '' where there is none.
+        ctp_head: prefix of its Catch-the-Patch head's names; '' where there is none.
         mid_per_block: see `ResNet3D`; of its R(2+1)D.
-        variants: our name of a network -> layer here -> layer there; '*' stands for
-            'conv1' and 'conv2' and for what they are called there.
+        kernel: how its kernels lie, see `ctp_jax.interop.layouts`.
+        note: what somebody has to know who takes its own weights.
     """
 
     name: str
-    prefix: str
     epsilon: float
-    mid_per_block: bool
     variants: dict[str, dict[str, str]]
+    prefix: str = ""
+    classifier: str = ""
+    ctp_head: str = ""
+    mid_per_block: bool = False
+    kernel: str = "conv"
+    note: str = ""
 
 
 PYVRL = Family(
     name="pyvrl",
-    prefix="backbone.",
     epsilon=1e-3,
-    mid_per_block=False,
+    prefix="backbone.",
+    classifier="cls_head.fc_cls.",
+    ctp_head="head.",
     variants={
         R3D: {
             "stem/conv": "stem.conv",
@@ -80,9 +91,11 @@ PYVRL = Family(
 
 TORCHVISION = Family(
     name="torchvision",
-    prefix="",
     epsilon=1e-5,
+    classifier="fc.",
     mid_per_block=True,
+    note="torchvision's own weights saw frames normalised with the mean and deviation "
+    "of Kinetics; here ImageNet's are used",
     variants={
         R3D: {
             "stem/conv": "stem.0",
@@ -109,9 +122,8 @@ TORCHVISION = Family(
 
 IMAGENET = Family(
     name="imagenet",
-    prefix="",
     epsilon=1e-5,
-    mid_per_block=False,
+    kernel="inflated",
     variants={
         R3D: {
             "stem/conv": "conv1",
@@ -124,7 +136,33 @@ IMAGENET = Family(
     },
 )
 
-FAMILIES = {family.name: family for family in (PYVRL, TORCHVISION, IMAGENET)}
+_C3D_LAYERS = {
+    "stem": "1",
+    "stage1_block1": "2",
+    "stage2_block1": "3a",
+    "stage2_block2": "3b",
+    "stage3_block1": "4a",
+    "stage3_block2": "4b",
+    "stage4_block1": "5a",
+    "stage4_block2": "5b",
+}
+
+VCOP = Family(
+    name="vcop",
+    epsilon=1e-5,
+    classifier="linear.",
+    variants={
+        C3D: {
+            f"{here}/{layer}": f"{layer}{there}"
+            for here, there in _C3D_LAYERS.items()
+            for layer in ("conv", "bn")
+        },
+    },
+    note="VCOP's own weights saw frames between 0 and 1, without mean and deviation; "
+    "here ImageNet's are used",
+)
+
+FAMILIES = {family.name: family for family in (PYVRL, TORCHVISION, IMAGENET, VCOP)}
 
 CTP_HEAD = (
     Entry("head", ("temporal", "kernel"), "temporal_conv.weight", "conv"),
@@ -134,15 +172,12 @@ CTP_HEAD = (
     Entry("head", ("dense2", "kernel"), "pred_head.weight", "linear"),
     Entry("head", ("dense2", "bias"), "pred_head.bias", "vector"),
 )
-"""pyvrl's, below 'head.'; torchvision has none."""
+"""pyvrl's; nobody else has one."""
 
 CLASSIFIER = (
     Entry("head", ("classifier", "kernel"), "weight", "linear"),
     Entry("head", ("classifier", "bias"), "bias", "vector"),
 )
-
-CTP_PREFIX = "head."
-CLASSIFIER_PREFIX = {"pyvrl": "cls_head.fc_cls.", "torchvision": "fc."}
 
 NOT_WEIGHTS = "num_batches_tracked"
 """Of each batch normalisation there; counts steps, and nothing here asks for it."""
@@ -155,31 +190,40 @@ _NORM = (
 )
 
 
-def encoder_entries(family: Family, variant: str) -> list[Entry]:
+def encoder_entries(
+    family: Family, variant: str, batch_norm: bool = True
+) -> list[Entry]:
     """Every array of an encoder, in the order of the network.
 
     Args:
         family: whose names.
-        variant: 'r3d18' or 'r2plus1d18'.
+        variant: our name of the network.
+        batch_norm: False for a C3D without.
     """
-    kernel = "inflated" if family is IMAGENET else "conv"
     entries = []
     for path, name in _layers(family.variants[variant]):
         if "bn" in path[-1]:
             entries += [
                 Entry(collection, (*path, ours), f"{name}.{theirs}", "vector")
                 for collection, ours, theirs in _NORM
+                if batch_norm
             ]
-        else:
-            entries.append(Entry("params", (*path, "kernel"), f"{name}.weight", kernel))
+            continue
+        kernel = Entry("params", (*path, "kernel"), f"{name}.weight", family.kernel)
+        entries.append(kernel)
+        if variant == C3D:
+            entries.append(Entry("params", (*path, "bias"), f"{name}.bias", "vector"))
     return entries
 
 
 def _layers(table: dict[str, str]) -> list[tuple[tuple[str, ...], str]]:
     """(path here, name there) of each layer."""
-    stem = {k: v for k, v in table.items() if k.startswith("stem/")}
-    block = {k.removeprefix("block/"): v for k, v in table.items() if k not in stem}
-    found = [(tuple(ours.split("/")), theirs) for ours, theirs in stem.items()]
+    found, block = [], {}
+    for ours, theirs in table.items():
+        if ours.startswith("block/"):
+            block[ours.removeprefix("block/")] = theirs
+        else:
+            found.append((tuple(ours.split("/")), theirs))
     for stage in range(1, len(resnet3d.CHANNELS) + 1):
         for number in range(1, resnet3d.BLOCKS + 1):
             here, there = f"stage{stage}_block{number}", f"layer{stage}.{number - 1}"

@@ -8,7 +8,6 @@ import numpy as np
 
 from ctp_jax.errors import UserError
 from ctp_jax.interop import heads, layouts, names
-from ctp_jax.models import resnet3d
 from ctp_jax.train.checkpoints.export import Encoder
 
 
@@ -32,7 +31,8 @@ def convert(
     _check(architecture, family, encoder.path)
     tensors = {}
     here = {"params": encoder.params, "batch_stats": encoder.batch_stats}
-    for entry in names.encoder_entries(family, architecture["name"]):
+    batch_norm = architecture.get("batch_norm", True)
+    for entry in names.encoder_entries(family, architecture["name"], batch_norm):
         array = _get(here[entry.collection], entry.path, encoder.path)
         name = family.prefix + entry.name
         tensors[name] = layouts.to_torch(array, entry.layout)
@@ -64,27 +64,14 @@ def _check(architecture: Mapping[str, Any], family: names.Family, path: str) -> 
             f"{path}: {family.name} has no encoder like {name!r}; it has "
             f"{', '.join(family.variants)}"
         )
-    if name != names.R2PLUS1D:
-        return
-    # In narrow networks both rules can give the same channels.
-    mids = {rule: _mids(architecture["channels"], rule) for rule in (False, True)}
-    rule = bool(architecture.get("mid_per_block", False))
-    if mids[rule] != mids[family.mid_per_block]:
+    rule = architecture.get("mid_per_block", False)
+    if name == names.R2PLUS1D and rule != family.mid_per_block:
         other = "torchvision" if rule else "pyvrl"
         raise UserError(
             f"{path}: the mid channels of {family.name}'s {name} are others "
             f"(config.model.mid_per_block is {rule} here, {not rule} there); "
             f"--to={other} has them"
         )
-
-
-def _mids(channels: list[int], mid_per_block: bool) -> list[int]:
-    """Mid channels of the second convolution in the first block of each stage."""
-    before = [channels[0], *channels[:-1]]
-    return [
-        resnet3d.mid_channels(b if mid_per_block else c, c)
-        for b, c in zip(before, channels, strict=True)
-    ]
 
 
 def _get(tree: Any, keys: tuple[str, ...], path: str) -> np.ndarray:

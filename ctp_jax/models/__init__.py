@@ -1,0 +1,48 @@
+"""Networks: encoders, which turn clips into features, and the heads on top of them.
+
+base       what every encoder is and can be asked; read this first
+resnet3d   R3D-18 and R(2+1)D-18
+c3d        C3D
+heads      the prediction heads of the tasks
+layers     convolution, batch normalisation, max-pooling
+conv/      how a convolution is computed
+
+`config.model.name` is a name of `MODULES`, or a module of your own with a function
+`create(config.model)` that returns a `base.Encoder`.
+"""
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+from ml_collections import ConfigDict
+
+from ctp_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ctp_jax.models.base import Encoder
+
+MODULES = {"r3d18": "resnet3d", "r2plus1d18": "resnet3d", "c3d": "c3d"}
+"""Network -> module of this package."""
+
+
+def create(model: ConfigDict) -> "Encoder":
+    """The encoder that `config.model` describes.
+
+    A name with a dot is the path of a module outside this package.
+
+    Raises:
+        UserError: for an unknown name, or fields that the network does not offer.
+    """
+    name = str(model.name)
+    module = f"{__name__}.{MODULES[name]}" if name in MODULES else name
+    try:
+        found = "." in module and importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        raise UserError(
+            f"config.model.name = {name!r}: no such network; choose one of "
+            f"{', '.join(MODULES)}, or name a module of your own, with a dot"
+        )
+    return importlib.import_module(module).create(model)

@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.models import heads, resnet3d
+from ctp_jax.models import heads
 from ctp_jax.ops import boxes, colour, paste
 from ctp_jax.tasks import base, encoder
 
@@ -75,7 +76,7 @@ class Task(encoder.Task):
             roi_size=config.head.roi_size,
             sampling_ratio=config.head.sampling_ratio,
             squeeze=config.head.squeeze,
-            stride=resnet3d.total_stride(config.model)[1],
+            stride=self._encoder.total_stride()[1],
             init_std=tuple(config.head.init_std),
         )
 
@@ -226,7 +227,7 @@ def check_config(config: ConfigDict) -> None:
             f"config.head.target_scale = {tuple(head.target_scale)}: needs four "
             "positive divisors, of x, y, width and height"
         )
-    temporal = resnet3d.total_stride(config.model)[0]
+    temporal = models.create(config.model).total_stride()[0]
     steps = -(-clip.num_frames // temporal)
     if not head.squeeze and clip.num_frames % steps:
         raise UserError(

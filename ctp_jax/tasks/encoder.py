@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.models import resnet3d
 from ctp_jax.tasks import base
 
 
@@ -24,7 +24,7 @@ class Task(base.Task):
 
     def __init__(self, config: ConfigDict):
         super().__init__(config)
-        self._encoder = resnet3d.create(config.model)
+        self._encoder = models.create(config.model)
         check_clip(config)
 
     def clip_spec(self, train: bool) -> ClipSpec:
@@ -49,7 +49,7 @@ class Task(base.Task):
         variables = self._encoder.init(rng, clip, train=False)
         features = self._encoder.apply(variables, clip, train=False)
         params = {"encoder": variables["params"]}
-        state = {"batch_stats": {"encoder": variables["batch_stats"]}}
+        state = {"batch_stats": {"encoder": variables.get("batch_stats", {})}}
         return base.Variables(params, state), features
 
     def features(
@@ -61,7 +61,7 @@ class Task(base.Task):
     ) -> tuple[Float[Array, "b _t _h _w c"], base.ModelState]:
         """Features of normalised clips, and the state with new batch statistics.
 
-        See `resnet3d.ResNet3D` for `train` and `frozen`.
+        See `ctp_jax.models.base.Encoder` for `train` and `frozen`.
         """
         params, state = variables
         features, batch_stats = self.apply_encoder(
@@ -92,7 +92,7 @@ class Task(base.Task):
         features, changed = self._encoder.apply(
             variables, clips, train=True, frozen=frozen, mutable=["batch_stats"]
         )
-        return features, changed["batch_stats"]
+        return features, changed.get("batch_stats", {})
 
     def loss(self, variables, batch, step, rng):
         raise UserError(
@@ -106,11 +106,11 @@ class Task(base.Task):
         return (
             variables.params["encoder"],
             variables.state["batch_stats"]["encoder"],
-            resnet3d.architecture(self.config.model),
+            self._encoder.architecture(),
         )
 
     def check_encoder(self, architecture: Mapping[str, Any]) -> None:
-        resnet3d.check_same_weights(self.config.model, architecture)
+        self._encoder.check_same_weights(architecture)
 
     def load_encoder(
         self,
@@ -129,7 +129,7 @@ class Task(base.Task):
 
 def check_clip(config: ConfigDict) -> None:
     """Raises `UserError` for clips that cannot be cut, or not for this network."""
-    clip, stride = config.clip, resnet3d.total_stride(config.model)[1]
+    clip, stride = config.clip, models.create(config.model).total_stride()[1]
     if clip.num_frames < 1:
         raise UserError(f"config.clip.num_frames = {clip.num_frames}: needs at least 1")
     if clip.size < stride:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.models import resnet3d
 from ctp_jax.ops import colour
 from ctp_jax.tasks import base, encoder, render
 
@@ -32,7 +32,7 @@ class Probe(base.Task):
         model = ConfigDict(config.model)
         model.spatial_strides = tuple(config.probe.spatial_strides)
         try:
-            self._network = resnet3d.create(model)
+            self._network = models.create(model)
         except UserError as error:
             message = str(error).replace("config.model.spatial", "config.probe.spatial")
             raise UserError(message) from error

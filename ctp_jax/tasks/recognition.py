@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.models import resnet3d
 from ctp_jax.tasks import base, classification, encoder
 
 
@@ -24,7 +24,7 @@ class Task(classification.Task):
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         check_config(config)
-        self.frozen_parts = resnet3d.FREEZE.index(config.freeze)
+        self.frozen_parts = self._encoder.freeze_options.index(config.freeze)
 
     # On the host -----------------------------------------------------------------
 
@@ -74,15 +74,18 @@ class Task(classification.Task):
         if not self.frozen_parts:
             return None
         return {
-            "encoder": resnet3d.frozen_parameters(params["encoder"], self.frozen_parts),
+            "encoder": self._encoder.frozen_parameters(
+                params["encoder"], self.frozen_parts
+            ),
             "head": jax.tree.map(lambda _: False, params["head"]),
         }
 
 
 def check_config(config: ConfigDict) -> None:
     """Raises `UserError` for the first thing in the config that cannot be."""
-    if config.freeze not in resnet3d.FREEZE:
-        known = ", ".join(repr(name) for name in resnet3d.FREEZE)
+    options = models.create(config.model).freeze_options
+    if config.freeze not in options:
+        known = ", ".join(repr(name) for name in options)
         raise UserError(f"config.freeze = {config.freeze!r}: choose one of {known}")
     if config.test.num_clips < 1 or config.test.stride < 1:
         raise UserError(

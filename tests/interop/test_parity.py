@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from ctp_jax import models
 from ctp_jax.interop import from_torch, state_dicts
-from ctp_jax.models import resnet3d
 from ctp_jax.models.heads import ClassifierHead, CtPHead
 from tests.models.test_heads import BOXES, SIZE, STRIDE, pooled
 
@@ -35,7 +35,7 @@ def features(encoder, x, **changed):
     """Of our network, built from what came with the weights."""
     model = ConfigDict({**encoder.architecture, **changed, "dtype": "float32"})
     model.conv = "direct"  # compiles faster than taps
-    net = resnet3d.create(model)
+    net = models.create(model)
     variables = {"params": encoder.params, "batch_stats": encoder.batch_stats}
     return jax.jit(lambda v, x: net.apply(v, x, train=False))(variables, x)
 
@@ -121,6 +121,24 @@ def pool_all(maps):
     maps = maps.detach().numpy().transpose(0, 2, 3, 1)
     regions = [pooled(maps[b], box) for b in range(2) for box in BOXES[b]]
     return torch.tensor(np.float32(regions).transpose(0, 3, 1, 2).copy())
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_vcop(tmp_path, batch_norm):
+    channels = (8, 16, 32, 32, 64, 64, 64, 64)
+    net = torch_models.VcopC3D(channels, batch_norm, 11)
+    found = saved(tmp_path, torch_models.scramble(net))
+    encoder = found.encoder
+    assert found.family.name == "vcop" and not found.unused
+    assert encoder.architecture["name"] == "c3d"
+    assert encoder.architecture["batch_norm"] == batch_norm
+    assert encoder.architecture["width"] == 0.125
+    assert encoder.architecture["epsilon"] == 1e-5
+    got = features(encoder, clip(8))
+    assert_close("features", got, theirs(net.features, clip(8)))
+    assert encoder.head_task == "recognition"
+    logits = ClassifierHead(11).apply({"params": encoder.head}, got, train=False)
+    assert_close("logits", logits, theirs(net, clip(8)))
 
 
 def test_inflated_from_imagenet(tmp_path):

@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from ctp_jax import models
 from ctp_jax.errors import UserError
 from ctp_jax.interop import from_torch, names, to_torch
-from ctp_jax.models import heads, resnet3d
+from ctp_jax.models import base, c3d, heads, resnet3d
 from ctp_jax.train.checkpoints.export import Encoder
 
 WIDTH = 0.2  # mid channels that differ between the two rules
 
 
-def model(name, mid_per_block=False, width=WIDTH):
+def model(name, mid_per_block=False, width=WIDTH, batch_norm=True):
     config = ConfigDict({"name": name, "width": width, "epsilon": 1e-3})
     config.spatial_strides, config.temporal_strides = (1, 2, 2, 1), (1, 1, 2, 2)
     config.mid_per_block, config.dtype, config.conv = mid_per_block, "float32", "direct"
+    config.batch_norm = batch_norm
     return config
 
 
@@ -31,11 +33,10 @@ def randoms(shapes):
 
 
 @functools.cache
-def shapes(name, mid_per_block, width, head):
+def shapes(net, head):
     """Of the variables of an encoder, and of the parameters of a head."""
-    net = resnet3d.create(model(name, mid_per_block, width))
     clip = jnp.zeros((1, 4, 16, 16, 3))
-    features = jnp.zeros((1, 2, 4, 4, resnet3d.scaled(512, width)))
+    features = jnp.zeros((1, 2, 4, 4, base.scaled(512, net.width)))
 
     def init(key):
         variables = net.init(key, clip, train=False)
@@ -49,12 +50,12 @@ def shapes(name, mid_per_block, width, head):
 
 def ours(config, head=""):
     """An encoder of random arrays, as a run would export it."""
-    made = shapes(config.name, config.mid_per_block, config.width, head)
-    variables, made = randoms(made)
+    net = models.create(config)
+    variables, made = randoms(shapes(net, head))
     return Encoder(
         params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        architecture=resnet3d.architecture(config),
+        batch_stats=variables.get("batch_stats", {}),
+        architecture=net.architecture(),
         head=made["params"] if head else None,
         head_task=head,
         provenance={},
@@ -75,6 +76,7 @@ def assert_same(a, b):
         ("pyvrl", "r3d18", ""),
         ("torchvision", "r3d18", "recognition"),
         ("torchvision", "r2plus1d18", ""),
+        ("vcop", "c3d", "recognition"),
     ],
 )
 def test_ours_to_torch_and_back(family, name, head):
@@ -143,6 +145,27 @@ def test_mid_channels_are_told_from_the_shapes(family, mid_per_block):
     assert_same(found.params, encoder.params)
 
 
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_c3d_there_and_back(batch_norm):
+    """Names, order and bits of VCOP's module."""
+    pytest.importorskip("torch", reason="takes names from PyTorch's modules")
+    from tests.interop import torch_models
+
+    channels = [16, 24, 48, 48, 104, 104, 104, 104]
+    state = random_state(torch_models.VcopC3D(channels, batch_norm, 7))
+    found = from_torch.convert(state, {}, "")
+    assert found.encoder.architecture["width"] == WIDTH and not found.unused
+    assert found.encoder.architecture["batch_norm"] == batch_norm
+    back = to_torch.convert(found.encoder, found.family)
+    assert list(back) == list(state)
+    for name, tensor in state.items():
+        if not name.endswith("num_batches_tracked"):
+            np.testing.assert_array_equal(back[name], tensor, err_msg=name)
+    ours_without = ours(model("c3d", batch_norm=False))
+    with pytest.raises(UserError, match="pyvrl has no encoder like 'c3d'"):
+        to_torch.convert(ours_without, names.PYVRL)
+
+
 def test_what_cannot_be_expressed():
     pyvrl, torchvision = names.PYVRL, names.TORCHVISION
     per_convolution, per_block = model("r2plus1d18"), model("r2plus1d18", True)
@@ -170,15 +193,19 @@ def test_what_cannot_be_expressed():
 @pytest.mark.parametrize("factorised", [False, True])
 def test_widths(width, factorised):
     """Some width with the same channels; the very one where it is a plain share."""
-    channels = [resnet3d.scaled(c, width) for c in resnet3d.CHANNELS]
+    whole = resnet3d.CHANNELS
+    channels = [base.scaled(c, width) for c in whole]
     mid = max(8, round(45 * width)) if factorised else None
-    found = from_torch.find_width(channels, mid)
-    assert [resnet3d.scaled(c, found) for c in resnet3d.CHANNELS] == channels
+    found = from_torch.find_width(channels, whole, mid)
+    assert [base.scaled(c, found) for c in whole] == channels
     assert mid in (None, max(8, round(45 * found)))
     if width in (1.0, 0.5, 0.125, 1.5, 2.0):
         assert found == width
-    assert from_torch.find_width(channels, mid, hint=width) == width
-    assert from_torch.find_width([c + 16 * (c == channels[0]) for c in channels], mid) is None  # fmt: skip
+    assert from_torch.find_width(channels, whole, mid, hint=width) == width
+    none = [c + 16 * (c == channels[0]) for c in channels]
+    assert from_torch.find_width(none, whole, mid) is None
+    wide = [base.scaled(c, width) for c in c3d.CHANNELS]
+    assert [base.scaled(c, from_torch.find_width(wide, c3d.CHANNELS)) for c in c3d.CHANNELS] == wide  # fmt: skip
 
 
 def test_a_wrong_description_is_not_believed():

@@ -1,4 +1,4 @@
-"""The networks of pyvrl and torchvision in PyTorch, written from their definitions.
+"""Networks of other code bases in PyTorch, written from their definitions.
 
 Their submodules have the names that the originals give theirs, so that state dicts
 have their keys. Strides are pairs (temporal, spatial) per stage.
@@ -188,6 +188,36 @@ def torchvision_classifier(channels, stem_mid=0, classes=400):
     whole = stages(stem, channels, STRIDES, TorchvisionBlock, bool(stem_mid))
     children = OrderedDict(whole.named_children())
     return TorchvisionClassifier(children, channels[-1], classes)
+
+
+# VCOP ----------------------------------------------------------------------------
+
+
+class VcopC3D(nn.Module):
+    """C3D as VCOP has it; with batch_norm=False, under the same names, as of 2015."""
+
+    LAYERS = ("1", "2", "3a", "3b", "4a", "4b", "5a", "5b")
+
+    def __init__(self, channels, batch_norm=True, classes=101):
+        super().__init__()
+        cin = 3
+        for layer, cout in zip(self.LAYERS, channels, strict=True):
+            self.add_module(f"conv{layer}", nn.Conv3d(cin, cout, 3, padding=1))
+            if batch_norm:
+                self.add_module(f"bn{layer}", nn.BatchNorm3d(cout))
+            cin = cout
+        self.linear = nn.Linear(cin, classes)
+
+    def features(self, x):
+        for layer in self.LAYERS:
+            x = getattr(self, f"conv{layer}")(x)
+            x = torch.relu(getattr(self, f"bn{layer}", nn.Identity())(x))
+            if layer in ("1", "2", "3b", "4b"):
+                x = nn.functional.max_pool3d(x, (1, 2, 2) if layer == "1" else 2)
+        return x
+
+    def forward(self, x):
+        return self.linear(self.features(x).mean((2, 3, 4)))
 
 
 class ImageBlock(nn.Module):

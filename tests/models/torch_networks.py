@@ -88,6 +88,42 @@ class Encoder(nn.Module):
         return x
 
 
+class C3DBlock(nn.Module):
+    def __init__(self, cin, cout, batch_norm):
+        super().__init__()
+        self.conv = nn.Conv3d(cin, cout, 3, padding=1)
+        self.bn = nn.BatchNorm3d(cout, eps=1e-3) if batch_norm else nn.Identity()
+
+    def forward(self, x):
+        return torch.relu(self.bn(self.conv(x)))
+
+
+class C3D(nn.Module):
+    """The convolutions of C3D and the pools between them, conv1 to conv5b."""
+
+    def __init__(self, channels, pools, batch_norm):
+        """`channels` of all eight; `pools`: the sizes of pool1 to pool4."""
+        super().__init__()
+        c1, c2, c3a, c3b, c4a, c4b, c5a, c5b = channels
+        self.stem = C3DBlock(3, c1, batch_norm)
+        self.stage1_block1 = C3DBlock(c1, c2, batch_norm)
+        self.stage2_block1 = C3DBlock(c2, c3a, batch_norm)
+        self.stage2_block2 = C3DBlock(c3a, c3b, batch_norm)
+        self.stage3_block1 = C3DBlock(c3b, c4a, batch_norm)
+        self.stage3_block2 = C3DBlock(c4a, c4b, batch_norm)
+        self.stage4_block1 = C3DBlock(c4b, c5a, batch_norm)
+        self.stage4_block2 = C3DBlock(c5a, c5b, batch_norm)
+        self.pools = [nn.MaxPool3d(size, ceil_mode=True) for size in pools]
+
+    def forward(self, x):
+        pool1, pool2, pool3, pool4 = self.pools
+        x = pool1(self.stem(x))
+        x = pool2(self.stage1_block1(x))
+        x = pool3(self.stage2_block2(self.stage2_block1(x)))
+        x = pool4(self.stage3_block2(self.stage3_block1(x)))
+        return self.stage4_block2(self.stage4_block1(x))
+
+
 def channels_first(array):
     """(b, t, h, w, c) as a torch tensor (b, c, t, h, w)."""
     return torch.tensor(np.array(array, np.float32)).permute(0, 4, 1, 2, 3)
@@ -100,6 +136,8 @@ def load(module, params, stats):
         if "kernel" in child:
             kernel = torch.tensor(np.array(child["kernel"])).permute(4, 3, 0, 1, 2)
             target.weight.data.copy_(kernel)
+            if "bias" in child:
+                target.bias.data.copy_(torch.tensor(np.array(child["bias"])))
         elif "scale" in child:
             target.weight.data.copy_(torch.tensor(np.array(child["scale"])))
             target.bias.data.copy_(torch.tensor(np.array(child["bias"])))
@@ -119,7 +157,8 @@ def statistics(module, stats):
 def gradients(module, params):
     """The torch module's gradients, in the structure and layout of `params`."""
     if "kernel" in params:
-        return {"kernel": module.weight.grad.permute(2, 3, 4, 1, 0).numpy()}
+        kernel = {"kernel": module.weight.grad.permute(2, 3, 4, 1, 0).numpy()}
+        return kernel | ({"bias": module.bias.grad.numpy()} if "bias" in params else {})
     if "scale" in params:
         return {"scale": module.weight.grad.numpy(), "bias": module.bias.grad.numpy()}
     return {k: gradients(getattr(module, k), v) for k, v in params.items()}

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ctp_jax import models
 from ctp_jax.errors import UserError
-from ctp_jax.models import resnet3d
 from ctp_jax.tasks import base, encoder
 from tests.tasks import made_clips as made
 
@@ -24,7 +24,7 @@ def test_it_is_an_encoder_and_nothing_else(task):
     assert task.head(params) is None and task.frozen(params) is None
     ours, stats, architecture = task.encoder(variables)
     assert ours is params["encoder"] and stats is state["batch_stats"]["encoder"]
-    assert architecture == resnet3d.architecture(task.config.model)
+    assert architecture == models.create(task.config.model).architecture()
 
 
 def test_it_says_that_it_trains_nothing(task):

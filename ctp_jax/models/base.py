@@ -1,0 +1,204 @@
+"""What every encoder is: a stem and four stages, and what it can be asked.
+
+A network's module has a function `create(config.model)` that returns an `Encoder`. The
+strides of the stages are arguments, not architecture: every choice has the same
+parameters, so that an encoder pretrained at spatial stride 8 is finetuned at 16 (paper,
+appendix D).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from ctp_jax.errors import UserError
+from ctp_jax.models.conv.conv3d import IMPLEMENTATIONS
+from ctp_jax.models.conv.temporal import Triple
+
+DTYPES = ("auto", "float32", "bfloat16")
+STEM_STRIDES = (1, 2, 2)
+STAGES = 4
+
+OPTIONAL = {"mid_per_block": False, "batch_norm": True}
+"""Fields of `config.model` that not every network has, and their defaults.
+
+They change the weights. For a network without the field, only the default is accepted.
+"""
+
+
+class Encoder(nn.Module):
+    """Turns clips into features. Subclasses compute the parts.
+
+    Children: names that begin with 'stem', or with 'stage1_' to 'stage4_'.
+
+    Attributes:
+        variant: the name of the network, `config.model.name`.
+        width: multiplies the channels, for small runs.
+        spatial_strides: of the four stages, height and width alike.
+        temporal_strides: of the four stages.
+        epsilon: of batch normalisation.
+        dtype: of convolutions and activations; parameters are float32.
+        impl: how convolutions are computed, see `ctp_jax.models.conv.conv3d`.
+    """
+
+    variant: str
+    width: float
+    spatial_strides: tuple[int, ...]
+    temporal_strides: tuple[int, ...]
+    epsilon: float
+    dtype: Any
+    impl: str
+
+    stage_channels: ClassVar[tuple[int, ...]]
+    """Of the outputs of the stages, at width 1."""
+
+    freeze_options: ClassVar = ("", "stem", "stem+1", "stem+2", "stem+3", "stem+4")
+    """Values of `config.freeze`; the index is the number of parts that it freezes."""
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t h w 3"],
+        train: bool,
+        all_stages: bool = False,
+        frozen: int = 0,
+    ) -> (
+        Float[Array, "b t_out h_out w_out c"]
+        | tuple[Float[Array, "b _t _h _w _c"], ...]
+    ):
+        """Features of normalised RGB clips, of dtype `self.dtype`.
+
+        Args:
+            x: clips: b clips, t frames, h w pixels.
+            train: normalise with the statistics of the batch and update the running
+                ones (collection 'batch_stats').
+            all_stages: return a tuple, the output of the stem and of the four stages.
+            frozen: how many of the five parts (stem, stages) neither update their
+                statistics, nor use those of the batch, nor get a gradient.
+        """
+        outputs = []
+        spatial = zip(self.temporal_strides, self.spatial_strides, strict=True)
+        strides = [STEM_STRIDES, *((t, s, s) for t, s in spatial)]
+        for part in range(1 + STAGES):
+            x = self._part(part, strides[part], x, train and part >= frozen)
+            if frozen == part + 1:
+                x = jax.lax.stop_gradient(x)
+            outputs.append(x)
+        return tuple(outputs) if all_stages else x
+
+    def _part(
+        self, part: int, strides: Triple, x: Float[Array, "b t h w c"], train: bool
+    ) -> Float[Array, "b t_out h_out w_out n"]:
+        """The stem (part 0) or a stage (1 to 4); an axis of n becomes ceil(n / stride)."""
+        raise NotImplementedError
+
+    def architecture(self) -> dict[str, Any]:
+        """What an exported encoder says about itself: plain JSON values."""
+        return {
+            "name": self.variant,
+            "width": self.width,
+            "channels": [scaled(c, self.width) for c in self.stage_channels],
+            "spatial_strides": list(self.spatial_strides),
+            "temporal_strides": list(self.temporal_strides),
+            "epsilon": self.epsilon,
+            **{name: getattr(self, name) for name in OPTIONAL if hasattr(self, name)},
+        }
+
+    def check_same_weights(self, stored: Mapping[str, Any]) -> None:
+        """Raises `UserError` if the weights of another encoder do not fit this one.
+
+        Strides may differ: they are no part of the weights.
+
+        Args:
+            stored: the `architecture` that was exported with the weights.
+        """
+        here = self.architecture()
+        for name in ("name", "width", "epsilon", *OPTIONAL):
+            there = stored.get(name, "not said")
+            if name in here and there != here[name]:
+                raise UserError(
+                    f"the encoder's {name} is {there}, config.model.{name} is "
+                    f"{here[name]}; with --config.model.{name}={there} it fits"
+                    + " (encoders of configs/small.py: finetune_small.py, "
+                    "retrieval.py:small)" * (name == "width")
+                )
+
+    def total_stride(self) -> tuple[int, int]:
+        """Frames and pixels of a clip per step of the features: (temporal, spatial)."""
+        return (
+            STEM_STRIDES[0] * math.prod(self.temporal_strides),
+            STEM_STRIDES[1] * math.prod(self.spatial_strides),
+        )
+
+    @staticmethod
+    def frozen_parameters(params: Mapping[str, Any], parts: int) -> dict[str, Any]:
+        """True for the parameters of the first parts, in the tree of all.
+
+        Args:
+            params: of the encoder.
+            parts: how many of stem, stage 1, ..., stage 4.
+        """
+        names = ("stem", *(f"stage{stage}_" for stage in range(1, 1 + STAGES)))
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: path[0].key.startswith(names[:parts]), params
+        )
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels times width, rounded to a multiple of 8, at least 8."""
+    return max(8, 8 * round(channels * width / 8))
+
+
+def attributes(model: ConfigDict, *optional: str) -> dict[str, Any]:
+    """The attributes of an `Encoder`, from `config.model`.
+
+    Args:
+        model: `config.model`.
+        *optional: the fields of `OPTIONAL` that the network has.
+
+    Raises:
+        UserError: for a width, stride, dtype or convolution that is not offered, and
+            for fields that the network does not have.
+    """
+    for name, valid in (("dtype", DTYPES), ("conv", IMPLEMENTATIONS)):
+        if model[name] not in valid:
+            raise UserError(
+                f"config.model.{name} = {model[name]!r}: choose one of "
+                f"{', '.join(valid)}"
+            )
+    if not model.width > 0:
+        raise UserError(f"config.model.width = {model.width}: must be above 0")
+    for name in ("spatial_strides", "temporal_strides"):
+        strides = tuple(model[name])
+        good = len(strides) == STAGES and all(
+            isinstance(s, int) and s >= 1 for s in strides
+        )
+        if not good or strides[0] != 1:
+            raise UserError(
+                f"config.model.{name} = {strides}: needs {STAGES} strides, "
+                "whole numbers from 1, the first of them 1"
+            )
+    for name, default in OPTIONAL.items():
+        if name not in optional and model.get(name, default) != default:
+            raise UserError(
+                f"config.model.{name} = {model[name]}: {model.name} has no such "
+                f"choice; leave it at {default}"
+            )
+    dtype = model.dtype
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return {
+        "variant": model.name,
+        "width": float(model.width),
+        "spatial_strides": tuple(model.spatial_strides),
+        "temporal_strides": tuple(model.temporal_strides),
+        "epsilon": float(model.epsilon),
+        "dtype": jnp.dtype(dtype),
+        "impl": model.conv,
+        **{name: bool(model.get(name, OPTIONAL[name])) for name in optional},
+    }

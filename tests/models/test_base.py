@@ -1,0 +1,201 @@
+"""What all encoders have in common, tried with each of them."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctp_jax import models
+from ctp_jax.errors import UserError
+from tests.models.made_networks import model_config, random_variables, shapes
+
+NAMES = ("r3d18", "r2plus1d18", "c3d")
+each_network = pytest.mark.parametrize("name", NAMES)
+
+
+def test_these_are_all_of_them():
+    assert tuple(models.MODULES) == NAMES
+
+
+@each_network
+@pytest.mark.parametrize(
+    "spatial, size, stride", [((1, 2, 2, 1), 14, 8), ((1, 2, 2, 2), 7, 16)]
+)
+def test_sizes_and_strides(name, spatial, size, stride):
+    encoder = models.create(model_config(name=name, spatial_strides=spatial))
+    _, features = shapes(encoder)
+    assert features.shape == (1, 2, size, size, 512)
+    assert encoder.total_stride() == (8, stride)
+    # What does not divide is rounded up.
+    _, features = shapes(encoder, clip=(1, 9, 113, 120, 3))
+    assert features.shape == (1, 2, -(-113 // stride), -(-120 // stride), 512)
+
+
+@pytest.mark.parametrize(
+    "name, channels", [("r3d18", (64, 64, 128, 256)), ("c3d", (64, 128, 256, 512))]
+)
+def test_all_stages(name, channels):
+    _, stages = shapes(models.create(model_config(name=name)), True)
+    sizes = (16, 56, 56), (16, 56, 56), (8, 28, 28), (4, 14, 14), (2, 14, 14)
+    wanted = [(*size, c) for size, c in zip(sizes, (*channels, 512), strict=True)]
+    assert [s.shape[1:] for s in stages] == wanted
+
+
+@pytest.mark.parametrize("name, width", [("r3d18", 1.0), ("r2plus1d18", 0.03), ("c3d", 0.03)])  # fmt: skip
+def test_stride_variants_share_their_parameters(name, width):
+    trees = [
+        shapes(
+            models.create(
+                model_config(
+                    name=name, width=width, spatial_strides=s, temporal_strides=t
+                )
+            )
+        )[0]
+        for s, t in [
+            ((1, 2, 2, 1), (1, 2, 2, 2)),
+            ((1, 2, 2, 2), (1, 1, 2, 2)),
+            ((1, 1, 1, 1), (1, 1, 1, 1)),
+        ]
+    ]
+    assert all(tree == trees[0] for tree in trees)
+
+
+def test_dtype_follows_the_backend():
+    expected = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    assert models.create(model_config()).dtype == expected
+
+
+@pytest.mark.parametrize(
+    "field, value, hint",
+    [
+        ("name", "r3d19", "no such network.*r3d18, r2plus1d18, c3d"),
+        ("name", "nowhere.net", "no such network.*r3d18, r2plus1d18, c3d"),
+        ("dtype", "float16", "bfloat16"),
+        ("conv", "fast", "winograd"),
+        ("width", 0.0, "above 0"),
+        ("spatial_strides", (1, 2, 2), "needs 4"),
+        ("temporal_strides", (2, 2, 2, 2), "first of them 1"),
+        ("batch_norm", False, "r3d18 has no such choice; leave it at True"),
+        ("mid_per_block", True, "r3d18 has no such choice; leave it at False"),
+    ],
+)
+def test_a_wrong_model_is_the_users_mistake(field, value, hint):
+    with pytest.raises(UserError, match=f"config.model.{field}.*{hint}") as caught:
+        models.create(model_config(**{field: value}))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_field_of_another_network_is_refused():
+    for name, field, value in (
+        ("c3d", "mid_per_block", True),
+        ("r2plus1d18", "batch_norm", False),
+    ):
+        with pytest.raises(UserError, match=f"{field} = {value}: {name} has no such"):
+            models.create(model_config(name=name, **{field: value}))
+
+
+def test_a_network_of_ones_own():
+    name = "tests.models.own_network"
+    encoder = models.create(model_config(name=name))
+    variables, features = shapes(encoder)
+    assert features.shape == (1, 2, 14, 14, 24) and len(variables["params"]) == 5
+    assert encoder.architecture()["name"] == name
+    encoder.check_same_weights(encoder.architecture())
+
+
+@each_network
+def test_architecture_is_json(name):
+    described = models.create(model_config(name=name, width=0.5)).architecture()
+    assert json.loads(json.dumps(described)) == described
+    _, stages = shapes(models.create(model_config(name=name, width=0.5)), True)
+    assert described["channels"] == [stage.shape[-1] for stage in stages[1:]]
+    assert described["spatial_strides"] == [1, 2, 2, 1]
+
+
+PARTS = ("stem", "stage1", "stage2", "stage3", "stage4")
+
+
+@pytest.mark.parametrize(
+    "name, frozen", [("r3d18", 1), ("r3d18", 3), ("r3d18", 5), ("c3d", 3)]
+)
+def test_frozen_parts_are_as_in_evaluation(name, frozen):
+    """Their outputs and statistics; and no gradient reaches them, one all others."""
+    config = model_config(name=name, width=0.03, dtype="float32", conv="direct")
+    encoder = models.create(config)
+    variables = random_variables(encoder)
+    clips = jax.random.normal(jax.random.key(0), (2, 4, 16, 16, 3))
+
+    def loss(params):
+        stages, changed = encoder.apply(
+            {**variables, "params": params},
+            clips,
+            True,
+            all_stages=True,
+            frozen=frozen,
+            mutable=["batch_stats"],
+        )
+        # Every element counts on its own, or batch norm's gradients would vanish.
+        return jnp.square(stages[-1] - 1.0).sum(), (stages, changed["batch_stats"])
+
+    @jax.jit
+    def run(variables):
+        slopes, found = jax.grad(loss, has_aux=True)(variables["params"])
+        return slopes, *found, encoder.apply(variables, clips, False, all_stages=True)
+
+    slopes, got, stats, want = run(variables)
+    for part, (ours, theirs) in enumerate(zip(got, want, strict=True)):
+        close = np.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert close == (part < frozen), PARTS[part]
+    for tree, still in (
+        (slopes, lambda new, _: not new.any()),
+        (stats, lambda new, old: np.array_equal(new, old)),
+    ):
+        before = variables["params" if tree is slopes else "batch_stats"]
+        leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+        for (path, new), old in zip(leaves, jax.tree.leaves(before), strict=True):
+            in_frozen = path[0].key.split("_")[0] in PARTS[:frozen]
+            new, old = np.asarray(new), np.asarray(old)
+            assert still(new, old) == in_frozen, jax.tree_util.keystr(path)
+
+
+@each_network
+@pytest.mark.parametrize("parts", range(6))
+def test_frozen_parameters_are_named_by_their_part(name, parts):
+    encoder = models.create(model_config(name=name, width=0.03))
+    variables, _ = shapes(encoder)
+    marks = encoder.frozen_parameters(variables["params"], parts)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(marks)
+    assert len(leaves) == len(jax.tree.leaves(variables["params"]))
+    for path, mark in leaves:
+        assert mark is (path[0].key.split("_")[0] in PARTS[:parts])
+    assert len(encoder.freeze_options) == 1 + len(PARTS)
+
+
+def test_only_the_same_weights_fit():
+    """Strides and how it is computed are no part of them."""
+
+    def architecture(**overrides):
+        stored = models.create(model_config(**overrides)).architecture()
+        return json.loads(json.dumps(stored))
+
+    other = architecture(
+        spatial_strides=(1, 2, 2, 2), temporal_strides=(1, 1, 2, 2), dtype="bfloat16"
+    )
+    encoder = models.create(model_config())
+    encoder.check_same_weights(other)
+    with pytest.raises(UserError, match="name is not said"):
+        encoder.check_same_weights({})
+    encoder = models.create(model_config(name="r2plus1d18"))
+    stored = architecture(name="r2plus1d18")
+    encoder.check_same_weights(stored)
+    for field, value in (("name", "r3d18"), ("width", 0.5), ("epsilon", 1e-5)):
+        with pytest.raises(UserError, match=f"{field} is r?[0-9.]+.*{field}={value}"):
+            encoder.check_same_weights({**stored, field: value})
+    with pytest.raises(UserError, match="--config.model.mid_per_block=True it fits"):
+        encoder.check_same_weights({**stored, "mid_per_block": True})
+    encoder = models.create(model_config(name="c3d"))
+    encoder.check_same_weights(architecture(name="c3d"))
+    with pytest.raises(UserError, match="--config.model.batch_norm=False it fits"):
+        encoder.check_same_weights(architecture(name="c3d", batch_norm=False))

@@ -1,0 +1,105 @@
+"""C3D against PyTorch in float64, and against published numbers."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctp_jax import models
+from ctp_jax.models.layers import max_pool
+from tests.models.made_networks import (
+    SMALL,
+    assert_close,
+    count,
+    model_config,
+    random_variables,
+    shapes,
+)
+
+pytestmark = pytest.mark.usefixtures("optimized")
+
+
+def test_parameters_as_published():
+    """MMAction2 says 78.4 M for UCF-101's 101 classes, with its dense layers."""
+    encoder = models.create(model_config(name="c3d", batch_norm=False))
+    variables, _ = shapes(encoder)
+    # pool5 leaves 1x4x4 of 16 frames of 112x112.
+    sizes = (512 * 4 * 4, 4096, 4096, 101)
+    dense = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
+    assert count(variables["params"]) == 27_655_936
+    assert round((27_655_936 + dense) / 1e6, 1) == 78.4
+    assert "batch_stats" not in variables
+    # Two vectors for each of the 2752 channels.
+    variables, _ = shapes(models.create(model_config(name="c3d")))
+    assert count(variables["params"]) == 27_655_936 + 2 * 2752
+    assert count(variables["batch_stats"]) == 2 * 2752
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_same_features_statistics_and_gradients_as_torch(batch_norm):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    from tests.models import torch_networks as oracles
+
+    config = model_config(name="c3d", batch_norm=batch_norm, **SMALL)
+    encoder = models.create(config)  # spatial stride 8
+    variables = random_variables(encoder)
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    pools = (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 1, 1)
+    oracle = oracles.C3D((8, 16, 32, 32, 64, 64, 64, 64), pools, batch_norm)
+    oracles.load(oracle, params, stats)
+    oracle.double()
+    # The odd number of rows leaves half a window at the edge.
+    clips = jax.random.normal(jax.random.key(0), (2, 8, 36, 32, 3))
+    torch_clips = oracles.channels_first(clips).double()
+
+    got = jax.jit(lambda v, x: encoder.apply(v, x, False))(variables, clips)
+    assert got.shape == (2, 1, 5, 4, 64)
+    oracle.eval()
+    want = oracle(torch_clips).permute(0, 2, 3, 4, 1).detach()
+    assert_close(got, want, 1e-5)
+
+    weights = np.random.default_rng(2).normal(size=got.shape).astype(np.float32)
+
+    def loss(params):
+        features, changed = encoder.apply(
+            {"params": params, "batch_stats": stats}, clips, True, mutable="batch_stats"
+        )
+        return jnp.sum(features * weights), (features, changed.get("batch_stats", {}))
+
+    slopes, (got, new_stats) = jax.jit(jax.grad(loss, has_aux=True))(params)
+    oracle.train()
+    want = oracle(torch_clips).permute(0, 2, 3, 4, 1)
+    (want * torch.tensor(weights)).sum().backward()
+    assert_close(got, want.detach(), 1e-4)
+    jax.tree.map(
+        lambda g, w: assert_close(g, w, 1e-4),
+        new_stats,
+        oracles.statistics(oracle, stats),
+    )
+    wanted = oracles.gradients(oracle, params)
+    for block, layers in slopes.items():
+        if batch_norm:  # which takes the bias out again
+            size = np.abs(layers["conv"]["kernel"]).max()
+            assert np.abs(layers["conv"].pop("bias")).max() < 1e-5 * size
+            assert np.abs(wanted[block]["conv"].pop("bias")).max() < 1e-5 * size
+        jax.tree.map(lambda g, w: assert_close(g, w, 1e-5), layers, wanted[block])
+
+
+@pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 1, 3)])
+def test_max_pool_and_its_gradient_equal_torch(strides):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 8, 3)).astype(np.float32)
+    there = torch.tensor(x).permute(0, 4, 1, 2, 3).requires_grad_()
+    want = torch.nn.functional.max_pool3d(there, strides, ceil_mode=True)
+    (want**3).sum().backward()
+    got = jax.jit(max_pool, static_argnums=1)(x, strides)
+    np.testing.assert_array_equal(got, want.detach().permute(0, 2, 3, 4, 1))
+    slope = jax.jit(jax.grad(lambda x: (max_pool(x, strides) ** 3).sum()))(x)
+    np.testing.assert_allclose(slope, there.grad.permute(0, 2, 3, 4, 1), rtol=1e-6)
+
+
+def test_equal_maxima_share_the_gradient():
+    slope = jax.grad(lambda x: max_pool(x, (2, 2, 2)).sum())(jnp.zeros((1, 2, 2, 2, 1)))
+    np.testing.assert_array_equal(slope, 1 / 8)
