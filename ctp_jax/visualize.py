@@ -138,7 +138,7 @@ def draw(
     predicted, title = None, f"{config.data.name}: true boxes"
     if workdir:
         state, step = restore.newest(config, task, workdir, batch)
-        outputs = jax.jit(task.predict)(state.params, state.model_state, batch)
+        outputs = jax.jit(task.predict)(state.eval_params, state.model_state, batch)
         predicted = np.asarray(outputs["predicted"])
         title += f", and predicted after {step} steps (dashed)"
     return Drawn(clips, np.asarray(batch["plan"]["boxes"]), predicted, names, title)

@@ -30,21 +30,56 @@ class TrainState:
     model_state: Any
     opt_state: Any
 
+    @property
+    def eval_params(self) -> Any:
+        """What is evaluated and exported, with the batch statistics of `model_state`."""
+        return self.params
+
+
+@struct.dataclass
+class AveragedTrainState(TrainState):
+    """That of a run with `config.ema`.
+
+    Attributes:
+        ema: exponential moving average of `params`, float32 like them. It begins as the
+            parameters before the first step.
+    """
+
+    ema: Any
+
+    @property
+    def eval_params(self) -> Any:
+        """The moving average."""
+        return self.ema
+
+    def averaged(self, keep: float) -> "AveragedTrainState":
+        """Takes the parameters of a step into the average: keep * old + rest * new."""
+        # In this form, what does not change (frozen parameters) stays bit for bit.
+        ema = jax.tree.map(
+            lambda old, new: old + (1 - keep) * (new - old), self.ema, self.params
+        )
+        return self.replace(ema=ema)
+
 
 def initial(
     task: Task,
     optimizer: optax.GradientTransformation,
     rng: jax.Array,
     batch: Batch,
+    ema: float = 0.0,
 ) -> TrainState:
-    """The state before the first step; traceable."""
+    """The state before the first step, with a moving average if `ema`; traceable."""
     params, model_state = task.init(rng, batch)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state=model_state,
-        opt_state=optimizer.init(params),
-    )
+    fields = {
+        "step": jnp.zeros((), jnp.int32),
+        "params": params,
+        "model_state": model_state,
+        "opt_state": optimizer.init(params),
+    }
+    if ema:
+        # A copy: a step donates the state, so no array may stand in it twice.
+        return AveragedTrainState(**fields, ema=jax.tree.map(jnp.copy, params))
+    return TrainState(**fields)
 
 
 def with_sharding(tree: Any, sharding: Sharding) -> Any:
