@@ -204,6 +204,8 @@ def schedule(config: ConfigDict, epochs: int, milestones: tuple[int, ...]) -> No
     config.steps = 0  # 0: what `epochs` come to
 
     config.optimizer = ConfigDict()
+    # sgd, adam, adamw, lars, or a module outside this package (docs/training.md).
+    config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.01
     config.optimizer.base_batch_size = 0  # scale the rate by batch_size / this; 0: no
     config.optimizer.schedule = "step"  # or cosine, constant
@@ -211,9 +213,22 @@ def schedule(config: ConfigDict, epochs: int, milestones: tuple[int, ...]) -> No
     config.optimizer.decay = 0.1
     config.optimizer.warmup_steps = 0
     config.optimizer.warmup_factor = 0.1  # rate at step 0, as a share of the full one
-    config.optimizer.momentum = 0.9
-    config.optimizer.weight_decay = 0.0  # coupled, on every parameter
+    config.optimizer.momentum = 0.9  # of sgd and lars
+    config.optimizer.nesterov = False  # of sgd and lars
+    config.optimizer.beta1 = 0.9  # of adam and adamw, as the next two
+    config.optimizer.beta2 = 0.999
+    config.optimizer.epsilon = 1e-8
+    config.optimizer.trust_coefficient = 0.001  # of lars
+    config.optimizer.weight_decay = 0.0  # decoupled with adamw, else coupled
+    # True: no weight decay on scales and biases, and with lars no trust ratio.
+    config.optimizer.exclude_norms_and_biases = False
     config.optimizer.clip_norm = 40.0  # global norm; 0: no clipping
+    # Parts that a batch is computed in, to need less memory. BatchNorm and losses over
+    # the batch see one part at a time.
+    config.optimizer.accumulate = 1
+    # Moving average of the parameters, what it keeps in a step, e.g. 0.999: evaluation
+    # and export take it in place of the parameters. 0: none.
+    config.ema = 0.0
 
     # An exported encoder, another run's workdir or checkpoint, a converted PyTorch file.
     config.init_from = ""  # not for resuming, which needs nothing

@@ -51,7 +51,9 @@ class StepOutput:
     Attributes:
         metrics: scalars, means over the global batch, for the log.
         state: the new `Variables.state`, of the same structure as the one given.
-        carry: anything that `Task.after_step` needs (embeddings for a queue).
+        carry: anything that `Task.after_step` needs (embeddings for a queue). With
+            `config.optimizer.accumulate`, arrays with rows of the batch along their
+            leading axis are those of the whole batch, others means over its parts.
     """
 
     metrics: Mapping[str, jax.Array]

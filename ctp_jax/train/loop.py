@@ -66,7 +66,13 @@ class Run:
         self.config, self.workdir = parts.config, parts.workdir
         self.epochs, self.total = parts.epochs, parts.total
         train_step = step.make_train_step(
-            parts.task, parts.optimizer, parts.schedule, self.config.seed, parts.mesh
+            parts.task,
+            parts.optimizer,
+            parts.schedule,
+            self.config.seed,
+            parts.mesh,
+            self.config.optimizer.accumulate,
+            self.config.ema,
         )
         self.train_step = coordination.compiled_together(train_step, "training step")
         self.due = False  # whether the evaluation of the last step is still to be made

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import export, restore
-from ctp_jax.train.state import count, describe
+from ctp_jax.train.state import AveragedTrainState, count, describe
 
 _TORCH = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
 
@@ -69,7 +69,8 @@ def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
     state, meta = restore.arrays(workdir, step)
     config = ConfigDict(meta["config"])
     task = base.load(config)
-    variables = base.Variables(state["params"], state["model_state"])
+    params = state.get("ema", state["params"])
+    variables = base.Variables(params, state["model_state"])
     encoder, stats, architecture = task.encoder(variables)
     done = int(state["step"])
     return export.Encoder(
@@ -128,6 +129,8 @@ def start(
     after = jax.tree.map(
         lambda old, new: jnp.array(new, dtype=old.dtype, copy=True), before, after
     )
+    if isinstance(state, AveragedTrainState):
+        after["ema"] = jax.tree.map(jnp.copy, after["params"])
     steps = encoder.provenance.get("steps")
     after_steps = f", after {steps} steps" if steps is not None else ""
     lines = [f"init_from {encoder.path}{after_steps}: loaded {', '.join(loaded)}"]
