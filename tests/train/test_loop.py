@@ -5,12 +5,13 @@ import os
 import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 
 from ctp_jax.errors import UserError
 from ctp_jax.train import loop
-from ctp_jax.train.checkpoints import export, manager
+from ctp_jax.train.checkpoints import export, init_from, manager
 from tests import toy_run
 from tests.toy_data import EVAL_EXAMPLES, opener, toy_config
 from tests.train.distributed.toy_processes import assert_same_run, last_state, lines
@@ -48,6 +49,7 @@ def test_a_whole_run(whole_run, capsys):
     assert steps == [8, 12]
     names = " ".join(leaves)
     assert all(part in names for part in ("momentum", "queue", "trace", "norm"))
+    assert "ema" not in names
     kinds = [(line["kind"], line["step"]) for line in lines(whole_run)]
     assert kinds == [
         ("eval", 4),
@@ -79,6 +81,43 @@ def test_killed_and_resumed_is_the_same_run(whole_run, tmp_path):
             loop.train(toy_config(), tmp_path, at_step(step, kill))
     loop.train(toy_config(), tmp_path, opener())
     assert_same_run(whole_run, tmp_path)
+
+
+def test_resumed_with_every_option_of_the_optimizer(tmp_path, capsys):
+    """AdamW in parts of a batch, with a moving average, which is what is exported."""
+    fields = {"optimizer.name": "adamw", "optimizer.accumulate": 2, "ema": 0.9}
+    fields |= {"optimizer.learning_rate": 0.01, "optimizer.weight_decay": 0.1}
+    fields |= {"optimizer.exclude_norms_and_biases": True}
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    loop.train(toy_config(**fields), straight, opener())
+    assert "moving average" in capsys.readouterr().out
+    with pytest.raises(Killed):
+        loop.train(toy_config(**fields), cut, at_step(6, kill))
+    loop.train(toy_config(**fields), cut, opener())
+    assert_same_run(straight, cut)
+    tree = manager.load_arrays(straight / "checkpoints/12/state")
+    average, last = (tree[name]["encoder"]["dense"] for name in ("ema", "params"))
+    assert np.abs(average["kernel"] - last["kernel"]).max() > 1e-3
+    for encoder in (
+        export.load_encoder(straight),
+        init_from.read(straight / "checkpoints/12"),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, encoder.params["dense"], average)
+        jax.tree.map(np.testing.assert_array_equal, encoder.head, tree["ema"]["head"])
+    # Another average would be another run.
+    fields["ema"] = 0.0
+    with pytest.raises(UserError, match=r"ema/\S+ is float32.*; .* ema 0\.9 -> 0\.0"):
+        loop.train(toy_config(**fields), straight, opener())
+
+
+def test_the_average_begins_with_what_a_run_starts_from(whole_run, tmp_path):
+    config = toy_config(init_from=str(whole_run), steps=1, seed=5, ema=0.5)
+    config.optimizer.learning_rate = 1e-12
+    loop.train(config, tmp_path, opener())
+    old, new = export.load_encoder(whole_run), export.load_encoder(tmp_path)
+    np.testing.assert_allclose(
+        new.params["dense"]["kernel"], old.params["dense"]["kernel"], atol=1e-9
+    )
 
 
 def test_sigterm_saves_and_says_how_to_go_on(whole_run, tmp_path, capsys):
