@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all the set-up that a fresh machine needs.
+# `make demo`, `make test` and `make check` do all the set-up that a fresh machine needs.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +10,11 @@ FINETUNE = $(RUN) -m ctp_jax.main --config configs/finetune_small.py \
 RETRIEVE = $(RUN) -m ctp_jax.main --config configs/retrieval.py:small \
   --config.data.data_dir $(DEMO)/data --config.probe.num_clips 4
 
-.PHONY: demo test test-beam lint install clean
+# What most changes touch, and what runs in seconds.
+QUICK = tests/ops tests/models tests/tasks \
+  tests/test_config.py tests/test_configs.py tests/test_imports.py
+
+.PHONY: demo test check test-beam lint install clean
 
 demo: $(VENV)/.installed
 	$(RUN) -m ctp_jax.prepare moving_shapes --data_dir $(DEMO)/data
@@ -30,6 +34,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev lint
 	$(RUN) -m pytest
 
+# While working; `make test` before a change is sent.
+check: $(VENV)/.installed-dev lint
+	$(RUN) -m pytest -m "not slow" $(QUICK)
+
 # In a venv of its own: Apache Beam holds other packages back.
 test-beam: $(VENV)-beam/.installed
 	$(VENV)-beam/bin/python -m pytest tests/prepare/test_beam.py
@@ -37,6 +45,7 @@ test-beam: $(VENV)-beam/.installed
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright --pythonpath $(RUN)
 
 install: $(VENV)/.installed
 

@@ -1,6 +1,6 @@
 """Times the layers of R3D-18 and R(2+1)D-18 under each way of computing a convolution.
 
-    python -m benchmarks.conv3d [LAYER ...] [--impls direct,taps,...] [--json FILE]
+    python -m benchmarks.conv3d [--layers stem ...] [--impls direct taps ...] [--json FILE]
 
 All ways and, where it is installed, PyTorch (channels last) are timed in turn, so that
 the ratios hold on a busy machine too. Batch 2, 16 frames of 112x112. The stem's input
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import command_line, measure
+from benchmarks import measure
 from ctp_jax.models.conv.conv3d import IMPLEMENTATIONS, conv3d
 
 # input (t, h, w, c), kernel (t, h, w), features, strides; padding keeps sizes
@@ -168,27 +168,18 @@ def measure_layer(layer, arguments, with_torch):
     return rows
 
 
-def parse(argv):
-    """The flags."""
-    parser = command_line.Parser(__spec__.name, __doc__)
-    parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(LAYERS))
-    ways = [impl for impl in IMPLEMENTATIONS if impl != "auto"]
-    parser.add_argument("--impls", type=command_line.some_of(ways), default=ways)
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--rounds", type=command_line.count, default=3)
-    parser.add_argument("--batch", type=command_line.count, default=2)
-    arguments = parser.parse_args(argv)
-    for layer in arguments.layers:
-        if layer not in LAYERS:
-            parser.error(f"no layer {layer!r}: choose from {', '.join(LAYERS)}")
-    return arguments
-
-
-def main(argv=None):
+def main():
     """Prints the table."""
-    arguments = parse(argv)
-    rows, with_torch = [], command_line.is_there("torch")
-    for layer in arguments.layers or LAYERS:
+    parser = measure.make_parser(__spec__.name, __doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="timed calls of a side")
+    names, ways = tuple(LAYERS), IMPLEMENTATIONS[1:]
+    parser.add_argument("--layers", nargs="+", choices=names, default=names)
+    parser.add_argument("--impls", nargs="+", choices=ways, default=ways)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--batch", type=int, default=2, help="clips")
+    arguments = parser.parse_args()
+    rows, with_torch = [], measure.is_installed("torch")
+    for layer in arguments.layers:
         rows += measure_layer(layer, arguments, with_torch)
         print(layer, file=sys.stderr, flush=True)
     header = ["layer", "way", "forward ms", "GFLOP/s", "gradients ms", "GFLOP/s"]
@@ -198,4 +189,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    main()

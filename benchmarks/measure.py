@@ -1,5 +1,7 @@
-"""What the benchmarks share: sides timed in turn, the machine's description, tables."""
+"""What the benchmarks share: flags, sides timed in turn, tables, a JSON file."""
 
+import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -10,14 +12,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-PACKAGES = (
-    "jax",
-    "flax",
-    "tensorflow-cpu",
-    "tensorflow",
-    "torch",
-    "opencv-python-headless",
-)
+PACKAGES = ("jax", "flax", "tensorflow-cpu", "tensorflow", "torch")
+
+
+class _HelpFormatter(
+    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
+):
+    """The docstring as it is written, and the default of every flag."""
+
+
+def make_parser(module: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the flag `--json`.
+
+    Args:
+        module: name of the benchmark, `__spec__.name`.
+        description: its docstring.
+    """
+    parser = argparse.ArgumentParser(
+        f"python -m {module}", description=description, formatter_class=_HelpFormatter
+    )
+    parser.add_argument("--json", default="", metavar="FILE", help="figures go there")
+    return parser
+
+
+def is_installed(package: str) -> bool:
+    """Whether a peer can be imported; says so if not."""
+    found = importlib.util.find_spec(package) is not None
+    if not found:
+        print(f"{package} is not installed: measured without it", flush=True)
+    return found
 
 
 def in_turn(
@@ -46,32 +69,13 @@ def ratios(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(each), "min": min(each), "max": max(each)}
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores that may be used, Python and versions of what is installed."""
-    found = {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-    }
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _processor():
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor()
+def spelled(ratio: Mapping[str, float]) -> str:
+    """A result of `ratios` as text."""
+    return "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio)
 
 
 def show(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Prints a table: text to the left, numbers to the right."""
+    """Prints a table: text to the left, numbers to the right, None as a dash."""
     rows = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     for row in [list(header), *rows]:
@@ -90,8 +94,23 @@ def _cell(value):
     return f"{value:.4g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def write_json(path: str, found: Mapping[str, Any]) -> None:
+def write_json(path: str, figures: Mapping[str, Any]) -> None:
     """Writes the figures and the machine's description, if there is a path."""
     if path:
-        text = json.dumps({"machine": machine(), **found}, indent=1)
+        text = json.dumps({"machine": machine(), **figures}, indent=1)
         pathlib.Path(path).write_text(text + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that may be used, Python and versions of what is installed."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(": ")[2] for line in lines if "model name" in line]
+    found = {
+        "processor": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }
+    installed = {item.name: item.version for item in metadata.distributions()}
+    return found | {name: installed[name] for name in PACKAGES if name in installed}

@@ -1,51 +1,52 @@
 """Milliseconds per clip of the drawing and of RoIAlign, beside OpenCV and PyTorch.
 
-    python -m benchmarks.ops [--batch_sizes 2,8,32] [--rounds 5] [--cores 1]
-        [--ways gathers,products] [--json FILE]
+    python -m benchmarks.ops [--batch 8] [--rounds 5] [--json FILE]
 
     crop       window cut out, resized and mirrored: 16 frames of 144x148 to 112x112
     paste      three patches pasted along their trajectories
     colour     hue, saturation, brightness and contrast changed
-    roi align  three boxes of maps of 7x7 and 14x14 with 512 channels, 5x5 bins;
-               forward, and with the gradient
+    roi align  three boxes of maps of 14x14 with 512 channels, 5x5 bins; forward, and
+               with the gradient
 
-All in float32 and on made-up inputs that are on the device already. JAX runs on its
-default device, `--ways` of drawing beside the one chosen there, PyTorch on the same kind; OpenCV and NumPy on the host, frame by frame.
-The sides run in turn and must agree: `differs` is the largest difference, in grey levels
-or features. GB/s counts what has to be read and written once. `ratio` is the peer's time
-over ours: median and range of the rounds. Peers that are not installed are left out.
+All in float32, on made-up inputs that are on the device already. Ours draws as it does
+on this backend, and once more the other way (gathers or products, see
+ctp_jax/ops/resample.py). PyTorch runs on the same kind of device; OpenCV and NumPy on the
+host, frame by frame. The sides run in turn and must agree: `differs` is the largest
+difference, in grey levels or features. GB/s counts what has to be read and written once.
+`ratio` is the time over ours: median and range of the rounds.
 """
 
 import functools
-import importlib
-import os
 import statistics
+import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from benchmarks import command_line, measure, ops_peers
+from benchmarks import measure
+from ctp_jax.ops import paste, resample, roi_align
+from ctp_jax.tasks import render
 
 FRAMES, SIZE, CANVAS, COUNT = 16, 112, (144, 148), 3
-CHANNELS, BINS, RATIO = 512, 5, 2
-WAYS = ("gathers", "products")
+SIDE, CHANNELS, BINS, SAMPLES = 14, 512, 5, 2
 TOLERANCE = {"crop": 0.02, "paste": 0.05, "colour": 0.05, "roi align": 1e-3}
+OURS = "ours"
 
 
 class Case(NamedTuple):
-    """One operation on one batch.
+    """One operation.
 
     Attributes:
         name: of the operation.
-        batch: clips.
-        sides: name -> a call that returns when its work is done, with the result.
         bytes: that must be read and written, each once.
+        sides: name -> a call that returns when its work is done, with the result.
     """
 
     name: str
-    batch: int
-    sides: dict[str, Any]
     bytes: int
+    sides: dict[str, Callable[[], Any]]
 
 
 def made_batch(rng, batch):
@@ -93,130 +94,214 @@ def made_colours(rng, batch):
     }
 
 
-class Sides:
-    """Puts inputs where each framework works and waits for its results."""
-
-    def __init__(self, torch, cv2):
-        """Modules, or None where they are not there."""
-        import jax
-
-        self.jax, self.torch, self.cv2 = jax, torch, cv2
-        cuda = torch is not None and jax.default_backend() == "gpu"
-        self._device = "cuda" if cuda else "cpu"
-
-    def ours(self, function, *arguments):
-        program = self.jax.jit(function)
-        arguments = self.jax.device_put(arguments)
-        return lambda: self.jax.block_until_ready(program(*arguments))
-
-    def theirs(self, function, *arguments):
-        arguments = self.to_torch(arguments)
-
-        def call():
-            out = function(*arguments)
-            if self._device == "cuda":
-                self.torch.cuda.synchronize()
-            return out
-
-        return call
-
-    def to_torch(self, tree):
-        put = self.torch.from_numpy
-        return self.jax.tree.map(
-            lambda x: put(np.array(x)).to(self._device), tuple(tree)
-        )
+# The calls that are timed ---------------------------------------------------------
 
 
-def drawing_cases(sides, rng, batch, ways=()):
-    """Crop, paste and colour; crop and paste in further ways, too."""
-    from ctp_jax.ops import paste, resample
-    from ctp_jax.tasks import render
+def jax_call(function, *arguments):
+    """A call of a compiled function on JAX's default device."""
+    program, arguments = jax.jit(function), jax.device_put(arguments)
+    return lambda: jax.block_until_ready(program(*arguments))
 
-    torch = sides.torch
+
+def torch_call(function, *arguments):
+    """A call of PyTorch on the same kind of device."""
+    import torch
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    arguments = jax.tree.map(
+        lambda x: torch.from_numpy(np.array(x)).to(device), arguments
+    )
+
+    def call():
+        out = function(*arguments)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return out
+
+    return call
+
+
+def each_clip(function, clips, plan):
+    """Of OpenCV: one clip after the other, on the host."""
+    return np.stack(
+        [
+            function(clip, {name: value[i] for name, value in plan.items()})
+            for i, clip in enumerate(clips)
+        ]
+    )
+
+
+def drawing_cases(rng, batch, opencv, torch):
+    """Crop, paste and colour.
+
+    Args:
+        rng: NumPy's.
+        batch: clips.
+        opencv: whether to have its sides.
+        torch: the same.
+    """
     frames, patches = made_batch(rng, batch), made_patches(rng, batch)
     colours = made_colours(rng, batch)
     shape = (batch, FRAMES, SIZE, SIZE, 3)
     clips = rng.uniform(0, 255, shape).astype(np.float32)
 
-    def crop(each, way=""):
+    def crop(each, way):
         names = ("frames", "window", "extent", "flip")
         return resample.crop_resize_flip(*(each[name] for name in names), SIZE, way)
 
     def pasted(clips, plan, way):
         return paste.paste(clips, paste.Patches(**plan), way)
 
-    found = {
-        "crop": {"ours": sides.ours(crop, frames)},
-        "paste": {"ours": sides.ours(render.paste_patches, clips, patches)},
-        "colour": {"ours": sides.ours(render.change_colours, clips, colours)},
-    }
-    for way in ways:
-        found["crop"][way] = sides.ours(functools.partial(crop, way=way), frames)
-        found["paste"][way] = sides.ours(
-            functools.partial(pasted, way=way), clips, patches
-        )
-    if sides.cv2 is not None:
+    found = {"crop": {}, "paste": {}}
+    chosen = resample.chosen_way()
+    for way in sorted(resample.WAYS, key=lambda way: way != chosen):
+        name = OURS if way == chosen else f"ours, {way}"
+        cropping = functools.partial(crop, way=way)
+        found["crop"][name] = jax_call(cropping, frames)
+        pasting = functools.partial(pasted, way=way)
+        found["paste"][name] = jax_call(pasting, clips, patches)
+    found["colour"] = {OURS: jax_call(render.change_colours, clips, colours)}
+    if opencv:
         from tests import opencv_drawing as host
 
-        each = ops_peers.opencv_each
-        found["crop"]["OpenCV"] = lambda: ops_peers.opencv_crop(frames, SIZE)
-        found["paste"]["OpenCV"] = lambda: each(host.paste, clips, patches)
-        found["colour"]["OpenCV"] = lambda: each(host.change_colours, clips, colours)
-    if torch is not None:
+        def cut(frames, each):
+            return host.scale_and_crop(frames, each["window"], each["flip"], SIZE)
+
+        for name, *arguments in (
+            ("crop", cut, frames["frames"], frames),
+            ("paste", host.paste, clips, patches),
+            ("colour", host.change_colours, clips, colours),
+        ):
+            found[name]["OpenCV"] = functools.partial(each_clip, *arguments)
+    if torch:
         box = np.take_along_axis(
             patches["boxes"], patches["source"][..., None, None], axis=2
         )[:, :, 0]
         outlines = (box, patches["shape"], patches["edge"])
-        masks = paste.opacity_mask(*sides.jax.device_put(outlines), SIZE)
-        found["crop"]["torch"] = sides.theirs(
-            lambda each: ops_peers.torch_crop(torch, each, SIZE), frames
-        )
-        found["paste"]["torch"] = sides.theirs(
-            lambda *each: ops_peers.torch_paste(torch, *each), clips, patches, masks
-        )
+        masks = paste.opacity_mask(*jax.device_put(outlines), SIZE)
+        found["crop"]["torch"] = torch_call(torch_crop, frames)
+        found["paste"]["torch"] = torch_call(torch_paste, clips, patches, masks)
     read = {"crop": frames["frames"].nbytes}
     return [
-        Case(name, batch, calls, read.get(name, clips.nbytes) + clips.nbytes)
-        for name, calls in found.items()
+        Case(name, read.get(name, clips.nbytes) + clips.nbytes, sides)
+        for name, sides in found.items()
     ]
 
 
-def roi_cases(sides, rng, batch, side):
-    """RoIAlign of square maps, forward and with the gradient to the features."""
-    from ctp_jax.ops.roi_align import roi_align
-
-    torch = sides.torch
-    features = rng.normal(size=(batch, side, side, CHANNELS)).astype(np.float32)
+def roi_cases(rng, batch, torch):
+    """RoIAlign, forward and with the gradient to the features."""
+    features = rng.normal(size=(batch, SIDE, SIDE, CHANNELS)).astype(np.float32)
     boxes = made_patches(rng, batch)["boxes"][:, :, 0]
     out = rng.normal(size=(batch, COUNT, BINS, BINS, CHANNELS)).astype(np.float32)
-    options = (BINS, side / SIZE, RATIO)
 
     def ours(features, boxes):
-        return roi_align(features, boxes, *options)
+        return roi_align.roi_align(features, boxes, BINS, SIDE / SIZE, SAMPLES)
 
     def ours_back(features, boxes, out):
-        value, back = sides.jax.vjp(lambda f: ours(f, boxes), features)
+        value, back = jax.vjp(lambda f: ours(f, boxes), features)
         return value, back(out)[0]
 
-    forward = {"ours": sides.ours(ours, features, boxes)}
-    both = {"ours": sides.ours(ours_back, features, boxes, out)}
-    if torch is not None:
+    forward = {OURS: jax_call(ours, features, boxes)}
+    both = {OURS: jax_call(ours_back, features, boxes, out)}
+    if torch:
+        from benchmarks import torch_step
 
-        def theirs(features, boxes):
-            return ops_peers.torch_roi_align(torch, features, boxes, *options)
+        # PyTorch's layout: channels first.
+        maps, cotangent = np.moveaxis(features, -1, 1), np.moveaxis(out, -1, 2)
 
-        def theirs_back(features, boxes, out):
-            leaf = features.detach().requires_grad_()
+        def theirs(maps, boxes):
+            stride = SIZE / SIDE
+            return torch_step.roi_align(maps, boxes, BINS, stride, SAMPLES)
+
+        def theirs_forward(maps, boxes):
+            return theirs(maps, boxes).movedim(2, -1)
+
+        def theirs_back(maps, boxes, cotangent):
+            leaf = maps.detach().requires_grad_()
             value = theirs(leaf, boxes)
-            return value.detach(), torch.autograd.grad(value, leaf, out)[0]
+            value.backward(cotangent)
+            return value.detach().movedim(2, -1), leaf.grad.movedim(1, -1)
 
-        forward["torch"] = sides.theirs(theirs, features, boxes)
-        both["torch"] = sides.theirs(theirs_back, features, boxes, out)
+        forward["torch"] = torch_call(theirs_forward, maps, boxes)
+        both["torch"] = torch_call(theirs_back, maps, boxes, cotangent)
     once = features.nbytes + out.nbytes
     return [
-        Case(f"roi align {side}x{side}", batch, forward, once),
-        Case(f"roi align {side}x{side}, gradient", batch, both, 2 * once),
+        Case("roi align", once, forward),
+        Case("roi align, gradient", 2 * once, both),
     ]
+
+
+# PyTorch's side of the drawing ----------------------------------------------------
+
+
+def torch_crop(batch):
+    """All frames of a clip are channels of one image: one grid a clip."""
+    import torch
+
+    frames, window, extent, flip = (
+        batch[name] for name in ("frames", "window", "extent", "flip")
+    )
+    b, t, h, w, k = frames.shape
+    steps = (torch.arange(SIZE, device=frames.device) + 0.5) / SIZE
+    axes = []
+    for axis, side in ((0, h), (1, w)):
+        points = window[:, axis, None] + window[:, axis + 2, None] * steps
+        # In units of the image's halves, from -1 to 1.
+        inside = torch.minimum(points.clamp(min=0.5), extent[:, axis, None] - 0.5)
+        axes.append(2 * inside / side - 1)
+    y, x = axes
+    x = torch.where(flip[:, None], x.flip(1), x)
+    grid = [x[:, None].expand(b, SIZE, SIZE), y[:, :, None].expand(b, SIZE, SIZE)]
+    images = frames.permute(0, 1, 4, 2, 3).reshape(b, t * k, h, w).float()
+    out = torch.nn.functional.grid_sample(
+        images, torch.stack(grid, -1), padding_mode="border", align_corners=False
+    )
+    return out.view(b, t, k, SIZE, SIZE).permute(0, 1, 3, 4, 2)
+
+
+def torch_paste(clips, plan, masks):
+    """Patches stretched by `grid_sample`; clips (b, t, s, s, 3).
+
+    The masks (b, n, s, s), opacity on the pixels of the source frames, are not timed: a
+    loader would keep a few shapes.
+    """
+    import torch
+
+    b, t, s = clips.shape[:3]
+    out, rows = clips, torch.arange(b, device=clips.device)
+    pixels = torch.arange(s, device=clips.device) + 0.5
+    for position in range(plan["order"].shape[1]):
+        n = plan["order"][:, position].long()
+        boxes, source = plan["boxes"][rows, n], plan["source"][rows, n].long()
+        box = boxes[rows, source]
+        image = torch.cat([clips[rows, source], masks[rows, n][..., None]], -1)
+        coordinates, inside = [], []
+        for axis in (0, 1):
+            low, high = boxes[:, :, axis, None], boxes[:, :, axis + 2, None]
+            first, last = box[:, None, axis, None], box[:, None, axis + 2, None]
+            scale = (last - first) / (high - low).clamp(min=1)
+            at = first + (pixels - low) * scale
+            at = torch.minimum(torch.maximum(at, first + 0.5), last - 0.5)
+            coordinates.append(2 * at / s - 1)
+            inside.append((pixels > low) & (pixels < high))
+        x, y = (c.reshape(b * t, s) for c in coordinates)
+        grid = [x[:, None].expand(-1, s, s), y[:, :, None].expand(-1, s, s)]
+        image = image.permute(0, 3, 1, 2)[:, None].expand(-1, t, -1, -1, -1)
+        patch = torch.nn.functional.grid_sample(
+            image.reshape(b * t, 4, s, s),
+            torch.stack(grid, -1),
+            padding_mode="border",
+            align_corners=False,
+        )
+        patch = patch.view(b, t, 4, s, s).permute(0, 1, 3, 4, 2)
+        shown = inside[1][..., :, None] & inside[0][..., None, :]
+        alpha = patch[..., 3] * shown * plan["opacity"][rows, n][..., None, None]
+        alpha = (alpha * plan["visible"][rows, n][..., None, None])[..., None]
+        out = out + (patch[..., :3] - out) * alpha
+    return out
+
+
+# The table ------------------------------------------------------------------------
 
 
 def to_numpy(result):
@@ -227,115 +312,60 @@ def to_numpy(result):
 
 
 def compare(case):
-    """Largest difference of each peer's result from ours; exits where it is too big."""
+    """Largest difference of each side's result from ours; exits where it is too big."""
     results = {name: to_numpy(call()) for name, call in case.sides.items()}
-    ours, found = results.pop("ours"), {}
+    ours, found = results.pop(OURS), {}
     for name, theirs in results.items():
         found[name] = float(np.abs(ours - theirs).max())
-        allowed = next(v for k, v in TOLERANCE.items() if case.name.startswith(k))
+        allowed = TOLERANCE[case.name.partition(",")[0]]
         if not found[name] <= allowed:
-            raise SystemExit(
+            sys.exit(
                 f"{case.name}: {name} differs from ours by {found[name]:.3g}, more than "
                 f"{allowed}: they do not do the same work"
             )
     return found
 
 
-def rows_of(case, rounds):
+def rows_of(case, batch, rounds):
     """The table's rows of one case, ours first."""
     differs = compare(case)
     seconds = measure.in_turn(case.sides, rounds)
     for name, values in seconds.items():
-        middle = statistics.median(values)
-        ratio = None if name == "ours" else measure.ratios(values, seconds["ours"])
+        median = statistics.median(values)
         yield {
             "operation": case.name,
-            "batch": case.batch,
             "side": name,
-            "ms_per_clip": 1e3 * middle / case.batch,
-            "gb_per_s": case.bytes / middle / 1e9,
-            "ratio": ratio,
+            "ms per clip": 1e3 * median / batch,
+            "GB/s": case.bytes / median / 1e9,
+            "ratio": None
+            if name == OURS
+            else measure.spelled(measure.ratios(values, seconds[OURS])),
             "differs": differs.get(name),
         }
 
 
-def parse(argv):
-    """The flags."""
-    parser = command_line.Parser(__spec__.name, __doc__)
-    parser.add_argument("--batch_sizes", type=command_line.counts, default=[2, 8, 32])
-    parser.add_argument("--rounds", type=command_line.count, default=5)
-    parser.add_argument(
-        "--cores",
-        type=command_line.count_or_zero,
-        default=0,
-        help="of the host; 0: all",
-    )
-    parser.add_argument(
-        "--ways",
-        type=command_line.some_of(WAYS, or_none=True),
-        default=[],
-        help=f"of drawing, each timed: {','.join(WAYS)}",
-    )
-    return parser.parse_args(argv)
-
-
-def optional(name):
-    """A module, or None and a line."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        print(f"{name} is not installed: its side is left out")
-        return None
-
-
-def open_sides(cores):
-    """The sides that there are, on so many cores of the host."""
-    if cores:
-        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
-    torch, cv2 = optional("torch"), optional("cv2")
-    import jax
-
-    if torch is not None and jax.default_backend() != "cpu":
-        if jax.default_backend() != "gpu" or not torch.cuda.is_available():
-            print("torch cannot use this device: its side is left out")
-            torch = None
-        else:
-            # As ours: no TF32.
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
-    if cores and torch is not None:
-        torch.set_num_threads(cores)
-    if cores and cv2 is not None:
-        cv2.setNumThreads(cores)
-    device = jax.devices()[0]
-    print(f"{device.platform} ({device.device_kind}), cores of the host: ", end="")
-    print(len(os.sched_getaffinity(0)))
-    return Sides(torch, cv2)
-
-
 def main(argv=None):
     """Prints the table."""
-    arguments = parse(argv)
-    sides, rows = open_sides(arguments.cores), []
-    for batch in arguments.batch_sizes:
-        rng = np.random.default_rng(batch)
-        cases = drawing_cases(sides, rng, batch, arguments.ways)
-        for side in (7, 14):
-            cases += roi_cases(sides, rng, batch, side)
-        for case in cases:
-            rows += rows_of(case, arguments.rounds)
-    table = []
-    for row in rows:
-        *start, ratio, differs = row.values()
-        if ratio is not None:
-            ratio = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
-        differs = None if differs is None else f"{differs:.1e}"
-        table.append([*start, ratio, differs])
-    header = ("operation", "batch", "side", "ms/clip", "GB/s", "ratio", "differs")
-    measure.show(header, table)
-    found = {"device": sides.jax.devices()[0].device_kind, "rows": rows}
-    measure.write_json(arguments.json, found)
+    parser = measure.make_parser(__spec__.name, __doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="timed calls of a side")
+    parser.add_argument("--batch", type=int, default=8, help="clips")
+    arguments = parser.parse_args(argv)
+    opencv, torch = measure.is_installed("cv2"), measure.is_installed("torch")
+    if torch:
+        from benchmarks import torch_step
+
+        torch = torch_step.is_beside(jax.default_backend())
+    rng = np.random.default_rng(0)
+    cases = drawing_cases(rng, arguments.batch, opencv, torch)
+    cases += roi_cases(rng, arguments.batch, torch)
+    rows = []
+    for case in cases:
+        rows += rows_of(case, arguments.batch, arguments.rounds)
+    device = jax.devices()[0].device_kind
+    print(f"{device}, {arguments.batch} clips")
+    measure.show(tuple(rows[0]), [tuple(row.values()) for row in rows])
+    measure.write_json(arguments.json, {"device": device, "rows": rows})
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    main()

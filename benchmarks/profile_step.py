@@ -1,17 +1,20 @@
-"""Where the time of a training step goes, by what its operations are for.
+"""Where the time of a training step goes, beside the least that each part could take.
 
     python -m benchmarks.profile_step [--model r3d18 --batch 32 --dtype bfloat16]
 
-Traces a few steps with `jax.profiler` and adds up the operations of the device. What an
-operation is for is read from the compiled program: the layer or the source file that its
-last part came from; so a fusion of a ReLU and a sum counts as one of them. On a CPU
-operations run on several threads at once, and the sum may exceed the time of the step.
-GPUs do not tell the operations in a command buffer apart: there, set
-XLA_FLAGS=--xla_gpu_enable_command_buffer=
+Traces a few steps of configs/ucf_r3d.py with `jax.profiler` and adds up the operations of
+the device by what they are for. That is read from the compiled program, from the layer
+that the last part of an operation came from; so a fusion of a ReLU and a sum counts as
+one of them. On a CPU operations run on several threads at once, and the sum may exceed
+the time of the step. GPUs do not tell the operations in a command buffer apart: there,
+set XLA_FLAGS=--xla_gpu_enable_command_buffer=
+
+`least` is the roofline (benchmarks/roofline.py): every layer by itself, at the rate of a
+large matrix product or of copying, whichever makes it slower; both are measured here.
+Winograd's convolutions do fewer products than are counted, and fusions may move less.
 """
 
 import collections
-import os
 import pathlib
 import re
 import tempfile
@@ -19,50 +22,16 @@ import time
 
 import jax
 
-from benchmarks import command_line, measure, pretraining
-from ctp_jax.models import base, resnet3d
+from benchmarks import measure, pretraining, roofline
+from ctp_jax.models import resnet3d
 from ctp_jax.models.conv import conv3d
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([^\s=]+) = ")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([^\s(]+)")
-_NUMBER = re.compile(r"^(\d+) (.*)")
 _CONTROL = re.compile(r"%?(while|call|conditional)\b")
 """Their time is that of the operations in them."""
 
 REST = "the rest"
-
-
-def frame_files(text: str) -> dict[int, list[str]]:
-    """Source files of each stack frame of a program, from the inside out."""
-    tables, table = collections.defaultdict(dict), None
-    for line in text.splitlines():
-        if line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
-            table = tables[line]
-        elif table is not None and (row := _NUMBER.match(line)):
-            table[int(row[1])] = row[2]
-        elif line:
-            table = None
-
-    def field(row, name):
-        found = re.search(rf"\b{name}=(\d+)", row)
-        return int(found[1]) if found else 0
-
-    frames = tables["StackFrames"]
-    # XLA prints a frame's parent one too high: the first is its own.
-    high = any(field(row, "parent_frame_id") == key for key, row in frames.items())
-
-    def files(frame):
-        found = []
-        while frame in frames:
-            place = tables["FileLocations"].get(
-                field(frames[frame], "file_location_id")
-            )
-            name = tables["FileNames"].get(field(place or "", "file_name_id"), "")
-            found.append(name.strip('"'))
-            frame = field(frames[frame], "parent_frame_id") - high
-        return found
-
-    return {frame: files(frame) for frame in frames}
 
 
 def purposes(text: str) -> dict[str, tuple[str, str]]:
@@ -70,7 +39,7 @@ def purposes(text: str) -> dict[str, tuple[str, str]]:
 
     A fusion without a name of its own is for what most of its operations are for.
     """
-    files, found, inside = frame_files(text), {}, collections.defaultdict(list)
+    found, inside = {}, collections.defaultdict(list)
     unnamed, computation = {}, ""
     for line in text.splitlines():
         if line.endswith("{") and " -> " in line:
@@ -79,16 +48,12 @@ def purposes(text: str) -> dict[str, tuple[str, str]]:
         if not match:
             continue
         name = re.search(r'op_name="([^"]*)"', line)
-        frame = re.search(r"stack_frame_id=(\d+)", line)
         calls = re.search(r"\bcalls=%?([^\s,]+)", line)
+        found[match[1]] = (purpose(name[1]), name[1]) if name else (REST, "")
         if name:
-            stack = files.get(int(frame[1]), []) if frame else []
-            found[match[1]] = purpose(name[1], stack), name[1]
             inside[computation].append(found[match[1]])
-        else:
-            found[match[1]] = REST, ""
-            if calls:
-                unnamed[match[1]] = calls[1]
+        elif calls:
+            unnamed[match[1]] = calls[1]
     for operation, called in unnamed.items():
         known = [each for each in inside[called] if each[0] != REST]
         if known:
@@ -96,11 +61,12 @@ def purposes(text: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def purpose(name: str, files: list[str]) -> str:
-    """What an operation is for, by JAX's name of it and the files it came from."""
+def purpose(name: str) -> str:
+    """What an operation is for, by JAX's name of it."""
     where = "backward" if "transpose(" in name else "forward"
-    if any(file.endswith("ctp_jax/tasks/render.py") for file in files):
-        return "drawing"
+    for part in (pretraining.DRAWING, pretraining.OPTIMISER):
+        if re.search(rf"\b{part}\b", name):
+            return part
     if "CtPHead" in name:
         return f"head, {where}"
     if re.search(r"bn\d?/", name):
@@ -109,9 +75,20 @@ def purpose(name: str, files: list[str]) -> str:
         return f"convolution, {where}"
     if "ResNet3D" in name:
         return f"ReLU and sums, {where}"
-    if any("/optax/" in file or file.endswith("optimizer.py") for file in files):
-        return "optimiser"
     return REST
+
+
+def trace(running, steps):
+    """Seconds of a step, and what the device did in so many."""
+    running.step()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            start = time.perf_counter()
+            running.step(steps)
+            seconds = (time.perf_counter() - start) / steps
+        (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        profile = jax.profiler.ProfileData.from_file(str(path))
+        return seconds, list(device_events(profile))
 
 
 def device_events(profile):
@@ -129,89 +106,87 @@ def device_events(profile):
                     yield operation, event.duration_ns
 
 
-def trace(running, steps):
-    """Seconds of a step, and what the device did in so many."""
-    running.step()
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            start = time.perf_counter()
-            running.step(steps)
-            seconds = (time.perf_counter() - start) / steps
-        (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
-        profile = jax.profiler.ProfileData.from_file(str(path))
-        return seconds, list(device_events(profile))
-
-
 def add_up(events, known, steps):
-    """Rows (name, milliseconds a step, operations a step, ...) by purpose and by one."""
-    by_purpose, by_operation = (collections.Counter() for _ in range(2))
-    counts = collections.Counter()
+    """{purpose: milliseconds a step} and {operation: ...}, largest first."""
+    by_purpose, by_operation = collections.Counter(), collections.Counter()
     for operation, duration in events:
         what = known.get(operation, ("not in the program", ""))[0]
         by_purpose[what] += duration / 1e6 / steps
         by_operation[operation] += duration / 1e6 / steps
-        counts[what] += 1 / steps
-    total = sum(by_purpose.values()) or 1.0
-    purposes_ = [
-        (name, value, 100 * value / total, counts[name])
-        for name, value in by_purpose.most_common()
-    ]
-    operations = [
-        (name, value, 100 * value / total, *known.get(name, ("", "")))
-        for name, value in by_operation.most_common()
-    ]
-    return purposes_, operations
+    return dict(by_purpose.most_common()), dict(by_operation.most_common())
+
+
+def ceilings(rounds):
+    """Best rates: FLOP/s of products of each dtype, bytes a second of copying."""
+    work = {dtype: roofline.matmul(dtype) for dtype in ("float32", "bfloat16")}
+    work["copy"] = roofline.copy()
+    calls = {name: call for name, (call, _) in work.items()}
+    seconds = measure.in_turn(calls, rounds)
+    return {name: work[name][1] / min(each) for name, each in seconds.items()}
 
 
 def main():
-    parser = command_line.Parser(__spec__.name, __doc__)
-    add = parser.add_argument
+    parser = measure.make_parser(__spec__.name, __doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="timed calls of a side")
     cpu = jax.default_backend() == "cpu"
-    add("--model", default="r3d18", choices=resnet3d.NAMES)
-    add("--batch", type=command_line.count, default=2 if cpu else 32)
-    add("--dtype", default="auto", choices=base.DTYPES)
-    add("--conv", default="auto", choices=conv3d.IMPLEMENTATIONS)
-    add("--width", type=command_line.positive, default=1.0, help="of the network")
-    add("--steps", type=command_line.count, default=1 if cpu else 5)
-    add("--top", type=command_line.count, default=25, help="operations to show")
-    add(
-        "--hlo",
-        type=command_line.writable,
-        default="",
-        help="write the compiled program there",
+    parser.add_argument("--model", default="r3d18", choices=resnet3d.NAMES)
+    parser.add_argument("--batch", type=int, default=2 if cpu else 32, help="clips")
+    parser.add_argument(
+        "--dtype",
+        default="float32" if cpu else "bfloat16",
+        choices=("float32", "bfloat16"),
     )
+    parser.add_argument("--conv", default="auto", choices=conv3d.IMPLEMENTATIONS)
+    parser.add_argument("--width", type=float, default=1.0, help="of the network")
+    parser.add_argument("--steps", type=int, default=1 if cpu else 5, help="traced")
     arguments = parser.parse_args()
     config = pretraining.make_config(
-        arguments.model,
-        arguments.batch,
-        arguments.dtype,
-        arguments.width,
-        arguments.conv,
+        *(arguments.model, arguments.batch),
+        *(arguments.dtype, arguments.width, arguments.conv),
     )
+    rates = ceilings(arguments.rounds)
     running = pretraining.Running(config, pretraining.make_batch(config))
-    text = running.compile("step").as_text()
-    if arguments.hlo:
-        pathlib.Path(arguments.hlo).write_text(text)
     seconds, events = trace(running, arguments.steps)
-    by_purpose, operations = add_up(events, purposes(text), arguments.steps)
+    known = purposes(running.compiled.as_text())
+    by_purpose, by_operation = add_up(events, known, arguments.steps)
+    wide = arguments.dtype == "float32"
+    work = roofline.step_work(roofline.layers(config), arguments.batch, wide)
+    least = roofline.least_seconds(
+        work, rates["bfloat16"], rates["float32"], rates["copy"]
+    )
     device = jax.devices()[0].device_kind
-    flags = os.environ.get("XLA_FLAGS", "")
-    print(f"{device}: {1e3 * seconds:.4g} ms a step, traced; XLA_FLAGS={flags!r}")
-    measure.show(("", "ms", "%", "operations"), by_purpose)
+    print(
+        f"{device}: {1e3 * seconds:.4g} ms a step, traced; products "
+        f"{rates['float32'] / 1e12:.3g} TFLOP/s float32, "
+        f"{rates['bfloat16'] / 1e12:.3g} bfloat16; copying {rates['copy'] / 1e9:.3g} GB/s"
+    )
+    total = sum(by_purpose.values())
+    measure.show(
+        ("", "ms", "%", "least, ms"),
+        [
+            (name, ms, 100 * ms / total, name in least and 1e3 * least[name] or None)
+            for name, ms in by_purpose.items()
+        ],
+    )
     print()
-    measure.show(("operation", "ms", "%", "for", "name"), operations[: arguments.top])
+    rows = [
+        (name, ms, 100 * ms / total, *known.get(name, ("", "")))
+        for name, ms in by_operation.items()
+    ]
+    measure.show(("operation", "ms", "%", "for", "name"), rows[:20])
     measure.write_json(
         arguments.json,
         {
             "device": device,
-            "flags": flags,
             "arguments": vars(arguments),
+            "rates": rates,
             "seconds": seconds,
-            "by purpose": by_purpose,
-            "operations": operations,
+            "milliseconds by purpose": by_purpose,
+            "least seconds by purpose": least,
+            "operations": rows,
         },
     )
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    main()

@@ -1,6 +1,6 @@
 """What a training step moves, computes and holds: counted in the compiled program.
 
-    python -m benchmarks.scaling --model r3d18 --devices 8 --batches 2,4,8
+    python -m benchmarks.scaling --model r3d18 --devices 8 --batches 2 4 8
     python -m benchmarks.scaling --tpu v5e:2x4      # needs libtpu, but no TPU
 
 Compiles the training step of configs/ucf_r3d.py for a mesh of devices and runs nothing:
@@ -19,16 +19,16 @@ that need not be there. Everything is per device and step:
 import collections
 import dataclasses
 import functools
-import json
 import math
 import os
 import re
+from unittest import mock
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from benchmarks import command_line, pretraining
+from benchmarks import measure, pretraining
 from ctp_jax.models import base, resnet3d
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state
@@ -135,66 +135,61 @@ def count_collectives(compiled):
     return dict(table), messages
 
 
-def show_sizes(first, found):
-    parts, rows = first.state, first.batch["mask"].size
-    found["bytes"] = {
+def show_sizes(program):
+    """Prints bytes of state and batch, and returns them."""
+    parts, rows = program.state, program.batch["mask"].size
+    found = {
         "parameters": size(parts.params),
         "optimiser state": size(parts.opt_state),
         "statistics": size(parts.model_state),
-        "batch, per clip": size(first.batch) / rows,
-        "plan, per clip": size(first.batch["plan"]) / rows,
+        "batch, per clip": size(program.batch) // rows,
+        "plan, per clip": size(program.batch["plan"]) // rows,
     }
-    print(f"{state.count(parts.params):,} parameters; bytes")
-    for name, value in found["bytes"].items():
-        print(f"  {name:<22}{value:>14,.0f}")
+    print(f"{state.count(parts.params):,} parameters")
+    measure.show(("", "bytes"), found.items())
+    return found
 
 
-def show_collectives(table, messages, devices):
-    print(f"{'collectives':<36}{'arrays':>8}{'bytes':>14}")
-    for name, (arrays, held) in sorted(table.items()):
-        print(f"  {name:<34}{arrays:>8}{held:>14,}")
-    total = sum(held for _, held in table.values())
+def show_collectives(lowered, compiled, devices):
+    """Prints what is exchanged, and returns (table, bytes of the messages)."""
+    _, messages = count_collectives(compiled)
+    table, _ = count_collectives(lowered.compile(NOT_COMBINED))
+    arrays, total = (sum(column) for column in zip(*table.values(), strict=True))
+    rows = [(name, *row) for name, row in sorted(table.items())]
+    measure.show(("collectives", "arrays", "bytes"), [*rows, ("all", arrays, total)])
     small = sum(message < 1 << 16 for message in messages)
-    print(f"  {'all':<34}{sum(a for a, _ in table.values()):>8}{total:>14,}")
     print(
-        f"  messages when put together: {len(messages)}, {small} of them below 64 KiB"
+        f"{len(messages)} messages when put together, {small} of them below 64 KiB; "
+        f"each of {devices} sends {2 * (devices - 1) / devices * total:,.0f} bytes"
     )
-    print(
-        f"  sent by each of {devices}: {2 * (devices - 1) / devices * total:,.0f} bytes"
-    )
+    return table, messages
+
+
+def memory_row(compiled, per_device):
+    """The compiler's plan for a program: megabytes; GFLOP per clip."""
+    plan = compiled.memory_analysis()
+    arguments, temporary = plan.argument_size_in_bytes, plan.temp_size_in_bytes
+    own = plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return {
+        "clips per device": per_device,
+        "GFLOP per clip": compiled.cost_analysis()["flops"] / per_device / 1e9,
+        "MB: arguments": arguments / 1e6,
+        "temporary": temporary / 1e6,
+        "total": (arguments + temporary + own) / 1e6,
+        "donated": plan.alias_size_in_bytes / 1e6,
+    }
 
 
 def parse():
-    def size(text):
-        return command_line.counts(text.replace("x", ","))
-
-    parser = command_line.Parser(__spec__.name, __doc__)
-    parser.add_argument("--model", default="r3d18", choices=resnet3d.NAMES)
-    parser.add_argument(
-        "--devices", type=command_line.count, default=8, help="parts of this CPU"
-    )
-    parser.add_argument("--tpu", default="", help="instead of those, e.g. v5e:2x4")
-    parser.add_argument("--dtype", default="auto", choices=base.DTYPES)
-    parser.add_argument(
-        "--width", type=command_line.positive, default=1.0, help="of the network"
-    )
-    parser.add_argument(
-        "--batches", type=command_line.counts, default=[4], help="clips per device"
-    )
-    parser.add_argument(
-        "--canvas", type=size, default=pretraining.CANVAS, help="HEIGHTxWIDTH"
-    )
+    parser = measure.make_parser(__spec__.name, __doc__)
+    add = parser.add_argument
+    add("--model", default="r3d18", choices=resnet3d.NAMES, help="network")
+    add("--devices", type=int, default=8, help="parts of this CPU")
+    add("--tpu", default="", help="a slice instead of those: v5e:2x4")
+    add("--dtype", default="auto", choices=base.DTYPES, help="of convolutions")
+    add("--width", type=float, default=1.0, help="of the network")
+    add("--batches", type=int, nargs="+", default=[4], help="clips per device")
     return parser.parse_args()
-
-
-def show_memory(per_device, memory):
-    names = ("arguments", "temporary", "total", "donated")
-    a, b, c, d = (memory[name] / 1e6 for name in names)
-    gigaflops = memory["flops"] / 1e9
-    print(
-        f"{per_device:>8}{gigaflops:>16.1f}{a:>14.0f}{b:>13.0f}{c:>9.0f}{d:>11.0f}",
-        flush=True,
-    )
 
 
 def main():
@@ -202,36 +197,26 @@ def main():
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", arguments.devices)
     mesh = tpu_mesh(arguments.tpu) if arguments.tpu else mesh_lib.make_mesh()
-    found = {"devices": mesh.size, "memory": {}}
+    found, rows = {"arguments": vars(arguments)}, []
     print(f"{arguments.model} on {mesh.size} x {mesh.devices.flat[0].device_kind}")
-    for number, per_device in enumerate(arguments.batches):
+    for per_device in arguments.batches:
         config = pretraining.make_config(
-            arguments.model,
-            per_device * mesh.size,
-            arguments.dtype,
-            arguments.width,
+            *(arguments.model, per_device * mesh.size),
+            *(arguments.dtype, arguments.width),
         )
         # As on an accelerator: no formulations that are there for CPUs.
-        program = pretraining.Step(config, mesh, arguments.canvas, traced_as="tpu")
-        lowered = program.lower()
+        with mock.patch.object(jax, "default_backend", return_value="tpu"):
+            program = pretraining.Program(config, mesh)
+            lowered = program.lower()
         compiled = lowered.compile()
-        if number == 0:
-            show_sizes(program, found)
-            _, messages = count_collectives(compiled)
-            table, _ = count_collectives(lowered.compile(NOT_COMBINED))
-            show_collectives(table, messages, mesh.size)
+        if not rows:
+            found["bytes"] = show_sizes(program)
+            table, messages = show_collectives(lowered, compiled, mesh.size)
             found |= {"collectives": table, "messages": messages}
-            print(
-                "   clips  GFLOP per clip  MB: arguments  temporary    total    donated"
-            )
-        memory = pretraining.planned_memory(compiled)
-        memory["flops"] = compiled.cost_analysis()["flops"] / per_device
-        found["memory"][per_device] = memory
-        show_memory(per_device, memory)
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(found, file, indent=1)
+        rows.append(memory_row(compiled, per_device))
+    measure.show(tuple(rows[0]), [tuple(row.values()) for row in rows])
+    measure.write_json(arguments.json, found | {"memory": rows})
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    main()

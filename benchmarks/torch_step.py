@@ -98,7 +98,7 @@ class Network(nn.Module):
     def forward(self, clip, boxes):
         """Loss of normalised clips (b, 3, t, s, s) and boxes (b, n, t, 4)."""
         maps = torch.relu(self.temporal(self.encoder(clip)).squeeze(2))
-        pooled = self.pool(maps, boxes[:, :, 0])
+        pooled = roi_align(maps, boxes[:, :, 0], self.roi, self.stride, self.points)
         hidden = torch.relu(self.dense1(pooled.flatten(2)))
         deltas = self.dense2(hidden).float().unflatten(2, (-1, 4))
         error = deltas - self.targets(boxes)
@@ -107,30 +107,40 @@ class Network(nn.Module):
         )
         return loss / error[..., 0].numel()
 
-    def pool(self, maps, boxes):
-        """RoIAlign: (b, c, h, w), (b, n, 4) -> (b, n, c, roi, roi)."""
-        (height, width), count = maps.shape[2:], boxes.shape[1]
-        points = self.roi * self.points
-        low, high = (boxes / self.stride - 0.5).split(2, dim=-1)
-        steps = (torch.arange(points, device=boxes.device) + 0.5) / points
-        places = low[..., None] + (high - low)[..., None] * steps
-        # In grid_sample's units: -1 and 1 are the centres of the outer pixels.
-        x = 2 * places[..., 0, :] / (width - 1) - 1
-        y = 2 * places[..., 1, :] / (height - 1) - 1
-        shape = (*x.shape, points)
-        grid = [x[:, :, None].expand(shape), y[..., None].expand(shape)]
-        grid = torch.stack(grid, dim=-1).flatten(1, 2)
-        read = functional.grid_sample(
-            maps, grid, padding_mode="border", align_corners=True
-        )
-        read = functional.avg_pool2d(read, self.points)
-        return read.unflatten(2, (count, self.roi)).transpose(1, 2)
-
     def targets(self, boxes):
         low, high = boxes[..., :2], boxes[..., 2:]
         centre, size = (low + high) / 2, (high - low).clamp(min=1).log()
         boxes = torch.cat([centre, size], dim=-1)
         return (boxes - boxes[:, :, :1]) / self.scale
+
+
+def roi_align(maps, boxes, bins, stride, samples):
+    """RoIAlign of boxes that lie in the clip, by `grid_sample`.
+
+    Args:
+        maps: features, (b, c, h, w).
+        boxes: (b, n, 4), pixels of the clip.
+        bins: along each axis.
+        stride: pixels per feature.
+        samples: along each axis of a bin.
+
+    Returns:
+        (b, n, c, bins, bins).
+    """
+    (height, width), count = maps.shape[2:], boxes.shape[1]
+    points = bins * samples
+    low, high = (boxes / stride - 0.5).split(2, dim=-1)
+    steps = (torch.arange(points, device=boxes.device) + 0.5) / points
+    places = low[..., None] + (high - low)[..., None] * steps
+    # In grid_sample's units: -1 and 1 are the centres of the outer pixels.
+    x = 2 * places[..., 0, :] / (width - 1) - 1
+    y = 2 * places[..., 1, :] / (height - 1) - 1
+    shape = (*x.shape, points)
+    grid = [x[:, :, None].expand(shape), y[..., None].expand(shape)]
+    grid = torch.stack(grid, dim=-1).flatten(1, 2)
+    read = functional.grid_sample(maps, grid, padding_mode="border", align_corners=True)
+    read = functional.avg_pool2d(read, samples)
+    return read.unflatten(2, (count, bins)).transpose(1, 2)
 
 
 def load(network, state):
@@ -158,7 +168,7 @@ def load(network, state):
 
 
 class Step:
-    """Forward pass and training step of one variant.
+    """Training step of one variant.
 
     Attributes:
         network: with its parameters.
@@ -209,13 +219,6 @@ class Step:
         with autocast:
             return self._call(self._clip, self._boxes)
 
-    def forward(self, times=1):
-        """The loss, training mode, no gradient."""
-        with self._precision(), torch.no_grad():
-            for _ in range(times):
-                loss = self._loss()
-            return (self._wait(loss),)
-
     def step(self, times=1):
         """Loss and norm of the gradients, of the last of so many steps."""
         with self._precision():
@@ -229,23 +232,15 @@ class Step:
                 self._optimizer.step()
             return self._wait(loss), float(norm)
 
-    def memory(self, phase):
-        """Bytes that it holds at most in a phase, warm; None without a GPU."""
+    def temporary_bytes(self):
+        """What a step needs beside what stays, gradients included; None on a CPU."""
         if self._device == "cpu":
             return None
-        torch.cuda.empty_cache()
+        self._optimizer.zero_grad(set_to_none=True)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        getattr(self, phase)()
-        return torch.cuda.max_memory_allocated() - before + self._size()
-
-    def _size(self):
-        """Bytes that stay between calls."""
-        tensors = [self._clip, self._boxes, *self.network.buffers()]
-        for parameter in self.network.parameters():
-            tensors += [parameter, parameter.grad]
-            tensors += self._optimizer.state[parameter].values()
-        return sum(t.nbytes for t in tensors if isinstance(t, torch.Tensor))
+        self.step()
+        return torch.cuda.max_memory_allocated() - before
 
     def _wait(self, loss):
         if self._device == "cuda":

@@ -5,14 +5,20 @@ whole frames, crop, paste, colour, normalise. It reads the records of ctp_jax, a
 and colours by plans of ctp_jax that were made before: it is charged for neither.
 """
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import cv2
 import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from ctp_jax.data import rng as rng_lib
+from ctp_jax.data.records import Records
 from ctp_jax.ops.colour import MEAN, STD
 from tests import opencv_drawing
+
+# Frames are too small to be shared out; each process has a core.
+cv2.setNumThreads(0)
 
 
 class Usual:
@@ -22,23 +28,34 @@ class Usual:
     boxes, float32 (n, t, 4).
     """
 
-    def __init__(self, config: ConfigDict, opened, plans: list[dict]):
-        """Takes a config, `ctp_jax.data.records.Records` and `make_plans`'s plans."""
-        self._config, self._opened, self._plans = config.clip, opened, plans
+    def __init__(self, config: ConfigDict, opened: Records, plans: list[dict]):
+        """Takes `config.clip`, an opened split and plans, see `plans_of`."""
+        self._config, self._opened, self._plans = config, opened, plans
 
     def __len__(self):
         return 1 << 40
 
     def __getitem__(self, number):
         rng = np.random.default_rng(number)
-        encoded = self._frames(rng.integers(len(self._opened)))
-        clip = self._cut(encoded, rng)
+        clip = self._cut(self.frames(number), rng)
         plan = self._plans[number % len(self._plans)]
         clip = opencv_drawing.paste(clip.astype(np.float32), plan)
         clip = opencv_drawing.change_colours(clip, plan)
         return ((clip / 255 - MEAN) / STD).astype(np.float32), plan["boxes"]
 
-    def _frames(self, number):
+    def frames(self, number):
+        """Whole frames at random times, uint8 (h, w, 3), RGB."""
+        rng = np.random.default_rng([number, 1])
+        encoded = self._read(rng.integers(len(self._opened)))
+        config = self._config
+        stride = rng.choice(config.strides)
+        span = stride * (config.num_frames - 1) + 1
+        start = rng.integers(max(len(encoded) - span, 0) + 1)
+        times = start + stride * np.arange(config.num_frames)
+        times += rng.integers(stride, size=len(times))
+        return [_decode(encoded[t]) for t in np.minimum(times, len(encoded) - 1)]
+
+    def _read(self, number):
         opened = self._opened
         with open(opened.files[opened.file_index[number]], "rb") as file:
             file.seek(opened.offset[number])
@@ -46,15 +63,9 @@ class Usual:
         feature = tf.train.Example.FromString(payload).features.feature
         return feature[opened.frames_feature].bytes_list.value
 
-    def _cut(self, encoded, rng):
-        """Frames at random times, resized and cropped, uint8 (t, s, s, 3)."""
+    def _cut(self, frames, rng):
+        """Frames resized and cropped, uint8 (t, s, s, 3)."""
         config = self._config
-        stride = rng.choice(config.strides)
-        span = stride * (config.num_frames - 1) + 1
-        start = rng.integers(max(len(encoded) - span, 0) + 1)
-        times = start + stride * np.arange(config.num_frames)
-        times += rng.integers(stride, size=len(times))
-        frames = [decode(encoded[t]) for t in np.minimum(times, len(encoded) - 1)]
         height, width = frames[0].shape[:2]
         scale = rng.choice(config.scales) / min(height, width)
         size = round(width * scale), round(height * scale)
@@ -65,53 +76,55 @@ class Usual:
         return clip[:, :, ::-1] if rng.random() < config.flip else clip
 
 
-def decode(data: bytes) -> np.ndarray:
-    """One whole frame, uint8 (h, w, 3), RGB."""
+def _decode(data):
     frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
 
-def make_plans(task, count: int) -> list[dict]:
-    """So many random plans of a task, each a dict of arrays."""
-    numbers = rng_lib.count_uniforms(lambda d: task.plan(d, {}, True))
-    uniforms = np.random.default_rng(0).random((count, numbers), np.float32)
-    plan = tf.function(lambda u: task.plan(rng_lib.Rng(u), {}, True), autograph=False)(
-        tf.constant(uniforms)
-    )
-    plan = {name: value.numpy() for name, value in plan.items()}
-    return [{name: v[i] for name, v in plan.items()} for i in range(count)]
+def plans_of(batches: Iterable[dict[str, Any]]) -> list[dict[str, np.ndarray]]:
+    """The plans of all clips of these batches of `ctp_jax.data.pipeline`."""
+    return [
+        {name: value[row] for name, value in batch["plan"].items()}
+        for batch in batches
+        for row in range(len(batch["mask"]))
+    ]
 
 
-def batches(usual: Usual, batch: int, workers: int):
-    """Batches without end.
+def loop(usual: Usual, batch: int) -> Iterator[list[np.ndarray]]:
+    """Batches without end, made in this process."""
+    number = 0
+    while True:
+        items = [usual[number + i] for i in range(batch)]
+        number += batch
+        yield [np.stack(part) for part in zip(*items, strict=True)]
 
-    Args:
-        usual: the clips.
-        batch: clips in one.
-        workers: processes of a `torch.utils.data.DataLoader`; 0: a loop without PyTorch.
-    """
-    if not workers:
-        number = 0
-        while True:
-            items = [usual[number + i] for i in range(batch)]
-            number += batch
-            yield [np.stack(part) for part in zip(*items, strict=True)]
+
+def decoding_alone(usual: Usual, batch: int) -> Iterator[None]:
+    """Reads and decodes the frames of batches without end, and drops them."""
+    number = 0
+    while True:
+        for i in range(batch):
+            usual.frames(number + i)
+        number += batch
+        yield None
+
+
+def data_loader(usual: Usual, batch: int, workers: int) -> Iterable:
+    """Batches without end, made by so many processes of PyTorch."""
     import torch
 
-    loader = torch.utils.data.DataLoader(
+    return torch.utils.data.DataLoader(
         usual,
         batch_size=batch,
-        sampler=range(1 << 40),
+        sampler=range(len(usual)),
         num_workers=workers,
         worker_init_fn=_one_thread,
         # Not forked: this process has run TensorFlow, whose locks a fork would copy.
         multiprocessing_context="spawn",
     )
-    yield from loader
 
 
 def _one_thread(worker):
     import torch
 
-    cv2.setNumThreads(0)
     torch.set_num_threads(1)

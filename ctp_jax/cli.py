@@ -4,16 +4,13 @@ A command defines its flags on a `FlagValues` of its own, so that importing it h
 effect on another, and ends with `command.run(main, FLAGS)`.
 """
 
-import ast
-import difflib
-import importlib.util
 import logging
 import os
 import pathlib
 import re
+import runpy
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -28,44 +25,61 @@ from ctp_jax.errors import UserError
 
 def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
     """Defines `--config=FILE[:ARGUMENTS]` with its overrides `--config.x=y`."""
-    return config_flags.DEFINE_config_file(
+    holder = config_flags.DEFINE_config_file(
         "config",
         None,
         "Config file, with arguments after a colon: configs/ucf_r3d.py:runlocal",
         flag_values=flag_values,
     )
+    # That of ml_collections lets a missing file pass until the config is used.
+    flag_values["config"].parser = _ConfigParser()
+    return holder
 
 
-def run(main: Callable[[Sequence[str]], Any], flag_values: flags.FlagValues) -> None:
+class _ConfigParser(flags.ArgumentParser):
+    """Loads the config, and looks whether it has the fields that are overridden."""
+
+    def parse(self, argument: str) -> ConfigDict:
+        config = load_config(argument)
+        for each in sys.argv[1:]:
+            if match := re.match(r"--?(?:no)?config\.([^=]+)", each):
+                _check_field(config, match[1])
+        return config.lock()
+
+    def flag_type(self) -> str:
+        return "config file"
+
+
+def run(
+    main: Callable[[Sequence[str]], Any], flag_values: flags.FlagValues | None = None
+) -> None:
     """Parses the command line, calls `main(positional arguments)`, exits.
 
     A `UserError` becomes one line on stderr and exit code 2; anything else is a bug
     and keeps its stack trace.
+
+    Args:
+        main: the command; its docstring is what --help says first.
+        flag_values: its flags; None: it parses the command line itself.
     """
     quiet()
     try:
-        arguments = parse(sys.argv, flag_values, main.__doc__ or "")
-        main(arguments)
+        if flag_values is None:
+            main(sys.argv[1:])
+        else:
+            main(parse(sys.argv, flag_values, main.__doc__ or ""))
     except UserError as error:
         fail(error)
     except AttributeError as error:
-        field = _missing_field(error)
-        if field is None:
+        # As a ConfigDict raises it: a hand-written or an older config lacks a field.
+        if not (error.args and isinstance(error.args[0], KeyError)):
             raise
         fail(
-            UserError(f"the config has no field {field}: start from configs/common.py")
+            UserError(f"the config has no field {error}: start from configs/common.py")
         )
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"error: {'; '.join(['interrupted', *interrupt.args])}", file=sys.stderr)
         sys.exit(130)
-
-
-def _missing_field(error: AttributeError) -> str | None:
-    """The field that a hand-written or an older config lacks, if that is the error."""
-    if not isinstance(error.__context__, KeyError):
-        return None
-    *_, innermost = traceback.extract_tb(error.__traceback__)
-    return str(error) if innermost.filename.endswith("config_dict.py") else None
 
 
 def fail(error: UserError) -> NoReturn:
@@ -87,34 +101,29 @@ def quiet() -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    sys.excepthook = _print_exception
-    for module, name in ((threading, "excepthook"), (sys, "unraisablehook")):
+    for module, name in (
+        (sys, "excepthook"),
+        (sys, "unraisablehook"),
+        (threading, "excepthook"),
+    ):
         setattr(module, name, _without_echoes(getattr(module, name)))
 
 
-def _without_echoes(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A hook of threads or destructors that passes over what `_print_exception` does."""
-
-    def filtered(report) -> None:
-        if not _is_echo(report.exc_value):
-            hook(report)
-
-    return filtered
-
-
-def _is_echo(error: BaseException | None) -> bool:
-    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
-
-
-def _print_exception(kind, error, trace) -> None:
-    """The usual hook, less the echoes of a failed save or restore.
+def _without_echoes(hook: Callable[..., Any]) -> Callable[..., None]:
+    """A hook that prints exceptions, less the echoes of a failed save or restore.
 
     When one array cannot be written, TensorStore still reports on all others to an
     event loop that Orbax has closed: dozens of stack traces beside our one line.
     """
-    if _is_echo(error):
-        return
-    sys.__excepthook__(kind, error, trace)
+
+    def filtered(*report) -> None:
+        error = report[1] if len(report) == 3 else report[0].exc_value
+        if not (
+            isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+        ):
+            hook(*report)
+
+    return filtered
 
 
 def use_compilation_cache(small: bool = True) -> None:
@@ -139,38 +148,32 @@ def use_compilation_cache(small: bool = True) -> None:
 def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> list[str]:
     """Parses into `flag_values`; returns what is not a flag.
 
+    Args:
+        argv: `sys.argv`, where ml_collections looks for overrides of a config.
+        flag_values: the flags that there are.
+        about: what --help says first.
+
     Raises:
-        UserError: for a flag, a config or an override that is wrong, naming the
-            closest one that is right.
+        UserError: for a flag, a config or an override that is wrong.
     """
-    _add_help(argv, flag_values, about)
-    if "config" in flag_values:
-        # ml_collections says the same at greater length, and some of it later.
-        flag_values["config"]._sys_argv = list(argv)  # not sys.argv, in tests
-        check_config_flags(argv)
+    if {"--help", "-h", "-help"} & set(argv):
+        print(f"{about.strip()}\n\n{flag_values.get_help(include_special_flags=False)}")
+        sys.exit(0)
     try:
-        return flag_values(list(argv))[1:]
+        arguments = flag_values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
-        like = difflib.get_close_matches(error.flagname, list(flag_values), n=1)
-        hint = f"did you mean --{like[0]}?" if like else "see --help"
-        raise UserError(f"--{error.flagname}: no such flag; {hint}") from error
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(_one_line(error)) from error
-
-
-def check_config_flags(argv: Sequence[str]) -> None:
-    """Raises `UserError` for a config that cannot be loaded or a wrong override."""
-    values = _flag_values_of(argv)
-    if "config" not in dict(values):
-        if any(name.startswith(("config.", "noconfig.")) for name, _ in values):
-            raise UserError("--config is missing: overrides need something to override")
-        return
-    config = load_config(dict(values)["config"] or "")
-    for name, text in values:
+        if error.flagname.startswith("config."):
+            message = (
+                f"--config is missing: --{error.flagname} overrides one of its fields"
+            )
+            raise UserError(message) from error
+        raise UserError(f"{error} (see --help)") from error
+    except (flags.Error, ValueError) as error:
+        raise UserError(str(error)) from error
+    for name in flag_values:
         if name.startswith("config."):
-            _check_override(config, name.removeprefix("config."), text)
-        elif name.startswith("noconfig."):
-            _check_override(config, name.removeprefix("noconfig."), "false")
+            _check_items(name, flag_values[name])
+    return arguments
 
 
 def load_config(spec: str) -> ConfigDict:
@@ -181,100 +184,41 @@ def load_config(spec: str) -> ConfigDict:
     """
     path, has_argument, argument = spec.partition(":")
     if not pathlib.Path(path).is_file():
-        folder = pathlib.Path(path).parent
-        there = sorted(str(p) for p in folder.glob("*.py")) if path else []
-        like = difflib.get_close_matches(path, there, n=1, cutoff=0.3)
-        hint = f"; did you mean {like[0]}?" if like else ""
+        there = [str(p) for p in pathlib.Path(path).parent.glob("*.py")]
+        like = config_lib.closest(path, there)
+        hint = f"; did you mean {like}?" if like else ""
         raise UserError(f"--config={spec}: no such file{hint}")
     try:
-        module_spec = importlib.util.spec_from_file_location("checked_config", path)
-        module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
-        config = module.get_config(*([argument] if has_argument else []))
+        get_config = runpy.run_path(path)["get_config"]
+        config = get_config(*([argument] if has_argument else []))
     except Exception as error:
-        raise UserError(f"--config={spec}: {_one_line(error)}") from error
+        raise UserError(f"--config={spec}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={spec}: get_config() must return a ConfigDict")
     return config
 
 
-def _check_override(config: ConfigDict, name: str, text: str | None) -> None:
-    flat = config_lib.flatten(config)
-    groups = {known.rpartition(".")[0] for known in flat} - {""}
-    if name in groups:
-        inside = [known for known in flat if known.startswith(f"{name}.")]
-        raise UserError(f"--config.{name} is a group: set one of {', '.join(inside)}")
-    if name not in flat:
-        like = config_lib.closest(name, flat)
-        names = ", ".join(config.keys())
-        hint = f"did you mean --config.{like}?" if like else f"there are {names}"
+def _check_field(config: ConfigDict, name: str) -> None:
+    """Raises `UserError` with the closest name if there is no such field or group."""
+    known = list(config_lib.flatten(config))
+    if not any(f"{each}.".startswith(f"{name}.") for each in known):
+        like, groups = config_lib.closest(name, known), ", ".join(config)
+        hint = f"did you mean --config.{like}?" if like else f"there are {groups}"
         raise UserError(f"--config.{name}: no such field; {hint}")
-    default = flat[name]
-    kind = type(default)
-    if text is None:
-        if kind is not bool:
-            raise UserError(f"--config.{name}: needs a value, e.g. {default!r}")
-        return
-    if not _parses(text, default):
-        raise UserError(
-            f"--config.{name}={text}: needs a value of type {kind.__name__}, as "
-            f"{default!r} is"
-        )
 
 
-def _parses(text: str, default: Any) -> bool:
-    """Whether a text can stand for a field with this default."""
-    kind = type(default)
-    if kind is bool:
-        return text.lower() in ("true", "false", "1", "0", "t", "f")
-    if kind is tuple:
-        return _parses_tuple(text, default)
-    if kind in (int, float):
-        try:
-            kind(text)
-        except ValueError:
-            return False
-    return True
+def _check_items(name: str, flag: flags.Flag) -> None:
+    """Raises `UserError` for text where numbers belong.
+
+    In a tuple: ml_collections takes `(1,x)` for a text, and any other kind of items.
+    """
+    is_tuple = isinstance(flag, flags.MultiFlag)
+    if is_tuple and _has_text(flag.value) and not _has_text(flag.default):
+        value, default = tuple(flag.value), tuple(flag.default)
+        raise UserError(f"--{name}={value}: needs numbers, as {default} has")
 
 
-def _parses_tuple(text: str, default: tuple) -> bool:
-    """As `_parses`; numbers must stay numbers, but may be grouped (width, height)."""
-    if any(isinstance(item, str) for item in default):
-        return True
-    try:
-        value = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return False
-    items = value if isinstance(value, (tuple, list)) else [value]
-    flat = [x for item in items for x in (item if isinstance(item, tuple) else [item])]
-    return all(isinstance(x, (int, float)) for x in flat)
-
-
-def _flag_values_of(argv: Sequence[str]) -> list[tuple[str, str | None]]:
-    """(name, text) of `--name=text` and `--name text`; text None where there is none."""
-    found, arguments = [], list(argv[1:])
-    while arguments:
-        argument = arguments.pop(0)
-        if argument == "--":
-            break
-        match = re.fullmatch(r"--?([^=-][^=]*)(=(.*))?", argument, re.DOTALL)
-        if match is None:
-            continue
-        name, has_text, text = match.groups()
-        if not has_text and arguments and not arguments[0].startswith("-"):
-            text = arguments[0]
-        found.append((name, text))
-    return found
-
-
-def _add_help(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> None:
-    if not {"--help", "-h", "-help"} & set(argv):
-        return
-    print(f"{about.strip()}\n\n{flag_values.get_help(include_special_flags=False)}")
-    sys.exit(0)
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    named = isinstance(error, (ValueError, UserError, flags.Error))
-    return text if named else f"{type(error).__name__}: {text}"
+def _has_text(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(map(_has_text, value))
+    return isinstance(value, str)

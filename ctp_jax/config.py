@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax.errors import UserError
 
-# Fields that a resumed run may change: what is computed stays the same.
-_FREE = (
+PLUMBING = (
     "log_every",
     "eval_every",
     "checkpoint_every",
@@ -25,13 +24,15 @@ _FREE = (
     "data.prefetch",
     "data.max_bad",
     "data.stall_after",
-    "data.eval_",
-    "probe.",
-    "test.",
 )
+"""What fields begin with that change how a run is done and not what comes out."""
+
+# Fields that a resumed run may change: what is trained stays the same.
+_FREE = (*PLUMBING, "data.eval_", "evaluators.", "probe.", "test.")
 # A resumed run may also get longer; that is said, because a cosine depends on it.
 _LENGTH = ("epochs", "steps")
 
+OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
 SCHEDULES = ("step", "cosine", "constant")
 _DTYPES = ("auto", "float32", "bfloat16")
 
@@ -96,7 +97,11 @@ def validate(config: ConfigDict) -> None:
         if not holds:
             raise UserError(f"config.{name} = {flat[name]!r}: must be {what}")
 
-    for name in _REQUIRED:
+    evaluators = config.get("evaluators", {})
+    required = [
+        f"evaluators.{name}.{field}" for name in evaluators for field in _OF_EVALUATORS
+    ]
+    for name in (*_REQUIRED, *required):
         if name not in flat:
             raise UserError(f"config.{name} is missing: start from configs/common.py")
     for name in ("batch_size", "log_every", "keep_checkpoints"):
@@ -110,16 +115,33 @@ def validate(config: ConfigDict) -> None:
     need(named or not flat["keep_best"], "keep_best", "0 unless keep_best_by is set")
     need(0 <= flat["data.max_bad"] <= 1, "data.max_bad", "in [0, 1]")
     need(flat["data.stall_after"] > 0, "data.stall_after", "above 0")
+    for name in evaluators:
+        for field in ("every", "videos"):
+            field = f"evaluators.{name}.{field}"
+            need(flat[field] >= 0, field, "0 or more")
     _validate_optimizer(flat, need)
     if "model.dtype" in flat:
         need(flat["model.dtype"] in _DTYPES, "model.dtype", f"one of {list(_DTYPES)}")
 
 
 def _validate_optimizer(flat, need) -> None:
-    need(flat["optimizer.learning_rate"] > 0, "optimizer.learning_rate", "above 0")
+    kind = flat["optimizer.name"]
+    known = f"one of {list(OPTIMIZERS)}, or a module outside this package, with a dot"
+    need(kind in OPTIMIZERS or "." in kind, "optimizer.name", known)
+    for name in ("learning_rate", "epsilon", "trust_coefficient"):
+        need(flat[f"optimizer.{name}"] > 0, f"optimizer.{name}", "above 0")
     for name in ("weight_decay", "clip_norm", "base_batch_size", "warmup_steps"):
         need(flat[f"optimizer.{name}"] >= 0, f"optimizer.{name}", "0 or more")
-    need(0 <= flat["optimizer.momentum"] < 1, "optimizer.momentum", "in [0, 1)")
+    for name in ("optimizer.momentum", "optimizer.beta1", "optimizer.beta2", "ema"):
+        need(0 <= flat[name] < 1, name, "in [0, 1)")
+    if flat["optimizer.nesterov"]:
+        has_momentum = kind not in ("adam", "adamw") and flat["optimizer.momentum"] > 0
+        what = "False for adam, adamw and without config.optimizer.momentum"
+        need(has_momentum, "optimizer.nesterov", what)
+    parts = flat["optimizer.accumulate"]
+    what = f"1 or more, and divide config.batch_size = {flat['batch_size']}"
+    divides = parts >= 1 and flat["batch_size"] % parts == 0
+    need(divides, "optimizer.accumulate", what)
     for name in ("decay", "warmup_factor"):
         need(0 <= flat[f"optimizer.{name}"] <= 1, f"optimizer.{name}", "in [0, 1]")
     name = "optimizer.schedule"
@@ -130,15 +152,17 @@ def _validate_optimizer(flat, need) -> None:
     need(rising, "optimizer.milestones", "epochs above 0 that increase")
 
 
+_OF_EVALUATORS = ("module", "split", "videos", "every")
 _REQUIRED = ("task", "seed", "batch_size", "epochs", "steps", "init_from", "init_head")
 _REQUIRED += ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
-_REQUIRED += ("keep_every", "keep_best", "keep_best_by")
+_REQUIRED += ("keep_every", "keep_best", "keep_best_by", "ema")
 _REQUIRED += ("data.name", "data.split", "data.eval_split", "data.fraction")
 _REQUIRED += ("data.max_bad", "data.stall_after")
-_REQUIRED += ("probe.evaluators", "probe.gallery_videos")
+_REQUIRED += ("probe.gallery_videos",)
 _REQUIRED += tuple(
     f"optimizer.{name}"
     for name in (
+        "name",
         "learning_rate",
         "base_batch_size",
         "schedule",
@@ -147,7 +171,14 @@ _REQUIRED += tuple(
         "warmup_steps",
         "warmup_factor",
         "momentum",
+        "nesterov",
+        "beta1",
+        "beta2",
+        "epsilon",
+        "trust_coefficient",
         "weight_decay",
+        "exclude_norms_and_biases",
         "clip_norm",
+        "accumulate",
     )
 )

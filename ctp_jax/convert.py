@@ -3,74 +3,89 @@
 python -m ctp_jax.convert SOURCE TARGET
 """
 
-import argparse
 import dataclasses
 import os
 import pathlib
 import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from absl import flags
 
 from ctp_jax import cli
 from ctp_jax.errors import UserError, is_disk_full
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+FLAGS = flags.FlagValues()
+FROM = flags.DEFINE_enum(
+    "from",
+    None,
+    ["auto", "pyvrl", "torchvision", "imagenet", "vcop"],
+    "Whose names a file has; default: auto, found from the names.",
+    flag_values=FLAGS,
+)
+TO = flags.DEFINE_enum(
+    "to",
+    None,
+    ["pyvrl", "torchvision", "vcop"],
+    "Whose names to write; default: pyvrl, the authors' release, and vcop for C3D.",
+    flag_values=FLAGS,
+)
+ENCODER_ONLY = flags.DEFINE_boolean(
+    "encoder_only", False, "Leave the head out.", flag_values=FLAGS
+)
+OVERWRITE = flags.DEFINE_boolean(
+    "overwrite",
+    False,
+    "Replace the target, once the new one is whole.",
+    flag_values=FLAGS,
+)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Converts a file into a folder, or a folder into a file; returns the exit code."""
-    cli.quiet()
+def main(arguments):
+    """Converts a checkpoint of PyTorch into an exported encoder, or the other way.
+
+    python -m ctp_jax.convert FILE FOLDER      .pth, .pt, .pth.tar, .safetensors; the
+                                               folder is for config.init_from
+    python -m ctp_jax.convert FOLDER FILE      a workdir, or its encoder folder
+    """
     # A copy of a few arrays: it needs no accelerator, and takes none from others.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
-        source = pathlib.Path(arguments.source).expanduser()
-        target = pathlib.Path(arguments.target).expanduser().absolute()
-        convert = export_file if source.is_dir() else import_file
-        print("\n".join(convert(source, target, arguments)))
-        return 0
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was kept", file=sys.stderr)
-        return INTERRUPTED
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise UserError(f"{message}; see --help")
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parses the command line.
-
-    Raises:
-        UserError: for flags that are wrong.
-    """
-    parser = _Parser(
-        "python -m ctp_jax.convert",
-        description="Converts a checkpoint of PyTorch (.pth, .pt, .pth.tar, "
-        ".safetensors) into an exported encoder, a folder, for config.init_from; or "
-        "an exported encoder into such a file.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("source", metavar="SOURCE", help="a file; or a workdir, or its encoder folder")
-    add("target", metavar="TARGET", help="the folder to make; or the file")
-    add("--from", dest="family", default=None, choices=["auto", "pyvrl", "torchvision", "imagenet", "vcop"], help="whose names a file has; default auto: found from the names")  # fmt: skip
-    add("--to", default=None, choices=["pyvrl", "torchvision", "vcop"], help="whose names to write; default pyvrl, the authors' release, and vcop for C3D")  # fmt: skip
-    add("--encoder_only", action="store_true", help="leave the head out")
-    add("--overwrite", action="store_true", help="replace the target, once the new one is whole")  # fmt: skip
-    return parser.parse_args(argv)
+    if len(arguments) != 2:
+        raise UserError(
+            f"{len(arguments)} paths: needs SOURCE and TARGET, a file and a folder"
+        )
+    source = pathlib.Path(arguments[0]).expanduser()
+    target = pathlib.Path(arguments[1]).expanduser().absolute()
+    if source.is_dir():
+        if FROM.value:
+            raise UserError(f"--from={FROM.value}: for files, and {source} is a folder")
+        lines = export_file(
+            source, target, TO.value or "", ENCODER_ONLY.value, OVERWRITE.value
+        )
+    else:
+        if TO.value:
+            raise UserError(f"--to={TO.value}: for folders, and {source} is none")
+        lines = import_file(
+            source, target, FROM.value or "auto", ENCODER_ONLY.value, OVERWRITE.value
+        )
+    print("\n".join(lines))
 
 
 def import_file(
-    source: pathlib.Path, target: pathlib.Path, arguments: argparse.Namespace
+    source: pathlib.Path,
+    target: pathlib.Path,
+    family: str = "auto",
+    encoder_only: bool = False,
+    overwrite: bool = False,
 ) -> list[str]:
     """Makes an exported encoder of a file of PyTorch; returns what to tell.
+
+    Args:
+        source: the file.
+        target: the folder to make.
+        family: whose names the file has; `auto`: found from the names.
+        encoder_only: leave the head out.
+        overwrite: replace the target, once the new one is whole.
 
     Raises:
         UserError: the file does not hold what we have, or the target is in the way.
@@ -79,24 +94,22 @@ def import_file(
         raise UserError(f"{source}: no such file or folder")
     from ctp_jax.interop import from_torch, state_dicts
 
-    if arguments.to:
-        raise UserError(f"--to={arguments.to}: for exporting, and {source} is a file")
     if state_dicts.is_file_name(target):
         raise UserError(
             f"{target}: from a file the target is a folder; for other names, convert "
             "to a folder first and from there to a file"
         )
-    _check_free(target, arguments.overwrite, _is_encoder(target))
+    _check_free(target, overwrite, _is_encoder(target))
     state = state_dicts.read(source)
     imported = from_torch.convert(
         state.tensors,
         state.about,
         str(source),
-        arguments.family or "auto",
+        family,
         {"source": source.name, "sha256": state.sha256},
     )
     encoder = imported.encoder
-    if arguments.encoder_only:
+    if encoder_only:
         encoder = dataclasses.replace(encoder, head=None, head_task="")
     _write_encoder(target, encoder)
     lines = [*_found(source, encoder, imported.family.name)]
@@ -106,18 +119,29 @@ def import_file(
     lines.append(f"  unused tensors: {', '.join(unused) or 'none'}")
     if imported.family.note:
         lines.append(f"  note: {imported.family.note}")
-    flags = _flags(arguments.target, encoder.architecture)
+    overrides = _overrides(str(target), encoder.architecture)
     return [
         *lines,
         f"wrote {target}",
-        "go on: python -m ctp_jax.main --config=CONFIG --workdir=DIR " + flags,
+        "go on: python -m ctp_jax.main --config=CONFIG --workdir=DIR " + overrides,
     ]
 
 
 def export_file(
-    source: pathlib.Path, target: pathlib.Path, arguments: argparse.Namespace
+    source: pathlib.Path,
+    target: pathlib.Path,
+    family: str = "pyvrl",
+    encoder_only: bool = False,
+    overwrite: bool = False,
 ) -> list[str]:
     """Makes a file for PyTorch of an exported encoder; returns what to tell.
+
+    Args:
+        source: a workdir, or its encoder folder.
+        target: the file to make.
+        family: whose names to write.
+        encoder_only: leave the head out.
+        overwrite: replace the target, once the new one is whole.
 
     Raises:
         UserError: the names chosen cannot express it, or the target is in the way.
@@ -125,25 +149,21 @@ def export_file(
     from ctp_jax.interop import names, state_dicts, to_torch
     from ctp_jax.train.checkpoints import export
 
-    if arguments.family:
-        raise UserError(
-            f"--from={arguments.family}: for files, and {source} is a folder"
-        )
     if not state_dicts.is_file_name(target):
         endings = ", ".join(state_dicts.SUFFIXES)
         raise UserError(f"{target}: from a folder the target is a file: {endings}")
-    _check_free(target, arguments.overwrite, target.is_file())
+    _check_free(target, overwrite, target.is_file())
     encoder = export.load_encoder(source)
     usual = "vcop" if encoder.architecture.get("name") == names.C3D else "pyvrl"
-    family = names.FAMILIES[arguments.to or usual]
-    tensors = to_torch.convert(encoder, family, not arguments.encoder_only)
-    if arguments.encoder_only:
+    theirs = names.FAMILIES[family or usual]
+    tensors = to_torch.convert(encoder, theirs, not encoder_only)
+    if encoder_only:
         encoder = dataclasses.replace(encoder, head=None, head_task="")
     # Users of other code bases load the file itself as a state dict.
-    bare = family is not names.PYVRL
-    state_dicts.write(target, tensors, to_torch.about(encoder, family), bare)
-    lines = [*_found(source, encoder), *_differences(encoder.architecture, family)]
-    lines.append(f"wrote {target}: {len(tensors)} tensors, names of {family.name}")
+    bare = theirs is not names.PYVRL
+    state_dicts.write(target, tensors, to_torch.about(encoder, theirs), bare)
+    lines = [*_found(source, encoder), *_differences(encoder.architecture, theirs)]
+    lines.append(f"wrote {target}: {len(tensors)} tensors, names of {theirs.name}")
     return lines
 
 
@@ -218,19 +238,19 @@ def _differences(architecture: Mapping[str, Any], family: Any) -> list[str]:
     return lines
 
 
-def _flags(target: str, architecture: Mapping[str, Any]) -> str:
+def _overrides(target: str, architecture: Mapping[str, Any]) -> str:
     """The overrides with which a config starts from an encoder."""
     from ctp_jax.models.base import OPTIONAL
 
-    flags = {"init_from": target, "model.name": architecture["name"]}
+    fields = {"init_from": target, "model.name": architecture["name"]}
     usual = {"width": 1.0, "epsilon": 1e-3, **OPTIONAL}
     for name, default in usual.items():
         if architecture.get(name, default) != default:
-            flags[f"model.{name}"] = architecture[name]
+            fields[f"model.{name}"] = architecture[name]
     return " ".join(
-        f"--config.{name}={shlex.quote(str(value))}" for name, value in flags.items()
+        f"--config.{name}={shlex.quote(str(value))}" for name, value in fields.items()
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main, FLAGS)

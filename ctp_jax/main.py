@@ -18,15 +18,23 @@ WORKDIR = flags.DEFINE_string(
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
-    "Of several processes: HOST:PORT of process 0, or auto on TPUs. Not needed under "
-    "Slurm, see launch/README.md.",
+    "Of several processes: HOST:PORT of process 0. Not needed where JAX finds it, under "
+    "Slurm or on TPUs, see launch/README.md.",
     flag_values=FLAGS,
 )
 COUNT = flags.DEFINE_integer(
-    "process_count", None, "How many processes there are.", flag_values=FLAGS
+    "process_count",
+    None,
+    "How many processes there are; 1 alone: this one, whatever JAX finds.",
+    lower_bound=1,
+    flag_values=FLAGS,
 )
 INDEX = flags.DEFINE_integer(
-    "process_index", None, "Which of them this is, from 0.", flag_values=FLAGS
+    "process_index",
+    None,
+    "Which of them this is, from 0.",
+    lower_bound=0,
+    flag_values=FLAGS,
 )
 STOPPED = flags.DEFINE_integer(
     "stopped_exit_code",
@@ -53,14 +61,14 @@ def main(arguments):
         raise UserError("--workdir is missing: the folder for checkpoints and logs")
     from ctp_jax.train.distributed import cluster
 
-    meeting = cluster.find(COORDINATOR.value, COUNT.value, INDEX.value)
-    cli.use_compilation_cache(small=meeting is None)
+    found = cluster.find(COORDINATOR.value, COUNT.value, INDEX.value)
+    cli.use_compilation_cache(small=found is None)
     # Not above: a misspelt flag is answered before JAX has been imported.
     from ctp_jax.train import loop
     from ctp_jax.train.distributed import coordination
     from ctp_jax.train.distributed.preemption import Preemption
 
-    with Preemption(STOPPED.value) as preemption, coordination.joined(meeting):
+    with Preemption(STOPPED.value) as preemption, coordination.joined(found):
         loop.train(CONFIG.value, WORKDIR.value, preemption=preemption)
         if not preemption.preempted:
             _write_report(CONFIG.value, WORKDIR.value)
@@ -74,7 +82,7 @@ def _stop_at_once(number, frame):
 
 
 def _write_report(config, workdir):
-    """Rng clips and writes `report.html`; trouble here does not fail the run."""
+    """Draws clips and writes `report.html`; trouble here does not fail the run."""
     import jax
 
     from ctp_jax import report, visualize
@@ -82,8 +90,7 @@ def _write_report(config, workdir):
     if jax.process_index() != 0:
         return
     with _only_said("no pictures"):
-        if visualize.draws(config):
-            visualize.save(visualize.draw(config, 6, workdir), workdir)
+        visualize.save(visualize.draw(config, 6, workdir), workdir)
     with _only_said("no report"):
         print(f"  report       {report.write(workdir)}", flush=True)
 

@@ -230,13 +230,15 @@ def neighbour_sheet(
 def _framed(frame: np.ndarray, correct: bool | np.bool_ | None) -> Image.Image:
     """A frame fitted into a cell with a rim and a mark; neither for None."""
     image = Image.fromarray(frame)
-    scale = min(_CELL[0] / image.width, _CELL[1] / image.height)
+    width, height = _CELL
+    scale = min(width / image.width, height / image.height)
     size = [max(round(side * scale), 1) for side in image.size]
     colour = "#999999" if correct is None else _RIGHT if correct else _WRONG
-    cell = Image.new("RGB", tuple(side + 2 * _RIM for side in _CELL), colour)
-    cell.paste(_INK, (_RIM, _RIM, _RIM + _CELL[0], _RIM + _CELL[1]))
-    corner = [_RIM + (a - b) // 2 for a, b in zip(_CELL, size, strict=True)]
-    cell.paste(image.resize(size, Image.Resampling.BICUBIC), tuple(corner))
+    cell = Image.new("RGB", (width + 2 * _RIM, height + 2 * _RIM), colour)
+    cell.paste(_INK, (_RIM, _RIM, _RIM + width, _RIM + height))
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = (width - image.width) // 2, (height - image.height) // 2
+    cell.paste(image, (_RIM + left, _RIM + top))
     if correct is None:
         return cell
     # Drawn, not written: not every font has these two signs.

@@ -9,23 +9,26 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ctp_jax import convert
+from ctp_jax import cli, convert
+from ctp_jax.errors import UserError
 from ctp_jax.interop import names, to_torch
 from ctp_jax.train.checkpoints import export
 from tests.interop.test_round_trip import model, ours
 
 
 def run(capsys, *arguments):
-    """(exit code, lines on stdout, lines on stderr)"""
-    code = convert.main([str(argument) for argument in arguments])
-    said = capsys.readouterr()
-    return code, said.out.splitlines(), said.err.splitlines()
+    """Runs the command in this process; returns the lines that it prints."""
+    convert.FLAGS.unparse_flags()
+    argv = ["convert", *map(str, arguments)]
+    convert.main(cli.parse(argv, convert.FLAGS, ""))
+    return capsys.readouterr().out.splitlines()
 
 
 def refusal(capsys, *arguments):
-    code, out, err = run(capsys, *arguments)
-    assert code == 2 and not out and len(err) == 1 and err[0].startswith("error: ")
-    return err[0]
+    with pytest.raises(UserError) as caught:
+        run(capsys, *arguments)
+    assert "\n" not in str(caught.value) and not capsys.readouterr().out
+    return str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +44,13 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def imported(files):
-    assert convert.main([str(files / "tv.safetensors"), str(files / "encoder")]) == 0
+    convert.import_file(files / "tv.safetensors", files / "encoder")
     return files / "encoder"
 
 
 def test_import_says_what_was_found_and_how_to_go_on(files, tmp_path, capsys):
     target = tmp_path / "new" / "encoder"
-    code, out, err = run(capsys, files / "tv.safetensors", target)
-    assert code == 0 and not err
+    out = run(capsys, files / "tv.safetensors", target)
     said = "\n".join(out)
     assert "torchvision r2plus1d18, width 0.2, epsilon 1e-05" in said
     assert "head: recognition, 5 classes, 525 parameters" in said
@@ -71,15 +73,15 @@ def test_import_says_what_was_found_and_how_to_go_on(files, tmp_path, capsys):
 
 def test_export_and_import_again(imported, tmp_path, capsys):
     path = tmp_path / "back.safetensors"
-    code, out, _ = run(capsys, imported, path, "--to=torchvision")
-    assert code == 0 and "names of torchvision" in out[-1]
+    out = run(capsys, imported, path, "--to=torchvision")
+    assert "names of torchvision" in out[-1]
     first = export.load_encoder(imported)
     with safetensors.safe_open(path, "np") as file:
         about = file.metadata()
         kernel = file.get_tensor("fc.weight")
     assert about["family"] == "torchvision" and about["epsilon"] == "1e-05"
     np.testing.assert_array_equal(kernel, first.head["classifier"]["kernel"].T)
-    assert run(capsys, path, tmp_path / "again", "--encoder_only")[0] == 0
+    run(capsys, path, tmp_path / "again", "--encoder_only")
     again = export.load_encoder(tmp_path / "again")
     assert again.architecture == first.architecture
     assert again.head is None and again.head_task == ""
@@ -94,19 +96,19 @@ def test_differences_are_noted(tmp_path, capsys):
     pytest.importorskip("torch", reason="writes PyTorch's files")
     export.write_encoder(tmp_path / "run/encoder", ours(model("r3d18"), "ctp"))
     path = tmp_path / "a.pth"
-    code, out, _ = run(capsys, tmp_path / "run", path, "--to=torchvision", "--encoder_only")  # fmt: skip
-    said = "\n".join(out)
-    assert code == 0 and "eps is 1e-05" in said and "set it to 0.001" in said
+    flags = ("--to=torchvision", "--encoder_only")
+    said = "\n".join(run(capsys, tmp_path / "run", path, *flags))
+    assert "eps is 1e-05" in said and "set it to 0.001" in said
     assert "width 1.0" in said and "head: none" in said
-    code, out, _ = run(capsys, tmp_path / "run", path, "--overwrite")
-    assert code == 0 and "note: BatchNorm" not in "\n".join(out)
+    out = run(capsys, tmp_path / "run", path, "--overwrite")
+    assert "note: BatchNorm" not in "\n".join(out)
     assert "head: ctp, 4 boxes" in out[1] and "names of pyvrl" in out[-1]
 
 
 def test_targets_are_not_overwritten_by_mistake(files, imported, tmp_path, capsys):
     source = files / "tv.safetensors"
     assert "is there already; --overwrite" in refusal(capsys, source, imported)
-    assert run(capsys, source, imported, "--overwrite")[0] == 0
+    run(capsys, source, imported, "--overwrite")
     precious = tmp_path / "photos"
     precious.mkdir()
     (precious / "one.txt").write_text("mine")
@@ -117,7 +119,7 @@ def test_targets_are_not_overwritten_by_mistake(files, imported, tmp_path, capsy
     to = "--to=torchvision"
     assert "is there already; --overwrite" in refusal(capsys, imported, taken, to)
     assert taken.read_text() == "before"
-    assert run(capsys, imported, taken, to, "--overwrite")[0] == 0
+    run(capsys, imported, taken, to, "--overwrite")
     folder = tmp_path / "b.safetensors"
     folder.mkdir()
     message = refusal(capsys, imported, folder, to, "--overwrite")
@@ -130,7 +132,7 @@ def test_mistakes(files, imported, tmp_path, capsys):
     assert "no such file or folder" in refusal(capsys, tmp_path / "nowhere", new)
     assert "the target is a folder" in refusal(capsys, source, tmp_path / "b.pth")
     assert "the target is a file: .pth" in refusal(capsys, imported, new)
-    assert "for exporting" in refusal(capsys, source, new, "--to=pyvrl")
+    assert "for folders" in refusal(capsys, source, new, "--to=pyvrl")
     message = refusal(capsys, imported, tmp_path / "a.safetensors", "--from=pyvrl")
     assert "--from=pyvrl: for files" in message
     assert "not an exported encoder" in refusal(capsys, tmp_path, tmp_path / "a.pth")
@@ -138,8 +140,10 @@ def test_mistakes(files, imported, tmp_path, capsys):
     assert "--to=torchvision has them" in message
     message = refusal(capsys, source, new, "--from=imagenet")
     assert "does not fit imagenet r3d18" in message
-    assert "invalid choice" in refusal(capsys, source, new, "--from=caffe")
-    assert "TARGET" in refusal(capsys, source)
+    assert "--from=caffe: value should be one of <auto|pyvrl" in refusal(
+        capsys, source, new, "--from=caffe"
+    )
+    assert "1 paths: needs SOURCE and TARGET" in refusal(capsys, source)
     image = tmp_path / "cat.png"
     image.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 99)
     assert "cat.png" in refusal(capsys, image, new)

@@ -65,7 +65,7 @@ def run(flags):
         ([], "neither --config nor --workdir is given"),
         (["--workdir=/nowhere/at/all"], "no run there"),
         (["--config=configs/demo.py"], "--out is missing"),
-        (["--wrkdir=x"], "did you mean --workdir?"),
+        (["--wrkdir=x"], "Did you mean: workdir"),
         (["--config.seed=1", "--out=x"], "--config is missing"),
         (
             ["--config=configs/demo.py", "--config.data.data_dir=/nowhere", "--out=x"],

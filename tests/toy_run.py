@@ -54,9 +54,9 @@ class Watched(toy_data.ToyPipeline):
             yield batch
 
 
-def main(workdir, settings, meeting):
+def main(workdir, settings, found):
     """The run."""
-    cli.use_compilation_cache(small=meeting is None)
+    cli.use_compilation_cache(small=found is None)
     from ctp_jax.train import loop
     from ctp_jax.train.distributed import coordination
     from ctp_jax.train.distributed.preemption import Preemption
@@ -64,7 +64,7 @@ def main(workdir, settings, meeting):
     coordination._HEARTBEAT = 20  # the tests wait for it where one is killed
     with (
         Preemption(settings.get("exit_code", 0)) as preemption,
-        coordination.joined(meeting),
+        coordination.joined(found),
     ):
         import jax
 

@@ -12,11 +12,7 @@ from jaxtyping import Float, Int
 
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import nearest
-from ctp_jax.evaluators.base import Evaluator
-
-# More than the C library ever takes from its heap, where freed memory stays with the
-# process: parts of this size go back to the system when they are let go.
-_PART_BYTES = 64 * 2**20
+from ctp_jax.evaluators.base import Evaluator, Subject
 
 
 class Neighbours(NamedTuple):
@@ -51,29 +47,23 @@ class FeatureBank:
     Every record counts once: it may be added again, by another evaluator or another
     batch, and is passed over then. Where both splits are of one data set, a video that
     is in both does not find itself.
-
-    Memory of the host: the features, and while they are put together 64 MiB more.
     """
 
     def __init__(
-        self,
-        query_records: Any | None = None,
-        gallery_records: Any | None = None,
-        dtype: Any = np.float32,
+        self, query_records: Any | None = None, gallery_records: Any | None = None
     ):
         """The splits, if they are known: for names of videos and classes.
 
         Args:
             query_records: `ctp_jax.data.records.Records` of the split that asks.
             gallery_records: of the split that is searched.
-            dtype: to keep features in; float16 halves them and costs three digits.
 
         Raises:
             UserError: the splits have no labels, or not the same classes.
         """
         self.query_records, self.gallery_records = query_records, gallery_records
-        self._queries = _Features("query", query_records, dtype)
-        self._gallery = _Features("gallery", gallery_records, dtype)
+        self._queries = _Features("query", query_records)
+        self._gallery = _Features("gallery", gallery_records)
         self._found: Neighbours | None = None
         self._k = 1
         for records in (query_records, gallery_records):
@@ -86,6 +76,13 @@ class FeatureBank:
                 f"{query_records.name} and {gallery_records.name} have not the same "
                 "classes: neighbours can be judged within a data set only"
             )
+
+    @classmethod
+    def of(cls, subject: Subject) -> "FeatureBank":
+        """The one bank of a pass."""
+        if "bank" not in subject.shared:
+            subject.shared["bank"] = cls(subject.held_out, subject.gallery)
+        return subject.shared["bank"]
 
     def want(self, k: int) -> None:
         """Asks for k neighbours; the search finds as many as anybody wants."""
@@ -163,10 +160,10 @@ def _check_labels(labels: Any, where: str) -> None:
 
 
 class _Features:
-    """Features of one split, in parts of equal size."""
+    """Features of one split, float32, with record numbers and labels."""
 
-    def __init__(self, name: str, records: Any | None, dtype: Any):
-        self.name, self._records, self._dtype = name, records, np.dtype(dtype)
+    def __init__(self, name: str, records: Any | None):
+        self.name, self._records = name, records
         self.reset()
 
     def reset(self) -> None:
@@ -184,16 +181,16 @@ class _Features:
             if batch["mask"][row] > 0 and number not in self._seen:
                 self._seen.add(number)
                 new.append(row)
-        if not new:
-            return
-        features = np.asarray(outputs["features"])[new].astype(np.float32)
+        features = np.asarray(outputs["features"], np.float32)[new]
         numbers = np.asarray(batch["index"])[new].tolist()
-        nearest.check_finite(features, lambda row: self._name(numbers[row]))
-        if self._dtype == np.float16:
-            # Cosines do not see the scale, and none leaves the range of float16.
-            peak = np.abs(features).max(axis=1, keepdims=True)
-            features /= np.where(peak > 0, peak, 1.0)
-        self._append(features)
+        finite = np.isfinite(features).all(axis=1)
+        if not finite.all():
+            raise UserError(
+                f"{self._name(numbers[int(np.argmin(finite))])}: the encoder gave "
+                "features that are not finite; has its training diverged? take an "
+                "earlier checkpoint"
+            )
+        self._parts.append(features)
         self.numbers += numbers
         self.labels += np.asarray(batch["label"])[new].tolist()
 
@@ -202,33 +199,10 @@ class _Features:
             return f"{self.name} video, record {number}"
         return f"{self.name} video {self._records.ids[number]}"
 
-    def _append(self, features: Float[np.ndarray, "b d"]) -> None:
-        width = features.shape[1]
-        rows = max(_PART_BYTES // (width * self._dtype.itemsize), 1)
-        used = len(self.numbers) % rows
-        while len(features):
-            if not used:
-                self._parts.append(np.empty((rows, width), self._dtype))
-            room = self._parts[-1][used : used + len(features)]
-            room[:] = features[: len(room)]
-            features, used = features[len(room) :], (used + len(room)) % rows
-
     def take(self) -> Float[np.ndarray, "n d"]:
-        """All features as one array; they are not kept here any longer.
-
-        The array's memory is filled at the rate at which that of the parts is given
-        back: the system hands out pages when they are first written to.
-        """
-        width = self._parts[0].shape[1]
-        whole = np.empty((len(self), width), self._dtype)
-        start = 0
-        self._parts.reverse()
-        while self._parts:
-            part = self._parts.pop()
-            room = whole[start : start + len(part)]
-            room[:] = part[: len(room)]
-            start += len(part)
-        return whole
+        """All features as one array; they are not kept here any longer."""
+        parts, self._parts = self._parts, []
+        return np.concatenate(parts)
 
 
 class NeighbourEvaluator(Evaluator):

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from ml_collections import ConfigDict
 
 from ctp_jax.errors import UserError
+from ctp_jax.evaluators.base import Subject
 from ctp_jax.evaluators.feature_bank import (
     FeatureBank,
     NeighbourEvaluator,
     Neighbours,
 )
+
+LOOKS_AT = "features"
 
 _LISTED = 5  # neighbours of a query in the table and in the picture
 _DRAWN = 8  # queries in the picture
@@ -117,7 +121,8 @@ class RetrievalEvaluator(NeighbourEvaluator):
 
     def _write_table(self, path: pathlib.Path) -> None:
         found = self.bank.neighbours()
-        queries, gallery = self.bank.query_records, self.bank.gallery_records
+        queries: Any = self.bank.query_records
+        gallery: Any = self.bank.gallery_records
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(_HEADER)
@@ -125,7 +130,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
                 own = (queries.ids[query], class_name(queries, found.query_label[i]))
                 for rank, row in enumerate(found.row[i, :_LISTED]):
                     neighbour = gallery.ids[found.gallery[row]]
-                    label = class_name(gallery, found.gallery_label[row])
+                    label = class_name(gallery, int(found.gallery_label[row]))
                     similarity = f"{found.similarity[i, rank]:.6f}"
                     correct = int(found.correct[i, rank])
                     writer.writerow(
@@ -138,7 +143,8 @@ class RetrievalEvaluator(NeighbourEvaluator):
         from ctp_jax.data import reading
 
         found = self.bank.neighbours()
-        queries, gallery = self.bank.query_records, self.bank.gallery_records
+        queries: Any = self.bank.query_records
+        gallery: Any = self.bank.gallery_records
         shown = spread_over_classes(found.query_label, _DRAWN)
         rows = found.row[shown, :_LISTED]
         frames = reading.middle_frames(gallery, found.gallery[rows].ravel())
@@ -185,3 +191,8 @@ def spread_over_classes(
     # The first row of every class, then the second of every class, and so on.
     turn = np.arange(len(known)) - np.repeat(first, sizes)
     return known[np.sort(np.argsort(turn, kind="stable")[:count])]
+
+
+def make(options: ConfigDict, subject: Subject) -> RetrievalEvaluator:
+    """See `ctp_jax.evaluators.base`."""
+    return RetrievalEvaluator(bank=FeatureBank.of(subject))

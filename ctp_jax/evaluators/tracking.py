@@ -4,22 +4,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from ctp_jax.evaluators.base import Evaluator
+from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.ops.boxes import iou_xyxy
+
+LOOKS_AT = "predictions"
 
 # OTB's overlap thresholds (Wu et al. 2013); success is an overlap above the threshold.
 THRESHOLDS = np.linspace(0.0, 1.0, 21)
-
-
-def iou_xyxy(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (..., 4) pairwise, float64."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    low = np.maximum(a[..., :2], b[..., :2])
-    high = np.minimum(a[..., 2:], b[..., 2:])
-    intersection = np.prod(np.maximum(high - low, 0.0), axis=-1)
-    areas = [np.prod(np.maximum(c[..., 2:] - c[..., :2], 0.0), axis=-1) for c in (a, b)]
-    union = areas[0] + areas[1] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
 def success_auc(iou: np.ndarray) -> float:
@@ -29,6 +22,8 @@ def success_auc(iou: np.ndarray) -> float:
 
 class TrackingEvaluator(Evaluator):
     """Overlap of `outputs['predicted']` with `outputs['boxes']`, both (b, n, t, 4).
+
+    The network was given `outputs['query']`, (b, n, 4).
 
     Yields:
         iou: mean over videos, trajectories and all t frames, the first included.
@@ -48,10 +43,11 @@ class TrackingEvaluator(Evaluator):
         self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
     ) -> None:
         real = np.asarray(batch["mask"]) > 0
-        truth = np.asarray(outputs["boxes"])[real]
-        predicted = np.asarray(outputs["predicted"])[real]
+        truth = np.asarray(outputs["boxes"], np.float64)[real]
+        predicted = np.asarray(outputs["predicted"], np.float64)[real]
         self._predicted.append(iou_xyxy(predicted, truth))
-        self._stay_put.append(iou_xyxy(truth[..., :1, :], truth))
+        query = np.asarray(outputs["query"], np.float64)[real][..., None, :]
+        self._stay_put.append(iou_xyxy(query, truth))
 
     def results(self) -> Iterator[tuple[str, Any]]:
         for suffix, parts in (("", self._predicted), ("_stay_put", self._stay_put)):
@@ -59,3 +55,8 @@ class TrackingEvaluator(Evaluator):
             yield f"iou{suffix}", float(iou.mean())
             yield f"success_auc{suffix}", success_auc(iou)
             yield f"iou_per_frame{suffix}", iou.mean(axis=(0, 1))
+
+
+def make(options: ConfigDict, subject: Subject) -> TrackingEvaluator:
+    """See `ctp_jax.evaluators.base`."""
+    return TrackingEvaluator()

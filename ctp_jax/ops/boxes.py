@@ -1,23 +1,35 @@
 """Boxes and their regression.
 
 `xyxy` is x1, y1, x2, y2 in pixels, continuous; `cxcywh` centre, width, height. A
-*trajectory* is the boxes of one patch over time, (..., t, 4). All in float32.
+*trajectory* is the boxes of one patch over time, (..., t, 4). All in float32, but for
+areas and overlaps of NumPy arrays, which NumPy computes in their own precision.
 """
 
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+AnyArray = Array | np.ndarray
 
 
 def xyxy_to_cxcywh(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
-    """Centre and size, sizes at least one pixel so that their logarithm exists."""
+    """Centre and size, sizes at least one pixel so that their logarithm exists.
+
+    >>> xyxy_to_cxcywh(jnp.array([10.0, 20.0, 30.0, 60.0])).tolist()
+    [20.0, 40.0, 20.0, 40.0]
+    """
     low, high = boxes[..., :2], boxes[..., 2:]
     return jnp.concatenate([(low + high) / 2, jnp.maximum(high - low, 1.0)], axis=-1)
 
 
 def cxcywh_to_xyxy(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
-    """Corners of boxes given by centre and size."""
+    """Corners of boxes given by centre and size.
+
+    >>> cxcywh_to_xyxy(jnp.array([20.0, 40.0, 20.0, 40.0])).tolist()
+    [10.0, 20.0, 30.0, 60.0]
+    """
     centre, size = boxes[..., :2], boxes[..., 2:]
     return jnp.concatenate([centre - size / 2, centre + size / 2], axis=-1)
 
@@ -36,6 +48,14 @@ def encode_trajectory_xyxy(
 
     Returns:
         (dx, dy, log(w / w1), log(h / h1)) / scale.
+
+    Example: a box of 16 x 16 pixels that moves 4 to the right and 2 down.
+
+    >>> query = jnp.array([0.0, 0.0, 16.0, 16.0])
+    >>> moved = query + jnp.array([4.0, 2.0, 4.0, 2.0])
+    >>> scale = (0.5, 0.5, 0.04, 0.04)
+    >>> encode_trajectory_xyxy(jnp.stack([query, moved]), query, scale).tolist()
+    [[0.0, 0.0, 0.0, 0.0], [8.0, 4.0, 0.0, 0.0]]
     """
     boxes = xyxy_to_cxcywh(trajectory)
     first = xyxy_to_cxcywh(query)[..., None, :]
@@ -54,7 +74,13 @@ def decode_trajectory_xyxy(
     query: Float[Array, "*b 4"],
     scale: Sequence[float],
 ) -> Float[Array, "*b t 4"]:
-    """The inverse of `encode_trajectory_xyxy`: predicted boxes, xyxy."""
+    """The inverse of `encode_trajectory_xyxy`: predicted boxes, xyxy.
+
+    >>> query = jnp.array([0.0, 0.0, 16.0, 16.0])
+    >>> deltas = jnp.array([[0.0, 0.0, 0.0, 0.0], [8.0, 4.0, 0.0, 0.0]])
+    >>> decode_trajectory_xyxy(deltas, query, (0.5, 0.5, 0.04, 0.04)).tolist()
+    [[0.0, 0.0, 16.0, 16.0], [4.0, 2.0, 20.0, 18.0]]
+    """
     first = xyxy_to_cxcywh(query)[..., None, :]
     deltas = deltas * jnp.asarray(scale, jnp.float32)
     boxes = jnp.concatenate(
@@ -67,17 +93,30 @@ def decode_trajectory_xyxy(
     return cxcywh_to_xyxy(boxes)
 
 
-def area_xyxy(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
-    """Areas; 0 for boxes turned inside out."""
-    return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0), axis=-1)
+def area_xyxy(boxes: Float[AnyArray, "*b 4"]) -> Float[AnyArray, "*b"]:
+    """Areas; 0 for boxes turned inside out.
+
+    >>> area_xyxy(jnp.array([[0.0, 0.0, 4.0, 3.0], [4.0, 3.0, 0.0, 0.0]])).tolist()
+    [12.0, 0.0]
+    """
+    sides = boxes[..., 2:] - boxes[..., :2]
+    return boxes.__array_namespace__().prod(sides.clip(min=0), axis=-1)
 
 
-def iou_xyxy(a: Float[Array, "*b 4"], b: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
-    """Intersection over union of boxes pairwise; 0 where both are empty."""
-    overlap = jnp.concatenate(
-        [jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])],
+def iou_xyxy(
+    a: Float[AnyArray, "*#b 4"], b: Float[AnyArray, "*#b 4"]
+) -> Float[AnyArray, "*#b"]:
+    """Intersection over union of boxes pairwise; 0 where both are empty.
+
+    >>> a = jnp.array([0.0, 0.0, 4.0, 4.0])
+    >>> iou_xyxy(a, jnp.array([2.0, 0.0, 4.0, 4.0])).item()  # the right half of it
+    0.5
+    """
+    xp = a.__array_namespace__()
+    overlap = xp.concatenate(
+        [xp.maximum(a[..., :2], b[..., :2]), xp.minimum(a[..., 2:], b[..., 2:])],
         axis=-1,
     )
     intersection = area_xyxy(overlap)
     union = area_xyxy(a) + area_xyxy(b) - intersection
-    return intersection / jnp.maximum(union, 1e-9)
+    return intersection / union.clip(min=1e-9)

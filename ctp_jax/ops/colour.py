@@ -11,7 +11,11 @@ STD = (0.229, 0.224, 0.225)
 def rgb_to_hsv(
     rgb: Float[Array, "*b 3"],
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"], Float[Array, "*b"]]:
-    """Hue in degrees [0, 360], saturation in [0, 1], value in the units of `rgb`."""
+    """Hue in degrees [0, 360], saturation in [0, 1], value in the units of `rgb`.
+
+    >>> [part.item() for part in rgb_to_hsv(jnp.array([0.0, 100.0, 200.0]))]
+    [210.0, 1.0, 200.0]
+    """
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
@@ -34,7 +38,11 @@ def rgb_to_hsv(
 def hsv_to_rgb(
     hue: Float[Array, "*b"], saturation: Float[Array, "*b"], value: Float[Array, "*b"]
 ) -> Float[Array, "*b 3"]:
-    """The inverse of `rgb_to_hsv`; hues from 0 to 360."""
+    """The inverse of `rgb_to_hsv`; hues from 0 to 360.
+
+    >>> hsv_to_rgb(*jnp.array([210.0, 1.0, 200.0])).tolist()
+    [0.0, 100.0, 200.0]
+    """
     # Channel n is value - value * saturation * max(0, min(k, 4 - k, 1)), k below 6.
     planes = []
     for first in (5.0, 3.0, 1.0):
@@ -55,6 +63,11 @@ def adjust_hue_saturation(
 
     The hue stops at both ends of OpenCV's circle, 0 and 358 degrees, instead of
     wrapping around, as in the authors' release.
+
+    >>> red = jnp.zeros((1, 1, 1, 3)).at[..., 0].set(200.0)  # one frame of one pixel
+    >>> shift, same = jnp.array(60.0), jnp.array(1.0)
+    >>> adjust_hue_saturation(red, shift, same, jnp.array(True)).ravel().tolist()
+    [200.0, 200.0, 0.0]
     """
     hue, saturation, value = rgb_to_hsv(clip)
     # OpenCV's 8-bit hue counts in steps of 2 degrees and rounds what is within one of
@@ -74,22 +87,39 @@ def adjust_brightness_contrast(
     """Adds `brightness` grey levels, then multiplies by `contrast`, frame by frame.
 
     Each of the two steps clips to [0, 255]; 0 and 1 leave a clip in that range as is.
+
+    >>> clip = jnp.full((2, 1, 1, 3), 100.0)  # two frames of one pixel
+    >>> brightness, contrast = jnp.array([0.0, -40.0]), jnp.array([1.0, 1.5])
+    >>> adjust_brightness_contrast(clip, brightness, contrast)[:, 0, 0, 0].tolist()
+    [100.0, 90.0]
     """
     clip = jnp.clip(clip + brightness[..., None, None, None], 0.0, 255.0)
     return jnp.clip(clip * contrast[..., None, None, None], 0.0, 255.0)
 
 
 def normalize(clip: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
-    """Grey levels to zero mean and unit variance with the ImageNet statistics."""
+    """Grey levels to zero mean and unit variance with the ImageNet statistics.
+
+    >>> normalize(255.0 * jnp.array(MEAN)).tolist()
+    [0.0, 0.0, 0.0]
+    """
     mean, std = 255.0 * jnp.asarray(MEAN), 255.0 * jnp.asarray(STD)
     return (clip - mean) / std
 
 
 def denormalize(clip: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
-    """The inverse of `normalize`: back to grey levels."""
+    """The inverse of `normalize`: back to grey levels.
+
+    >>> to_uint8(denormalize(normalize(jnp.array([10.0, 20.0, 30.0])))).tolist()
+    [10, 20, 30]
+    """
     return clip * (255.0 * jnp.asarray(STD)) + 255.0 * jnp.asarray(MEAN)
 
 
 def to_uint8(clip: Float[Array, "*b 3"]) -> UInt8[Array, "*b 3"]:
-    """Grey levels, rounded, as pictures have them."""
+    """Grey levels, rounded, as pictures have them.
+
+    >>> to_uint8(jnp.array([-3.0, 99.6, 300.0])).tolist()
+    [0, 100, 255]
+    """
     return jnp.clip(jnp.round(clip), 0.0, 255.0).astype(jnp.uint8)

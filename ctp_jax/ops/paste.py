@@ -58,7 +58,16 @@ def opacity_mask(
     edge: Float[Array, "*b"],
     size: int,
 ) -> Float[Array, "*b size size"]:
-    """The mask of a patch on the pixels of its source frame, 0 outside its box."""
+    """The mask of a patch on the pixels of its source frame, 0 outside its box.
+
+    >>> box = jnp.array([1.0, 0.0, 4.0, 3.0])
+    >>> rhombus, hard = jnp.array(RHOMBUS), jnp.array(1.0)
+    >>> print(opacity_mask(box, rhombus, hard, size=4))
+    [[0. 0. 1. 0.]
+     [0. 1. 1. 1.]
+     [0. 0. 1. 0.]
+     [0. 0. 0. 0.]]
+    """
     x, inside_x = _axis_offsets(box[..., 0], box[..., 2], size)
     y, inside_y = _axis_offsets(box[..., 1], box[..., 3], size)
     width, height = jnp.moveaxis(jnp.maximum(box[..., 2:] - box[..., :2], 1.0), -1, 0)
@@ -99,6 +108,24 @@ def paste(
 
     Raises:
         UserError: for an unknown way.
+
+    Example: the pixel in the first column of two equal frames of 3 x 3 pixels is cut
+    from the first frame and moves one column to the right in the second.
+
+    >>> clip = jnp.zeros((2, 3, 3, 3)).at[:, 0, 0].set(100.0)
+    >>> patches = Patches(
+    ...     boxes=jnp.array([[[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 2.0, 1.0]]]),
+    ...     source=jnp.array([0]),
+    ...     shape=jnp.array([RECTANGLE]),
+    ...     edge=jnp.array([1.0]),
+    ...     opacity=jnp.array([[1.0, 0.5]]),
+    ...     visible=jnp.array([[True, True]]),
+    ...     order=jnp.array([0]),
+    ... )
+    >>> print(paste(clip, patches)[1, :, :, 0])
+    [[100.  50.   0.]
+     [  0.   0.   0.]
+     [  0.   0.   0.]]
     """
     size = clip.shape[-2]
     clip = jnp.asarray(clip, jnp.float32)

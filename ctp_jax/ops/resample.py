@@ -68,6 +68,10 @@ def hat_weights(
 
     Returns:
         float32 (*b, out, size). Rows of coordinates inside sum to 1.
+
+    >>> print(hat_weights(jnp.array([0.0, 1.25]), 3))
+    [[1.   0.   0.  ]
+     [0.   0.75 0.25]]
     """
     pixels = jnp.arange(size, dtype=jnp.float32)
     return jnp.maximum(0.0, 1.0 - jnp.abs(coordinates[..., None] - pixels))
@@ -89,6 +93,10 @@ def window_points(
         length: its length, in input pixels.
         extent: how many of the input pixels are image (the rest is padding).
         out_size: output pixels.
+
+    >>> start, length, extent = jnp.array([2.0, 4.0, 8.0])
+    >>> window_points(start, length, extent, 2).coordinates.tolist()
+    [2.5, 4.5]
     """
     steps = (jnp.arange(out_size, dtype=jnp.float32) + 0.5) / out_size
     coordinates = start[..., None] + length[..., None] * steps - 0.5
@@ -106,6 +114,12 @@ def stretch_points(
 
     Inside are the output pixels low to high - 1; there they read what `cv2.resize` of
     the cut-out pixels does. All bounds are whole numbers.
+
+    >>> points = stretch_points(*jnp.array([0.0, 2.0, 1.0, 5.0]), out_size=6)
+    >>> points.coordinates.tolist()
+    [0.0, 0.0, 0.25, 0.75, 1.0, 1.0]
+    >>> points.inside.tolist()
+    [False, True, True, True, True, False]
     """
     pixels = jnp.arange(out_size, dtype=jnp.float32)
     source_low, source_high, low, high = (
@@ -130,6 +144,11 @@ def sample(
 
     Raises:
         UserError: for an unknown way.
+
+    >>> image = jnp.arange(9.0).reshape(3, 3, 1)
+    >>> rows, columns = Points(jnp.array([0.0, 0.5])), Points(jnp.array([2.0]))
+    >>> sample(image, rows, columns).ravel().tolist()
+    [2.0, 3.5]
     """
     return sample_frames(image[..., None, :, :, :], rows, columns, way)[..., 0, :, :, :]
 
@@ -137,7 +156,13 @@ def sample(
 def sample_frames(
     frames: Num[Array, "*b t h w k"], rows: Points, columns: Points, way: str = ""
 ) -> Float[Array, "*b t y x k"]:
-    """`sample` of every frame of a clip on the same grid."""
+    """`sample` of every frame of a clip on the same grid.
+
+    >>> frames = jnp.arange(18.0).reshape(2, 3, 3, 1)
+    >>> rows, columns = Points(jnp.array([0.5])), Points(jnp.array([2.0]))
+    >>> sample_frames(frames, rows, columns).ravel().tolist()
+    [3.5, 12.5]
+    """
     if _gathers(way):
         return _gather(frames, rows, columns)
     frames = jnp.asarray(frames, jnp.float32)
@@ -153,7 +178,14 @@ def sample_frames(
 def sample_over_time(
     image: Num[Array, "*b h w k"], rows: Points, columns: Points, way: str = ""
 ) -> Float[Array, "*b t y x k"]:
-    """`sample` of one image on another grid in every frame: rows (*b, t, y)."""
+    """`sample` of one image on another grid in every frame: rows (*b, t, y).
+
+    >>> image = jnp.arange(9.0).reshape(3, 3, 1)
+    >>> rows = Points(jnp.array([[0.5], [1.5]]))
+    >>> columns = Points(jnp.array([[2.0], [2.0]]))
+    >>> sample_over_time(image, rows, columns).ravel().tolist()
+    [3.5, 6.5]
+    """
     height, width = image.shape[-3:-1]
     if _gathers(way):
         # Not written out: gathers read the image through it.
@@ -197,13 +229,14 @@ def _gather(frames, rows, columns):
         if points.inside is not None:
             shares = tuple(share * points.inside for share in shares)
         # From (*b, out) to what broadcasts with (*b, t, out, ...), channels last.
-        ahead, behind = frames.ndim + axis - low.ndim + 1, -axis - 1
-        spread = (..., *(None,) * ahead, slice(None), *(None,) * behind)
-        frames = sum(
+        leading, trailing = frames.ndim + axis - low.ndim + 1, -axis - 1
+        spread = (..., *(None,) * leading, slice(None), *(None,) * trailing)
+        first, second = (
             jnp.asarray(_lookup(frames, index.astype(jnp.int32), axis), jnp.float32)
             * share[spread]
             for index, share in zip((low, high), shares, strict=True)
         )
+        frames = first + second
     return frames
 
 
@@ -243,6 +276,14 @@ def crop_resize_flip(
 
     Raises:
         UserError: for an unknown way.
+
+    Example: the right half of a frame of 2 x 4 pixels, mirrored.
+
+    >>> frames = jnp.arange(8.0).reshape(1, 2, 4, 1)
+    >>> window, extent = jnp.array([0.0, 2.0, 2.0, 2.0]), jnp.array([2.0, 4.0])
+    >>> print(crop_resize_flip(frames, window, extent, jnp.array(True), 2)[0, :, :, 0])
+    [[3. 2.]
+     [7. 6.]]
     """
     rows, columns = (
         window_points(window[..., i], window[..., i + 2], extent[..., i], size)

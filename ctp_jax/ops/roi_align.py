@@ -49,6 +49,14 @@ def roi_align(
 
     Returns:
         float32 features per box.
+
+    Example: features that count columns, read under a box of 32 x 32 pixels at stride 8.
+
+    >>> columns = jnp.broadcast_to(jnp.arange(8.0)[:, None], (8, 8, 1))
+    >>> box = jnp.array([[16.0, 16.0, 48.0, 48.0]])
+    >>> print(roi_align(columns, box, 2, spatial_scale=1 / 8)[0, :, :, 0])
+    [[2.5 4.5]
+     [2.5 4.5]]
     """
     height, width = features.shape[-3:-1]
     x1, y1, x2, y2 = jnp.moveaxis(boxes * spatial_scale - 0.5, -1, 0)

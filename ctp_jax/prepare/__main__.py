@@ -5,133 +5,104 @@ when it is whole; a run that was stopped goes on with the shards that are missin
 Processes that decode import this module: nothing heavy at the top.
 """
 
-import argparse
 import functools
 import importlib
 import os
 import pkgutil
 import signal
 import sys
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from absl import flags
 from etils import epath
 
-from ctp_jax import config
+from ctp_jax import cli, config
 from ctp_jax.data import index, records, storage
 from ctp_jax.errors import UserError, causes
 from ctp_jax.prepare import beam, builders, provenance, shards, staging
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 NOTHING = "nothing was kept"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prepares a data set; returns the exit code."""
+def main(argv: Sequence[str]) -> None:
+    """Turns raw videos into a data set of JPEG frames.
+
+    python -m ctp_jax.prepare NAME [--flag=...]
+    python -m ctp_jax.prepare NAME --help         the flags of a data set
+    """
     signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        arguments, builder_class = parse(sys.argv[1:] if argv is None else argv)
-        print(prepare(arguments, builder_class))
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as interrupt:
-        # On a line of its own: the progress bar has left its line open.
-        kept = str(interrupt) or NOTHING
-        if kept != NOTHING:
-            kept += ": run the same command to go on"
-        print(f"\nerror: interrupted; {kept}", file=sys.stderr)
-        return INTERRUPTED
+    print(prepare(*parse(argv)))
 
 
 def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise UserError(f"{message}; see --help")
-
-
-def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, type]:
+def parse(argv: Sequence[str]) -> tuple[types.SimpleNamespace, type]:
     """Parses the command line into the flags and the builder of the data set.
 
     Raises:
         UserError: no such data set, or flags that contradict each other.
     """
-    _quieten()
+    # The host's part has no use for the GPU.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     names = sorted(m.name for m in pkgutil.iter_modules(builders.__path__))
     names = [name for name in names if name not in ("base", "classes", "lists")]
-    parser = _Parser(
-        "python -m ctp_jax.prepare",
-        description="Turns raw videos into a data set of JPEG frames.",
-        epilog="`python -m ctp_jax.prepare NAME --help` shows the flags of a data set.",
-    )
-    parser.add_argument("dataset", metavar="NAME", help=", ".join(names))
     name = argv[0] if argv else ""
+    values = flags.FlagValues()
     if name in ("-h", "--help"):
-        parser.parse_args(argv)
+        cli.parse([name], values, f"{main.__doc__}\n    NAME: {', '.join(names)}")
     if name not in names:
         like = config.closest(name, names)
         raise UserError(
             f"data set {name!r}: needs one of {', '.join(names)}, first"
             + (f"; did you mean {like}?" if like else "")
         )
-    module = importlib.import_module(f"{builders.__name__}.{name}")
-    builder_class = module.Builder
-    parser = _Parser(
-        f"python -m ctp_jax.prepare {name}",
-        description=builder_class.__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("dataset", metavar=name, choices=[name], help=argparse.SUPPRESS)
-    builder_class.add_arguments(parser)
-    _add_common(parser, name)
-    arguments = parser.parse_args(argv)
+    builder_class = importlib.import_module(f"{builders.__name__}.{name}").Builder
+    builder_class.define_flags(values)
+    _define_common(values, name)
+    rest = cli.parse(argv, values, builder_class.__doc__)
+    if rest:
+        raise UserError(f"{rest[0]!r}: not a flag; flags begin with --")
+    arguments = types.SimpleNamespace(**values.flag_values_dict())
     if not arguments.name.isidentifier():
         raise UserError(f"--name={arguments.name}: needs letters, digits and _ only")
-    if not 1 <= arguments.quality <= 95 or arguments.short_side < 1:
-        raise UserError(
-            f"--quality={arguments.quality} --short_side={arguments.short_side}: needs "
-            "a quality of 1 to 95 and a side of at least 1 pixel"
-        )
-    if not 0 <= arguments.max_bad <= 1 or min(arguments.workers, arguments.shards) < 0:
-        raise UserError(
-            f"--max_bad={arguments.max_bad} --workers={arguments.workers} "
-            f"--shards={arguments.shards}: needs a share from 0 to 1 and no negative "
-            "number of processes or files"
-        )
     return arguments, builder_class
 
 
-def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
-    add = parser.add_argument_group("for every data set").add_argument
-    add("--name", default=name, help="what to call the result, for config.data.name")
-    add("--data_dir", default="", help="where to; $TFDS_DATA_DIR if empty, else ~/tensorflow_datasets")  # fmt: skip
-    add("--short_side", type=int, default=144, help="pixels; smaller videos are kept")
-    add("--quality", type=int, default=90, help="of the JPEG frames")
-    add("--workers", type=int, default=0, help="processes; 0: one per core")
-    add("--max_bad", type=float, default=0.01, help="share of unreadable videos to put up with (at least one, unless 0)")  # fmt: skip
-    add("--shards", type=int, default=0, help="files to write; 0: one per 512 videos")
-    add("--overwrite", action="store_true", help="replace what is there, once the new one is whole")  # fmt: skip
-    add("--beam_runner", default="", help="DirectRunner, DataflowRunner, ...: with Apache Beam; else on this machine")  # fmt: skip
-    add("--beam_options", action="append", default=[], metavar="KEY=VALUE,...", help="of the Beam pipeline; can be repeated")  # fmt: skip
+def _define_common(values: flags.FlagValues, name: str) -> None:
+    """Defines the flags that every data set has."""
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    number = functools.partial(flags.DEFINE_integer, flag_values=values, lower_bound=0)
+    text("name", name, "What to call the result, for config.data.name.")
+    text("data_dir", "", "Where to; default: $TFDS_DATA_DIR or ~/tensorflow_datasets.")
+    number("short_side", 144, "Pixels; smaller videos are kept.", lower_bound=1)
+    number("quality", 90, "Of the JPEG frames.", lower_bound=1, upper_bound=95)
+    number("workers", 0, "Processes; 0: one per core.")
+    number("shards", 0, "Files to write; 0: one per 512 videos.")
+    flags.DEFINE_float(
+        "max_bad",
+        0.01,
+        "Share of unreadable videos to put up with (at least one, unless 0).",
+        flag_values=values,
+        lower_bound=0,
+        upper_bound=1,
+    )
+    flags.DEFINE_boolean(
+        "overwrite",
+        False,
+        "Replace what is there, once the new one is whole.",
+        flag_values=values,
+    )
+    text("beam_runner", "", "DirectRunner, ...: with Apache Beam; else this machine.")
+    flags.DEFINE_multi_string(
+        "beam_options", [], "KEY=VALUE,... of the Beam pipeline.", flag_values=values
+    )
 
 
-def _quieten() -> None:
-    """Keeps TensorFlow's and TFDS's chatter from the user. Call before the import."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-    from absl import logging
-
-    logging.set_verbosity(logging.ERROR)
-
-
-def prepare(arguments: argparse.Namespace, builder_class: type) -> str:
+def prepare(arguments: types.SimpleNamespace, builder_class: type) -> str:
     """Prepares one data set and returns a summary.
 
     Raises:
@@ -186,7 +157,7 @@ def prepare(arguments: argparse.Namespace, builder_class: type) -> str:
     return text
 
 
-def _writer(arguments: argparse.Namespace, place: staging.Staging) -> Callable:
+def _writer(arguments: types.SimpleNamespace, place: staging.Staging) -> Callable:
     """What makes the shards: this machine, or a Beam pipeline. Raises `UserError`."""
     if not arguments.beam_runner:
         if arguments.beam_options:
@@ -232,6 +203,9 @@ def _make(builder: Any, place: staging.Staging, write: Callable) -> None:
         kept = _kept(place, orders)
         # Beam wraps what is raised in a worker.
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
+            print(file=sys.stderr)  # the progress bar has left its line open
+            if kept != NOTHING:
+                kept += ": run the same command to go on"
             raise KeyboardInterrupt(kept) from None
         if isinstance(error, shards.TooManyBad):
             for video, reason in error.skipped:
@@ -295,4 +269,4 @@ def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

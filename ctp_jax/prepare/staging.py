@@ -51,9 +51,10 @@ class Staging:
         if self.data != self.final:
             # Not shard by shard: the work would wait for the disk, and a shard that a
             # power cut has taken is noticed by its checksum.
-            for entry in os.scandir(self.data):
-                with open(entry.path, "rb") as file:
-                    os.fsync(file.fileno())
+            with os.scandir(self.data) as entries:
+                for entry in entries:
+                    with open(entry.path, "rb") as file:
+                        os.fsync(file.fileno())
             os.makedirs(os.path.dirname(self.final), exist_ok=True)
             if os.path.exists(self.final):
                 os.rename(self.final, os.path.join(self.folder, "old"))

@@ -15,7 +15,8 @@ import jinja2
 
 import ctp_jax
 from ctp_jax.errors import UserError
-from ctp_jax.report import comparison, figures, groups, page, read, terminal
+from ctp_jax.report import comparison, groups, page, read, words
+from ctp_jax.report.figures import ID
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
@@ -61,8 +62,8 @@ def compare(
 
 
 def table(workdirs: Sequence[str | os.PathLike]) -> str:
-    """What `compare` sums up, as text: metrics down, runs or their groups across."""
-    return terminal.table(_read_all(workdirs))
+    """The tables of `compare` as text: means over seeds, or runs."""
+    return comparison.text(_read_all(workdirs))
 
 
 def _read_all(workdirs: Sequence[str | os.PathLike]) -> list[read.Run]:
@@ -85,11 +86,11 @@ def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathl
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["percent"] = words.percent
     count = itertools.count()
-    environment.filters["numbered"] = lambda svg: figures.numbered(svg, next(count))
-    text = environment.get_template(template).render(
-        **values, version=ctp_jax.__version__
-    )
+    environment.filters["own_ids"] = lambda svg: svg.replace(ID, f"f{next(count)}-")
+    more = {"field": words.field, "version": ctp_jax.__version__}
+    text = environment.get_template(template).render(**values, **more)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         # 'replace': names on disk may hold bytes that are no UTF-8.

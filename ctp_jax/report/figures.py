@@ -1,26 +1,26 @@
-"""Curves as SVG that stands in the page: its text is text, its colours follow it."""
+"""Curves as SVG inside the page: its text is text, its colours are the page's."""
 
 import dataclasses
 import io
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ctp_jax.pictures import COLOURS
+ID = "figure-id-"
+"""What ids begin with, to be made another in each figure of a page."""
 
-# Without the yellow, which white paper swallows; the strong ones first.
-PALETTE = tuple(COLOURS[i] for i in (6, 2, 3, 4, 5, 1))
-DASHES = ("", "5 2.5", "1.5 2")
+GREY = -1
+COLOURS = 6  # --c0 to --c5 of the style sheet
+_DASHES = ("", "5 2.5", "1.5 2")
 # Stand for colours of the page, which differ by day and by night.
-_INK, _FAINT = "#010203", "#020304"
-_PREFIX = "figure-number-"
-_MAX_POINTS = 400
+_INK, _FAINT, _COLOUR = "#010203", "#020304", "#0a0b0{}"
 _SIZE = (4.6, 2.9)  # inches: on a phone, 10 points come to about 10 pixels
 
 _STYLE = {
@@ -28,22 +28,18 @@ _STYLE = {
     "svg.hashsalt": "ctp_jax",
     "font.family": "DejaVu Sans",
     "font.size": 10.0,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _FAINT,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.6,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "lines.linewidth": 1.8,
     "axes.formatter.useoffset": False,
+    "grid.linewidth": 0.6,
+    "lines.markersize": 3.6,
+    "path.simplify_threshold": 0.5,
+    **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), _INK),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), _FAINT),
+    **dict.fromkeys(("xtick.color", "ytick.color"), _FAINT),
 }
 
 
@@ -54,11 +50,9 @@ class Line:
     Attributes:
         label: its name in the legend; '' for none.
         x, y: points; y may have None or nan, where the line breaks.
-        colour: number in `PALETTE`, or -1 for grey.
-        dash: number in `DASHES`.
-        width: points.
+        colour: number of a colour of the page, or `GREY`.
+        dash: 0 for none.
         low, high: ends of a bar through every point, or ().
-        dots: mark the points; None: if they are few.
     """
 
     label: str
@@ -66,151 +60,93 @@ class Line:
     y: Sequence[float | None]
     colour: int = 0
     dash: int = 0
-    width: float = 1.8
     low: Sequence[float] = ()
     high: Sequence[float] = ()
-    dots: bool | None = None
-
-    @property
-    def css(self) -> str:
-        """The colour as the page has it."""
-        return f"var(--c{self.colour % len(PALETTE)})" if self.colour >= 0 else _GREY
-
-    @property
-    def dash_array(self) -> str:
-        """For `stroke-dasharray`."""
-        return DASHES[self.dash % len(DASHES)]
 
 
-_GREY = "var(--quiet)"
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawing:
-    """A figure with what stands around it."""
+class Drawing(NamedTuple):
+    """A figure with what stands around it; of its legend: label, colour, dashes."""
 
     title: str
     svg: Markup
     caption: str
-    legend: tuple[Line, ...] = ()
-
-
-def thin(
-    x: Sequence[float], y: Sequence[float | None]
-) -> tuple[list[float], list[float], int]:
-    """Means over equal numbers of neighbours, so that not too many points are left.
-
-    Returns:
-        x, y and how many points went into each.
-    """
-    size = -(-len(x) // _MAX_POINTS) or 1
-    if size == 1:
-        return list(x), [np.nan if v is None else v for v in y], 1
-    bins = [slice(i, i + size) for i in range(0, len(x), size)]
-    xs, ys = [], []
-    for part in bins:
-        values = [v for v in y[part] if v is not None]
-        xs.append(float(np.mean(x[part])))
-        ys.append(float(np.mean(values)) if values else np.nan)
-    return xs, ys, size
+    legend: list[tuple[str, str, str]]
 
 
 def draw(
     title: str,
     lines: Sequence[Line],
     *,
-    xlabel: str,
-    ylabel: str = "",
-    caption: str = "",
+    caption: str,
+    xlabel: str = "step",
     percent: bool = False,
     from_zero: bool = False,
     x_shares: Sequence[float] = (),
-    always_legend: bool = False,
-) -> Drawing:
-    """A figure of lines.
+) -> Drawing | None:
+    """A figure of lines, or None if there are none.
 
     Args:
         title: a few words; stands in the page, not in the picture.
-        lines: with a `label` each, unless there is only one.
-        xlabel: with its unit; likewise `ylabel`.
+        lines: with at least one point each.
         caption: what is shown.
+        xlabel: what x is.
         percent: y is a share, to be written as percent.
         from_zero: y begins at 0.
         x_shares: x is a share, and has these values and no others.
-        always_legend: even for a single line.
     """
+    if not lines:
+        return None
+    title = title[:1].upper() + title[1:]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        for line in lines:
-            _add(axes, line)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
+        keys = [_add(axes, line) for line in lines]
+        axes.set(xlabel=xlabel)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if percent:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g} %"))
         if from_zero:
             axes.set_ylim(bottom=0)
         if x_shares:
-            _mark_shares(axes, x_shares)
+            if max(x_shares) >= 20 * min(x_shares):
+                axes.set_xscale("log")
+            axes.set_xticks(x_shares, [f"{100 * share:g} %" for share in x_shares])
+            axes.minorticks_off()
         else:
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    named = tuple(line for line in lines if line.label)
-    legend = named if len(named) > 1 or always_legend else ()
+        figure.savefig(file, format="svg", transparent=True)
+    legend = [key for key in keys if key[0]]
     return Drawing(title, _for_page(file.getvalue(), title), caption, legend)
 
 
-def numbered(svg: Markup, number: int) -> Markup:
-    """The SVG with ids that no other figure of the page has."""
-    return Markup(svg.replace(_PREFIX, f"f{number}-"))
-
-
-def _add(axes, line: Line) -> None:
-    colour = PALETTE[line.colour % len(PALETTE)] if line.colour >= 0 else _INK
-    y = np.asarray([np.nan if v is None else v for v in line.y], float)
-    dots = line.dots if line.dots is not None else len(y) <= 30
-    dash = tuple(float(v) for v in line.dash_array.split())
-    style = {"color": colour, "linewidth": line.width}
-    if line.colour < 0:
-        style["alpha"] = 0.6
-    if dash:
-        style |= {"dashes": dash, "dash_capstyle": "butt"}
-    size = 6.0 if len(y) == 1 else 3.6
-    axes.plot(line.x, y, marker="o" if dots else None, markersize=size, **style)
+def _add(axes, line: Line) -> tuple[str, str, str]:
+    grey, number = line.colour == GREY, line.colour % COLOURS
+    dashes = _DASHES[line.dash % len(_DASHES)]
+    colour = _INK if grey else _COLOUR.format(number)
+    style = {"color": colour, "linewidth": 1.8, "alpha": 0.6 if grey else 1.0}
+    if dashes:
+        pattern = tuple(map(float, dashes.split()))
+        style |= {"dashes": pattern, "dash_capstyle": "butt", "linewidth": 1.3}
+    y = np.array([np.nan if v is None else v for v in line.y], float)
+    few = len(y) == 1 or (len(y) <= 12 and not dashes)
+    axes.plot(line.x, y, marker="o" if few else None, **style)
     if len(line.low):
-        axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1.4)
-
-
-def _mark_shares(axes, shares: Sequence[float]) -> None:
-    """A tick for every share, on a logarithmic axis where they span much."""
-    if max(shares) >= 20 * min(shares):
-        axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(sorted(shares)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.4g} %"))
+        axes.vlines(line.x, line.low, line.high, color=colour)
+    return (line.label, f"var(--{'quiet' if grey else f'c{number}'})", dashes)
 
 
 def _for_page(text: str, title: str) -> Markup:
-    """Cuts a whole SVG file down to what stands inside a page.
-
-    Its ids get a prefix (see `numbered`); its colours become those of the page; its
-    size is left to the page.
-    """
-    svg = text[text.index("<svg") :]
-    svg = re.sub(
-        r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL
-    )
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'\bid="', f'id="{_PREFIX}', svg)
-    svg = re.sub(r'href="#', f'href="#{_PREFIX}', svg)
-    svg = re.sub(r"url\(#", f"url(#{_PREFIX}", svg)
-    for number, colour in enumerate(PALETTE):
-        svg = svg.replace(colour, f"var(--c{number})")
-    svg = svg.replace(_INK, "currentColor").replace(_FAINT, "var(--rule)")
-    opening = Markup('<svg role="img" aria-label="{}"').format(title)
-    return Markup(svg.replace("<svg", opening, 1))
+    """What a whole SVG file draws, with ids and colours that fit into a page."""
+    body = text[text.index('<g id="figure_1">') :]
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{ID}", body)
+    for number in range(COLOURS):
+        body = body.replace(_COLOUR.format(number), f"var(--c{number})")
+    body = body.replace(_INK, "currentColor").replace(_FAINT, "var(--rule)")
+    width, height = (72 * side for side in _SIZE)
+    opening = Markup(
+        '<svg role="img" aria-label="{}" viewBox="0 0 {:g} {:g}" '
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    ).format(title, width, height)
+    return opening + Markup(body)

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
+from ctp_jax import formatting
 from ctp_jax.errors import UserError, is_disk_full
 from ctp_jax.train import evaluation, metrics, setup, step
 from ctp_jax.train import mesh as mesh_lib
@@ -65,7 +66,13 @@ class Run:
         self.config, self.workdir = parts.config, parts.workdir
         self.epochs, self.total = parts.epochs, parts.total
         train_step = step.make_train_step(
-            parts.task, parts.optimizer, parts.schedule, self.config.seed, parts.mesh
+            parts.task,
+            parts.optimizer,
+            parts.schedule,
+            self.config.seed,
+            parts.mesh,
+            self.config.optimizer.accumulate,
+            self.config.ema,
         )
         self.train_step = coordination.compiled_together(train_step, "training step")
         self.due = False  # whether the evaluation of the last step is still to be made
@@ -149,7 +156,7 @@ class Run:
             last = done == self.total
             if done % config.log_every == 0 or last:
                 self._log(done, meter)
-            evaluated = self.epochs.passes(done, config.eval_every) or last
+            evaluated = bool(self._evaluations_at(done)) or last
             if evaluated:
                 self._evaluate_unless_stopped(state, done)
                 meter.restart()
@@ -167,7 +174,7 @@ class Run:
         seconds = time.perf_counter() - began
         if seconds > 5:
             metrics.say(
-                f"first step: {metrics.duration(seconds)}, compilation included"
+                f"first step: {formatting.duration(seconds)}, compilation included"
             )
 
     def _log(self, done: int, meter: metrics.Meter) -> None:
@@ -194,8 +201,16 @@ class Run:
         made = {"results": self.results, "evaluated": True, "due": False}
         self.parts.checkpoints.amend(done, made)
 
+    def _evaluations_at(self, done: int) -> list[evaluation.Evaluation]:
+        """Those that are to be made after a step; all of them after the last."""
+        return [
+            each
+            for each in self.parts.evaluations
+            if done == self.total or self.epochs.passes(done, each.every)
+        ]
+
     def _evaluate(self, state: Any, done: int) -> None:
-        evaluations = self.parts.evaluations
+        evaluations = self._evaluations_at(done)
         if not evaluations:
             return
         self._stop_unless_finite()

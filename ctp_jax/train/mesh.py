@@ -44,15 +44,23 @@ def over_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch_size(batch_size: int, num_devices: int) -> None:
-    """Raises `UserError` unless the devices can share the batch evenly."""
-    if batch_size % num_devices == 0:
+def check_batch_size(batch_size: int, num_devices: int, parts: int = 1) -> None:
+    """Raises `UserError` unless the devices can share the batch evenly.
+
+    Args:
+        batch_size: over all devices.
+        num_devices: of the mesh.
+        parts: that each device computes its share in, `config.optimizer.accumulate`.
+    """
+    unit = num_devices * parts
+    if batch_size % unit == 0:
         return
-    below = batch_size // num_devices * num_devices
-    sizes = [size for size in (below, below + num_devices) if size > 0]
+    below = batch_size // unit * unit
+    sizes = [size for size in (below, below + unit) if size > 0]
     raise UserError(
-        f"config.batch_size = {batch_size} cannot be divided over {num_devices} "
-        f"devices: use {' or '.join(map(str, sizes))}"
+        f"config.batch_size = {batch_size} cannot be divided over {num_devices} devices"
+        + f" in {parts} parts each (config.optimizer.accumulate)" * (parts > 1)
+        + f": use {' or '.join(map(str, sizes))}"
     )
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ctp_jax import metrics_file
+from ctp_jax.formatting import duration, number
 from ctp_jax.train import mesh as mesh_lib
 
 
@@ -130,8 +132,9 @@ class MetricWriter:
         path = workdir / "metrics.jsonl"
         lines = [
             line
-            for line in _lines_until(path, step)
-            if not (due and (line["kind"], line["step"]) == ("eval", step))
+            for line in (metrics_file.read(path)[0] if path.exists() else [])
+            if line["step"] <= step
+            and not (due and (line["kind"], line["step"]) == ("eval", step))
         ]
         temporary = workdir / ".metrics.jsonl.tmp"
         with temporary.open("w") as file:
@@ -177,18 +180,18 @@ def train_line(
     their order.
     """
     parts = {k[5:]: v for k, v in values.items() if k.startswith("loss_")}
-    brackets = " ".join(f"{name} {_number(value)}" for name, value in parts.items())
+    brackets = " ".join(f"{name} {number(value)}" for name, value in parts.items())
     width = len(f"{epochs[1]:.1f}")
     fields = [
         f"step {step:>{len(str(total))}}/{total}",
         f"epoch {epochs[0]:>{width}.1f}",
-        f"loss {_number(values['loss'])}" + (f" ({brackets})" if parts else ""),
+        f"loss {number(values['loss'])}" + (f" ({brackets})" if parts else ""),
     ]
     for name, value in values.items():
         if name not in _PLACED and not name.startswith("loss_"):
-            fields.append(f"{name} {_number(value)}")
+            fields.append(f"{name} {number(value)}")
     if "grad_norm" in values:
-        fields.append(f"grad {_number(values['grad_norm'])}")
+        fields.append(f"grad {number(values['grad_norm'])}")
     if "learning_rate" in values:
         fields.append(f"lr {values['learning_rate']:.3g}")
     if values.get("replaced"):
@@ -206,29 +209,8 @@ _PLACED += ("clips_per_second", "input_share", "eta")
 
 def eval_line(step: int, values: Mapping[str, Any], seconds: float) -> str:
     """The line of an evaluation: every number, and how long it took."""
-    numbers = [f"{k} {_number(v)}" for k, v in values.items() if _is_number(v)]
+    numbers = [f"{k} {number(v)}" for k, v in values.items() if _is_number(v)]
     return f"eval at step {step}: {'  '.join(numbers)}  ({duration(seconds)})"
-
-
-def duration(seconds: float) -> str:
-    """'1.5s', '42s', '4m10s', '3h05m', '2d03h'."""
-    whole = round(seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f}s"
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
-
-
-def _number(value: float) -> str:
-    if isinstance(value, int):
-        return str(value)
-    size = abs(value)
-    return f"{value:.3f}" if size == 0 or 1e-2 <= size < 1e4 else f"{value:.2e}"
 
 
 def _is_number(value: Any) -> bool:
@@ -246,22 +228,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (str, int)):
         return value
     return float(value) if math.isfinite(float(value)) else None
-
-
-def _lines_until(path: pathlib.Path, step: int) -> list[dict[str, Any]]:
-    """The lines up to a step; a line that was cut short ends them."""
-    lines = []
-    if not path.exists():
-        return lines
-    for text in path.read_text(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-            if line["step"] > step or "kind" not in line:
-                continue
-        except (ValueError, KeyError, TypeError):
-            continue
-        lines.append(line)
-    return lines
 
 
 def _tensorboard(directory: pathlib.Path, lines: Iterable[Mapping[str, Any]]) -> Any:

@@ -1,5 +1,9 @@
-"""SGD as the paper's authors ran it (torch's, step for step) and its schedules."""
+"""Optimisers by name, and schedules of the learning rate.
 
+The default is SGD as the paper's authors ran it: PyTorch's, step for step.
+"""
+
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from ctp_jax.errors import UserError
 from ctp_jax.train.epochs import Epochs
 
 
@@ -53,28 +58,22 @@ def make_optimizer(
     schedule: optax.Schedule,
     frozen: Callable[[Any], Any | None] = lambda params: None,
 ) -> optax.GradientTransformation:
-    """Clip, add the decay, add the momentum, scale.
+    """The optimiser that `config.name` names; see `build` for those there are.
 
-    The order is torch's: the norm is clipped before the decay is added, and the
-    decay, on every parameter, goes through the momentum (coupled, not AdamW's).
+    A name with a dot is a module outside this package. Its function
+    `make(config, schedule)` gets the same two arguments as this one and returns an
+    `optax.GradientTransformation`; clipping and weight decay are then its own affair.
 
     Args:
         config: `config.optimizer`.
         schedule: of the learning rate.
         frozen: see `Task.frozen`; what it marks stays bit for bit as it is.
-    """
 
-    clip = (
-        optax.clip_by_global_norm(config.clip_norm)
-        if config.clip_norm
-        else optax.identity()
-    )
-    chain = optax.chain(
-        clip,
-        optax.add_decayed_weights(config.weight_decay),
-        optax.trace(config.momentum),
-        optax.scale_by_learning_rate(schedule),
-    )
+    Raises:
+        UserError: there is no such module, or it has no `make`.
+    """
+    make = _make_of(config.name) if "." in config.name else build
+    chain = make(config, schedule)
 
     def update(gradients, state, params):
         updates, state = chain.update(gradients, state, params)
@@ -90,3 +89,68 @@ def make_optimizer(
         return updates, state
 
     return optax.GradientTransformation(chain.init, update)
+
+
+def build(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Clips the norm of the gradient, then one of these, each as its steps in order.
+
+    sgd: as PyTorch has it, the decay coupled: it goes through the momentum.
+    adam: as PyTorch has it, the decay coupled: it goes through both moments.
+    adamw: decoupled decay (Loshchilov and Hutter 2019, arXiv:1711.05101), scaled by
+        the learning rate, as PyTorch has it.
+    lars: a rate for each array (You et al. 2017, arXiv:1708.03888): the step is
+        scaled by trust_coefficient * |w| / |g + weight_decay * w|, as in optax, where
+        the paper has the sum of two norms below; momentum after the learning rate.
+    """
+    mask = is_weight if config.exclude_norms_and_biases else None
+    decay = optax.add_decayed_weights(config.weight_decay, mask)
+    momentum = optax.trace(config.momentum, config.nesterov)
+    moments = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+    trust = optax.scale_by_trust_ratio(trust_coefficient=config.trust_coefficient)
+    rate = optax.scale_by_learning_rate(schedule)
+    steps = {
+        "sgd": (decay, momentum, rate),
+        "adam": (decay, moments, rate),
+        "adamw": (moments, decay, rate),
+        "lars": (decay, optax.masked(trust, mask or True), rate, momentum),
+    }
+    clip = (
+        optax.clip_by_global_norm(config.clip_norm)
+        if config.clip_norm
+        else optax.identity()
+    )
+    return optax.chain(clip, *steps[config.name])
+
+
+def is_weight(params: Any) -> Any:
+    """False for scales and biases, of norms and of other layers; True for the rest.
+
+    Returns:
+        bools in the tree of `params`, by the names that Flax gives: the last part of
+        a path is 'scale' or 'bias'.
+    """
+
+    def judge(path, _):
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return name not in ("scale", "bias")
+
+    return jax.tree_util.tree_map_with_path(judge, params)
+
+
+def _make_of(name: str) -> Callable[..., optax.GradientTransformation]:
+    """The function `make` of a module."""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and misses another
+        raise UserError(
+            f"config.optimizer.name = {name!r}: there is no module {error.name}; "
+            "see PYTHONPATH"
+        ) from error
+    if not hasattr(module, "make"):
+        raise UserError(
+            f"config.optimizer.name = {name!r}: {module.__file__} has no function "
+            "make(config, schedule)"
+        )
+    return module.make

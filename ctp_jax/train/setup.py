@@ -85,7 +85,7 @@ def open_setup(
     start_up.mark("imports")
     _check_processes(config, workdir)
     mesh = mesh_lib.make_mesh()
-    mesh_lib.check_batch_size(config.batch_size, mesh.size)
+    mesh_lib.check_batch_size(config.batch_size, mesh.size, config.optimizer.accumulate)
     task = base.load(config)
     keep = RetentionPolicy(
         config.keep_checkpoints,
@@ -170,7 +170,9 @@ def begin(parts: Setup) -> ResumePoint:
     rng = step.stream_key(parts.config.seed, "init")
 
     def init(rng, batch):
-        return state_lib.initial(parts.task, parts.optimizer, rng, batch)
+        return state_lib.initial(
+            parts.task, parts.optimizer, rng, batch, parts.config.ema
+        )
 
     everywhere = mesh_lib.replicated(parts.mesh)
     target = state_lib.with_sharding(jax.eval_shape(init, rng, first), everywhere)
@@ -263,6 +265,11 @@ def _describe(parts: Setup, target: Any) -> None:
     )
     if config.batch_size > epochs.num_examples:
         metrics.say("note: the batch is larger than the data set")
+    if config.ema:
+        metrics.say(
+            "note: evaluation and export take the moving average of the parameters "
+            f"(config.ema = {config.ema})"
+        )
     done = parts.checkpoints.latest()
     # Numbers that are there already keep the config that they came from.
     to_do = done is None or done < parts.total

@@ -10,7 +10,7 @@ from flax import struct
 from jax.sharding import Sharding
 
 from ctp_jax.data.batch import Batch
-from ctp_jax.tasks.base import Task
+from ctp_jax.tasks.base import Task, Variables
 
 
 @struct.dataclass
@@ -20,7 +20,7 @@ class TrainState:
     Attributes:
         step: int32 scalar, steps done.
         params: what gradients change.
-        model_state: what changes without a gradient (see `tasks.base.ModelState`).
+        model_state: what changes without a gradient (see `tasks.base.Variables`).
         opt_state: the optimiser's.
     """
 
@@ -30,21 +30,56 @@ class TrainState:
     model_state: Any
     opt_state: Any
 
+    @property
+    def variables(self) -> Variables:
+        """What is evaluated and exported."""
+        return Variables(self.params, self.model_state)
+
+
+@struct.dataclass
+class AveragedTrainState(TrainState):
+    """That of a run with `config.ema`.
+
+    Attributes:
+        ema: exponential moving average of `params`, float32 like them. It begins as the
+            parameters before the first step.
+    """
+
+    ema: Any
+
+    @property
+    def variables(self) -> Variables:
+        """The moving average, with the batch statistics of the last step."""
+        return Variables(self.ema, self.model_state)
+
+    def averaged(self, keep: float) -> "AveragedTrainState":
+        """Takes the parameters of a step into the average: keep * old + rest * new."""
+        # In this form, what does not change (frozen parameters) stays bit for bit.
+        ema = jax.tree.map(
+            lambda old, new: old + (1 - keep) * (new - old), self.ema, self.params
+        )
+        return self.replace(ema=ema)
+
 
 def initial(
     task: Task,
     optimizer: optax.GradientTransformation,
     rng: jax.Array,
     batch: Batch,
+    ema: float = 0.0,
 ) -> TrainState:
-    """The state before the first step; traceable."""
+    """The state before the first step, with a moving average if `ema`; traceable."""
     params, model_state = task.init(rng, batch)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state=model_state,
-        opt_state=optimizer.init(params),
-    )
+    fields = {
+        "step": jnp.zeros((), jnp.int32),
+        "params": params,
+        "model_state": model_state,
+        "opt_state": optimizer.init(params),
+    }
+    if ema:
+        # A copy: a step donates the state, so no array may stand in it twice.
+        return AveragedTrainState(**fields, ema=jax.tree.map(jnp.copy, params))
+    return TrainState(**fields)
 
 
 def with_sharding(tree: Any, sharding: Sharding) -> Any:

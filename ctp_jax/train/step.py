@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from ctp_jax.tasks.base import Task
+from ctp_jax.tasks.base import Task, Variables
+from ctp_jax.train import accumulation
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.state import TrainState
 
@@ -32,8 +33,20 @@ def make_train_step(
     schedule: optax.Schedule,
     seed: int,
     mesh: Mesh,
+    accumulate: int = 1,
+    ema: float = 0.0,
 ) -> Callable:
     """Compiles one step of training.
+
+    Args:
+        task: says what is learnt.
+        optimizer: see `ctp_jax.train.optimizer.make_optimizer`.
+        schedule: of the learning rate, for the log.
+        seed: of the run.
+        mesh: of the run.
+        accumulate: parts that the batch is computed in (`config.optimizer`).
+        ema: what the moving average of the parameters keeps in a step; 0: there is
+            none (`config.ema`).
 
     Returns:
         A function (state, batch) -> (state, metrics). The given state is donated: it
@@ -42,21 +55,23 @@ def make_train_step(
         unless the loss, a parameter or a model statistic is NaN or infinite.
     """
 
-    def train_step(state: TrainState, batch):
-        def loss_fn(params):
-            rng = stream_key(seed, "loss", state.step)
-            loss, out = task.loss(params, state.model_state, batch, rng)
-            return loss, (dict(out.metrics), out.model_state, out.carry)
+    def loss_fn(params, model_state, batch, step, rng):
+        loss, out = task.loss(Variables(params, model_state), batch, step, rng)
+        return loss, (dict(out.metrics), out.state, out.carry)
 
-        (loss, (metrics, model_state, carry)), grads = jax.value_and_grad(
-            loss_fn, has_aux=True
-        )(state.params)
+    value_and_grad = accumulation.value_and_grad(loss_fn, accumulate, mesh)
+
+    def train_step(state: TrainState, batch):
+        rng = stream_key(seed, "loss", state.step)
+        (loss, (metrics, model_state, carry)), grads = value_and_grad(
+            state.params, state.model_state, batch, state.step, rng
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        model_state = task.after_step(params, model_state, carry)
+        model_state = task.after_step(Variables(params, model_state), carry, state.step)
         metrics |= {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": schedule(state.step),
             "finite": all_finite(loss, params, model_state).astype(jnp.float32),
         }
@@ -64,7 +79,13 @@ def make_train_step(
             metrics["replaced"] = batch["replaced"].sum()
         if "stop" in batch:
             metrics["stop"] = batch["stop"].max()
-        return TrainState(state.step + 1, params, model_state, opt_state), metrics
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+        )
+        return state.averaged(ema) if ema else state, metrics
 
     everywhere = mesh_lib.replicated(mesh)
     return jax.jit(
@@ -84,7 +105,7 @@ def make_eval_step(task: Task, mesh: Mesh) -> Callable:
     """
 
     def eval_step(state: TrainState, batch):
-        outputs = task.predict(state.params, state.model_state, batch)
+        outputs = task.predict(state.variables, batch)
         small = {name: value for name, value in batch.items() if name != "frames"}
         return small, outputs
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from ctp_jax.train import metrics
+from ctp_jax.formatting import duration
 
 
 class Watchdog:
@@ -43,7 +43,7 @@ class Watchdog:
             raise
         what, waited, said = self._end()
         if said:
-            self._say(f"input: {what} came after {metrics.duration(waited)}")
+            self._say(f"input: {what} came after {duration(waited)}")
 
     def close(self) -> None:
         """Ends the thread."""
@@ -70,6 +70,6 @@ class Watchdog:
                 began = time.strftime("%H:%M:%S", time.localtime(time.time() - waited))
                 self._say(
                     f"input: waiting for {what} for "
-                    f"{metrics.duration(waited)}, since {began}: is the data's disk or "
+                    f"{duration(waited)}, since {began}: is the data's disk or "
                     "network slow or gone, config.data.workers too low?"
                 )

@@ -26,7 +26,7 @@ def encode_square(index):
         frames[i, y : y + 8, x : x + 14] = 255
         boxes[i] = x, y, x + 14, y + 8
     jpegs = [video.encode_jpeg(frame, 95) for frame in frames]
-    return video.EncodedVideo(jpegs, 10.0, boxes)
+    return video.EncodedVideo(jpegs, 10.0, {"boxes": boxes})
 
 
 class Squares(builders.VideoBuilder, skip_registration=True):
@@ -39,7 +39,7 @@ class Squares(builders.VideoBuilder, skip_registration=True):
             for i in range(5)
         ]
         names = [item.id for item in items]
-        return builders.Source(items, {"train": names}, has_boxes=True)
+        return builders.Source(items, {"train": names}, annotations={"boxes": (4,)})
 
 
 class TwoClips(base.Task):
@@ -82,7 +82,7 @@ def test_boxes_enclose_the_same_pixels_in_the_drawn_clip(batches):
         )
         for clip, boxes, flip in zip(
             clips.reshape(-1, SIZE, SIZE, 3),
-            batch["boxes"].reshape(-1, 4),
+            batch["annotations"]["boxes"].reshape(-1, 4),
             np.repeat(batch["flip"].ravel(), 4),
             strict=True,
         ):

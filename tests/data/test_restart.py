@@ -189,7 +189,7 @@ def test_bad_videos_of_an_earlier_run_are_counted_and_listed(
 def try_bad(count, bad, **options):
     """Tries `count` videos of which those numbered `bad` cannot be used."""
     items = tuple(workers_lib.Item(f"v{i}", 0, refuse) for i in range(count))
-    schema = schema_lib.Schema((), False)
+    schema = schema_lib.Schema((), {})
     order = shards.Order(items, schema, "", "/no/receipt", "", {})
 
     def write(orders, watch):

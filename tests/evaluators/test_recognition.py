@@ -130,7 +130,7 @@ def test_logits_of_any_size():
 def test_predictions_are_saved_video_by_video(tmp_path):
     logits, labels = make(videos=11)
     records = made_features.records(labels, class_names=NAMES)
-    evaluator = RecognitionEvaluator(records)
+    evaluator = RecognitionEvaluator(records, records.class_names)
     found = run(logits, labels, 4, evaluator)
     np.testing.assert_array_equal(found["class_names"], NAMES)
     evaluator.save(tmp_path)

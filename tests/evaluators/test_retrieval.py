@@ -138,27 +138,6 @@ def test_a_record_that_comes_twice_counts_once():
     assert results["retrieval_top5"] == pytest.approx(expected(queries, gallery, 5))
 
 
-def test_half_precision_finds_nearly_the_same():
-    queries, gallery = made.make(7)
-    bank = feature_bank.FeatureBank(dtype=np.float16)
-    evaluator = retrieval.RetrievalEvaluator((1, 5), bank=bank)
-    # Beyond float16's range.
-    large = gallery[0] * np.float32(1e6), gallery[1]
-    results = made.run([evaluator], queries, large)
-    near = [[v for v, _ in made.ranked(f, gallery[0])[:5]] for f in queries[0]]
-    found = by_number(results, "neighbour_similarity")
-    np.testing.assert_allclose(found, near, atol=2e-3)
-
-
-def test_features_are_kept_in_parts_and_put_together(monkeypatch):
-    monkeypatch.setattr(feature_bank, "_PART_BYTES", 4 * 9 * 11)  # eleven rows
-    queries, gallery = made.make(8)
-    for size in (1, 4, 11, 30):
-        results = made.run([retrieval.RetrievalEvaluator((1,))], queries, gallery, size)
-        value = expected(queries, gallery, 1)
-        assert results["retrieval_top1"] == pytest.approx(value)
-
-
 def test_mistakes_get_one_line():
     queries, gallery = made.make()
     none = np.full(60, -1)

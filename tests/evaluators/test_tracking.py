@@ -4,10 +4,12 @@ import pytest
 from ctp_jax.evaluators import tracking
 
 
-def test_iou_of_known_boxes():
-    a = np.array([[0, 0, 2, 2], [0, 0, 2, 2], [0, 0, 2, 2], [1, 1, 1, 1]], float)
-    b = np.array([[1, 1, 3, 3], [0, 0, 2, 2], [5, 5, 6, 6], [1, 1, 1, 1]], float)
-    np.testing.assert_allclose(tracking.iou_xyxy(a, b), [1 / 7, 1, 0, 0])
+def iou(a, b):
+    """Of two boxes, in float64."""
+    width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
+    both = max(width, 0.0) * max(height, 0.0)
+    areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
+    return both / (sum(areas) - both)
 
 
 def test_success_auc_counts_thresholds():
@@ -35,17 +37,19 @@ def test_results_ignore_padding_and_batching():
                 {
                     "boxes": np.concatenate([truth[rows], garbage]),
                     "predicted": np.concatenate([predicted[rows], -garbage]),
+                    "query": np.concatenate([truth[rows, :, 0], garbage[:, :, 0]]),
                 },
             )
             start += size
         return dict(evaluator.results())
 
     whole, pieces = run([7]), run([3, 4])
-    expected = tracking.iou_xyxy(predicted, truth)
+    pairs = zip(predicted.reshape(-1, 4), truth.reshape(-1, 4), strict=True)
+    expected = np.reshape([iou(*pair) for pair in pairs], truth.shape[:-1])
     assert whole["iou"] == pytest.approx(expected.mean())
     np.testing.assert_allclose(whole["iou_per_frame"], expected.mean((0, 1)))
-    stay = tracking.iou_xyxy(np.repeat(truth[:, :, :1], 4, axis=2), truth)
-    assert whole["iou_stay_put"] == pytest.approx(stay.mean())
+    stay = [iou(row[0], box) for row in truth.reshape(-1, 4, 4) for box in row]
+    assert whole["iou_stay_put"] == pytest.approx(np.mean(stay))
     assert whole["iou_per_frame_stay_put"][0] == pytest.approx(1.0)
     for name, value in whole.items():
         np.testing.assert_allclose(pieces[name], value, err_msg=name)

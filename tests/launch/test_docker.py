@@ -69,7 +69,7 @@ def test_what_is_copied_is_there(path):
         assert (starting.ROOT / source).exists() and not ignored(source), source
     # All that a run needs, and what the installation reads.
     needed = {"ctp_jax", "configs", "setup.cfg", "pyproject.toml", "README.md"}
-    assert needed <= set(copied)
+    assert needed | {"LICENSE", "NOTICE"} <= set(copied)
 
 
 @every

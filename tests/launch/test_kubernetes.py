@@ -4,6 +4,7 @@ import copy
 import math
 import os
 import re
+import sys
 
 import jsonschema
 import kubernetes_validate
@@ -129,26 +130,37 @@ def test_what_is_mounted_is_there_and_used(jobset):
     assert environ["TFDS_DATA_DIR"].startswith(mounts["shared"])
 
 
-def test_the_command_is_one(jobset, monkeypatch):
+def parse(jobset, index, monkeypatch):
+    """Parses the command line of a pod into the flags of `ctp_jax.main`."""
+    environ = {each["name"]: each["value"] for each in container_of(jobset)["env"]}
+    environ["JOB_COMPLETION_INDEX"] = str(index)  # by `completionMode: Indexed`
+    arguments = [
+        re.sub(r"\$\((\w+)\)", lambda match: environ[match[1]], argument)
+        for argument in container_of(jobset)["args"]
+    ]
+    main.FLAGS.unparse_flags()
     monkeypatch.chdir(starting.ROOT)
-    cli.parse(["main", *container_of(jobset)["args"]], main.FLAGS, "")
+    monkeypatch.setattr(sys, "argv", ["main", *arguments])
+    cli.parse(sys.argv, main.FLAGS, "")
+
+
+def test_the_command_is_one(jobset, monkeypatch):
+    parse(jobset, 0, monkeypatch)
     mounts = {m["name"]: m["mountPath"] for m in container_of(jobset)["volumeMounts"]}
     assert main.WORKDIR.value.startswith(f"{mounts['shared']}/")
     # Or a preempted run would count as finished.
     assert main.STOPPED.value == 75
 
 
-def test_gpu_processes_meet():
+def test_gpu_processes_meet(monkeypatch):
     jobset = read("jobset_gpu.yaml")
     job, container = job_of(jobset), container_of(jobset)
-    environ = {each["name"]: each["value"] for each in container["env"]}
     count = job["parallelism"]
     assert job["completions"] == count
     for index in range(count):
-        found = cluster.find(
-            None, None, None, {**environ, "JOB_COMPLETION_INDEX": str(index)}
-        )
-        assert (found.count, found.index) == (count, index)
+        parse(jobset, index, monkeypatch)
+        found = cluster.find(main.COORDINATOR.value, main.COUNT.value, main.INDEX.value)
+        assert (found.process_count, found.process_index) == (count, index)
     # Pod 0 of replica 0, by the name that JobSet gives it.
     name, (replicated,) = jobset["metadata"]["name"], jobset["spec"]["replicatedJobs"]
     host = f"{name}-{replicated['name']}-0-0.{name}"
@@ -166,10 +178,6 @@ def test_tpu_pods_are_the_hosts_of_a_slice():
     chips = container["resources"]["limits"]["google.com/tpu"]
     hosts = math.prod(map(int, topology)) // chips
     assert job["parallelism"] == job["completions"] == hosts
-    # The variables of TPU pods are left to decide who is who.
-    assert not any(e["name"].startswith("CTP_") for e in container["env"])
-    found = cluster.find(
-        None, None, None, {"TPU_WORKER_HOSTNAMES": "a,b", "JAX_PLATFORMS": ""}
-    )
-    assert found.coordinator == cluster.AUTO
+    # JAX is left to decide who is who, by the variables that GKE gives to TPU pods.
+    assert not any("process" in argument for argument in container["args"])
     assert os.path.isabs(container["env"][0]["value"])

@@ -23,6 +23,7 @@ def test_r3d18_has_the_papers_parameters():
     assert count(variables["params"]) == 33_166_272
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, spatial", [("r3d18", (1, 2, 2, 1)), ("r2plus1d18", (1, 2, 2, 2))]
 )

@@ -66,3 +66,13 @@ def test_iou_equals_counting_pixels():
         expected = (grids[0] & grids[1]).sum() / union if union else 0.0
         iou = boxes.iou_xyxy(jnp.float32(a), jnp.float32(b))
         assert float(iou) == pytest.approx(expected, abs=1e-6)
+        # NumPy's boxes are compared by NumPy, in their precision.
+        (iou,) = boxes.iou_xyxy(np.float64(a[None]), np.float64(b[None]))
+        assert iou == pytest.approx(expected, abs=1e-14)
+
+
+def test_iou_broadcasts():
+    a, b = random_boxes((3, 1)).astype(np.float64), random_boxes((4,), 1)
+    b = b.astype(np.float64)
+    pairs = [[boxes.iou_xyxy(x, y[None])[0] for y in b] for x in a]
+    np.testing.assert_array_equal(boxes.iou_xyxy(a, b[None]), pairs)

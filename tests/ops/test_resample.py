@@ -110,6 +110,7 @@ def test_sampling_over_time_equals_brute_force(way, width):
         np.testing.assert_allclose(ours[clip, frame], expected, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_both_ways_agree_on_a_batch_and_in_the_gradient():
     rng = np.random.default_rng(4)
     batch, patches = made.made_batch(rng, 2), made.made_patches(rng, 2)

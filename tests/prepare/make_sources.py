@@ -1,18 +1,18 @@
 """What the tests of builders share."""
 
-import argparse
+import contextlib
 import pathlib
 import signal
 
+from ctp_jax import cli
+from ctp_jax.errors import UserError
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.prepare.builders import base
 
 
 def make_source(builder, *flags) -> base.Source:
     """What the builder lists for these flags."""
-    parser = argparse.ArgumentParser()
-    builder.add_arguments(parser)
-    return builder.make_source(parser.parse_args(flags), base.Options())
+    return builder.make_source(builder.read_flags(*flags), base.Options())
 
 
 def touch(folder, *names, text="x") -> str:
@@ -25,9 +25,13 @@ def touch(folder, *names, text="x") -> str:
 
 def run_main(capsys, *argv) -> tuple[int, str, list[str]]:
     """Runs the command: exit code, output, lines of errors less the progress bar."""
-    before = signal.getsignal(signal.SIGTERM)
+    before, code = signal.getsignal(signal.SIGTERM), 0
     try:
-        code = prepare.main([str(argument) for argument in argv])
+        prepare.main([str(argument) for argument in argv])
+    except UserError as error:
+        code = error.exit_code
+        with contextlib.suppress(SystemExit):
+            cli.fail(error)
     finally:
         signal.signal(signal.SIGTERM, before)
     out, errors = capsys.readouterr()

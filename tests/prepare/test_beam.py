@@ -1,6 +1,5 @@
 """Preparing with Apache Beam makes the files that one machine makes."""
 
-import argparse
 import pathlib
 import pickle
 import sys
@@ -100,9 +99,7 @@ def order_for(videos, folder) -> shards.Order:
 
 
 def arguments_for(videos):
-    parser = argparse.ArgumentParser()
-    video_folder.Builder.add_arguments(parser)
-    return parser.parse_args(["--videos", str(videos)])
+    return video_folder.Builder.read_flags("--videos", str(videos))
 
 
 def test_a_worker_with_other_versions_refuses(videos, tmp_path):

@@ -1,6 +1,5 @@
 """Kinetics: finding the clips that are there, reading the lists, and from end to end."""
 
-import argparse
 import pathlib
 
 import pytest
@@ -9,7 +8,7 @@ import tensorflow as tf
 from ctp_jax.data import reading, records
 from ctp_jax.errors import UserError
 from ctp_jax.prepare.builders import base, kinetics400
-from tests.prepare.make_sources import make_source, run_main, touch
+from tests.prepare.make_sources import make_source, prepare_in, run_main, touch
 from tests.prepare.make_videos import numbers, write_numbered
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
@@ -228,13 +227,14 @@ def test_too_few_clips(tmp_path):
         ),
         (LAYOUTS["flat"][:1], ["--min_found", "0.6"], "train: 1 of 2 listed clips are"),
         (["notes.txt"], [], "no video in it"),
-        (LAYOUTS["flat"], ["--min_found", "2"], "--min_found=2.0: needs"),
     ]:
         with pytest.raises(UserError, match=message):
             folder = tmp_path / str(len(list(tmp_path.iterdir())))
             list_clips(folder, names, *flags)
     source = list_clips(tmp_path / "x", LAYOUTS["flat"][:2], "--min_found", "0")
     assert set(source.splits) == {"train"}
+    with pytest.raises(UserError, match=r"--min_found=2: 2\.0 is not a number in"):
+        prepare_in(tmp_path, "kinetics400", "--min_found=2")
 
 
 @pytest.mark.parametrize(
@@ -260,9 +260,9 @@ def test_an_unknown_data_set_is_answered_with_the_closest(capsys, name, like):
 )
 def test_how_many_classes_are_expected(tmp_path, name, count):
     videos = touch(tmp_path / "v", *LAYOUTS["flat"])
-    flags = {"videos": videos, "lists": make_lists(tmp_path), "min_found": 0.5}
+    flags = ["--videos", videos, "--lists", make_lists(tmp_path)]
     builder = kinetics400.Builder(
-        arguments=argparse.Namespace(**flags), name=name, data_dir=tmp_path
+        arguments=kinetics400.Builder.read_flags(*flags), name=name, data_dir=tmp_path
     )
     assert builder.expected_classes == count
 

@@ -9,7 +9,7 @@ from PIL import Image
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import sprites as sprites_lib
 from ctp_jax.prepare.builders import moving_shapes
-from tests.prepare.make_sources import make_source
+from tests.prepare.make_sources import make_source, prepare_in
 
 
 def test_shapes_are_a_function_of_seed_and_index():
@@ -111,11 +111,11 @@ def test_a_sprite_is_drawn_where_it_is(shape, area):
     assert (weight * rows).sum() / weight.sum() == pytest.approx(y, abs=0.1)
 
 
-def test_moving_shapes_source():
+def test_moving_shapes_source(tmp_path):
     flags = ["--train_videos", "12", "--test_videos", "5"]
     source = make_source(moving_shapes.MovingShapes, *flags)
     assert [len(source.splits[s]) for s in ("train", "test")] == [12, 5]
     assert {item.label for item in source.items[:10]} == set(range(10))
     assert all(i.id.startswith(source.class_names[i.label]) for i in source.items)
-    with pytest.raises(UserError, match="--test_videos=0"):
-        make_source(moving_shapes.MovingShapes, "--test_videos", "0")
+    with pytest.raises(UserError, match="--test_videos=0: 0 is not a positive"):
+        prepare_in(tmp_path, "moving_shapes", "--test_videos=0")

@@ -82,7 +82,7 @@ class Trouble(base.VideoBuilder, skip_registration=True):
         items[9] = base.Item("refused", 1, refuse)
         names = [item.id for item in items]
         splits = {"train": names[::-1], "test": names[:2]}
-        return base.Source(items, splits, ("a", "b"), has_boxes=True)
+        return base.Source(items, splits, ("a", "b"), annotations={"boxes": (4,)})
 
 
 def build(folder, **options):
@@ -139,7 +139,7 @@ def test_what_is_written(built):
         expected = encode_boxed(int(name[1:]) + 1)
         assert list(feature["frames"].bytes_list.value) == expected.frames
         boxes = feature["boxes"].float_list.value
-        np.testing.assert_array_equal(boxes, expected.boxes.ravel())
+        np.testing.assert_array_equal(boxes, expected.annotations["boxes"].ravel())
         assert feature["label"].int64_list.value == [int(name[1:]) % 2]
         assert feature["video_id"].bytes_list.value == [name.encode()]
         assert feature["fps"].float_list.value == [25.0]
@@ -173,7 +173,7 @@ def test_tfds_reads_shards_that_are_empty(tmp_path):
 def test_one_video_at_a_time_is_held(tmp_path):
     order = shards.Order(
         items=tuple(items_of(6)),
-        schema=base.examples.Schema((), False),
+        schema=base.schema_lib.Schema((), {}),
         file=str(tmp_path / "x"),
         receipt=str(tmp_path / "x.json"),
         fingerprint="",

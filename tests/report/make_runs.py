@@ -111,28 +111,11 @@ def recognition(workdir, top1=0.75, names=("walk", "run", "jump"), **fields):
     write_csv(workdir / "predictions.csv", header, rows)
 
 
-def retrieval(workdir, queries=4, names=("walk", "run")):
-    """Two neighbours a query; the first is of its class for every second query."""
+def retrieval(workdir):
     write_config(workdir, task="retrieval")
     values = {f"retrieval_top{k}": k / 100 for k in (1, 5, 10, 20, 50)}
     values |= {"knn_top1": 0.4, "knn_top5": 0.6}
     write_metrics(workdir, [{"kind": "eval", "step": 0, "epoch": 0.0} | values])
-    rows = [
-        [
-            f"q{i}",
-            names[0],
-            rank,
-            f"n{i}{rank}",
-            names[wrong],
-            0.9 - rank / 10,
-            1 - wrong,
-        ]
-        for i in range(queries)
-        for rank in (1, 2)
-        for wrong in [(i + rank + 1) % 2]
-    ]
-    header = ["query", "label", "rank", "neighbour", "neighbour_label"]
-    write_csv(workdir / "neighbours.csv", [*header, "similarity", "correct"], rows)
 
 
 def write_csv(path, header, rows):

@@ -1,13 +1,12 @@
 """The page that compares runs: groups, means and the curve over labels."""
 
 import json
-import statistics
 
 import pytest
 
 from ctp_jax import cli, report
 from ctp_jax.errors import UserError
-from ctp_jax.report import __main__, groups, read
+from ctp_jax.report import __main__, groups, read, words
 from tests.report import make_runs
 from tests.report.html_page import assert_self_contained, curve, lines
 
@@ -40,18 +39,18 @@ def test_means_over_seeds(tmp_path):
                 **{"data.workers": seed},
             )
     page = compare(tmp_path, workdirs)
-    scratch, pretrained = page.table("runs", "n")
+    scratch, pretrained, without = page.table("runs", "n")
     # (50 + 52 + 57) / 3 = 53; sqrt((9 + 1 + 16) / 2) = 3.606
     assert scratch[:3] == ["from scratch", "3", "53.0 ± 3.6 %"]
     # Mean 70.5, deviation sqrt(2 * 0.25) = 0.707.
     assert pretrained[:3] == ["from pre", "2", "70.5 ± 0.7 %"]
+    # Three classes of equally many videos.
+    assert without[:3] == ["without a network", "–", "33.3 %"]
     rows = page.table("run")
     assert [row[:3] for row in rows[2:4]] == [
         ["2", "2", "from scratch"],
         ["p_pre0", "0", "pre"],
     ]
-    # Best mean; best run; the other metrics are the same in all.
-    assert sorted(page.strong) == sorted(2 * ["70.5 ± 0.7 %", "71.0 %"])
     assert "could not be shown" not in page.text
     drawn = page.figures()
     assert set(drawn) == {"Training loss", "Top-1 accuracy"}
@@ -75,12 +74,9 @@ def test_accuracy_against_labels(tmp_path):
                 )
     page = compare(tmp_path, workdirs)
     # Seed 1 adds two points: means lie one above seed 0.
-    rows = page.table("labels", "from scratch", "from pre0 / pre1")
-    assert rows == [
-        ["10 %", "35.0 % 34.0 % to 36.0 % n = 2", "55.0 % 54.0 % to 56.0 % n = 2"],
-        ["50 %", "51.0 % 50.0 % to 52.0 % n = 2", "61.0 % 60.0 % to 62.0 % n = 2"],
-        ["100 %", "71.0 % 70.0 % to 72.0 % n = 2", "75.0 % 74.0 % to 76.0 % n = 2"],
-    ]
+    rows = {row[0]: row[2] for row in page.table("runs", "n")}
+    assert rows["fraction 0.1, from scratch"] == "35.0 ± 1.4 %"
+    assert rows["fraction 1.0, from pre0 / pre1"] == "75.0 ± 1.4 %"
     root = page.figures()["Top-1 accuracy against labels"]
     (x0, y0), (x1, y1), (x2, y2) = curve(root, 0)
     assert (x2 - x1) / (x1 - x0) == pytest.approx(0.5 / 0.4, abs=1e-3)
@@ -93,10 +89,7 @@ def test_accuracy_against_labels(tmp_path):
     assert {"10 %", "50 %", "100 %"} <= {
         "".join(element.itertext()).strip() for element in root.iter()
     }
-    # Among runs with as many labels: pretrained, of which seed 1.
-    assert {"55.0 ± 1.4 %", "61.0 ± 1.4 %", "75.0 ± 1.4 %"} <= set(page.strong)
-    assert {"56.0 %", "62.0 %", "76.0 %"} <= set(page.strong)
-    assert "36.0 %" not in page.strong
+    assert {"55.0 ± 1.4 %", "61.0 ± 1.4 %"} <= set(rows.values())
     for name in ("10 % of the labels", "50 % of the labels", "100 % of the labels"):
         assert name in page.text
 
@@ -109,16 +102,6 @@ def test_shares_over_two_decades_are_logarithmic(tmp_path):
     root = compare(tmp_path, workdirs).figures()["Top-1 accuracy against labels"]
     (x0, _), (x1, _), (x2, _) = curve(root, 0)
     assert x1 - x0 == pytest.approx(x2 - x1, abs=1e-3)
-
-
-def test_a_run_without_the_field_has_all_labels(tmp_path):
-    make_runs.recognition(tmp_path / "old")
-    config = json.loads((tmp_path / "old" / "config.json").read_text())
-    del config["data"]["fraction"]
-    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
-    make_runs.recognition(tmp_path / "new", seed=1)
-    (group,) = groups.group([read.read(tmp_path / n) for n in ("old", "new")])
-    assert len(group.runs) == 2
 
 
 def test_encoders_count_as_one_if_only_their_seed_differs(tmp_path):
@@ -151,14 +134,18 @@ def test_groups_are_named_by_what_differs(tmp_path):
     ]
 
 
-def test_the_lowest_loss_is_the_best_and_baselines_are_not_judged(tmp_path):
+def test_what_needs_no_network_is_a_range_where_it_differs(tmp_path):
     workdirs = []
-    for number, (iou, loss) in enumerate([(0.6, 0.4), (0.7, 0.2)]):
+    for number, iou in enumerate((0.6, 0.7)):
         workdirs.append(tmp_path / str(number))
         make_runs.write_config(workdirs[-1], **{"model.width": number})
-        values = {"iou": iou, "iou_stay_put": 0.5 + number / 10, "loss": loss}
+        values = {"iou": iou, "iou_stay_put": 0.5 + number / 10}
         make_runs.write_metrics(workdirs[-1], make_runs.eval_lines(**values))
-    assert sorted(compare(tmp_path, workdirs).strong) == ["0.200", "0.700"]
+    assert compare(tmp_path, workdirs).table("run") == [
+        ["0", "0", "300", "0.600"],
+        ["1", "1", "300", "0.700"],
+        ["without a network", "–", "–", "0.500 to 0.600"],
+    ]
 
 
 def test_different_tasks_side_by_side(tmp_path):
@@ -169,9 +156,11 @@ def test_different_tasks_side_by_side(tmp_path):
     (tmp_path / "bare" / "config.json").write_text('{"data": ')
     names = ["pre", "rec", "ret", "bare"]
     page = compare(tmp_path, [tmp_path / name for name in names])
-    assert [row[0] for row in page.table("run")] == names
-    assert page.table("field")[0][0] == "task"
-    assert "bare: config.json: damaged" in page.text
+    tables = [[row[0] for row in table] for table in page.tables]
+    assert [table[1] for table in tables] == names
+    for task in ("ctp", "recognition", "retrieval", "unknown task"):
+        assert f"{task} " in page.text
+    assert "bare: config.json: " in page.text.partition("could not be shown")[2]
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path):
@@ -179,16 +168,17 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path):
         make_runs.pretraining(tmp_path / name / "run")
     again = tmp_path / "a" / "." / "run"
     page = compare(tmp_path, [tmp_path / "a/run", tmp_path / "b/run", again])
-    assert [row[0] for row in page.table("run")] == ["a/run", "b/run"]
+    names = [row[0] for row in page.table("run")]
+    assert names == ["a/run", "b/run", "without a network"]
     assert "Comparison of 2 runs" in page.text
 
 
 def test_deviation_is_that_of_a_sample():
-    values = [1.0, 2.0, 4.0]
-    mean, deviation = groups.mean_and_deviation(values)
-    assert mean == pytest.approx(7 / 3)
-    assert deviation == pytest.approx(statistics.variance(values) ** 0.5)
-    assert groups.mean_and_deviation([3.0]) == (3.0, None)
+    mean, deviation = words.spread("x", [1.0, 2.0, 4.0]).split(" ± ")
+    assert mean == f"{7 / 3:.3f}"
+    squares = [(value - 7 / 3) ** 2 for value in (1, 2, 4)]
+    assert deviation == f"{(sum(squares) / 2) ** 0.5:.3f}"
+    assert words.spread("x", [3.0]) == "3.000" and words.spread("x", []) == "–"
 
 
 def test_table_of_seeds(tmp_path):
@@ -199,11 +189,11 @@ def test_table_of_seeds(tmp_path):
     make_runs.write_config(tmp_path / "b", freeze=True)
     make_runs.write_metrics(tmp_path / "b", make_runs.eval_lines(top1=0.9))
     names = [f"a{seed}" for seed in range(3)] + ["b"]
-    _, count, top1 = report.table([tmp_path / name for name in names]).splitlines()
-    assert count.split() == ["runs", "3", "1"]
+    header, a, b = report.table([tmp_path / name for name in names]).splitlines()
+    assert header.split() == ["recognition", "n", "top-1", "accuracy"]
     # Mean 0.4; deviations -0.2, -0.1, 0.3: sqrt(0.14 / 2) is 0.265.
-    words = top1.split()
-    assert words[2:] == ["40.0", "±", "26.5", "%", "90.0", "%"]
+    assert a.split() == ["freeze", "False", "3", "40.0", "±", "26.5", "%"]
+    assert b.split() == ["freeze", "True", "1", "90.0", "%"]
 
 
 def test_one_run_per_seed_counts_if_it_is_finished(tmp_path):
@@ -214,21 +204,9 @@ def test_one_run_per_seed_counts_if_it_is_finished(tmp_path):
         lines = make_runs.eval_lines(steps=steps, top1=top1)
         make_runs.write_metrics(tmp_path / str(i), lines)
     table = report.table([tmp_path / str(i) for i in range(4)])
-    _, count, top1 = (line.split() for line in table.splitlines())
-    assert count == ["runs", "2", "of", "4"]
     # The sample deviation of 0.2 and 0.4 is 0.1 times the root of 2.
-    assert top1[2:] == ["30.0", "±", "14.1", "%"]
-
-
-def test_the_best_are_sought_among_comparable_runs(tmp_path):
-    scores = {"ucf": (0.8, 0.7), "hmdb": (0.5, 0.3)}
-    for data, values in scores.items():
-        for i, value in enumerate(values):
-            place = tmp_path / f"{data}{i}"
-            make_runs.write_config(place, init_from=str(i), **{"data.name": data})
-            make_runs.write_metrics(place, make_runs.eval_lines(top1=value))
-    page = compare(tmp_path, sorted(tmp_path.iterdir()))
-    assert sorted(page.strong) == ["50.0 %", "80.0 %"]
+    row = table.splitlines()[1].split()
+    assert row[-7:] == ["2", "of", "4", "30.0", "±", "14.1", "%"]
 
 
 def test_command(tmp_path, monkeypatch, capsys):
@@ -248,9 +226,10 @@ def test_command(tmp_path, monkeypatch, capsys):
     *table, path = run("a", "b").splitlines()
     assert path == "comparison.html"
     assert [line.split() for line in table] == [
-        ["a", "b"],
-        ["top-1", "accuracy", "50.0", "%", "25.0", "%"],
-        ["top-5", "accuracy", "75.0", "%", "–"],
+        ["recognition", "steps", "top-1", "accuracy", "top-5", "accuracy"],
+        ["a", "300", "50.0", "%", "75.0", "%"],
+        ["b", "300", "25.0", "%", "–"],
+        [],
     ]
     assert "Comparison of 2 runs" in (tmp_path / "comparison.html").read_text()
     assert run("a", "--out=one.html") == "one.html\n"

@@ -31,14 +31,6 @@ def test_train_line():
     assert short == "step 1/9  epoch 0.1  loss 2.00e-05"
 
 
-@pytest.mark.parametrize(
-    "seconds,text",
-    [(1.25, "1.2s"), (42, "42s"), (250, "4m10s"), (11100, "3h05m"), (183600, "2d03h")],
-)
-def test_duration(seconds, text):
-    assert metrics.duration(seconds) == text
-
-
 def device(**values):
     return {name: jnp.asarray(value) for name, value in values.items()}
 

@@ -7,16 +7,17 @@ of TFDS's own writer: that one knows what is in a shard only when it has read al
 videos, so it can neither go on after an interruption nor give the same files with Beam.
 """
 
-import argparse
 import dataclasses
 import functools
 import os
 import tempfile
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl.flags import FlagValues
 from etils import epath
 from tensorflow_datasets.core import dataset_builder
 
@@ -40,7 +41,8 @@ class Source:
         items: the videos.
         splits: names of the videos of each split.
         class_names: in the order of the labels; empty for unlabelled videos.
-        has_boxes: whether every video comes with boxes.
+        annotations: {name: shape of one frame's value} of what every video knows of its
+            frames, in `EncodedVideo.annotations`; empty: nothing.
         missing: (split, name) of listed videos that are not there.
         notes: lines to tell before the work starts.
     """
@@ -48,7 +50,7 @@ class Source:
     items: Sequence[Item]
     splits: Mapping[str, Sequence[str]]
     class_names: Sequence[str] = ()
-    has_boxes: bool = False
+    annotations: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     missing: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
 
@@ -87,7 +89,7 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     def __init__(
         self,
         *,
-        arguments: argparse.Namespace | None = None,
+        arguments: types.SimpleNamespace | None = None,
         options: Options | None = None,
         name: str = "",
         **kwargs: Any,
@@ -95,7 +97,7 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         """Lists the videos; reads none of them.
 
         Args:
-            arguments: what `add_arguments` asked for; None for its defaults.
+            arguments: from `read_flags`; None for the defaults.
             options: how to prepare.
             name: of the prepared data set, where it is not that of the builder.
             **kwargs: see TFDS; `data_dir` above all.
@@ -104,10 +106,7 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
             UserError: missing folders, bad split lists.
         """
         self.options = options or Options()
-        if arguments is None:
-            parser = argparse.ArgumentParser()
-            self.add_arguments(parser)
-            arguments = parser.parse_args([])
+        arguments = self.read_flags() if arguments is None else arguments
         if name:
             self.name = name
         self.arguments = arguments
@@ -120,11 +119,19 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         return self.CLASSES
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Adds the flags that only this data set has."""
+    def define_flags(cls, values: FlagValues) -> None:
+        """Defines the flags that only this data set has."""
 
     @classmethod
-    def make_source(cls, arguments: argparse.Namespace, options: Options) -> Source:
+    def read_flags(cls, *argv: str) -> types.SimpleNamespace:
+        """The values of `define_flags` by name, for a command line."""
+        values = FlagValues()
+        cls.define_flags(values)
+        values(["", *argv])
+        return types.SimpleNamespace(**values.flag_values_dict())
+
+    @classmethod
+    def make_source(cls, arguments: types.SimpleNamespace, options: Options) -> Source:
         """Lists what there is to prepare."""
         raise NotImplementedError
 
@@ -139,7 +146,9 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     @property
     def schema(self) -> schema_lib.Schema:
         """What is in every record."""
-        return schema_lib.Schema(tuple(self.source.class_names), self.source.has_boxes)
+        return schema_lib.Schema(
+            tuple(self.source.class_names), dict(self.source.annotations)
+        )
 
     @property
     def flags(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """HMDB-51 from its videos and official lists."""
 
-import argparse
 import os
 import re
+
+from absl import flags
 
 from ctp_jax.errors import UserError
 from ctp_jax.prepare.builders import base, lists
@@ -17,10 +18,12 @@ class Hmdb51(base.VideoBuilder, skip_registration=True):
     HOMEPAGE = "https://serre.lab.brown.edu/hmdb51.html"
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--videos", default="", help="the unpacked hmdb51_org.rar")
-        parser.add_argument(
-            "--lists", default="", help="the unpacked test_train_splits.rar"
+    def define_flags(cls, values: flags.FlagValues) -> None:
+        flags.DEFINE_string(
+            "videos", "", "The unpacked hmdb51_org.rar.", flag_values=values
+        )
+        flags.DEFINE_string(
+            "lists", "", "The unpacked test_train_splits.rar.", flag_values=values
         )
 
     @classmethod

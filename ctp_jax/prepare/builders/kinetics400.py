@@ -1,6 +1,5 @@
 """Kinetics from whatever of its videos there is, and its official lists."""
 
-import argparse
 import collections
 import csv
 import dataclasses
@@ -10,6 +9,8 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+
+from absl import flags
 
 from ctp_jax.errors import UserError
 from ctp_jax.prepare.builders import base, classes, lists
@@ -39,16 +40,24 @@ class Kinetics400(base.VideoBuilder, skip_registration=True):
         return int(match[1]) if match else self.CLASSES
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        add = parser.add_argument
-        add("--videos", default="", help="the clips, with any folders in between")
-        add("--lists", default="", help="folder with train.csv, val.csv, ...; or a file")  # fmt: skip
-        add("--min_found", type=float, default=0.5, help="share of the clips of every list that must be there")  # fmt: skip
+    def define_flags(cls, values: flags.FlagValues) -> None:
+        flags.DEFINE_string(
+            "videos", "", "The clips, with any folders in between.", values
+        )
+        flags.DEFINE_string(
+            "lists", "", "Folder with train.csv, val.csv, ...; or a file.", values
+        )
+        flags.DEFINE_float(
+            "min_found",
+            0.5,
+            "Share of the clips of every list that must be there.",
+            flag_values=values,
+            lower_bound=0,
+            upper_bound=1,
+        )
 
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:
-        if not 0 <= arguments.min_found <= 1:
-            raise UserError(f"--min_found={arguments.min_found}: needs 0 <= share <= 1")
         names, listed = read_lists(arguments.lists)
         listed, notes = drop_repeated(listed)
         paths = Clips(arguments.videos, listed)

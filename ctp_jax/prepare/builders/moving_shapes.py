@@ -1,9 +1,9 @@
 """The built-in data set: generated, labelled by motion. See `ctp_jax.prepare.sprites`."""
 
-import argparse
 import functools
 
-from ctp_jax.errors import UserError
+from absl import flags
+
 from ctp_jax.prepare import sprites
 from ctp_jax.prepare.builders import base
 
@@ -14,19 +14,15 @@ class MovingShapes(base.VideoBuilder, skip_registration=True):
     DESCRIPTION = "Textured sprites over panning textures, labelled by their motion."
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--train_videos", type=int, default=600)
-        parser.add_argument("--test_videos", type=int, default=150)
-        parser.add_argument("--seed", type=int, default=0, help="other videos")
+    def define_flags(cls, values: flags.FlagValues) -> None:
+        number = functools.partial(flags.DEFINE_integer, flag_values=values)
+        number("train_videos", 600, "How many.", lower_bound=1)
+        number("test_videos", 150, "How many.", lower_bound=1)
+        number("seed", 0, "Another makes other videos.", lower_bound=0)
 
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:
         train, test = arguments.train_videos, arguments.test_videos
-        if train < 1 or test < 1 or arguments.seed < 0:
-            raise UserError(
-                f"--train_videos={train} --test_videos={test} --seed={arguments.seed}: "
-                "needs at least one video of each and a seed of 0 or more"
-            )
         items = [
             base.Item(
                 id=f"{sprites.CLASSES[i % len(sprites.CLASSES)]}_{i:06d}",

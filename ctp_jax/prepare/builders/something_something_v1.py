@@ -1,11 +1,12 @@
 """Something-Something V1 from its folders of frames and official lists."""
 
-import argparse
 import csv
 import dataclasses
 import functools
 import os
 import re
+
+from absl import flags
 
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import frames
@@ -30,14 +31,12 @@ class SomethingSomethingV1(base.VideoBuilder, skip_registration=True):
     HOMEPAGE = "https://developer.qualcomm.com/software/ai-datasets/something-something"
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--videos", default="", help="the unpacked 20bn-something-something-v1"
+    def define_flags(cls, values: flags.FlagValues) -> None:
+        flags.DEFINE_string(
+            "videos", "", "The unpacked 20bn-something-something-v1.", values
         )
-        parser.add_argument(
-            "--lists",
-            default="",
-            help=f"folder with {PREFIX}-labels.csv, -train.csv, ...",
+        flags.DEFINE_string(
+            "lists", "", f"Folder with {PREFIX}-labels.csv, -train.csv, ...", values
         )
 
     @classmethod

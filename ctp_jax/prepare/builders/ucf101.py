@@ -1,6 +1,6 @@
 """UCF-101 from its videos and official lists."""
 
-import argparse
+from absl import flags
 
 from ctp_jax.errors import UserError
 from ctp_jax.prepare.builders import base, lists
@@ -15,12 +15,15 @@ class Ucf101(base.VideoBuilder, skip_registration=True):
     HOMEPAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--videos", default="", help="the unpacked UCF101.rar")
-        parser.add_argument(
-            "--lists",
-            default="",
-            help="the unpacked UCF101TrainTestSplits-RecognitionTask.zip",
+    def define_flags(cls, values: flags.FlagValues) -> None:
+        flags.DEFINE_string(
+            "videos", "", "The unpacked UCF101.rar.", flag_values=values
+        )
+        flags.DEFINE_string(
+            "lists",
+            "",
+            "The unpacked UCF101TrainTestSplits-RecognitionTask.zip.",
+            flag_values=values,
         )
 
     @classmethod

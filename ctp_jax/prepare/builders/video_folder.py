@@ -1,6 +1,8 @@
 """Any folder of videos."""
 
-import argparse
+import functools
+
+from absl import flags
 
 from ctp_jax.errors import UserError
 from ctp_jax.prepare.builders import base, lists
@@ -14,21 +16,26 @@ class VideoFolder(base.VideoBuilder, skip_registration=True):
     DESCRIPTION = "A folder of videos."
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--videos", default="", help="the folder")
-        parser.add_argument(
-            "--lists",
-            default="",
-            help="folder with trainlist01.txt, testlist01.txt, ... and classInd.txt; the "
-            "splits are called train01, test01, ...; unlisted videos are left out",
+    def define_flags(cls, values: flags.FlagValues) -> None:
+        text = functools.partial(flags.DEFINE_string, flag_values=values)
+        text("videos", "", "The folder.")
+        text(
+            "lists",
+            "",
+            "Folder with trainlist01.txt, testlist01.txt, ... and classInd.txt; the "
+            "splits are called train01, test01, ...; unlisted videos are left out.",
         )
-        parser.add_argument("--train_list", default="", help="one list, split `train`")
-        parser.add_argument("--test_list", default="", help="one list, split `test`")
-        parser.add_argument(
-            "--test_share", type=float, default=0.1, help="of each class, without lists"
+        text("train_list", "", "One list, split `train`.")
+        text("test_list", "", "One list, split `test`.")
+        flags.DEFINE_float(
+            "test_share",
+            0.1,
+            "Of each class, without lists.",
+            flag_values=values,
+            lower_bound=0,
         )
-        parser.add_argument(
-            "--unlabelled", action="store_true", help="the folders are not classes"
+        flags.DEFINE_boolean(
+            "unlabelled", False, "The folders are not classes.", flag_values=values
         )
 
     @classmethod
@@ -46,10 +53,8 @@ class VideoFolder(base.VideoBuilder, skip_registration=True):
         if single:
             splits = {s: lists.read_ucf_list(p, None) for s, p in single.items()}
             return lists.source_from_lists(folder, splits, None, options)
-        if not 0 <= arguments.test_share < 1:
-            raise UserError(
-                f"--test_share={arguments.test_share}: needs 0 <= share < 1"
-            )
+        if arguments.test_share >= 1:
+            raise UserError(f"--test_share={arguments.test_share}: must be below 1")
         paths = lists.find_videos(folder)
         class_names, labels = [], dict.fromkeys(paths, -1)
         if not arguments.unlabelled and any("/" in path for path in paths):

@@ -56,7 +56,7 @@ def export_encoder(
 
     Every process calls this; the workdir is one that all of them see.
     """
-    params, batch_stats, architecture = task.encoder(state.params, state.model_state)
+    params, batch_stats, architecture = task.encoder(state.variables)
     place = workdir / "encoder"
     write_encoder(
         place,
@@ -64,7 +64,7 @@ def export_encoder(
             params=params,
             batch_stats=batch_stats,
             architecture=architecture,
-            head=task.head(state.params),
+            head=task.head(state.variables.params),
             head_task=str(task.config.task),
             provenance=dict(provenance),
             path=str(place),

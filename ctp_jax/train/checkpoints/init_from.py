@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import export, restore
-from ctp_jax.train.state import count, describe
+from ctp_jax.train.state import AveragedTrainState, count, describe
 
 _TORCH = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
 
@@ -69,14 +69,15 @@ def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
     state, meta = restore.arrays(workdir, step)
     config = ConfigDict(meta["config"])
     task = base.load(config)
-    params = state["params"]
-    encoder, stats, architecture = task.encoder(params, state["model_state"])
+    params = state.get("ema", state["params"])
+    variables = base.Variables(params, state["model_state"])
+    encoder, stats, architecture = task.encoder(variables)
     done = int(state["step"])
     return export.Encoder(
         params=encoder,
         batch_stats=stats,
         architecture=architecture,
-        head=task.head(params),
+        head=task.head(variables.params),
         head_task=str(config.task),
         provenance={
             "task": str(config.task),
@@ -111,7 +112,7 @@ def start(
             is one for other classes.
     """
     params, model_state = task.load_encoder(
-        state.params, state.model_state, encoder.params, encoder.batch_stats
+        state.variables, encoder.params, encoder.batch_stats
     )
     if head_classes is not None:
         check_head(task, encoder)
@@ -128,6 +129,8 @@ def start(
     after = jax.tree.map(
         lambda old, new: jnp.array(new, dtype=old.dtype, copy=True), before, after
     )
+    if isinstance(state, AveragedTrainState):
+        after["ema"] = jax.tree.map(jnp.copy, after["params"])
     steps = encoder.provenance.get("steps")
     after_steps = f", after {steps} steps" if steps is not None else ""
     lines = [f"init_from {encoder.path}{after_steps}: loaded {', '.join(loaded)}"]

@@ -36,7 +36,7 @@ def write(folder: pathlib.Path) -> None:
     _write(folder, _entries(folder, sync=True))
 
 
-def seal_as(folder: pathlib.Path, other: pathlib.Path, name: str) -> None:
+def write_with_replaced(folder: pathlib.Path, other: pathlib.Path, name: str) -> None:
     """As `write`, for the files of another folder of which one has been replaced.
 
     The rest is not read, so what has happened to it since it was sealed is noticed as

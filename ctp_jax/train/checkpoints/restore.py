@@ -43,7 +43,9 @@ def newest(
     schedule = optimizer.make_schedule(config.optimizer, Epochs(1, 1), 1)
     transformation = optimizer.make_optimizer(config.optimizer, schedule, task.frozen)
     shapes = jax.eval_shape(
-        lambda rng, batch: state_lib.initial(task, transformation, rng, batch),
+        lambda rng, batch: state_lib.initial(
+            task, transformation, rng, batch, config.ema
+        ),
         jax.random.key(0),
         batch,
     )

@@ -26,7 +26,7 @@ import jax
 from jax._src import distributed  # the store has no public name
 
 from ctp_jax.errors import TryLater, UserError
-from ctp_jax.train.distributed.cluster import AUTO, Cluster
+from ctp_jax.train.distributed.cluster import Cluster
 
 _HEARTBEAT = 60  # seconds until a machine that is silent counts as lost
 _MEET = 600  # seconds to wait for the others at the start
@@ -39,27 +39,28 @@ _LOST = re.compile(
 )
 
 _met = threading.Event()  # set once all have met: before, there is nobody to tell
-_NOBODY = f"the other processes did not come for {_MEET} s: were all started?"
 _counters: dict[str, Iterator[int]] = collections.defaultdict(itertools.count)
 
 
 @contextlib.contextmanager
-def joined(meeting: Cluster | None) -> Iterator[None]:
+def joined(cluster: Cluster | None) -> Iterator[None]:
     """The run inside is one of several processes; all leave together.
 
     An error on any of them, here or there, ends this process: it does not come back.
 
     Args:
-        meeting: from `cluster.find`; None for a run of one process.
+        cluster: from `cluster.find`; None for a run of one process.
     """
-    if meeting is None or not _initialize(meeting):
+    if cluster is None:
         if jax.process_count() > 1:
             raise UserError(
                 f"{jax.process_count()} processes have found each other, but not through "
-                "this program: start each with --coordinator=auto"
+                "this program: start each with --coordinator, --process_count and "
+                "--process_index"
             )
         yield
         return
+    _initialize(cluster)
     watch = threading.Thread(target=_watch, daemon=True)
     watch.start()
     try:
@@ -171,27 +172,30 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def _initialize(meeting: Cluster) -> bool:
-    """Meets the others; False if it turned out that there are none."""
+def _initialize(cluster: Cluster) -> None:
+    """Meets the others. Raises `TryLater` if that fails."""
     # JAX's own listener to SIGTERM would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
     # On CPUs, XLA's default scheduler starts collectives in an order of its own on each
     # process, and gloo, which pairs them by their order, ends the process.
     ordered = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {ordered}".strip()
-    where = {}
-    if meeting.coordinator != AUTO:
-        if meeting.index:
-            _wait_for(meeting.coordinator)
+    # JAX finds the rest, and under Slurm it would also leave this process one GPU.
+    where: dict[str, Any] = {"local_device_ids": []}
+    if cluster.coordinator is not None:
         where = {
-            "coordinator_address": meeting.coordinator,
-            "num_processes": meeting.count,
-            "process_id": meeting.index,
+            "coordinator_address": cluster.coordinator,
+            "num_processes": cluster.process_count,
+            "process_id": cluster.process_index,
             "cluster_detection_method": "deactivate",
-            "local_device_ids": meeting.local_devices,
         }
     # JAX itself would end the process without a word.
-    late = threading.Timer(_MEET, end_all, (_NOBODY, TryLater.exit_code))
+    late = threading.Timer(
+        _MEET,
+        lambda: end_all(
+            _not_met(cluster, f"{_MEET} s have passed"), TryLater.exit_code
+        ),
+    )
     late.daemon = True
     late.start()
     try:
@@ -201,35 +205,21 @@ def _initialize(meeting: Cluster) -> bool:
             initialization_timeout=2 * _MEET,
         )
     except Exception as error:
-        if not meeting.sure:
-            print("note: alone on this TPU, as far as can be seen", flush=True)
-            return False
         reason = " ".join(str(error).split())[:300]
-        raise TryLater(
-            f"process {meeting.index} of {meeting.count} did not meet the others at "
-            f"{meeting.coordinator} ({reason}): were all started, and can they reach it?"
-        ) from error
+        raise TryLater(_not_met(cluster, reason)) from error
     finally:
         late.cancel()
     _met.set()
-    return True
 
 
-def _wait_for(coordinator: str) -> None:
-    """Waits until process 0 is there. JAX would end the process without a word."""
-    host, _, port = coordinator.rpartition(":")
-    deadline = time.monotonic() + _MEET
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-            return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise TryLater(
-                    f"nobody at {coordinator} for {_MEET} s ({error}): was process 0 "
-                    "started, and can it be reached from here?"
-                ) from error
-        time.sleep(1)
+def _not_met(cluster: Cluster, reason: str) -> str:
+    """The line that says what was looked for."""
+    state = distributed.global_state  # which knows what JAX has found
+    return (
+        f"process {state.process_id} did not meet the others at "
+        f"{state.coordinator_address}, as {cluster.source} says ({reason}): were all "
+        "started, and can they reach it? --process_count=1 is a run of this one alone"
+    )
 
 
 def _get(key: str) -> str:

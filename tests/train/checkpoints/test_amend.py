@@ -153,7 +153,7 @@ def test_a_full_disk(saved, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "seal_as", full)
+        patch.setattr(manifest, "write_with_replaced", full)
         with pytest.raises(UserError, match="disk is full; the last good .* step 2"):
             amend(saved)
     assert there(saved) == [1, 2]

@@ -121,7 +121,7 @@ def test_the_encoder_goes_in_and_the_rest_stays(run):
     for ours, theirs in (
         (state.params["encoder"], params["encoder"]),
         (state.model_state["batch_stats"], model_state["batch_stats"]),
-        (state.model_state["momentum"], params["encoder"]),
+        (state.model_state["networks"]["key"]["params"], params["encoder"]),
     ):
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     for random in (state.params["head"], state.model_state["queue"]):
@@ -249,7 +249,7 @@ def test_a_converted_pytorch_file(tmp_path):
         torch_models.torchvision_classifier((8, 8, 8, 16), 0, 3)
     )
     torch.save(net.state_dict(), tmp_path / "w.pth")
-    assert convert.main([str(tmp_path / "w.pth"), str(tmp_path / "w")]) == 0
+    convert.import_file(tmp_path / "w.pth", tmp_path / "w")
     encoder = init_from.read(tmp_path / "w")
     flat = made.make_config(init_from=str(tmp_path / "w"))
     flat.model.width = encoder.architecture["width"]

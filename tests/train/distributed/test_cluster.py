@@ -1,32 +1,54 @@
-"""Where processes meet: flags, Slurm, Kubernetes, TPUs."""
+"""Which processes are one run: by flags, or as JAX recognises a cluster."""
+
+import os
+import subprocess
+import sys
 
 import pytest
+from jax._src.clusters import cloud_tpu_cluster
 
 from ctp_jax.errors import UserError
-from ctp_jax.train.distributed import cluster
 from ctp_jax.train.distributed.cluster import Cluster, find
+from tests.train.distributed import toy_processes
 
+CLUSTERS = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "MEGASCALE_")
 SLURM = {
     "SLURM_JOB_ID": "4711",
-    "SLURM_STEP_ID": "0",
     "SLURM_STEP_NODELIST": "gpu[003-004]",
-    "SLURM_STEP_NUM_TASKS": "2",
-    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+    "SLURM_NTASKS": "2",
     "SLURM_PROCID": "1",
     "SLURM_LOCALID": "0",
 }
 
 
+@pytest.fixture(autouse=True)
+def environ(monkeypatch):
+    """No cluster; a function that sets variables."""
+    for name in os.environ:
+        if name.startswith(CLUSTERS):
+            monkeypatch.delenv(name)
+
+    def change(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return change
+
+
+def recognised():
+    return find(None, None, None)
+
+
 def test_nothing_said_is_one_process():
-    assert find(None, None, None, {"JAX_PLATFORMS": "cpu"}) is None
+    assert recognised() is None
 
 
-def test_flags_come_first():
-    found = find("host:123", 2, 1, SLURM)
-    assert found == Cluster("host:123", 2, 1)
-    assert find("host:123", 1, 0, SLURM) is None
-    assert find("auto", None, None, {}) == Cluster("auto")
-    assert find("[::1]:99", 2, 0, {}).coordinator == "[::1]:99"
+def test_flags_come_first(environ):
+    environ(**SLURM)
+    assert find("host:123", 2, 1) == Cluster("flags", "host:123", 2, 1)
+    assert find("[::1]:99", 2, 0).coordinator == "[::1]:99"
+    assert find("host:123", 1, 0) is None
+    assert find(None, 1, None) is None
 
 
 @pytest.mark.parametrize(
@@ -34,88 +56,100 @@ def test_flags_come_first():
     [
         (("host:1", None, None), "without --process_count and --process_index"),
         ((None, 2, 0), "without --coordinator"),
-        (("auto", 2, None), "without --process_index"),
+        ((None, None, 0), "without --coordinator and --process_count"),
+        (("", 2, 0), "without --coordinator"),
         (("host", 2, 0), "--coordinator=host: needs HOST:PORT"),
         (("a b:1", 2, 0), "needs HOST:PORT"),
-        (("host:1", 0, 0), "--process_count=0: must be 1 or more"),
         (("host:1", 2, 2), "--process_index=2: must be from 0 to 1"),
-        (("host:1", 2, -1), "must be from 0 to 1"),
+        (("host:1", 1, 1), "--process_index=1: must be from 0 to 0"),
     ],
 )
 def test_flags_that_contradict_each_other(flags, message):
     with pytest.raises(UserError, match=message):
-        find(*flags, {})
+        find(*flags)
 
 
-def test_slurm():
-    found = find(None, None, None, SLURM)
-    assert (found.count, found.index, found.local_devices) == (2, 1, None)
-    host, _, port = found.coordinator.partition(":")
-    assert host == "gpu003" and 61440 <= int(port) < 65536
-    other_step = find(None, None, None, {**SLURM, "SLURM_STEP_ID": "1"})
-    assert other_step.coordinator != found.coordinator
-    # A shell or a batch script in an allocation is no step of several tasks.
-    assert find(None, None, None, {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None
+def test_slurm(environ):
+    environ(**SLURM)
+    assert recognised() == Cluster("SlurmCluster")
+    environ(SLURM_NTASKS="1")
+    assert recognised() is None
 
 
-@pytest.mark.parametrize(
-    "per_node,visible,expected",
-    [
-        ("4", "0,1,2,3", (2,)),  # they share the node's GPUs
-        ("4(x2)", "0,1,2,3", (2,)),
-        ("1(x2)", "0,1,2,3", None),  # one task has the node
-        ("1,4", "0,1,2,3", (2,)),
-        ("4", "2", None),  # bound to one by Slurm
-        ("4", "", None),
-    ],
-)
-def test_slurm_tasks_that_share_a_node(per_node, visible, expected):
-    environ = {
-        **SLURM,
-        "SLURM_STEP_NUM_TASKS": "8",
-        "SLURM_STEP_TASKS_PER_NODE": per_node,
-        "SLURM_LOCALID": "2",
-        "CUDA_VISIBLE_DEVICES": visible,
-    }
-    assert find(None, None, None, environ).local_devices == expected
+def test_a_batch_script_is_no_task(environ):
+    """It sees the job's variables, and starts the tasks with `srun`."""
+    environ(SLURM_JOB_ID="4711", SLURM_NTASKS="8", SLURM_PROCID="0")
+    assert recognised() is None
 
 
-@pytest.mark.parametrize(
-    "nodes,first",
-    [
-        ("gpu1", "gpu1"),
-        ("gpu1,big", "gpu1"),
-        ("gpu[003-005,9],big", "gpu003"),
-        ("gpu[7,9]", "gpu7"),
-        ("rack[1-2]-node", "rack1-node"),
-        ("", ""),
-    ],
-)
-def test_first_host(nodes, first):
-    assert cluster.first_host(nodes) == first
+def test_open_mpi(environ):
+    environ(OMPI_MCA_orte_hnp_uri="1531576320.0;tcp://10.96.0.1:34911")
+    environ(OMPI_COMM_WORLD_SIZE="4")
+    assert recognised() == Cluster("OmpiCluster")
 
 
-def test_slurm_without_its_node_list_is_said():
-    environ = {**SLURM, "SLURM_STEP_NODELIST": ""}
-    with pytest.raises(UserError, match="without SLURM_STEP_NODELIST"):
-        find(None, None, None, environ)
+def test_hosts_of_a_tpu_slice(environ, monkeypatch):
+    environ(TPU_WORKER_HOSTNAMES="a,b", MEGASCALE_NUM_SLICES="", TPU_SKIP_MDS_QUERY="1")
+    assert recognised() is None  # there is no chip here
+    monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
+    assert recognised() == Cluster("GkeTpuCluster")
+    environ(TPU_WORKER_HOSTNAMES="a")
+    assert recognised() is None
 
 
-def test_kubernetes():
-    environ = {"CTP_COORDINATOR": "run-0-0.run:1234", "CTP_PROCESS_COUNT": "4"}
-    with pytest.raises(UserError, match="CTP_PROCESS_INDEX"):
-        find(None, None, None, environ)
-    environ["JOB_COMPLETION_INDEX"] = "3"
-    assert find(None, None, None, environ) == Cluster("run-0-0.run:1234", 4, 3)
-    environ["CTP_PROCESS_INDEX"] = "2"  # said, and so it counts
-    assert find(None, None, None, environ).index == 2
-    environ["CTP_PROCESS_COUNT"] = "four"
-    with pytest.raises(UserError, match="CTP_PROCESS_COUNT=four: needs a number"):
-        find(None, None, None, environ)
+def test_a_cluster_that_cannot_be_read_is_named(environ):
+    environ(**{**SLURM, "SLURM_NTASKS": "two"})
+    with pytest.raises(UserError, match=r"SlurmCluster.*'two'.*--process_count=1"):
+        recognised()
 
 
-def test_tpu_hosts():
-    assert find(None, None, None, {"TPU_WORKER_HOSTNAMES": "a,b"}) == Cluster("auto")
-    assert find(None, None, None, {"TPU_WORKER_HOSTNAMES": "a"}) is None
-    environ = {"TPU_WORKER_HOSTNAMES": "a,b", "JAX_PLATFORMS": "cpu"}
-    assert find(None, None, None, environ) is None
+MEET = """
+import jax
+from ctp_jax import command
+from ctp_jax.errors import UserError
+from ctp_jax.train import processes, rendezvous
+processes._MEET = {seconds}
+try:
+    with processes.joined(rendezvous.Cluster("SlurmCluster")):
+        print(jax.config.read("jax_cuda_visible_devices"), jax.process_count())
+except UserError as error:
+    command.fail(error)
+"""
+
+
+def meet(seconds, **variables):
+    """A task that meets the others as Slurm has it."""
+    return subprocess.run(
+        [sys.executable, "-c", MEET.format(seconds=seconds)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            **SLURM,
+            "SLURM_STEP_NODELIST": "localhost",
+            "JAX_COORDINATOR_PORT": str(toy_processes.free_port()),
+            **variables,
+        },
+    )
+
+
+def test_a_task_drives_all_devices_that_it_sees():
+    done = meet(60, SLURM_NTASKS="1", SLURM_PROCID="0")
+    assert done.stdout == "all 1\n", done.stderr
+
+
+@pytest.mark.parametrize("index", ["0", "1"])
+def test_nobody_else_came(index):
+    done = meet(1, SLURM_PROCID=index)
+    assert done.returncode == 75
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"error: process {index} did not meet the others at localhost"
+    )
+    assert "SlurmCluster" in line and "1 s have passed" in line
+
+
+def test_what_jax_cannot_find_is_said():
+    done = meet(60, SLURM_PROCID="2")
+    assert done.returncode == 75 and "process_id=2, num_processes=2" in done.stderr

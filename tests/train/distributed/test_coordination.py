@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import stress
 from ctp_jax.train import setup
 from ctp_jax.train.distributed import coordination
 from tests.train.distributed import toy_processes as toy
@@ -136,9 +135,24 @@ def test_alone_nothing_is_exchanged():
     coordination.check_same("x", "1", "remedy")
 
 
-def test_killed_at_random_it_is_the_same_run():
-    """The stress test in small: python -m benchmarks.stress."""
-    assert stress.main(["--kills=2", "--steps=60", "--seed=5"]) == 0
+def test_killed_at_random_it_is_the_same_run(tmp_path):
+    """Saves after every step, so that kills fall into saves."""
+    config = {"checkpoint_every": 0.25, "eval_every": 5.0, "steps": 60}
+    codes, outputs = toy.run(tmp_path / "peace", config=config)
+    assert codes == [0], outputs
+    rng = np.random.default_rng(5)
+    for kill in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+        (process,) = toy.start(tmp_path / "killed", config=config, pause=0.05)
+        for line in process.stdout:
+            if line.startswith("step "):
+                break
+        time.sleep(rng.uniform(0, 1))
+        process.send_signal(kill)
+        process.communicate(timeout=120)
+        assert process.returncode == (0 if kill == signal.SIGTERM else -kill)
+    codes, outputs = toy.run(tmp_path / "killed", config=config)
+    assert codes == [0] and "going on from the checkpoint" in outputs[0], outputs
+    toy.assert_same_run(tmp_path / "peace", tmp_path / "killed")
 
 
 def catches_sigterm(process):

@@ -1,6 +1,5 @@
 """What benchmarks/scaling.py counts, on a program whose collectives are known."""
 
-import argparse
 import json
 import os
 import subprocess
@@ -122,9 +121,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 
 
 def test_the_batch_is_that_of_the_pipeline(tmp_path):
-    parser = argparse.ArgumentParser()
-    moving_shapes.Builder.add_arguments(parser)
-    arguments = parser.parse_args(["--train_videos=3", "--test_videos=2"])
+    arguments = moving_shapes.Builder.read_flags("--train_videos=3", "--test_videos=2")
     builder = moving_shapes.Builder(arguments=arguments, data_dir=tmp_path)
     builder.download_and_prepare()
     config = common.pretrain(

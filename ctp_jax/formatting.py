@@ -1,0 +1,23 @@
+"""How numbers and durations are written, in log lines and in reports."""
+
+
+def number(value: float) -> str:
+    """Three decimals, or three digits with an exponent where they would not do."""
+    if isinstance(value, int):
+        return str(value)
+    size = abs(value)
+    return f"{value:.3f}" if size == 0 or 1e-2 <= size < 1e4 else f"{value:.2e}"
+
+
+def duration(seconds: float) -> str:
+    """'1.5s', '42s', '4m10s', '3h05m', '2d03h'."""
+    whole = round(seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

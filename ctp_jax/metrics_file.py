@@ -1,0 +1,21 @@
+"""Reads `metrics.jsonl`: one JSON object per line, with a `kind` and a `step`."""
+
+import json
+import pathlib
+from typing import Any
+
+
+def read(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines in their order, and how many were cut or damaged and are left out."""
+    lines, bad = [], 0
+    for text in path.read_bytes().splitlines():
+        try:
+            line = json.loads(text)
+            whole = isinstance(line["kind"], str) and isinstance(line["step"], int)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = False
+        if whole:
+            lines.append(line)
+        else:
+            bad += 1
+    return lines, bad

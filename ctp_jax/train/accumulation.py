@@ -1,0 +1,79 @@
+"""Gradients of a batch that is computed in parts, one after the other, to save memory.
+
+The parts are micro-batches of one jitted step, not steps of their own: the parameters
+change once, after the last. Whatever a loss means over the batch (negatives, BatchNorm)
+it means over one part.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def value_and_grad(loss: Callable, parts: int, mesh: Mesh) -> Callable:
+    """`jax.value_and_grad` of a loss over a batch, in so many parts.
+
+    Args:
+        loss: (params, model_state, batch, step, rng) -> (value, (metrics, model_state,
+            carry)), see `ctp_jax.tasks.base.StepOutput`; value and metrics are means
+            over the rows of the batch.
+        parts: 1 leaves the function as JAX makes it. Must divide the rows that each
+            device has.
+        mesh: that the rows are split over.
+
+    Returns:
+        (params, model_state, batch, step, rng) -> ((value, (metrics, model_state,
+        carry)), gradients). Value, metrics and gradients are means over the parts. Row i of the
+        batch is in part i modulo `parts`. `model_state` goes through the parts in
+        order, and each has a key of its own. Of `carry`, arrays with rows of the batch
+        along their leading axis are put together, in the order that they have without
+        parts; the others are means over the parts.
+    """
+    gradients_of = jax.value_and_grad(loss, has_aux=True)
+    if parts == 1:
+        return gradients_of
+
+    def run(params, model_state, batch, step, rng):
+        def one(state, given):
+            model_state, total = state
+            number, rows = given
+            (value, (metrics, model_state, carry)), gradients = gradients_of(
+                params, model_state, rows, step, jax.random.fold_in(rng, number)
+            )
+            total = jax.tree.map(jnp.add, total, gradients)
+            return (model_state, total), (value, metrics, carry)
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        given = jnp.arange(parts), jax.tree.map(lambda x: _cut(x, parts, mesh), batch)
+        (model_state, total), outputs = jax.lax.scan(one, (model_state, zeros), given)
+        value, metrics, carry = outputs
+        if jax.tree.leaves(carry):
+            whole = jax.eval_shape(loss, params, model_state, batch, step, rng)[1][2]
+            carry = jax.tree.map(_join, carry, whole)
+        value, metrics = jax.tree.map(lambda x: x.mean(axis=0), (value, metrics))
+        gradients = jax.tree.map(lambda x: x / parts, total)
+        return (value, (metrics, model_state, carry)), gradients
+
+    return run
+
+
+def _cut(rows: jax.Array, parts: int, mesh: Mesh) -> jax.Array:
+    """(b, ...) -> (parts, b / parts, ...), without sending a row to another device."""
+    cut = rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
+    # Every device has rows of every part: its own, since they are dealt out in turn.
+    sharding = NamedSharding(mesh, PartitionSpec(None, *mesh.axis_names))
+    return jax.lax.with_sharding_constraint(cut, sharding)
+
+
+def _join(pieces: jax.Array, whole: jax.ShapeDtypeStruct) -> jax.Array:
+    """The reverse of `_cut` for (parts, m, ...), or the mean of the pieces.
+
+    Args:
+        pieces: of all parts, along the first axis.
+        whole: what a batch that is not cut gives.
+    """
+    if pieces.shape[1:] == whole.shape:
+        return pieces.mean(axis=0)
+    return pieces.swapaxes(0, 1).reshape(whole.shape)

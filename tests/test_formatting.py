@@ -1,0 +1,28 @@
+"""Numbers and durations as one reads them."""
+
+import pytest
+
+from ctp_jax import formatting
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (0.70405, "0.704"),
+        (0.0, "0.000"),
+        (-0.25, "-0.250"),
+        (1.5e-5, "1.50e-05"),
+        (12345.0, "1.23e+04"),
+        (12345, "12345"),
+    ],
+)
+def test_number(value, text):
+    assert formatting.number(value) == text
+
+
+@pytest.mark.parametrize(
+    "seconds,text",
+    [(1.25, "1.2s"), (42, "42s"), (250, "4m10s"), (11100, "3h05m"), (183600, "2d03h")],
+)
+def test_duration(seconds, text):
+    assert formatting.duration(seconds) == text
