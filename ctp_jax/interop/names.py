@@ -2,8 +2,8 @@
 
 A family is a code base with names of its own: pyvrl, the authors' release of
 Catch-the-Patch (github microsoft/CtP); torchvision's `models.video`; VCOP (github
-xudejing/video-clip-order-prediction), whose C3D has the names of the network of 2015; and,
-to read only, torchvision's 2-D `resnet18`, whose kernels are inflated.
+xudejing/video-clip-order-prediction), whose C3D has the names of the network of 2015;
+and, to read only, torchvision's 2-D `resnet18`, whose kernels are inflated.
 """
 
 import dataclasses

@@ -94,7 +94,7 @@ class Encoder(nn.Module):
     def _part(
         self, part: int, strides: Triple, x: Float[Array, "b t h w c"], train: bool
     ) -> Float[Array, "b t_out h_out w_out n"]:
-        """The stem (part 0) or a stage (1 to 4); an axis of n becomes ceil(n / stride)."""
+        """The stem (part 0) or a stage (1 to 4). Axes shrink to ceil(n / stride)."""
         raise NotImplementedError
 
     def architecture(self) -> dict[str, Any]:

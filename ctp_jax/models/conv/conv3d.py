@@ -1,4 +1,4 @@
-"""3-D convolution: which of the ways to compute it is taken.
+"""3-D convolution, and the choice of an implementation.
 
 Activations are (b, t, h, w, c), kernels (t, h, w, in, out).
 """
@@ -29,19 +29,25 @@ def conv3d(
         kernel: weights.
         strides: of time, height and width.
         padding: zeros added on both sides of time, height and width.
-        impl: 'direct', XLA's 3-D convolution; 'folded', the same, but for few channels
-            (`ctp_jax.models.conv.space_to_depth`); 'taps', the sum over temporal taps of 2-D
-            convolutions; 'winograd', the same with fewer products where the
-            temporal stride is 1 (`ctp_jax.models.conv.temporal`); 'auto', winograd where the
-            default backend is a CPU (XLA's 3-D convolution is slow there, gradients of
-            strided ones most: benchmarks/conv3d.py), direct elsewhere.
-            On CPUs only 'direct' has a forward-mode derivative.
+        impl: one of
+
+            - 'direct': XLA's 3-D convolution. On CPUs, the only implementation with a
+              forward-mode derivative.
+            - 'folded': as 'direct', except that inputs of few channels go through
+              `ctp_jax.models.conv.space_to_depth`.
+            - 'taps': a sum of 2-D convolutions, one per temporal tap
+              (`ctp_jax.models.conv.temporal`).
+            - 'winograd': as 'taps', with fewer products where the temporal stride is 1.
+            - 'auto': 'winograd' if the default backend is a CPU, where XLA's 3-D
+              convolution is slow, the gradients of strided ones most of all
+              (benchmarks/conv3d.py); 'direct' otherwise.
 
     Returns:
-        Output of size (size + 2 padding - kernel) // stride + 1 along each axis.
+        The output. Along each axis, its size is
+        (size + 2 padding - kernel) // stride + 1.
 
     Raises:
-        UserError: for an unknown `impl`, and where clips are smaller than the kernel.
+        UserError: for an unknown `impl`, or clips that are smaller than the kernel.
     """
     if impl not in IMPLEMENTATIONS:
         raise UserError(
@@ -61,7 +67,7 @@ def conv3d(
     if impl != "direct":
         dtype = x.dtype
         if jax.default_backend() == "cpu" and dtype.itemsize < 4:
-            # CPUs compute in float32 anyway; so results are rounded once.
+            # CPUs compute in float32 anyway. This way the result is rounded only once.
             x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
         if impl == "folded":
             y = space_to_depth.convolve(x, kernel, strides, padding)

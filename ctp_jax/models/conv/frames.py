@@ -1,12 +1,13 @@
 """2-D convolution of the frames of clips, with gradients of its own on CPUs.
 
-XLA's convolution is fast on a CPU where a row of pixels is long; its gradient of the
-kernel and its input gradient of strided convolutions are not. There they are matrix
-products instead, in float32. `ctp_jax.models.conv.temporal` makes 3-D convolutions of it.
+On a CPU, XLA's convolution is fast if the rows of pixels are long. Its gradient with
+respect to the kernel is slow, and so is that with respect to the input of strided
+convolutions. Here both are matrix products in float32. `ctp_jax.models.conv.temporal`
+builds 3-D convolutions from these.
 
 Symbols in shapes: b clips, t frames, h w pixels, c channels in, n features out. Kernels
-are (kh, kw, c, n); strides and paddings are pairs, of height and width. Nothing is cut or
-put together across clips, which may be split over devices. How fast each part is:
+are (kh, kw, c, n); strides and paddings are pairs, of height and width. No operation
+splits or joins the axis of clips, which may be sharded over devices. Measurements:
 benchmarks/conv3d.py and docs/performance.md.
 """
 
@@ -19,16 +20,16 @@ from jaxtyping import Array, Float
 
 Pair = tuple[int, int]
 
-# XLA shares out one convolution among cores by the pixels of a row times the features,
-# about so many of these numbers to a core. Enough for a few cores.
+# XLA parallelises a convolution over the pixels of a row times the features, in shares
+# of about _ROW_SHARE numbers. Rows are made long enough for _ROW_SHARES of them.
 _ROW_SHARE, _ROW_SHARES = 4096, 8
-# Numbers that the kernel's gradient gathers at once, about what caches hold; but never
-# less than one frame of every clip.
+# How many numbers the kernel's gradient gathers at once: about as many as caches hold,
+# but never less than one frame of every clip.
 _AT_ONCE = 5 << 19
 
 
 def precision(x: Array) -> lax.Precision | None:
-    """float32 means float32: without this it is TF32 on GPUs and bfloat16 on TPUs."""
+    """Full precision for float32, which else is TF32 on GPUs and bfloat16 on TPUs."""
     return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
 
 
@@ -38,11 +39,12 @@ def convolve(
     strides: Pair,
     padding: Pair,
 ) -> Float[Array, "b t h_out w_out n"]:
-    """Cross-correlation of every frame, as `torch.nn.Conv2d`.
+    """Cross-correlation of every frame, as in `torch.nn.Conv2d`.
+
+    If the default backend is a CPU, it has no forward-mode derivative.
 
     Args:
-        x: clips, not bfloat16 where the default backend is a CPU. There the result has
-            no forward-mode derivative.
+        x: clips; not in bfloat16 if the default backend is a CPU.
         kernel: weights, of the dtype of the clips.
         strides: of height and width.
         padding: zeros added on both sides of height and width.
@@ -53,7 +55,7 @@ def convolve(
 
 
 def _by_xla(x, kernel, strides, edges, kernel_axes="HWIO"):
-    """Kernel axes 'HWOI' are of a kernel (kh, kw, n, c)."""
+    """XLA's convolution; with `kernel_axes` 'HWOI' the kernel is (kh, kw, n, c)."""
     y = lax.conv_general_dilated(
         x.reshape(-1, *x.shape[2:]),
         kernel,
@@ -71,7 +73,7 @@ def _on_cpu(x, kernel, strides, padding):
 
 
 def _forward(x, kernel, strides, padding, kernel_axes="HWIO"):
-    """Rows that are too short for all cores are laid side by side."""
+    """XLA's convolution, of frames side by side if their rows are short."""
     size, features = kernel.shape[:2], kernel.shape[kernel_axes.index("O")]
     if size == (1, 1) and padding == (0, 0):
         matrix = kernel[0, 0] if kernel_axes == "HWIO" else kernel[0, 0].T
@@ -86,8 +88,8 @@ def _forward(x, kernel, strides, padding, kernel_axes="HWIO"):
     edges = [(p, p) for p in padding]
     if count == 1:
         return _by_xla(x, kernel, strides, edges, kernel_axes)
-    # Each frame gets zeros behind it, enough for no window to reach two frames, and for
-    # the next to begin at the same phase of the stride.
+    # Zeros follow each frame: enough of them that no window covers two frames, and that
+    # the next frame begins at the same phase of the stride.
     whole = width + max(0, pad, 2 * pad - size[1] + stride)
     whole += -whole % stride
     x = _put_side_by_side(x, count, whole)
@@ -97,7 +99,7 @@ def _forward(x, kernel, strides, padding, kernel_axes="HWIO"):
 
 
 def _put_side_by_side(x, count, whole):
-    """(b, t, h, w, c) to (b, t / count, h, count whole, c), zeros behind each frame."""
+    """(b, t, h, w, c) to (b, t / count, h, count whole, c), zeros after each frame."""
     clips, frames, height, width, channels = x.shape
     x = x.reshape(clips, -1, count, height, width, channels)
     x = jnp.pad(x, [*[(0, 0)] * 4, (0, whole - width), (0, 0)])
@@ -134,14 +136,15 @@ _on_cpu.defvjp(_save, _gradients)
 
 
 def _strided_input_gradient(shape, kernel, cotangent, strides, padding):
-    """One product with the kernel; then each phase of the stride sums its own taps."""
+    """One product with the kernel, then a sum of taps for each phase of the stride."""
     *clips, height, width, channels = shape
     size, features = kernel.shape[:2], kernel.shape[-1]
     columns = jnp.matmul(
         cotangent, kernel.reshape(-1, features).T, precision=precision(kernel)
     )
     columns = columns.reshape(*cotangent.shape[:4], *size, channels)
-    # Padded pixel stride * block + phase gets tap i of output block - (i - phase) / stride.
+    # The padded pixel stride * block + phase receives tap i of the output pixel
+    # block - (i - phase) / stride.
     blocks = [
         -(-(pixels + p) // s) for pixels, p, s in zip((height, width), padding, strides)
     ]
@@ -171,7 +174,7 @@ def _strided_input_gradient(shape, kernel, cotangent, strides, padding):
 
 
 def _kernel_gradient(x, kernel, cotangent, strides, padding):
-    """Matrix products of taps of the input with cotangents."""
+    """Matrix products of the input, as each tap sees it, with the cotangent."""
     size, (channels, features) = kernel.shape[:2], kernel.shape[2:]
     if size == (1, 1) and padding == (0, 0):
         x = x[:, :, :: strides[0], :: strides[1]]
@@ -180,7 +183,7 @@ def _kernel_gradient(x, kernel, cotangent, strides, padding):
     phases, rows = strides[1], size[0] * channels
 
     def product(x, cotangent):
-        """Of the taps of each move, one after the other: (taps rows, n)."""
+        """Products of the taps of each move, concatenated: (taps rows, n)."""
         x = _gather_rows(x, size[0], strides, padding[0], cotangent.shape[2])
         zero, free = jnp.zeros((), x.dtype), x.shape[-1] - cotangent.shape[3]
         none = (0, 0, 0)
@@ -197,10 +200,10 @@ def _kernel_gradient(x, kernel, cotangent, strides, padding):
 
 
 def _moves(size, stride, padding):
-    """Which columns meet: {move: (first, last phase)}, in the order of the taps.
+    """Which columns each tap reads: {move: (first, last phase)}, in the order of taps.
 
-    Tap i of output pixel o reads pixel stride o + i - padding: of those with a phase,
-    their number modulo the stride, the one at o + move.
+    Tap i of output pixel o reads pixel stride * o + i - padding. Among the pixels of
+    the same phase (their index modulo the stride), that is the one at index o + move.
     """
     moves = {}
     for tap in range(size):
@@ -211,10 +214,11 @@ def _moves(size, stride, padding):
 
 
 def _gather_rows(x, size, strides, padding, height):
-    """The rows that each output row sees, of clips (b, t, h, w, c).
+    """The rows of clips (b, t, h, w, c) that each output row depends on.
 
-    The result is (phases size c, b, t, h_out, w / phases). Channels first: so rows of pixels are copied, which are long. Columns are sorted by
-    their phase, what their number leaves when it is divided by the stride.
+    The result is (phases size c, b, t, h_out, w / phases). Channels come first, so that
+    long rows of pixels are copied. Columns are sorted by their phase, which is their
+    index modulo the stride.
     """
     clips, frames, _, width, channels = x.shape
     (stride, phases), columns = strides, -(-width // strides[1])
@@ -222,7 +226,7 @@ def _gather_rows(x, size, strides, padding, height):
     x = x.reshape(clips, frames, -1, columns, phases, channels)
     x = x.transpose(4, 5, 0, 1, 2, 3)
     x = jnp.pad(x, [*[(0, 0)] * 4, (padding, padding), (0, 0)])
-    # Or XLA would gather first, pixel by pixel, and transpose all of it.
+    # Without the barrier, XLA would gather pixel by pixel and transpose the result.
     x = lax.optimization_barrier(x)
     last = (height - 1) * stride + 1
     x = jnp.concatenate([x[..., i : i + last : stride, :] for i in range(size)], 1)
@@ -234,12 +238,12 @@ def _product(x, cotangent):
 
 
 def sum_over_frames(product, gathered, *clips):
-    """Sum of the products of a few frames of all clips after the other, in float32.
+    """The sum over all frames of `product`, computed for a few frames at a time.
 
     Args:
-        product: of a few frames of `clips`.
-        gathered: numbers that it gathers from one frame of all clips.
-        clips: (b, t, ...).
+        product: a function of a few frames of each of `clips`.
+        gathered: how many numbers it gathers for one frame of all clips.
+        *clips: arrays (b, t, ...).
     """
     frames = clips[0].shape[1]
     count, most = 1, _AT_ONCE // gathered
@@ -258,8 +262,9 @@ def sum_over_frames(product, gathered, *clips):
 
 
 def sum_of_products(x, cotangent):
-    """Sum over clips, frames and pixels of the products of every two channels."""
-    # XLA transposes the first operand, slowly: let it be the one with fewer channels.
+    """For every pair of channels, the sum over clips, frames and pixels of products."""
+    # XLA transposes the first operand, which is slow: so the one with fewer channels
+    # comes first.
     if x.shape[-1] > cotangent.shape[-1]:
         return sum_of_products(cotangent, x).T
     gathered = x[:, 0].size + cotangent[:, 0].size

@@ -1,9 +1,10 @@
-"""A strided convolution of few channels as one of many, for matrix units.
+"""Space-to-depth: a strided convolution of few channels as one of many channels.
 
-The stem sees 3 channels at stride 2: matrix units, and layouts made for them, want 8 or
-more. What an output pixel sees of time, and the phases of the strides in space (known as
-space-to-depth), become channels of a 2-D convolution of stride 1: 36 of them for the
-stem, whose kernel of 3x7x7 becomes 4x4, a quarter of it zeros.
+The stem of R3D-18 has 3 input channels and stride 2, while matrix units, and the memory
+layouts made for them, need 8 channels or more. Here the frames that an output frame
+depends on, and the phases of the spatial strides, become channels of a 2-D convolution
+of stride 1. For the stem these are 36 channels, and its kernel of 3x7x7 becomes 4x4, of
+which a quarter is zeros.
 
 Symbols as in `ctp_jax.models.conv.temporal`.
 """
@@ -22,13 +23,13 @@ def convolve(
     strides: temporal.Triple,
     padding: temporal.Triple,
 ) -> Float[Array, "b t_out h_out w_out n"]:
-    """3-D cross-correlation, by a 2-D one without strides.
+    """3-D cross-correlation, computed as a 2-D one without strides.
 
     Args:
         x: clips.
         kernel: weights, of the dtype of the clips.
         strides: of time, height and width.
-        padding: zeros on both sides of time, height and width.
+        padding: zeros added on both sides of time, height and width.
     """
     x = temporal.see(x, kernel.shape[0], strides[0], padding[0])
     kernel = jnp.concatenate(list(kernel), axis=-2)
@@ -37,7 +38,7 @@ def convolve(
         x.shape[2:4], kernel.shape[:2], strides[1:], padding[1:], strict=True
     ):
         out = (size + 2 * pad - seen) // stride + 1
-        before = -pad % stride  # So that windows begin at whole blocks of the stride.
+        before = -pad % stride  # Windows then begin at whole blocks of the stride.
         blocks = -(-(before + seen) // stride)
         low = pad + before
         high = stride * (out - 1 + blocks) - size - low
@@ -47,7 +48,7 @@ def convolve(
     zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
     x = _blocks(lax.pad(x, zero, [none, none, x_rows, x_columns, none]), strides[1:])
     kernel = lax.pad(kernel, zero, [k_rows, k_columns, none, none])
-    # The kernel's features are like frames' pixels seen from its channels.
+    # The kernel is regrouped like a frame, with its features as the clips.
     kernel = _blocks(jnp.moveaxis(kernel, -1, 0)[:, None], strides[1:])
     kernel = jnp.moveaxis(kernel[:, 0], 0, -1)
     return frames_lib.convolve(x, kernel, (1, 1), (0, 0))

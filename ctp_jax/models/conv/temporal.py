@@ -1,21 +1,21 @@
-"""3-D convolutions put together from 2-D ones, for CPUs.
+"""3-D convolutions as sums of 2-D ones, for CPUs.
 
-A kernel's temporal taps are convolutions of frames (`ctp_jax.models.conv.frames`), each
-shifted in time, and summed:
+Each temporal tap g_i of the kernel is a convolution of frames
+(`ctp_jax.models.conv.frames`). The results are shifted in time and summed:
 
     y[t] = sum_i g_i * x[stride t + i - padding]
 
 With three taps and stride 1, Winograd's minimal filtering algorithm F(2, 3) (Lavin and
-Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1) makes
-two outputs from four convolutions instead of six:
+Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1)
+computes two outputs with four convolutions instead of six:
 
     m_0 = g_0 * (x[t-1] - x[t+1])                        y[t]   = m_0 + m_1 + m_2
     m_1 = (g_0 + g_1 + g_2) / 2 * (x[t] + x[t+1])        y[t+1] = m_1 - m_2 - m_3
     m_2 = (g_0 - g_1 + g_2) / 2 * (x[t+1] - x[t])
     m_3 = g_2 * (x[t] - x[t+2])
 
-Only time is transformed, where sums of whole frames are cheap. Gradients are those of
-this formula, so they take four products instead of six as well.
+It is applied along time only, where it costs no more than sums of whole frames. The
+gradients are those of this formula, so they take four products instead of six as well.
 
 Symbols in shapes: b clips, t frames, h w pixels, c channels in, n features out.
 Kernels are (kt, kh, kw, c, n); strides and paddings of time, height and width.
@@ -42,16 +42,18 @@ def convolve(
     padding: Triple,
     winograd: bool = False,
 ) -> Float[Array, "b t_out h_out w_out n"]:
-    """3-D cross-correlation by temporal taps. On CPUs no forward-mode derivative.
+    """3-D cross-correlation as a sum over temporal taps.
+
+    On CPUs it has no forward-mode derivative.
 
     Args:
         x: clips.
         kernel: weights, of the dtype of the clips.
         strides: of time, height and width.
-        padding: zeros on both sides of time, height and width.
-        winograd: use F(2, 3) along time where it applies: three taps, stride and
-            padding 1, float32 (sums of rounded frames lose precision in bfloat16),
-            not few channels.
+        padding: zeros added on both sides of time, height and width.
+        winograd: use F(2, 3) along time where it applies: to kernels of three taps with
+            temporal stride and padding 1, at least `FEW_CHANNELS` input channels, and
+            float32 (in bfloat16, sums of rounded frames lose precision).
     """
     taps, channels = kernel.shape[0], x.shape[-1]
     is_temporal = (*kernel.shape[1:3], *strides, *padding[1:]) == (1, 1, 1, 1, 1, 0, 0)
@@ -68,13 +70,13 @@ def convolve(
 
 
 def _over_time(x, before, after):
-    """Zero frames added, or where negative frames cut off, at both ends."""
+    """Adds zero frames at both ends; negative numbers cut frames off."""
     edges = [(0, 0, 0), (before, after, 0), *[(0, 0, 0)] * (x.ndim - 2)]
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def _shifted(x, taps, stride, padding):
-    """What each tap sees of time."""
+    """The input as each tap sees it: one array of t_out frames per tap."""
     x = _over_time(x, padding, padding)
     count = (x.shape[1] - taps) // stride + 1
     stop = (count - 1) * stride + 1
@@ -84,15 +86,16 @@ def _shifted(x, taps, stride, padding):
 def see(
     x: Float[Array, "b t h w c"], taps: int, stride: int, padding: int
 ) -> Float[Array, "b t_out h w _"]:
-    """What each output frame sees of time, tap by tap, as channels."""
+    """The input frames that each output frame depends on, concatenated as channels."""
     return jnp.concatenate(_shifted(x, taps, stride, padding), axis=-1)
 
 
 def _sum_of_taps(x, kernel, strides, padding):
     """One 2-D convolution per tap.
 
-    Where it would be thin (few channels), or a sum of rounded terms would lose
-    precision (bfloat16), the taps become channels of a single one.
+    With few channels each of them would be inefficient, and in bfloat16 the sum of
+    rounded terms would lose precision. There the taps become channels of a single
+    convolution.
     """
     taps, channels = kernel.shape[0], x.shape[-1]
     shifted = _shifted(x, taps, strides[0], padding[0])
@@ -108,7 +111,7 @@ def _sum_of_taps(x, kernel, strides, padding):
 
 
 def _winograd(x, kernel, strides, padding):
-    """Three taps, temporal stride and padding 1; see the head of this file."""
+    """F(2, 3), see the docstring of this module."""
     count = x.shape[1]
 
     def filtered(x, kernel):
@@ -117,7 +120,7 @@ def _winograd(x, kernel, strides, padding):
     first, middle, last = kernel
     if count == 1:
         return filtered(x, middle)
-    if count == 2:  # Both neighbours outside are zero: three products are enough.
+    if count == 2:  # The frames before and after are zero: three products are enough.
         both = filtered(x[:, :1] + x[:, 1:], middle)
         y = [
             both + filtered(x[:, 1:], last - middle),
@@ -137,13 +140,13 @@ def _winograd(x, kernel, strides, padding):
     return y.reshape(len(y), 2 * pairs, *y.shape[3:])[:, :count]
 
 
-# Kernels of one pixel: matrix products of all pixels, bound by memory, so that the
-# shifted copies that are needed are made on the side with fewer channels.
+# Kernels of one pixel are matrix products over all pixels. They are limited by memory
+# bandwidth, so the shifted copies are made of the side that has fewer channels.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _pointwise(x, kernel, padding):
-    """A convolution over time alone on CPUs, kernel (kt, c, n), stride 1."""
+    """A convolution over time alone, for CPUs: kernel (kt, c, n), stride 1."""
     taps, channels, features = kernel.shape
     precision = frames.precision(x)
     if features > channels:
@@ -154,7 +157,7 @@ def _pointwise(x, kernel, padding):
 
 
 def _shifted_sum(products, before, after):
-    """Sums what the taps made of every frame, each where it belongs."""
+    """Sums the products of the taps, each shifted to its output frame."""
     last = len(products) - 1
     terms = [
         _over_time(product, before - i, after - (last - i))
@@ -171,7 +174,8 @@ def _pointwise_gradients(padding, saved, cotangent):
     x, kernel = saved
     taps, channels, features = kernel.shape
     precision, margin = frames.precision(x), taps - 1 - padding
-    backward = kernel[::-1].swapaxes(1, 2)  # The input's gradient, as a convolution.
+    # The input's gradient is a convolution with the flipped, transposed kernel.
+    backward = kernel[::-1].swapaxes(1, 2)
     if features > channels:
         products = [jnp.matmul(cotangent, tap, precision=precision) for tap in backward]
         x_gradient = _shifted_sum(products, margin, margin)
