@@ -28,7 +28,7 @@ class Preemption:
 
     Attributes:
         name: the signal that came to this process, or None.
-        cut: whether the run was stopped before it was finished.
+        preempted: whether the run was stopped before it was finished.
         nothing_to_save: whether a signal may end the process at once: before the
             first step, and after the last save.
         exit_code: of a process that ends at once.
@@ -37,7 +37,7 @@ class Preemption:
     def __init__(self, exit_code: int = 0):
         """Is not entered yet."""
         self.name: str | None = None
-        self.cut = False
+        self.preempted = False
         self.nothing_to_save = True
         self.exit_code = exit_code
         self._previous: dict[int, Any] = {}
