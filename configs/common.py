@@ -11,12 +11,13 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
         **defaults: the accepted names with their defaults, which also give the types.
 
     Returns:
-        ConfigDict of the values. `runlocal` is always accepted.
+        ConfigDict of the values. `runlocal` is always accepted, and so is `evaluate`,
+        evaluators to add: `evaluate=retrieval+knn`.
 
     Raises:
         ValueError: for a name that is not accepted or a value of another type.
     """
-    values = {"runlocal": False, **defaults}
+    values = {"runlocal": False, "evaluate": "", **defaults}
     for item in filter(None, (arg or "").split(",")):
         name, has_value, text = item.partition("=")
         if name not in values:
@@ -72,6 +73,63 @@ def pretrain(
 
     schedule(config, epochs, milestones)
     config.optimizer.weight_decay = 1e-4
+    config.evaluators = evaluators("tracking")
+    config.probe = probe()
+    return config
+
+
+# Splits, epochs and milestones of the authors' release.
+_PRETEXT_DATA = {
+    "ucf101": ("train01", "test01", 300, (100, 200)),
+    "kinetics400": ("train", "val", 90, (30, 60)),
+}
+
+
+def parse_pretext(arg: str | None) -> ConfigDict:
+    """The arguments of configs of pretext tasks.
+
+    `data=ucf101` or `kinetics400`, with their splits; any other data set is one of your own
+    with the splits `train` and `test`, unless `train=` and `test=` say otherwise. `small`
+    takes the network and the clips of `configs/small.py`.
+    """
+    return parse_arg(
+        arg, backbone="r3d18", data="ucf101", train="", test="", small=False
+    )
+
+
+def pretext(task: str, arg: ConfigDict) -> ConfigDict:
+    """Pretraining by a task that classifies clips, `ctp_jax/tasks/<task>.py`.
+
+    What such tasks have in common in the authors' release; each config adds its own.
+
+    Args:
+        task: its name.
+        arg: from `parse_pretext`.
+    """
+    own = ("train", "test", 300, (100, 200))
+    train, test, epochs, milestones = _PRETEXT_DATA.get(arg.data, own)
+    config = ConfigDict()
+    config.task = task
+    config.seed = 0
+    config.data = data(arg.data, arg.train or train, arg.test or test)
+
+    config.clip = ConfigDict()
+    config.clip.num_frames = 16
+    config.clip.strides = (1, 2, 3, 4, 5)
+    config.clip.jitter = True
+    config.clip.size = 112
+    config.clip.scales = ((149, 112), (171, 128), (192, 144))  # (width, height)
+    config.clip.flip = 0.5
+    config.colour = clip_colour()
+
+    config.model = model(spatial_strides=(1, 2, 2, 2))
+    config.head = ConfigDict()
+    config.head.dropout = 0.5
+    config.head.init_std = 0.001
+
+    schedule(config, epochs, milestones)
+    config.optimizer.weight_decay = 1e-4
+    config.evaluators = evaluators("recognition")
     config.probe = probe()
     return config
 
@@ -105,14 +163,7 @@ def finetune(
     config.test.stride = 2
     config.test.scales = ((171, 128),)
 
-    config.colour = ConfigDict()  # the same for all frames of a clip
-    config.colour.brightness = 0.2  # probability
-    config.colour.brightness_delta = 32.0  # grey levels, either way
-    config.colour.contrast = 0.2
-    config.colour.contrast_delta = 0.2  # times exp(U(+-this))
-    config.colour.hue_saturation = 0.2
-    config.colour.hue = 24.0  # degrees, either way
-    config.colour.saturation = 0.1  # times exp(U(+-this))
+    config.colour = clip_colour()
 
     config.model = model(spatial_strides=(1, 2, 2, 2))
     # Parts that stay as they are, their statistics too: "", "stem", "stem+1" (the stem
@@ -124,6 +175,7 @@ def finetune(
 
     schedule(config, epochs, milestones)
     config.optimizer.weight_decay = 5e-4
+    config.evaluators = evaluators("recognition")
     config.probe = probe()
     return config
 
@@ -175,13 +227,24 @@ def schedule(config: ConfigDict, epochs: int, milestones: tuple[int, ...]) -> No
     config.keep_every = 0.0  # one every so many epochs, for good; 0: none
 
 
-def probe() -> ConfigDict:
-    """Nearest neighbours of features, looked up at every evaluation.
+def evaluators(*names: str) -> ConfigDict:
+    """What is measured on held-out videos: modules of `ctp_jax/evaluators/`, by name."""
+    config = ConfigDict()
+    for name in names:
+        config[name] = ConfigDict()
+        config[name].module = ""  # empty: of this name; with a dot: a module elsewhere
+        config[name].split = ""  # empty: config.data.eval_split
+        config[name].videos = 0  # 0: config.data.eval_videos
+        config[name].every = 0.0  # epochs; 0: config.eval_every
+    return config
 
-    Every held-out video is searched for in the training split.
+
+def probe() -> ConfigDict:
+    """Features of the encoder, for evaluators that look at these.
+
+    Nearest neighbours of held-out videos are searched for in the training split.
     """
     config = ConfigDict()
-    config.evaluators = ""  # "retrieval", "knn" or both with a comma; empty: none
     config.num_clips = 10
     config.stride = 2
     config.scales = ((171, 128),)
@@ -241,9 +304,23 @@ def colour() -> ConfigDict:
     return config
 
 
+def clip_colour() -> ConfigDict:
+    """Colour augmentation of recognition: the same for all frames of a clip."""
+    config = ConfigDict()
+    config.brightness = 0.2  # probability
+    config.brightness_delta = 32.0  # grey levels, either way
+    config.contrast = 0.2
+    config.contrast_delta = 0.2  # times exp(U(+-this))
+    config.hue_saturation = 0.2
+    config.hue = 24.0  # degrees, either way
+    config.saturation = 0.1  # times exp(U(+-this))
+    return config
+
+
 def finish(config: ConfigDict, arg: ConfigDict) -> ConfigDict:
     """Carries out the arguments that configs have in common."""
     config.model.name = arg.get("backbone", config.model.name)
+    config.evaluators.update(evaluators(*filter(None, arg.evaluate.split("+"))))
     if arg.get("linear"):
         config.freeze = "stem+4"
     return runlocal(config) if arg.runlocal else config

@@ -10,4 +10,4 @@ def get_config(arg=None):
     )
     config.data.eval_videos = 2000  # 18k would take longer than they tell
     config.eval_every = 5.0
-    return common.runlocal(config) if arg.runlocal else config
+    return common.finish(config, arg)

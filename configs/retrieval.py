@@ -28,7 +28,7 @@ def get_config(arg=None):
         milestones=(),
     )
     config.task = "encoder"
-    config.probe.evaluators = "retrieval,knn"
+    config.evaluators = common.evaluators("retrieval", "knn")
     if arg.small:
         small.shrink(config)
     return common.finish(config, arg)

@@ -35,16 +35,31 @@ def get_config(arg=None):
     config.head.target_scale = (8.0, 8.0, 0.4, 0.4)
     config.head.init_std = (0.02, 0.02)
 
+    schedule(config)
+    return common.finish(config, arg)
+
+
+def schedule(config):
+    """Minutes on two cores."""
     config.batch_size = 8
     config.steps = 2500
     config.optimizer.learning_rate = 0.015
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
-
     config.log_every = 100
     config.eval_every = 10.0
     config.checkpoint_every = 10.0
-    return common.runlocal(config) if arg.runlocal else config
+
+
+def finish_pretext(config, arg):
+    """As `common.finish`; with `small`, of this file's size and length."""
+    if arg.small:
+        shrink(config)
+        config.clip.scales = tuple(
+            tuple(side // 2 for side in scale) for scale in config.clip.scales
+        )
+        schedule(config)
+    return common.finish(config, arg)
 
 
 def shrink(config):

@@ -13,4 +13,4 @@ def get_config(arg=None):
         milestones=(100, 200),
     )
     config.checkpoint_every = 10.0
-    return common.runlocal(config) if arg.runlocal else config
+    return common.finish(config, arg)

@@ -26,6 +26,7 @@ _FREE = (
     "data.max_bad",
     "data.stall_after",
     "data.eval_",
+    "evaluators.",
     "probe.",
     "test.",
 )
@@ -96,7 +97,11 @@ def validate(config: ConfigDict) -> None:
         if not holds:
             raise UserError(f"config.{name} = {flat[name]!r}: must be {what}")
 
-    for name in _REQUIRED:
+    evaluators = config.get("evaluators", {})
+    required = [
+        f"evaluators.{name}.{field}" for name in evaluators for field in _OF_EVALUATORS
+    ]
+    for name in (*_REQUIRED, *required):
         if name not in flat:
             raise UserError(f"config.{name} is missing: start from configs/common.py")
     for name in ("batch_size", "log_every", "keep_checkpoints"):
@@ -110,6 +115,10 @@ def validate(config: ConfigDict) -> None:
     need(named or not flat["keep_best"], "keep_best", "0 unless keep_best_by is set")
     need(0 <= flat["data.max_bad"] <= 1, "data.max_bad", "in [0, 1]")
     need(flat["data.stall_after"] > 0, "data.stall_after", "above 0")
+    for name in evaluators:
+        for field in ("every", "videos"):
+            field = f"evaluators.{name}.{field}"
+            need(flat[field] >= 0, field, "0 or more")
     _validate_optimizer(flat, need)
     if "model.dtype" in flat:
         need(flat["model.dtype"] in _DTYPES, "model.dtype", f"one of {list(_DTYPES)}")
@@ -130,12 +139,13 @@ def _validate_optimizer(flat, need) -> None:
     need(rising, "optimizer.milestones", "epochs above 0 that increase")
 
 
+_OF_EVALUATORS = ("module", "split", "videos", "every")
 _REQUIRED = ("task", "seed", "batch_size", "epochs", "steps", "init_from", "init_head")
 _REQUIRED += ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
 _REQUIRED += ("keep_every", "keep_best", "keep_best_by")
 _REQUIRED += ("data.name", "data.split", "data.eval_split", "data.fraction")
 _REQUIRED += ("data.max_bad", "data.stall_after")
-_REQUIRED += ("probe.evaluators", "probe.gallery_videos")
+_REQUIRED += ("probe.gallery_videos",)
 _REQUIRED += tuple(
     f"optimizer.{name}"
     for name in (

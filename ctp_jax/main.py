@@ -74,7 +74,7 @@ def _stop_at_once(number, frame):
 
 
 def _write_report(config, workdir):
-    """Rng clips and writes `report.html`; trouble here does not fail the run."""
+    """Draws clips and writes `report.html`; trouble here does not fail the run."""
     import jax
 
     from ctp_jax import report, visualize
@@ -82,8 +82,7 @@ def _write_report(config, workdir):
     if jax.process_index() != 0:
         return
     with _only_said("no pictures"):
-        if visualize.draws(config):
-            visualize.save(visualize.draw(config, 6, workdir), workdir)
+        visualize.save(visualize.draw(config, 6, workdir), workdir)
     with _only_said("no report"):
         print(f"  report       {report.write(workdir)}", flush=True)
 

@@ -1,4 +1,4 @@
-"""Rng the game: `python -m ctp_jax.visualize --config=...` or `--workdir=...`."""
+"""Draws clips as a network sees them: `python -m ctp_jax.visualize --config=...` or `--workdir=...`."""
 
 import copy
 import itertools
@@ -45,6 +45,10 @@ TRAIN = flags.DEFINE_boolean(
 )
 
 
+CLIPS = 3
+"""Of each video in a picture, at most."""
+
+
 class Drawn(NamedTuple):
     """Clips as the network sees them; v videos, n trajectories, t frames.
 
@@ -64,7 +68,7 @@ class Drawn(NamedTuple):
 
 
 def main(arguments):
-    """Rng clips as the network sees them, with their trajectories.
+    """Draws clips as the network sees them, with their trajectories.
 
     python -m ctp_jax.visualize --config=configs/demo.py --out=DIR
     python -m ctp_jax.visualize --workdir=DIR      (a run, with its predictions)
@@ -95,21 +99,14 @@ def _config_of_run(workdir: str | None) -> ConfigDict:
     return ConfigDict(json.loads(path.read_text()))
 
 
-def draws(config: ConfigDict) -> bool:
-    """Whether there is anything to draw for the task of a config."""
-    from ctp_jax.tasks import base
-
-    return hasattr(base.load(config), "draw")
-
-
 def draw(
     config: ConfigDict, videos: int, workdir: str | None = None, train: bool = False
 ) -> Drawn:
-    """Rng videos of a config, with the predictions of a run's newest checkpoint.
+    """Draws videos of a config, with the predictions of a run's newest checkpoint.
 
     Raises:
-        UserError: the data is not prepared, the task has nothing to draw, or the
-            workdir holds no checkpoint of this config.
+        UserError: the data is not prepared, or the workdir holds no checkpoint of this
+            config.
     """
     # Not above: a misspelt flag is answered before JAX and TensorFlow are imported.
     import jax
@@ -121,27 +118,44 @@ def draw(
     config = copy.deepcopy(config)
     config.batch_size = 1
     task = base.load(config)
-    if not hasattr(task, "draw"):
-        raise UserError(f"config.task = {config.task!r}: this task draws nothing")
-    # Held-out clips of a task without a game are plain: no augmentation to be seen.
-    train = train or not config.data.eval_split or "game" not in config
+    train = train or not config.data.eval_split
     source = base.open_pipeline(config, task, train)
+    task.see_data(source.whole, None)
     stream = source.train_batches() if train else source.eval_batches()
     batches = list(itertools.islice(stream, videos))
     batch = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
-    names = [str(source.records.ids[i]) for i in batch["index"]]
     clips = np.asarray(to_uint8(jax.jit(task.draw)(batch)))
-    if "boxes" not in batch["plan"]:
-        title = f"{config.data.name}: clips as they are trained on"
-        no_boxes = np.zeros((len(clips), 0, clips.shape[1], 4), np.float32)
-        return Drawn(clips, no_boxes, None, names, title)
-    predicted, title = None, f"{config.data.name}: true boxes"
+    outputs, title = None, f"{config.data.name}, split {source.records.split}"
     if workdir:
         state, step = restore.newest(config, task, workdir, batch)
-        outputs = jax.jit(task.predict)(state.params, state.model_state, batch)
-        predicted = np.asarray(outputs["predicted"])
-        title += f", and predicted after {step} steps (dashed)"
-    return Drawn(clips, np.asarray(batch["plan"]["boxes"]), predicted, names, title)
+        outputs = jax.device_get(jax.jit(task.predict)(state.variables, batch))
+        title += f", predictions after {step} steps"
+    overlay = task.overlay(batch, outputs)
+    names = [
+        ": ".join(filter(None, (str(source.records.ids[index]), caption)))
+        for index, caption in zip(batch["index"], overlay.captions, strict=True)
+    ]
+    return _rows(clips, overlay, names, title)
+
+
+def _rows(clips: np.ndarray, overlay: Any, names: list[str], title: str) -> Drawn:
+    """A row for each clip of every video, of at most `CLIPS` clips, evenly spread."""
+    count = clips.shape[1]
+    chosen = np.unique(np.linspace(0, count - 1, min(count, CLIPS)).round().astype(int))
+
+    def flat(values: np.ndarray) -> np.ndarray:
+        return values[:, chosen].reshape(-1, *values.shape[2:])
+
+    clips = flat(clips)
+    boxes = np.zeros((len(clips), 0, clips.shape[1], 4), np.float32)
+    if overlay.boxes is not None:
+        boxes = flat(overlay.boxes)
+    predicted = None if overlay.predicted is None else flat(overlay.predicted)
+    title += ": true boxes" * bool(boxes.size)
+    title += ", predicted ones dashed" * (predicted is not None)
+    if len(chosen) > 1:
+        names = [f"{name}, clip {clip + 1}" for name in names for clip in chosen]
+    return Drawn(clips, boxes, predicted, names, title)
 
 
 def save(

@@ -189,7 +189,8 @@ def test_retrieval_as_the_paper_has_it():
         "data.eval_split": "test01",
         "clip.num_frames": 16,
         "clip.size": 112,
-        "probe.evaluators": "retrieval,knn",
+        "evaluators.knn.every": 0.0,
+        "evaluators.retrieval.split": "",
         "probe.num_clips": 10,
         "probe.stride": 2,
         "probe.scales": [[171, 128]],
@@ -209,10 +210,12 @@ def test_retrieval_as_the_paper_has_it():
     assert (named.name, named.split, named.eval_split) == ("mine", "a", "b")
 
 
-def test_nothing_is_probed_unless_asked_for():
-    for path in FILES:
-        if path.stem not in ("__init__", "common", "retrieval"):
-            assert load(path.stem).probe.evaluators == "", path.stem
+def test_what_is_measured_on_held_out_videos():
+    assert list(load("ucf_r3d").evaluators) == ["tracking"]
+    assert list(load("finetune_ucf").evaluators) == ["recognition"]
+    assert list(load("retrieval").evaluators) == ["knn", "retrieval"]
+    more = load("ucf_r3d", "evaluate=retrieval+knn").evaluators
+    assert list(more) == ["knn", "retrieval", "tracking"]
 
 
 def test_encoders_of_the_small_configs_fit_each_other():

@@ -15,6 +15,8 @@ def toy_config(**fields) -> ConfigDict:
         "toy", split="train", eval_split="test", epochs=3, milestones=(1, 2)
     )
     config.task = "tests.toy_task"
+    config.evaluators = common.evaluators("toy_task")
+    config.evaluators.toy_task.module = "tests.toy_task"
     config.model = ConfigDict({"width": 8})
     config.batch_size = 8
     config.steps = 12
@@ -55,7 +57,8 @@ class ToyPipeline:
             "label": np.int32(speed),
             "index": np.int32(index),
             "mask": np.float32(1),
-            "boxes": boxes.astype(np.float32),
+            "choice": np.zeros(CLIPS, np.int32),
+            "annotations": {"boxes": boxes.astype(np.float32)},
             "plan": {"speed": np.int32(speed), "poison": np.int32(0)},
         }
 

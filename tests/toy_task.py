@@ -63,13 +63,14 @@ class Task(base.Task):
         queue = _unit(jax.random.normal(queue_rng, (QUEUE, width)))
         state = {
             "batch_stats": variables["batch_stats"],
-            "momentum": variables["params"],
+            "networks": {"key": {"params": variables["params"]}},
             "queue": queue,
             "pointer": jnp.zeros((), jnp.int32),
         }
-        return params, state
+        return base.Variables(params, state)
 
-    def loss(self, params, model_state, batch, rng):
+    def loss(self, variables, batch, step, rng):
+        params, model_state = variables
         clips = batch["frames"].astype(jnp.float32) / 255
         clips += 0.01 * jax.random.normal(rng, clips.shape)
         features, changed = self._encoder.apply(
@@ -80,7 +81,7 @@ class Task(base.Task):
         )
         keys = self._encoder.apply(
             {
-                "params": model_state["momentum"],
+                **model_state["networks"]["key"],
                 "batch_stats": model_state["batch_stats"],
             },
             clips[:, 1],
@@ -96,7 +97,9 @@ class Task(base.Task):
         loss_class = optax.softmax_cross_entropy_with_integer_labels(
             out[:, :CLASSES], label
         ).mean()
-        boxes = batch["boxes"][:, 1].mean(axis=1) / self.clip_spec(True).size
+        boxes = (
+            batch["annotations"]["boxes"][:, 1].mean(axis=1) / self.clip_spec(True).size
+        )
         loss_box = jnp.square(out[:, CLASSES:] - boxes).mean()
         total = contrast + loss_class + loss_box
         total = jnp.where(batch["plan"]["poison"].max() > 0, jnp.nan, total)
@@ -108,21 +111,25 @@ class Task(base.Task):
         state = {**model_state, "batch_stats": changed["batch_stats"]}
         return total, base.StepOutput(metrics, state, carry=keys)
 
-    def after_step(self, params, model_state, carry):
-        momentum = jax.tree.map(
-            lambda old, new: 0.9 * old + 0.1 * new,
-            model_state["momentum"],
+    def after_step(self, variables, carry, step):
+        params, model_state = variables
+        # A schedule: the key network follows faster at first.
+        keep = jnp.minimum(0.9, 0.5 + 0.1 * step)
+        key = jax.tree.map(
+            lambda old, new: keep * old + (1 - keep) * new,
+            model_state["networks"]["key"]["params"],
             params["encoder"],
         )
         at = (model_state["pointer"] + jnp.arange(len(carry))) % QUEUE
         return {
             **model_state,
-            "momentum": momentum,
+            "networks": {"key": {"params": key}},
             "queue": model_state["queue"].at[at].set(carry),
             "pointer": (model_state["pointer"] + len(carry)) % QUEUE,
         }
 
-    def predict(self, params, model_state, batch):
+    def predict(self, variables, batch):
+        params, model_state = variables
         clips = batch["frames"].astype(jnp.float32) / 255
         features = self._encoder.apply(
             {"params": params["encoder"], "batch_stats": model_state["batch_stats"]},
@@ -132,7 +139,8 @@ class Task(base.Task):
         out = self._head.apply({"params": params["head"]}, features)
         return {"class": out[:, :CLASSES].argmax(-1), "embedding": features}
 
-    def encoder(self, params, model_state):
+    def encoder(self, variables):
+        params, model_state = variables
         architecture = {"name": "toy", "width": self.config.model.width}
         return params["encoder"], model_state["batch_stats"], architecture
 
@@ -143,14 +151,21 @@ class Task(base.Task):
                 f"{self.config.model.width}"
             )
 
-    def load_encoder(self, params, model_state, encoder_params, encoder_stats):
-        return (
-            {**params, "encoder": encoder_params},
-            {**model_state, "batch_stats": encoder_stats, "momentum": encoder_params},
-        )
+    def load_encoder(self, variables, params, batch_stats):
+        state = {
+            **variables.state,
+            "batch_stats": batch_stats,
+            "networks": {"key": {"params": params}},
+        }
+        return base.Variables({**variables.params, "encoder": params}, state)
 
-    def evaluators(self):
-        return (Accuracy(),)
+
+LOOKS_AT = "predictions"
+
+
+def make(options, subject):
+    """The module is an evaluator, too."""
+    return Accuracy()
 
 
 class Accuracy(Evaluator):

@@ -5,7 +5,8 @@ What was wrong with it is found out here, by looking at that one record.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +26,7 @@ READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 TRIES = 2
 """Of an example's own record: trouble of the network that passes changes no batch."""
 
-Example = dict[str, tf.Tensor]
+Example = dict[str, Any]
 
 
 class BadRecords:
@@ -138,9 +139,9 @@ def _diagnose_bytes(one: records.Records) -> str:
     frames = features["frames"].numpy()
     if len(frames) != one.num_frames[0]:
         return f"it has {len(frames)} frames, not {one.num_frames[0]} as indexed"
-    boxes = features.get("boxes", frames)
-    if len(boxes) != len(frames):
-        return f"it has {len(boxes)} boxes for {len(frames)} frames"
+    for name, values in features["annotations"].items():
+        if len(values) != len(frames):
+            return f"it has {len(values)} {name} for {len(frames)} frames"
     for number, frame in enumerate(frames):
         try:
             image = tf.io.decode_image(frame, channels=3, expand_animations=False)
@@ -185,7 +186,10 @@ def first_success(
 
 
 def placeholder(
-    spec: ClipSpec, canvas: tuple[int, int], num_uniforms: int, boxes: bool
+    spec: ClipSpec,
+    canvas: tuple[int, int],
+    num_uniforms: int,
+    annotations: Mapping[str, Sequence[int]],
 ) -> Example:
     """What stands for an example that cannot be read: black, and masked.
 
@@ -193,25 +197,26 @@ def placeholder(
         spec: see `ClipSpec`.
         canvas: height and width of the frames, pixels.
         num_uniforms: how many random numbers it has for its plan.
-        boxes: whether examples of this data set have boxes.
+        annotations: of the data set, see `ctp_jax.data.tfrecord.Features`.
     """
     height, width = canvas
     shape = (spec.num_clips, spec.num_frames)
     size = tf.constant([height, width], tf.float32)
     whole = tf.concat([tf.zeros([2]), size], axis=0)
-    example = {
+    return {
         "frames": tf.zeros((*shape, height, width, 3), tf.uint8),
         "extent": tf.tile(size[None], [spec.num_clips, 1]),
         "window": tf.tile(whole[None], [spec.num_clips, 1]),
         "flip": tf.zeros((spec.num_clips,), tf.bool),
         "times": tf.zeros(shape, tf.int32),
+        "choice": tf.zeros((spec.num_clips,), tf.int32),
         "label": tf.constant(-1),
         "index": tf.constant(0),
         "mask": tf.constant(0.0),
         "replaced": tf.constant(1.0),
         "attempt": tf.constant(TRIES, tf.int64),
+        "annotations": {
+            name: tf.zeros((*shape, *own)) for name, own in annotations.items()
+        },
         "uniforms": tf.zeros([num_uniforms]),
     }
-    if boxes:
-        example["boxes"] = tf.zeros((*shape, 4))
-    return example

@@ -5,7 +5,7 @@ h w of the canvas (the decoded window), s side of the drawn clip.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Batch = Mapping[str, Any]
@@ -16,34 +16,66 @@ Batch = Mapping[str, Any]
     window   float32 (b, c, 4)           y, x, height, width in canvas pixels to show
     flip     bool    (b, c)              mirror the drawn clip left-right
     times    int32   (b, c, t)           which frames of the video these are
+    choice   int32   (b, c)              what was chosen with the frames: the number of
+                                         the clip's stride in `ClipSpec.strides`, or
+                                         what `ClipSpec.frame_numbers` says
     label    int32   (b,)                class, -1 where the data set has none
     index    int32   (b,)                record number in its split
     mask     float32 (b,)                1 for examples, 0 for padding (evaluation)
     replaced float32 (b,)                1 where the record could not be read: another one
                                          (training), or blank with mask 0 (evaluation)
-    boxes    float32 (b, c, t, 4)        only for data sets with boxes: x1 y1 x2 y2 in
-                                         the pixels of the drawn clip, after the flip
+    annotations {name: float32 (b, c, t, ...)}  what the data set knows of every frame;
+                                         `boxes` (..., 4) are x1 y1 x2 y2 in the pixels
+                                         of the drawn clip, after the flip, unclipped
     plan     {name: array (b, ...)}      what `Task.plan` returned
 """
+
+PER_CLIP = ("frames", "extent", "window", "flip", "times", "choice")
+"""Entries of a batch whose second dimension is c."""
+
+
+def labels(batch: Batch) -> Any:
+    """The labels to learn: the plan's where it has some, else those of the data set.
+
+    Returns:
+        int32 (b, ...), of the kind of arrays that the batch holds.
+    """
+    plan = batch.get("plan", {})
+    return plan["label"] if "label" in plan else batch["label"]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
     """Which frames and which window of them a task sees.
 
+    A clip of stride r spans |r| (t - 1) + 1 frames. In a video that is shorter, the last
+    frame is repeated, whatever the sampling.
+
     Attributes:
         num_clips: c, clips per video.
         num_frames: t, frames per clip.
         size: s, side of the drawn clip in pixels.
-        strides: frame strides to choose from, uniformly, one per clip.
-        jitter: shift every frame by U{0..stride-1}.
-        sampling: 'random' starts, or 'uniform': clip i starts at
-            int(d / 2c + i d / c), d the number of possible starts (the ten-clip test).
+        strides: frame strides to choose from, uniformly: one per clip, or with 'ordered'
+            one per video. 0 repeats one frame, a negative one runs backwards.
+        jitter: shift every frame by U{0..|stride|-1}.
+        sampling: where clips start.
+            'random': anywhere, each by itself.
+            'uniform': clip i at int(d / 2c + i d / c), d the number of possible starts
+            (the ten-clip test); takes the first stride.
+            'ordered': one after the other with `gap` frames between them, together
+            anywhere. A video that is too short for that has smaller gaps, and one that is
+            too short for gaps has clips that overlap: they start as with 'uniform'.
+        gap: frames between the end of a clip and the start of the next, for 'ordered'.
+        frame_numbers: the task's own sampling, in place of all of the above. A function
+            of (rng, num_frames), a `ctp_jax.data.rng.Rng` and an int32 scalar tensor, that
+            gives frame numbers, int32 (c, t), each in [0, num_frames), and int32 (c,)
+            for `choice` in the batch.
         scales: short sides, in pixels, to scale the frame to before cropping, as
             ints; or (width, height) pairs, which ignore the aspect ratio and swap for
             portrait videos.
         crop: 'random' or 'center'.
         flip: probability of mirroring.
+        shared_window: all clips of a video have the same scale, crop and flip.
     """
 
     num_clips: int
@@ -52,6 +84,9 @@ class ClipSpec:
     strides: Sequence[int] = (1,)
     jitter: bool = False
     sampling: str = "random"
+    gap: int = 0
+    frame_numbers: Callable[[Any, Any], tuple[Any, Any]] | None = None
     scales: Sequence[int | tuple[int, int]] = (128,)
     crop: str = "random"
     flip: float = 0.0
+    shared_window: bool = False

@@ -16,29 +16,72 @@ the outermost columns of a partly decoded JPEG, some 40 grey levels off in the w
 """
 
 
-def sample_times(rng: Rng, num_frames: tf.Tensor, spec: ClipSpec) -> tf.Tensor:
-    """Frame numbers of every clip, int32 (c, t), for a video of `num_frames`.
+def sample_times(
+    rng: Rng, num_frames: tf.Tensor, spec: ClipSpec
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Frame numbers of every clip of a video, and what was chosen with them.
 
-    A video that is too short is read from its start and its last frame is repeated.
+    Args:
+        rng: numbers for this video.
+        num_frames: of the video, int32 scalar.
+        spec: see `ClipSpec`.
+
+    Returns:
+        int32 (c, t), and `choice`, int32 (c,).
     """
-    steps = tf.range(spec.num_frames)
+    if spec.frame_numbers is not None:
+        times, choice = spec.frame_numbers(rng, num_frames)
+        times = tf.ensure_shape(times, [spec.num_clips, spec.num_frames])
+        return times, tf.ensure_shape(choice, [spec.num_clips])
+    strides, clips = tf.constant(spec.strides), [spec.num_clips]
     if spec.sampling == "random":
-        stride = rng.pick([spec.num_clips], spec.strides)
-        span = stride * (spec.num_frames - 1) + 1
-        start = rng.integer([spec.num_clips], tf.maximum(num_frames - span, 0) + 1)
+        choice = rng.integer(clips, len(spec.strides))
+        span = tf.abs(tf.gather(strides, choice)) * (spec.num_frames - 1) + 1
+        start = rng.integer(clips, tf.maximum(num_frames - span, 0) + 1)
     elif spec.sampling == "uniform":
-        stride = tf.fill([spec.num_clips], spec.strides[0])
-        free = tf.maximum(num_frames - spec.strides[0] * spec.num_frames + 1, 0)
-        # int(free / 2c + i free / c) in whole numbers.
-        odd = tf.range(1, 2 * spec.num_clips, 2)
-        start = free * odd // (2 * spec.num_clips)
+        choice = tf.zeros(clips, tf.int32)
+        # The test protocol counts a whole stride behind the last frame, too.
+        start = _evenly_spread(num_frames, abs(spec.strides[0]) * spec.num_frames, spec)
+    elif spec.sampling == "ordered":
+        choice = tf.tile(rng.integer([1], len(spec.strides)), clips)
+        span = tf.abs(tf.gather(strides, choice[0])) * (spec.num_frames - 1) + 1
+        start = _one_after_the_other(rng, num_frames, span, spec)
     else:
         raise ValueError(f"sampling {spec.sampling!r}")
-    times = start[..., None] + steps * stride[..., None]
+    stride = tf.gather(strides, choice)
+    times = start[..., None] + tf.range(spec.num_frames) * tf.abs(stride)[..., None]
     if spec.jitter:
         shape = [spec.num_clips, spec.num_frames]
-        times += rng.integer(shape, stride[..., None])
-    return tf.minimum(times, num_frames - 1)
+        times += rng.integer(shape, tf.maximum(tf.abs(stride), 1)[..., None])
+    times = tf.minimum(times, num_frames - 1)
+    if min(spec.strides) < 0:
+        times = tf.where(stride[..., None] < 0, times[..., ::-1], times)
+    return times, choice
+
+
+def _evenly_spread(num_frames: tf.Tensor, span, spec: ClipSpec) -> tf.Tensor:
+    """Starts of clips that are spread over the video, int32 (c,)."""
+    starts = tf.maximum(num_frames - span + 1, 0)
+    # int(d / 2c + i d / c) in whole numbers.
+    odd = tf.range(1, 2 * spec.num_clips, 2)
+    return starts * odd // (2 * spec.num_clips)
+
+
+def _one_after_the_other(
+    rng: Rng, num_frames: tf.Tensor, span: tf.Tensor, spec: ClipSpec
+) -> tf.Tensor:
+    """Starts of clips of `span` frames with gaps between them, int32 (c,)."""
+    count, gaps = spec.num_clips, max(spec.num_clips - 1, 1)
+    widest = (num_frames - count * span) // gaps
+    gap = tf.minimum(widest, spec.gap)
+    free = num_frames - count * span - (count - 1) * gap
+    first = rng.integer((), tf.maximum(free, 0) + 1)
+    there_is_room = widest >= min(spec.gap, 1)
+    return tf.where(
+        there_is_room,
+        first + tf.range(count) * (span + gap),
+        _evenly_spread(num_frames, span, spec),
+    )
 
 
 def _scaled_size(height, width, scale: int | tuple[int, int]) -> tf.Tensor:
@@ -69,20 +112,25 @@ def sample_window(
     Returns:
         float32 (c, 4), y, x, height, width in stored pixels, and bool (c,), mirrored.
     """
+    windows = 1 if spec.shared_window else spec.num_clips
     choices = [_scaled_size(height, width, scale) for scale in spec.scales]
-    choice = rng.integer([spec.num_clips], len(choices))
+    choice = rng.integer([windows], len(choices))
     scaled = tf.gather(tf.stack(choices), choice)  # (c, 2)
     free = scaled - spec.size
     if spec.crop == "random":
-        offset = rng.integer([spec.num_clips, 2], free + 1)
+        offset = rng.integer([windows, 2], free + 1)
     elif spec.crop == "center":
         offset = free // 2
     else:
         raise ValueError(f"crop {spec.crop!r}")
     pixel = tf.cast(tf.stack([height, width]), tf.float32) / tf.cast(scaled, tf.float32)
     start = tf.cast(offset, tf.float32) * pixel
-    flip = rng.bernoulli([spec.num_clips], spec.flip)
-    return tf.concat([start, spec.size * pixel], axis=-1), flip
+    flip = rng.bernoulli([windows], spec.flip)
+    window = tf.concat([start, spec.size * pixel], axis=-1)
+    if spec.shared_window:
+        window = tf.tile(window, [spec.num_clips, 1])
+        flip = tf.tile(flip, [spec.num_clips])
+    return window, flip
 
 
 def canvas_size(

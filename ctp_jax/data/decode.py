@@ -140,18 +140,22 @@ def boxes_in_clip(
     """Boxes of the stored frame as they appear in the drawn clip.
 
     Args:
-        boxes: float32 (c, t, 4), x1 y1 x2 y2 in pixels of the stored frame.
+        boxes: float32 (c, t, ..., 4), x1 y1 x2 y2 in pixels of the stored frame.
         window: float32 (c, 4), y, x, height, width.
         flip: bool (c,).
         size: side of the drawn clip.
 
     Returns:
-        float32 (c, t, 4) in pixels of the clip; not clipped to it.
+        float32 (c, t, ..., 4) in pixels of the clip; not clipped to it.
     """
-    y, x, height, width = tf.unstack(window[:, None, :], num=4, axis=-1)
+    # One value a clip, for all its frames and boxes.
+    per_clip = [-1, *[1] * (len(boxes.shape) - 2)]
+    y, x, height, width = (
+        tf.reshape(value, per_clip) for value in tf.unstack(window, num=4, axis=-1)
+    )
     x1, y1, x2, y2 = tf.unstack(boxes, num=4, axis=-1)
     x1, x2 = ((value - x) * size / width for value in (x1, x2))
     y1, y2 = ((value - y) * size / height for value in (y1, y2))
-    flip = flip[:, None]
+    flip = tf.reshape(flip, per_clip)
     x1, x2 = tf.where(flip, size - x2, x1), tf.where(flip, size - x1, x2)
     return tf.stack([x1, y1, x2, y2], axis=-1)

@@ -21,7 +21,7 @@ from ctp_jax.errors import UserError
 INDEX_FILE = "ctp_index.npz"
 STORED_SPLIT = "videos"
 """The TFDS split that holds every video of the data sets prepared here."""
-VERSION = 2
+VERSION = 3
 
 COLUMNS = {
     "file_index": np.int32,
@@ -266,7 +266,7 @@ def read_features_json(tree: Mapping) -> tfrecord.Features:
     return tfrecord.Features(
         frames=frames[0],
         label=labels[0] if labels else None,
-        boxes="boxes" if "boxes" in fields else None,
+        annotations={"boxes": (4,)} if "boxes" in fields else {},
         id="video_id" if "video_id" in fields else None,
         fps="fps" if "fps" in fields else None,
     )

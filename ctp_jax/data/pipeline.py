@@ -248,7 +248,9 @@ class Pipeline:
         numbers = rng.Rng(
             rng.uniforms(self._seed, f"{self._stream}/clip", position, self._clip_draws)
         )
-        times = clips.sample_times(numbers, tf.size(features["frames"]), self._spec)
+        times, choice = clips.sample_times(
+            numbers, tf.size(features["frames"]), self._spec
+        )
         window, flip = clips.sample_window(numbers, height, width, self._spec)
         frames, extent, shown = decode.decode_window(
             features["frames"],
@@ -266,20 +268,22 @@ class Pipeline:
             "window": shown,
             "flip": flip,
             "times": times,
+            "choice": choice,
             "label": tf.cast(features["label"], tf.int32),
             "index": tf.cast(index, tf.int32),
             "mask": mask,
             "replaced": tf.cast(attempt >= TRIES, tf.float32),
             "attempt": attempt,
+            "annotations": {},
             "uniforms": rng.uniforms(
                 self._seed, f"{self._stream}/plan", position, self._plan_draws
             ),
         }
-        if "boxes" in features:
-            boxes = tf.gather(features["boxes"], times)
-            example["boxes"] = decode.boxes_in_clip(
-                boxes, window, flip, self._spec.size
-            )
+        for name in self.records.annotations:
+            values = tf.gather(features["annotations"][name], times)
+            if name == "boxes":
+                values = decode.boxes_in_clip(values, window, flip, self._spec.size)
+            example["annotations"][name] = values
         return example
 
     def _locate(
@@ -310,5 +314,6 @@ class Pipeline:
         return self._sample_plan(numbers, batch)
 
     def _make_blank(self, num_uniforms: int) -> dict[str, tf.Tensor]:
-        boxes = self.records.boxes_feature is not None
-        return bad_records.placeholder(self._spec, self._canvas, num_uniforms, boxes)
+        return bad_records.placeholder(
+            self._spec, self._canvas, num_uniforms, self.records.annotations
+        )

@@ -60,8 +60,8 @@ def parser(records: Records) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     wanted = {records.frames_feature: many([], tf.string)}
     if records.label_feature:
         wanted[records.label_feature] = tf.io.FixedLenFeature([], tf.int64, -1)
-    if records.boxes_feature:
-        wanted[records.boxes_feature] = many([4], tf.float32)
+    for name, shape in records.annotations.items():
+        wanted[name] = many(shape, tf.float32)
 
     def parse(payload):
         example = tf.io.parse_single_example(payload, wanted)
@@ -70,8 +70,7 @@ def parser(records: Records) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
             result["label"] = example[records.label_feature]
         else:
             result["label"] = tf.constant(-1, tf.int64)
-        if records.boxes_feature:
-            result["boxes"] = example[records.boxes_feature]
+        result["annotations"] = {name: example[name] for name in records.annotations}
         return result
 
     return parse
@@ -82,14 +81,15 @@ def checker(records: Records) -> Callable[[tf.Tensor, dict[str, Any]], dict[str,
 
     Returns:
         Function that gives back what it got, and raises where a record has not as many
-        frames, or boxes, as the index says.
+        frames, or annotations, as the index says.
     """
     with tf.device("/CPU:0"):
         num_frames = tf.constant(records.num_frames, tf.int32)
 
     def check(number, features):
-        for name in [name for name in ("frames", "boxes") if name in features]:
-            fits = tf.equal(tf.shape(features[name])[0], num_frames[number])
+        counted = {"frames": features["frames"], **features["annotations"]}
+        for name, values in counted.items():
+            fits = tf.equal(tf.shape(values)[0], num_frames[number])
             # Inside a function it runs, used or not.
             tf.debugging.Assert(fits, [f"another number of {name} than is indexed"])
         return features
@@ -104,8 +104,7 @@ def read_features(records: Records) -> Callable[[Any], dict[str, Any]]:
         Function of an int64 scalar tensor, the record number, that gives a dict:
             frames: string (k,), the encoded images.
             label: int64 (), -1 if there is none.
-            boxes: float32 (k, 4), only if the records have them: x1 y1 x2 y2 in the
-                pixels of the stored frames.
+            annotations: {name: float32 (k, ...)}, see `Records.annotations`.
         It raises `tf.errors.OpError` where the record cannot be read, or has not as
         many frames as the index says.
     """

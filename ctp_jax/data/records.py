@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -38,7 +39,8 @@ class Records:
         label: int32 (n,), -1 if there is none.
         fps: float32 (n,), frames per second, 0 if it is not known.
         class_names: in the order of the labels, () if unlabelled.
-        frames_feature, label_feature, boxes_feature: names in the records.
+        frames_feature, label_feature: names in the records.
+        annotations: see `ctp_jax.data.tfrecord.Features`.
         encoding: of the frames, 'jpeg' or 'png'.
         id_bytes: bytes (n,), see `ids`.
     """
@@ -59,7 +61,7 @@ class Records:
     class_names: tuple[str, ...]
     frames_feature: str
     label_feature: str | None
-    boxes_feature: str | None
+    annotations: Mapping[str, Sequence[int]]
     encoding: str
     id_bytes: np.ndarray
 
@@ -128,7 +130,7 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
         class_names=found.class_names,
         frames_feature=found.features.frames,
         label_feature=found.features.label,
-        boxes_feature=found.features.boxes,
+        annotations=found.features.annotations,
         encoding=found.encoding,
         id_bytes=found.ids[numbers],
     )

@@ -12,7 +12,7 @@ import dataclasses
 import io
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import google_crc32c
@@ -31,14 +31,15 @@ class Features:
     Attributes:
         frames: list of encoded images.
         label: integer, the class.
-        boxes: floats (n, 4), x1 y1 x2 y2 in pixels of the stored frames.
+        annotations: {name: shape of one frame's value} of floats that every frame has;
+            `boxes`, of shape (..., 4), are x1 y1 x2 y2 in pixels of the stored frames.
         id: name of the video.
         fps: frames per second.
     """
 
     frames: str
     label: str | None = None
-    boxes: str | None = None
+    annotations: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     id: str | None = None
     fps: str | None = None
 

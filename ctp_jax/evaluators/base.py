@@ -1,10 +1,43 @@
-"""The interface of evaluators: fed predictions, they yield (name, value)."""
+"""The interface of evaluators: fed predictions, they yield (name, value).
 
+An evaluator is one module `ctp_jax/evaluators/<name>.py` with
+
+    LOOKS_AT = "predictions"    of the task, or "features" of its encoder (`config.probe`)
+    make(options, subject)      the `Evaluator`; options are `config.evaluators.<name>`
+
+and `config.evaluators` names it.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
 import pathlib
-from collections.abc import Iterator, Mapping
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
+
+from ctp_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What a pass is about: the same for all evaluators that share it.
+
+    Attributes:
+        held_out: `ctp_jax.data.records.Records` of the held-out split; None where it has
+            none.
+        gallery: of the whole training split, likewise.
+        class_names: of the labels that are predicted.
+        shared: anything that evaluators of a pass make once, by name.
+    """
+
+    held_out: Any | None = None
+    gallery: Any | None = None
+    class_names: Sequence[str] = ()
+    shared: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Evaluator:
@@ -47,3 +80,32 @@ class Evaluator:
 
     def save(self, directory: pathlib.Path) -> None:
         """Writes pictures and tables of what `results` yielded, if there are any."""
+
+
+def load(name: str, options: ConfigDict) -> Any:
+    """The module of an evaluator that a config names.
+
+    Args:
+        name: under `config.evaluators`.
+        options: `config.evaluators.<name>`; its `module` is the name of the module where
+            that is another: one of this folder, or with a dot a path of its own.
+
+    Raises:
+        UserError: there is none.
+    """
+    module = str(options.module or name)
+    path = module if "." in module else f"ctp_jax.evaluators.{module}"
+    try:
+        found = importlib.util.find_spec(path) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        import ctp_jax.evaluators as package
+
+        known = [m.name for m in pkgutil.iter_modules(package.__path__)]
+        known = sorted(set(known) - {"base", "feature_bank", "nearest"})
+        raise UserError(
+            f"config.evaluators.{name}: no evaluator {module!r}; the evaluators are "
+            f"{', '.join(known)}"
+        )
+    return importlib.import_module(path)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import nearest
-from ctp_jax.evaluators.base import Evaluator
+from ctp_jax.evaluators.base import Evaluator, Subject
 
 # More than the C library ever takes from its heap, where freed memory stays with the
 # process: parts of this size go back to the system when they are let go.
@@ -86,6 +86,13 @@ class FeatureBank:
                 f"{query_records.name} and {gallery_records.name} have not the same "
                 "classes: neighbours can be judged within a data set only"
             )
+
+    @classmethod
+    def of(cls, subject: Subject) -> "FeatureBank":
+        """The one bank of a pass."""
+        if "bank" not in subject.shared:
+            subject.shared["bank"] = cls(subject.held_out, subject.gallery)
+        return subject.shared["bank"]
 
     def want(self, k: int) -> None:
         """Asks for k neighbours; the search finds as many as anybody wants."""

@@ -5,9 +5,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from ml_collections import ConfigDict
 
 from ctp_jax.errors import UserError
+from ctp_jax.evaluators.base import Subject
 from ctp_jax.evaluators.feature_bank import FeatureBank, NeighbourEvaluator
+
+LOOKS_AT = "features"
 
 _BLOCK = 1024  # queries at a time: they have a column for every class
 
@@ -92,3 +96,8 @@ def rank_by_votes(
     before: Bool[np.ndarray, "q c"] = votes > own
     before |= (votes == own) & (np.arange(classes) < truth[:, None])
     return np.where(own[:, 0] > 0, before.sum(axis=1), np.iinfo(np.int64).max)
+
+
+def make(options: ConfigDict, subject: Subject) -> KNNEvaluator:
+    """See `ctp_jax.evaluators.base`."""
+    return KNNEvaluator(bank=FeatureBank.of(subject))

@@ -5,12 +5,16 @@ Symbols: n videos, c clips per video, k classes.
 
 import csv
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from ctp_jax.evaluators.base import Evaluator
+from ctp_jax.data.batch import labels
+from ctp_jax.evaluators.base import Evaluator, Subject
+
+LOOKS_AT = "predictions"
 
 _TOP = 5
 
@@ -37,7 +41,7 @@ def count_confusions(
 
 
 class RecognitionEvaluator(Evaluator):
-    """Reads `outputs['logits']` (n, c, k) and `batch['label']`.
+    """Reads `outputs['logits']` (n, c, k) and the labels of the batch.
 
     The logits of a video's clips are averaged; then:
 
@@ -52,9 +56,14 @@ class RecognitionEvaluator(Evaluator):
         video_index, video_label (n,) and video_logits (n, k), in the order of the split.
     """
 
-    def __init__(self, records: Any = None):
-        """Takes the split's `ctp_jax.data.records.Records`, for names; None: numbers."""
-        self._records = records
+    def __init__(self, records: Any = None, class_names: Sequence[str] = ()):
+        """Keeps names for tables and pictures; numbers stand for those that it lacks.
+
+        Args:
+            records: `ctp_jax.data.records.Records` of the split, for names of videos.
+            class_names: of the labels.
+        """
+        self._records, self._class_names = records, tuple(class_names)
         self.reset()
 
     def reset(self) -> None:
@@ -69,7 +78,7 @@ class RecognitionEvaluator(Evaluator):
     ) -> None:
         real = np.asarray(batch["mask"]) > 0
         logits = np.asarray(outputs["logits"], np.float32)[real]
-        label = np.asarray(batch["label"])[real]
+        label = np.asarray(labels(batch))[real]
         self._index.append(np.asarray(batch["index"])[real])
         self._label.append(label)
         self._logits.append(logits.mean(axis=1))
@@ -105,8 +114,7 @@ class RecognitionEvaluator(Evaluator):
         return index[rows], label[rows], logits[rows]
 
     def _names(self, num_classes: int) -> list[str]:
-        names = self._records.class_names if self._records is not None else ()
-        return [*names] or [str(number) for number in range(num_classes)]
+        return [*self._class_names] or [str(number) for number in range(num_classes)]
 
     def save(self, directory: pathlib.Path) -> None:
         """Writes predictions.csv, a line per video, and confusion.png."""
@@ -135,7 +143,7 @@ class RecognitionEvaluator(Evaluator):
 
 
 def save_confusion(path: pathlib.Path, confusion: np.ndarray, names: list[str]) -> None:
-    """Rng a confusion matrix: rows are true classes, in shares of their videos."""
+    """Draws a confusion matrix: rows are true classes, in shares of their videos."""
     # Not above: half a second that only evaluations need.
     from matplotlib.figure import Figure
 
@@ -165,3 +173,8 @@ def save_confusion(path: pathlib.Path, confusion: np.ndarray, names: list[str]) 
     bar = figure.colorbar(image, ax=axes, shrink=0.8)
     bar.set_label("share of the true class")
     figure.savefig(path)
+
+
+def make(options: ConfigDict, subject: Subject) -> RecognitionEvaluator:
+    """See `ctp_jax.evaluators.base`."""
+    return RecognitionEvaluator(subject.held_out, subject.class_names)

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from ml_collections import ConfigDict
 
 from ctp_jax.errors import UserError
+from ctp_jax.evaluators.base import Subject
 from ctp_jax.evaluators.feature_bank import (
     FeatureBank,
     NeighbourEvaluator,
     Neighbours,
 )
+
+LOOKS_AT = "features"
 
 _LISTED = 5  # neighbours of a query in the table and in the picture
 _DRAWN = 8  # queries in the picture
@@ -185,3 +189,8 @@ def spread_over_classes(
     # The first row of every class, then the second of every class, and so on.
     turn = np.arange(len(known)) - np.repeat(first, sizes)
     return known[np.sort(np.argsort(turn, kind="stable")[:count])]
+
+
+def make(options: ConfigDict, subject: Subject) -> RetrievalEvaluator:
+    """See `ctp_jax.evaluators.base`."""
+    return RetrievalEvaluator(bank=FeatureBank.of(subject))

@@ -4,8 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from ctp_jax.evaluators.base import Evaluator
+from ctp_jax.evaluators.base import Evaluator, Subject
+
+LOOKS_AT = "predictions"
 
 # OTB's overlap thresholds (Wu et al. 2013); success is an overlap above the threshold.
 THRESHOLDS = np.linspace(0.0, 1.0, 21)
@@ -30,6 +33,8 @@ def success_auc(iou: np.ndarray) -> float:
 class TrackingEvaluator(Evaluator):
     """Overlap of `outputs['predicted']` with `outputs['boxes']`, both (b, n, t, 4).
 
+    The network was given `outputs['query']`, (b, n, 4).
+
     Yields:
         iou: mean over videos, trajectories and all t frames, the first included.
         iou_stay_put: the same of a predictor that leaves the box where it was.
@@ -51,7 +56,8 @@ class TrackingEvaluator(Evaluator):
         truth = np.asarray(outputs["boxes"])[real]
         predicted = np.asarray(outputs["predicted"])[real]
         self._predicted.append(iou_xyxy(predicted, truth))
-        self._stay_put.append(iou_xyxy(truth[..., :1, :], truth))
+        query = np.asarray(outputs["query"])[real][..., None, :]
+        self._stay_put.append(iou_xyxy(query, truth))
 
     def results(self) -> Iterator[tuple[str, Any]]:
         for suffix, parts in (("", self._predicted), ("_stay_put", self._stay_put)):
@@ -59,3 +65,8 @@ class TrackingEvaluator(Evaluator):
             yield f"iou{suffix}", float(iou.mean())
             yield f"success_auc{suffix}", success_auc(iou)
             yield f"iou_per_frame{suffix}", iou.mean(axis=(0, 1))
+
+
+def make(options: ConfigDict, subject: Subject) -> TrackingEvaluator:
+    """See `ctp_jax.evaluators.base`."""
+    return TrackingEvaluator()

@@ -4,6 +4,8 @@ Symbols in shapes: b clips, n query boxes per clip, t h w positions and c channe
 the features, f frames of the clip.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -89,6 +91,57 @@ class CtPHead(nn.Module):
             precision=jax.lax.Precision.HIGHEST,
             name=name,
         )
+
+
+class OrderHead(nn.Module):
+    """The order of clips from their features, pair by pair (Xu et al., CVPR 2019).
+
+    Each clip's features are pooled; those of every two clips go through one dense layer
+    and a relu, and what comes out of all pairs, side by side, is classified. Children:
+    'pair', 'classifier'.
+
+    Attributes:
+        num_classes: k, orders.
+        num_clips: c.
+        hidden: width of the layer of pairs.
+        dropout: share of what the pairs give that is dropped in training.
+        init_std: standard deviation of the classifier's initial weights.
+    """
+
+    num_classes: int
+    num_clips: int = 3
+    hidden: int = 512
+    dropout: float = 0.5
+    init_std: float = 0.001
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "bc t h w d"], train: bool
+    ) -> Float[Array, "b k"]:
+        """Logits; with `train`, needs a random key 'dropout'.
+
+        Args:
+            features: of all clips, those of a video one after the other.
+            train: whether to drop.
+        """
+        x = features.astype(jnp.float32).mean(axis=(1, 2, 3))
+        clips = x.reshape(-1, self.num_clips, x.shape[-1])
+        pairs = jnp.array(list(itertools.combinations(range(self.num_clips), 2)))
+        x = clips[:, pairs].reshape(len(clips), len(pairs), -1)
+        x = nn.Dense(
+            self.hidden,
+            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            precision=jax.lax.Precision.HIGHEST,
+            name="pair",
+        )(x)
+        x = nn.relu(x).reshape(len(clips), -1)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(
+            self.num_classes,
+            kernel_init=nn.initializers.normal(self.init_std),
+            precision=jax.lax.Precision.HIGHEST,
+            name="classifier",
+        )(x)
 
 
 class ClassifierHead(nn.Module):

@@ -8,9 +8,9 @@ import os
 import pathlib
 import re
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float32
 from PIL import Image, ImageOps
 
 from ctp_jax.prepare import video
@@ -32,7 +32,7 @@ def encode_frames(
     quality: int = 90,
     *,
     first: int | None = 1,
-    boxes: Float32[np.ndarray, "n 4"] | None = None,
+    annotations: Mapping[str, np.ndarray] | None = None,
 ) -> video.EncodedVideo:
     """Reads a folder of frames; those that need no change keep their bytes.
 
@@ -46,15 +46,18 @@ def encode_frames(
         short_side: pixels; larger frames are scaled down to it, smaller ones are kept.
         quality: of the JPEG files that are encoded anew, 1 to 95.
         first: number of the first frame; None takes any.
-        boxes: one per frame, x1 y1 x2 y2 in the pixels of the files.
+        annotations: {name: float32 (n, ...)}, a value per frame; `boxes` (n, ..., 4) are
+            x1 y1 x2 y2 in the pixels of the files, and are scaled with the frames.
 
     Raises:
         VideoError: no frames, gaps between them, different sizes, damaged files, or
-            another number of boxes.
+            another number of annotations.
     """
     names = list_frames(folder, first)
-    if boxes is not None and len(boxes) != len(names):
-        raise video.VideoError(f"{len(boxes)} boxes for {len(names)} frames")
+    annotations = dict(annotations or {})
+    for name, values in annotations.items():
+        if len(values) != len(names):
+            raise video.VideoError(f"{len(values)} {name} for {len(names)} frames")
     frames, size = [], None
     for name in names:
         try:
@@ -72,10 +75,11 @@ def encode_frames(
                 f"have {size[0]}x{size[1]}"
             )
         frames.append(frame)
-    if boxes is not None:
+    if "boxes" in annotations:
         scale = np.divide(video.scaled_size(*size, short_side), size)
-        boxes = (boxes * np.tile(scale, 2)).astype(np.float32)
-    return video.EncodedVideo(frames, fps, boxes)
+        boxes = annotations["boxes"] * np.tile(scale, 2)
+        annotations["boxes"] = boxes.astype(np.float32)
+    return video.EncodedVideo(frames, fps, annotations)
 
 
 def list_frames(folder: str | os.PathLike, first: int | None = 1) -> list[str]:

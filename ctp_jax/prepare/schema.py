@@ -1,6 +1,7 @@
 """Encoded videos as `tf.train.Example` messages, by TFDS but without TensorFlow."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,8 @@ import numpy as np
 from ctp_jax.data import tfrecord
 from ctp_jax.prepare import video, workers
 
-FEATURES = tfrecord.Features("frames", "label", None, "video_id", "fps")
-"""Names of the features of a record; `boxes` where there are boxes."""
+FEATURES = tfrecord.Features("frames", "label", id="video_id", fps="fps")
+"""Names of the features of a record, annotations apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +19,11 @@ class Schema:
 
     Attributes:
         class_names: in the order of the labels; empty for unlabelled videos.
-        has_boxes: whether every video comes with boxes.
+        annotations: of every frame, see `ctp_jax.data.tfrecord.Features`.
     """
 
     class_names: tuple[str, ...]
-    has_boxes: bool
+    annotations: Mapping[str, tuple[int, ...]]
 
     def features(self) -> Any:
         """The schema as TFDS has it, a `tfds.features.FeaturesDict`."""
@@ -39,14 +40,13 @@ class Schema:
             "video_id": tfds.features.Text(),
             "fps": tfds.features.Scalar(np.float32),
         }
-        if self.has_boxes:
-            features["boxes"] = tfds.features.Tensor(shape=(None, 4), dtype=np.float32)
+        for name, shape in self.annotations.items():
+            features[name] = tfds.features.Tensor((None, *shape), np.float32)
         return tfds.features.FeaturesDict(features)
 
     def names(self) -> tfrecord.Features:
         """The names of the features."""
-        boxes = "boxes" if self.has_boxes else None
-        return dataclasses.replace(FEATURES, boxes=boxes)
+        return dataclasses.replace(FEATURES, annotations=self.annotations)
 
 
 class Serializer:
@@ -67,9 +67,8 @@ class Serializer:
             "label": item.label,
             "video_id": item.id,
             "fps": encoded.fps,
+            **{name: encoded.annotations[name] for name in self._schema.annotations},
         }
-        if self._schema.has_boxes:
-            example["boxes"] = encoded.boxes
         message = self._serializer.get_tf_example(
             self._features.encode_example(example)
         )

@@ -1,4 +1,4 @@
-"""Rng the videos of `moving_shapes`: textured sprites over a panning texture.
+"""Draws the videos of `moving_shapes`: textured sprites over a panning texture.
 
 The class of a video is how its sprites move. What a single frame shows has the same
 distribution in every class: positions are uniform on a torus that is a little larger
@@ -85,7 +85,7 @@ def draw_video(seed: int, index: int) -> np.ndarray:
 def draw_sprite(
     rng: np.random.Generator, motion: str, count: int, height: int, width: int
 ) -> Sprite:
-    """Rng the look of a sprite, then its path, of which only the kind is given."""
+    """Draws the look of a sprite, then its path, of which only the kind is given."""
     look = {
         "texture": texture(rng, TEXTURE, TEXTURE),
         "shape": str(rng.choice(["disc", "square", "diamond", "ring"])),
@@ -123,7 +123,7 @@ def draw_sprite(
 
 
 def paste(canvas: np.ndarray, sprite: Sprite, frame: int) -> None:
-    """Rng the sprite into the float32 (h, w, 3) canvas, in place."""
+    """Draws the sprite into the float32 (h, w, 3) canvas, in place."""
     height, width = canvas.shape[:2]
     x, y, side = sprite.x[frame], sprite.y[frame], sprite.side[frame]
     reach = 0.75 * side + 1  # half the diagonal of a square, and its soft edge

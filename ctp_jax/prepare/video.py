@@ -6,7 +6,7 @@ No TensorFlow here: the processes that decode in parallel import this module onl
 import dataclasses
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import av
 import numpy as np
@@ -48,13 +48,13 @@ class EncodedVideo:
     Attributes:
         frames: one JPEG file (4:2:0) per frame, at a constant rate.
         fps: that rate, frames per second.
-        boxes: float32 (n, 4), x1 y1 x2 y2 in the pixels of the stored frames; None
-            for data sets without boxes.
+        annotations: {name: float32 (n, ...)} of what is known of the n frames; `boxes`
+            (n, ..., 4) are x1 y1 x2 y2 in the pixels of the stored frames.
     """
 
     frames: list[bytes]
     fps: float
-    boxes: np.ndarray | None = None
+    annotations: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def encode_video(

@@ -1,12 +1,12 @@
 """The interface between a pretext or downstream task and everything else.
 
-A task is one module `ctp_jax/tasks/<name>.py` with a class `Task`. It says which
-clips it needs, what it plans on the host, how it initialises, its loss, what it
+A task is one module `ctp_jax/tasks/<name>.py` with a class `Task`. It says which clips
+it needs, what it plans on the host, what it draws and learns from, its loss, what it
 predicts for evaluators and what it updates after a step. The trainer knows this
 interface and no task's name; a config names the task, `load` imports it.
 
-Symbols in shapes: b videos of the global batch, c clips per video, t frames per
-clip, h w of the canvas (the decoded window), s side of the drawn clip.
+Symbols in shapes: b videos of the global batch, c clips per video, t frames per clip,
+h w of the canvas (the decoded window), s side of the drawn clip, n boxes per frame.
 """
 
 import dataclasses
@@ -15,18 +15,32 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from ctp_jax.data.batch import Batch, ClipSpec
+from ctp_jax.data.batch import Batch, ClipSpec, labels
 from ctp_jax.errors import UserError
+from ctp_jax.tasks import render
 
 Params = Any
 ModelState = Mapping[str, Any]
-"""Everything that changes without a gradient: `batch_stats` and whatever else the
-task keeps (momentum parameters, a queue, counters), as one pytree."""
+
+
+class Variables(NamedTuple):
+    """Everything that predictions depend on beside the batch.
+
+    Attributes:
+        params: what gradients change.
+        state: what changes without a gradient, as one pytree: `batch_stats`, and
+            whatever else the task keeps (further networks, a queue, counters).
+    """
+
+    params: Params
+    state: ModelState
 
 
 @jax.tree_util.register_dataclass
@@ -36,13 +50,29 @@ class StepOutput:
 
     Attributes:
         metrics: scalars, means over the global batch, for the log.
-        model_state: the new `ModelState`, of the same structure as the one given.
+        state: the new `Variables.state`, of the same structure as the one given.
         carry: anything that `Task.after_step` needs (embeddings for a queue).
     """
 
     metrics: Mapping[str, jax.Array]
-    model_state: ModelState
+    state: ModelState
     carry: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Overlay:
+    """What a picture of clips shows beside their pixels.
+
+    Attributes:
+        captions: a line per video: its label in words, say; '' for none.
+        boxes: float (b, c, n, t, 4), x1 y1 x2 y2 in pixels of the clip, to learn; None
+            where the task knows no boxes.
+        predicted: likewise, of the network; None without one.
+    """
+
+    captions: Sequence[str]
+    boxes: np.ndarray | None = None
+    predicted: np.ndarray | None = None
 
 
 class Task:
@@ -50,7 +80,13 @@ class Task:
 
     All device methods are pure and are traced inside one jitted step over the global
     batch, so means and products over b are means over all devices and hosts.
+
+    Attributes:
+        config: of the run.
+        class_names: of the labels that are learnt; () where labels have no names.
     """
+
+    class_names: Sequence[str] = ()
 
     def __init__(self, config: ConfigDict):
         """Keeps the config; raises `UserError` where it contradicts itself."""
@@ -78,42 +114,66 @@ class Task:
         """Every random decision that is not which pixels to decode, in TensorFlow.
 
         Args:
-            rng: `ctp_jax.data.rng.Rng`, uniform numbers that depend on
-                (seed, position) alone, one row per video of the batch.
-            batch: the host's share of the batch so far (see `Batch`).
+            rng: `ctp_jax.data.rng.Rng`, uniform numbers that depend on (seed, position)
+                alone, one row per video of the batch.
+            batch: the host's share of the batch so far (see `Batch`); `choice` says what
+                was chosen with the frames.
             train: False for evaluation.
 
         Returns:
-            Arrays with leading dimension b; labels that come from the plan included.
+            Arrays with leading dimension b. A `label` among them, int32 (b, ...), is
+            learnt and judged in place of the data set's.
         """
         return {}
 
     # On the device ---------------------------------------------------------------
 
-    def init(self, rng: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
-        """Parameters and state, given a batch (or its shapes)."""
+    def draw(self, batch: Batch) -> Float[Array, "b c t s s 3"]:
+        """The clips as the network sees them, grey levels in [0, 255].
+
+        Here: cut, resized and mirrored; tasks paste, rotate and colour.
+        """
+        return render.crop_clips(batch, self.clip_spec(True).size)
+
+    def targets(self, batch: Batch) -> Any:
+        """What is learnt from, apart from what is drawn: by default the labels."""
+        return labels(batch)
+
+    def init(self, rng: jax.Array, batch: Batch) -> Variables:
+        """The variables before the first step, given a batch (or its shapes)."""
         raise NotImplementedError
 
     def loss(
-        self, params: Params, model_state: ModelState, batch: Batch, rng: jax.Array
+        self, variables: Variables, batch: Batch, step: jax.Array, rng: jax.Array
     ) -> tuple[jax.Array, StepOutput]:
-        """The training loss: a scalar, and what came with it."""
+        """The training loss: a scalar, and what came with it.
+
+        Args:
+            variables: before the step.
+            batch: see `Batch`.
+            step: int32 scalar, steps done: for schedules.
+            rng: for dropout and the like; another one in every step.
+        """
         raise NotImplementedError
 
     def after_step(
-        self, params: Params, model_state: ModelState, carry: Any
+        self, variables: Variables, carry: Any, step: jax.Array
     ) -> ModelState:
-        """State to keep once the optimiser has made `params`: momentum, queue."""
-        return model_state
+        """State to keep once the optimiser has made new parameters: momentum, queue.
 
-    def predict(
-        self, params: Params, model_state: ModelState, batch: Batch
-    ) -> dict[str, jax.Array]:
+        Args:
+            variables: the new parameters, and the state that `loss` returned.
+            carry: what `loss` handed over.
+            step: as for `loss`.
+        """
+        return variables.state
+
+    def predict(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         """What evaluators read: arrays with leading dimension b."""
         raise NotImplementedError
 
     def encoder(
-        self, params: Params, model_state: ModelState
+        self, variables: Variables
     ) -> tuple[Params, Mapping[str, Any], dict[str, Any]]:
         """The part worth keeping: parameters, batch statistics, architecture."""
         raise NotImplementedError
@@ -125,13 +185,12 @@ class Task:
         """
 
     def load_encoder(
-        self,
-        params: Params,
-        model_state: ModelState,
-        encoder_params: Params,
-        encoder_stats: Mapping[str, Any],
-    ) -> tuple[Params, ModelState]:
-        """The reverse of `encoder`, for one that `check_encoder` has passed."""
+        self, variables: Variables, params: Params, batch_stats: Mapping[str, Any]
+    ) -> Variables:
+        """The reverse of `encoder`, for one that `check_encoder` has passed.
+
+        Fills every network of the task that starts from the encoder.
+        """
         raise NotImplementedError
 
     def head(self, params: Params) -> Params | None:
@@ -147,9 +206,28 @@ class Task:
 
     # Off the device --------------------------------------------------------------
 
-    def evaluators(self) -> Sequence[Any]:
-        """Evaluators (see `ctp_jax.evaluators.base`) to run on held-out videos."""
-        return ()
+    def overlay(
+        self, batch: Batch, outputs: Mapping[str, np.ndarray] | None = None
+    ) -> Overlay:
+        """What pictures of a batch show beside the pixels, on the host.
+
+        Here: the label in words, and the prediction where there are `logits`.
+
+        Args:
+            batch: see `Batch`, NumPy arrays.
+            outputs: of `predict`, if a trained network has looked at the batch.
+        """
+        found = np.asarray(labels(batch))
+        captions = [""] * len(found)
+        if len(self.class_names) and found.ndim == 1:
+            captions = [self.class_names[i] if i >= 0 else "" for i in found]
+        if outputs is not None and "logits" in outputs and len(self.class_names):
+            chosen = np.asarray(outputs["logits"]).mean(axis=1).argmax(axis=-1)
+            captions = [
+                f"{caption}, predicted: {self.class_names[i]}".removeprefix(", ")
+                for caption, i in zip(captions, chosen, strict=True)
+            ]
+        return Overlay(captions)
 
 
 def load(config: ConfigDict) -> Task:
@@ -168,11 +246,14 @@ def load(config: ConfigDict) -> Task:
         import ctp_jax.tasks as package
 
         known = [m.name for m in pkgutil.iter_modules(package.__path__)]
-        known = sorted(set(known) - {"base", "drawing", "features"})
+        known = sorted(set(known) - _NO_TASKS)
         raise UserError(
             f"config.task = {name!r}: no such task; the tasks are {', '.join(known)}"
         )
     return importlib.import_module(module_name).Task(config)
+
+
+_NO_TASKS = {"base", "classification", "probe", "render"}
 
 
 def open_pipeline(

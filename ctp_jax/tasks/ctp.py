@@ -5,8 +5,8 @@ Video", CVPR 2021. Given a clip and the box of each patch in its first frame, pr
 the box in all frames. Symbols: b videos, n trajectories, t frames, s side of the clip.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads, resnet3d
-from ctp_jax.ops import boxes, colour
-from ctp_jax.tasks import base, encoder, render
+from ctp_jax.ops import boxes, colour, paste
+from ctp_jax.tasks import base, encoder
 
 
 def smooth_l1(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -27,15 +27,41 @@ def smooth_l1(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
     return jnp.where(size < 1.0, 0.5 * size**2, size - 0.5)
 
 
+class Targets(NamedTuple):
+    """What the network has to predict, and from what.
+
+    Attributes:
+        boxes: where each trajectory is in every frame, x1 y1 x2 y2 in pixels.
+        query: the box that is given; in the game that of the first frame.
+        weights: what every box counts in the loss and in the metrics; None: all alike.
+    """
+
+    boxes: Float[Array, "b n t 4"]
+    query: Float[Array, "b n 4"]
+    weights: Float[Array, "b n t"] | None = None
+
+
+def weighted_mean(
+    values: Float[Array, "*b"], weights: Float[Array, "*b"] | None
+) -> Float[Array, ""]:
+    """The mean over all axes; 0 where no weight is above 0."""
+    if weights is None:
+        return values.mean()
+    return (values * weights).sum() / jnp.maximum(weights.sum(), 1e-6)
+
+
 def regression_losses(
-    deltas: Float[Array, "*b t 4"], targets: Float[Array, "*b t 4"]
+    deltas: Float[Array, "*b t 4"],
+    targets: Float[Array, "*b t 4"],
+    weights: Float[Array, "*b t"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Losses of centres and of sizes (paper section 3.2).
 
     Each sums its two terms and is averaged over clips, trajectories and frames.
     """
     loss = smooth_l1(deltas - targets)
-    return loss[..., :2].sum(-1).mean(), loss[..., 2:].sum(-1).mean()
+    centre, size = loss[..., :2].sum(-1), loss[..., 2:].sum(-1)
+    return weighted_mean(centre, weights), weighted_mean(size, weights)
 
 
 class Task(encoder.Task):
@@ -69,87 +95,96 @@ class Task(encoder.Task):
         )
 
     def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
-        from ctp_jax.data.plans import colour as colour_lib  # imports TensorFlow
-        from ctp_jax.data.plans import trajectories
+        from ctp_jax.data.plans import colour, trajectories  # import TensorFlow
 
         clip = self.config.clip
         return {
             **trajectories.sample_game(
                 rng, self.config.game, clip.num_frames, clip.size
             ),
-            **colour_lib.sample_colour(rng, self.config.colour, clip.num_frames),
+            **colour.sample_colour(rng, self.config.colour, clip.num_frames),
         }
 
     # On the device ---------------------------------------------------------------
 
-    def draw(self, batch: Batch) -> Float[Array, "b t s s 3"]:
-        """The clips of a batch with their patches, grey levels in [0, 255]."""
-        clips = render.crop_clips(batch, self.config.clip.size)[:, 0]
-        clips = render.paste_patches(clips, batch["plan"])
-        return render.change_colours(clips, batch["plan"])
+    def draw(self, batch: Batch) -> Float[Array, "b c t s s 3"]:
+        """The clips with their patches and colours; c is 1."""
+        plan = batch["plan"]
+        patches = paste.Patches(**{name: plan[name] for name in paste.Patches._fields})
+        clips = paste.paste(super().draw(batch)[:, 0], patches)
+        clips = colour.adjust_hue_saturation(
+            clips, plan["hue"], plan["saturation"], plan["hue_saturation"]
+        )
+        clips = colour.adjust_brightness_contrast(
+            clips, plan["brightness"], plan["contrast"]
+        )
+        return clips[:, None]
 
-    def init(self, rng: jax.Array, batch: Batch) -> tuple[base.Params, base.ModelState]:
+    def targets(self, batch: Batch) -> Targets:
+        boxes = batch["plan"]["boxes"]
+        return Targets(boxes, boxes[:, :, 0])
+
+    def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
         encoder_rng, head_rng = jax.random.split(rng)
-        params, model_state, features = self.init_encoder(encoder_rng)
+        (params, state), features = self.init_encoder(encoder_rng)
         no_boxes = jnp.zeros((1, 1, 4))
         num_frames = self.config.clip.num_frames
         head = self._head.init(head_rng, features, no_boxes, num_frames)
-        return {**params, "head": head["params"]}, model_state
+        return base.Variables({**params, "head": head["params"]}, state)
 
     def _forward(
-        self,
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: Batch,
-        train: bool,
-    ) -> tuple[Float[Array, "b n t 4"], base.ModelState]:
-        """Predicted deltas, and the state with new batch statistics."""
-        clips = colour.normalize(self.draw(batch))
-        features, model_state = self.features(params, model_state, clips, train)
-        query = batch["plan"]["boxes"][:, :, 0]
+        self, variables: base.Variables, batch: Batch, targets: Targets, train: bool
+    ) -> tuple[Float[Array, "b n t 4"], Float[Array, "b n t 4"], base.ModelState]:
+        """Predicted deltas and boxes, and the state with new batch statistics."""
+        clips = colour.normalize(self.draw(batch)[:, 0])
+        features, state = self.features(variables, clips, train)
         deltas = self._head.apply(
-            {"params": params["head"]}, features, query, self.config.clip.num_frames
+            {"params": variables.params["head"]},
+            features,
+            targets.query,
+            self.config.clip.num_frames,
         )
-        return deltas, model_state
+        scale = self.config.head.target_scale
+        predicted = boxes.decode_trajectory_xyxy(deltas, targets.query, scale)
+        return deltas, predicted, state
 
     def loss(
-        self,
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: Batch,
-        rng: jax.Array,
+        self, variables: base.Variables, batch: Batch, step: jax.Array, rng: jax.Array
     ) -> tuple[jax.Array, base.StepOutput]:
-        truth = batch["plan"]["boxes"]
-        scale = self.config.head.target_scale
-        deltas, model_state = self._forward(params, model_state, batch, train=True)
-        targets = boxes.encode_trajectory_xyxy(truth, truth[..., 0, :], scale)
-        centre, size = regression_losses(deltas, targets)
-        predicted = boxes.decode_trajectory_xyxy(deltas, truth[..., 0, :], scale)
+        truth = self.targets(batch)
+        deltas, predicted, state = self._forward(variables, batch, truth, train=True)
+        wanted = boxes.encode_trajectory_xyxy(
+            truth.boxes, truth.query, self.config.head.target_scale
+        )
+        centre, size = regression_losses(deltas, wanted, truth.weights)
         metrics = {
             "loss": centre + size,
             "loss_center": centre,
             "loss_size": size,
-            "iou": boxes.iou_xyxy(predicted, truth).mean(),
+            "iou": weighted_mean(boxes.iou_xyxy(predicted, truth.boxes), truth.weights),
         }
-        return centre + size, base.StepOutput(metrics, model_state)
+        return centre + size, base.StepOutput(metrics, state)
 
-    def predict(
-        self, params: base.Params, model_state: base.ModelState, batch: Batch
-    ) -> dict[str, jax.Array]:
-        """`predicted` and true `boxes`, both (b, n, t, 4) in pixels of the clip."""
-        truth = batch["plan"]["boxes"]
-        deltas, _ = self._forward(params, model_state, batch, train=False)
-        predicted = boxes.decode_trajectory_xyxy(
-            deltas, truth[..., 0, :], self.config.head.target_scale
-        )
-        return {"predicted": predicted, "boxes": truth}
+    def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
+        """`predicted` and true `boxes`, (b, n, t, 4), and the `query`, (b, n, 4).
+
+        In pixels of the clip.
+        """
+        truth = self.targets(batch)
+        predicted = self._forward(variables, batch, truth, train=False)[1]
+        return {"predicted": predicted, "boxes": truth.boxes, "query": truth.query}
 
     # Off the device --------------------------------------------------------------
 
-    def evaluators(self) -> Sequence[Any]:
-        from ctp_jax.evaluators.tracking import TrackingEvaluator
-
-        return (TrackingEvaluator(),)
+    def overlay(
+        self, batch: Batch, outputs: Mapping[str, np.ndarray] | None = None
+    ) -> base.Overlay:
+        """The true boxes, and the predicted ones where there are some."""
+        truth = np.asarray(self.targets(batch).boxes)[:, None]
+        predicted = None
+        if outputs is not None:
+            predicted = np.asarray(outputs["predicted"])[:, None]
+        return base.Overlay([""] * len(truth), truth, predicted)
 
 
 def check_config(config: ConfigDict) -> None:

@@ -37,25 +37,24 @@ class Task(base.Task):
             scales=tuple(clip.scales),
         )
 
-    def init(self, rng: jax.Array, batch: Batch) -> tuple[base.Params, base.ModelState]:
-        params, model_state, _ = self.init_encoder(rng)
-        return params, model_state
+    def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
+        return self.init_encoder(rng)[0]
 
     def init_encoder(
         self, rng: jax.Array
-    ) -> tuple[base.Params, base.ModelState, Float[Array, "1 _t _h _w c"]]:
-        """Parameters and state of the encoder alone, and features of one clip."""
+    ) -> tuple[base.Variables, Float[Array, "1 _t _h _w c"]]:
+        """Variables of the encoder alone, and features of one clip."""
         size, num_frames = self.config.clip.size, self.config.clip.num_frames
         clip = jnp.zeros((1, num_frames, size, size, 3))
         variables = self._encoder.init(rng, clip, train=False)
         features = self._encoder.apply(variables, clip, train=False)
         params = {"encoder": variables["params"]}
-        return params, {"batch_stats": {"encoder": variables["batch_stats"]}}, features
+        state = {"batch_stats": {"encoder": variables["batch_stats"]}}
+        return base.Variables(params, state), features
 
     def features(
         self,
-        params: base.Params,
-        model_state: base.ModelState,
+        variables: base.Variables,
         clips: Float[Array, "b t s s 3"],
         train: bool,
         frozen: int = 0,
@@ -64,30 +63,49 @@ class Task(base.Task):
 
         See `resnet3d.ResNet3D` for `train` and `frozen`.
         """
-        variables = {
-            "params": params["encoder"],
-            "batch_stats": model_state["batch_stats"]["encoder"],
-        }
+        params, state = variables
+        features, batch_stats = self.apply_encoder(
+            params["encoder"], state["batch_stats"]["encoder"], clips, train, frozen
+        )
         if not train:
-            return self._encoder.apply(variables, clips, train=False), model_state
+            return features, state
+        stats = {**state["batch_stats"], "encoder": batch_stats}
+        return features, {**state, "batch_stats": stats}
+
+    def apply_encoder(
+        self,
+        params: base.Params,
+        batch_stats: base.ModelState,
+        clips: Float[Array, "b t s s 3"],
+        train: bool,
+        frozen: int = 0,
+    ) -> tuple[Float[Array, "b _t _h _w c"], base.ModelState]:
+        """As `features`, of any network that is built as the encoder is.
+
+        A task with several keeps those that no gradient changes in its state, under
+        `networks`: {name: {'params': ..., 'batch_stats': ...}}, so that `load_encoder`
+        finds them.
+        """
+        variables = {"params": params, "batch_stats": batch_stats}
+        if not train:
+            return self._encoder.apply(variables, clips, train=False), batch_stats
         features, changed = self._encoder.apply(
             variables, clips, train=True, frozen=frozen, mutable=["batch_stats"]
         )
-        stats = {**model_state["batch_stats"], "encoder": changed["batch_stats"]}
-        return features, {**model_state, "batch_stats": stats}
+        return features, changed["batch_stats"]
 
-    def loss(self, params, model_state, batch, rng):
+    def loss(self, variables, batch, step, rng):
         raise UserError(
             f"config.task = {self.config.task!r} trains nothing: set config.epochs and "
             "config.steps to 0"
         )
 
     def encoder(
-        self, params: base.Params, model_state: base.ModelState
+        self, variables: base.Variables
     ) -> tuple[base.Params, Mapping[str, Any], dict[str, Any]]:
         return (
-            params["encoder"],
-            model_state["batch_stats"]["encoder"],
+            variables.params["encoder"],
+            variables.state["batch_stats"]["encoder"],
             resnet3d.architecture(self.config.model),
         )
 
@@ -96,16 +114,17 @@ class Task(base.Task):
 
     def load_encoder(
         self,
+        variables: base.Variables,
         params: base.Params,
-        model_state: base.ModelState,
-        encoder_params: base.Params,
-        encoder_stats: Mapping[str, Any],
-    ) -> tuple[base.Params, base.ModelState]:
-        stats = {**model_state["batch_stats"], "encoder": encoder_stats}
-        return (
-            {**params, "encoder": encoder_params},
-            {**model_state, "batch_stats": stats},
-        )
+        batch_stats: Mapping[str, Any],
+    ) -> base.Variables:
+        """Fills the encoder and every network that is kept under `networks`."""
+        stats = {**variables.state["batch_stats"], "encoder": batch_stats}
+        state = {**variables.state, "batch_stats": stats}
+        if "networks" in state:
+            network = {"params": params, "batch_stats": batch_stats}
+            state["networks"] = {name: network for name in state["networks"]}
+        return base.Variables({**variables.params, "encoder": params}, state)
 
 
 def check_clip(config: ConfigDict) -> None:
@@ -118,10 +137,8 @@ def check_clip(config: ConfigDict) -> None:
             f"config.clip.size = {clip.size}: needs at least {stride} pixels, the "
             "stride of the network"
         )
-    if min(clip.strides, default=0) < 1:
-        raise UserError(
-            f"config.clip.strides = {tuple(clip.strides)}: needs strides >= 1"
-        )
+    if not clip.strides:
+        raise UserError("config.clip.strides = (): needs one or more")
     check_scales("clip.scales", clip.scales, clip.size)
     check_probability("clip.flip", clip.flip)
 

@@ -5,7 +5,6 @@ feature map pooled to 2x3x3, averaged over the clips, cosine similarity. It foll
 of VCOP (Xu et al. 2019); docs/fidelity.md says where VCOP's code differs. Symbols: b videos, c clips per video, t frames, s side of the clip.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,9 +15,8 @@ from ml_collections import ConfigDict
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.models import resnet3d
+from ctp_jax.ops import colour
 from ctp_jax.tasks import base, encoder, render
-
-EVALUATORS = ("retrieval", "knn")
 
 
 class Probe(base.Task):
@@ -30,7 +28,6 @@ class Probe(base.Task):
     def __init__(self, config: ConfigDict, task: base.Task):
         super().__init__(config)
         check_config(config)
-        self._names = names(config)
         self._task = task
         model = ConfigDict(config.model)
         model.spatial_strides = tuple(config.probe.spatial_strides)
@@ -45,9 +42,8 @@ class Probe(base.Task):
             if not len(split.class_names) or (split.label < 0).any():
                 raise UserError(
                     f"{split.name}: videos of split {split.split!r} have no labels, "
-                    "which config.probe.evaluators need"
+                    "which nearest neighbours need"
                 )
-        self._gallery, self._queries = train, held_out
 
     def clip_spec(self, train: bool) -> ClipSpec:
         probe = self.config.probe
@@ -61,53 +57,29 @@ class Probe(base.Task):
             crop="center",
         )
 
-    def predict(
-        self, params: base.Params, model_state: base.ModelState, batch: Batch
-    ) -> dict[str, jax.Array]:
-        """`features` (b, d), float32: d is 2*3*3*512 for R3D-18."""
-        weights, stats, _ = self._task.encoder(params, model_state)
-        variables = {"params": weights, "batch_stats": stats}
+    def draw(self, batch: Batch) -> Float[Array, "b c t s s 3"]:
+        """Plain clips, whatever the other task draws."""
+        return render.crop_clips(batch, self.config.clip.size)
 
-        def describe(clips):
-            features = self._network.apply(variables, clips, train=False)
+    def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
+        """`features` (b, d), float32: d is 2*3*3*512 for R3D-18."""
+        weights, stats, _ = self._task.encoder(variables)
+        encoder_variables = {"params": weights, "batch_stats": stats}
+
+        def describe(part):
+            clips = colour.normalize(self.draw(part)[:, 0])
+            features = self._network.apply(encoder_variables, clips, train=False)
             return adaptive_pool(
                 features, tuple(self.config.probe.pool), self.config.probe.pooling
             )
 
-        size = self.config.clip.size
-        features = render.map_clips(describe, batch, size).mean(axis=1)
+        features = render.map_clips(describe, batch).mean(axis=1)
         return {"features": features.reshape(len(features), -1)}
-
-    def evaluators(self) -> Sequence[Any]:
-        from ctp_jax.evaluators import feature_bank, knn, retrieval
-
-        bank = feature_bank.FeatureBank(self._queries, self._gallery)
-        made = {
-            "retrieval": lambda: retrieval.RetrievalEvaluator(bank=bank),
-            "knn": lambda: knn.KNNEvaluator(bank=bank),
-        }
-        return tuple(made[name]() for name in self._names)
-
-
-def views(config: ConfigDict, task: base.Task) -> list[base.Task]:
-    """What to evaluate with: the task itself, and a `Probe` of it if asked for."""
-    return [task, Probe(config, task)] if names(config) else [task]
-
-
-def names(config: ConfigDict) -> list[str]:
-    """The evaluators that `config.probe.evaluators` asks for."""
-    given = (name.strip() for name in config.probe.evaluators.split(","))
-    return list(dict.fromkeys(filter(None, given)))
 
 
 def check_config(config: ConfigDict) -> None:
     """Raises `UserError` for the first thing in `config.probe` that cannot be."""
     probe = config.probe
-    for name in names(config):
-        if name not in EVALUATORS:
-            raise UserError(
-                f"config.probe.evaluators: {name!r} is none of {', '.join(EVALUATORS)}"
-            )
     if probe.pooling not in ("average", "max"):
         raise UserError(
             f"config.probe.pooling = {probe.pooling!r}: choose average or max"

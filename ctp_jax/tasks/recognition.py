@@ -5,38 +5,32 @@ spread clips per test video, whose logits are averaged. Symbols: b videos, c cli
 video, t frames, s side of the clip, k classes.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.models import heads, resnet3d
-from ctp_jax.ops import colour
-from ctp_jax.tasks import base, encoder, render
+from ctp_jax.models import resnet3d
+from ctp_jax.tasks import base, classification, encoder
 
 
-class Task(encoder.Task):
+class Task(classification.Task):
     """See `configs/common.py:finetune` for its options."""
 
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         check_config(config)
-        self._frozen = resnet3d.FREEZE.index(config.freeze)
-        self._num_classes = config.num_classes
-        self._held_out = None
+        self.frozen_parts = resnet3d.FREEZE.index(config.freeze)
 
     # On the host -----------------------------------------------------------------
 
     def see_data(self, train: Any, held_out: Any | None) -> None:
-        check_data(self._num_classes, train, held_out)
-        self._num_classes = len(train.class_names)
-        self._held_out = held_out
+        check_data(self.config.num_classes, train, held_out)
+        self.class_names = train.class_names
 
     def clip_spec(self, train: bool) -> ClipSpec:
         clip, test = self.config.clip, self.config.test
@@ -61,83 +55,28 @@ class Task(encoder.Task):
         )
 
     def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
-        from ctp_jax.data.plans import colour as colour_lib  # imports TensorFlow
+        from ctp_jax.data.plans import colour  # imports TensorFlow
 
         if not train:
             return {}
         num_frames = self.config.clip.num_frames
-        return colour_lib.sample_clip_colour(rng, self.config.colour, num_frames)
+        return colour.sample_clip_colour(rng, self.config.colour, num_frames)
 
     # On the device ---------------------------------------------------------------
 
-    def init(self, rng: jax.Array, batch: Batch) -> tuple[base.Params, base.ModelState]:
-        encoder_rng, head_rng = jax.random.split(rng)
-        params, model_state, features = self.init_encoder(encoder_rng)
-        head = self._head().init(head_rng, features, train=False)
-        return {**params, "head": head["params"]}, model_state
-
-    def _head(self) -> heads.ClassifierHead:
-        head = self.config.head
-        return heads.ClassifierHead(self._num_classes, head.dropout, head.init_std)
-
-    def draw(self, batch: Batch) -> Float[Array, "b t s s 3"]:
-        """The training clips of a batch, grey levels in [0, 255]."""
-        clips = render.crop_clips(batch, self.config.clip.size)[:, 0]
-        plan = batch["plan"]
-        # In the order of the release: hue and saturation last.
-        clips = colour.adjust_brightness_contrast(
-            clips, plan["brightness"], plan["contrast"]
-        )
-        return colour.adjust_hue_saturation(
-            clips, plan["hue"], plan["saturation"], plan["hue_saturation"]
-        )
-
-    def loss(
-        self,
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: Batch,
-        rng: jax.Array,
-    ) -> tuple[jax.Array, base.StepOutput]:
-        clips = colour.normalize(self.draw(batch))
-        features, model_state = self.features(
-            params, model_state, clips, train=True, frozen=self._frozen
-        )
-        logits = self._head().apply(
-            {"params": params["head"]}, features, train=True, rngs={"dropout": rng}
-        )
-        label = batch["label"]
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
-        top1 = (logits.argmax(-1) == label).mean()
-        metrics = {"loss": loss, "top1": top1}
-        return loss, base.StepOutput(metrics, model_state)
-
-    def predict(
-        self, params: base.Params, model_state: base.ModelState, batch: Batch
-    ) -> dict[str, jax.Array]:
-        """`logits` (b, c, k) of every clip."""
-
-        def predict_clips(clips):
-            features, _ = self.features(params, model_state, clips, train=False)
-            return self._head().apply({"params": params["head"]}, features, train=False)
-
-        size = self.config.clip.size
-        return {"logits": render.map_clips(predict_clips, batch, size)}
+    def draw(self, batch: Batch) -> Float[Array, "b c t s s 3"]:
+        clips = super().draw(batch)
+        if not batch["plan"]:  # held-out videos
+            return clips
+        return classification.change_colours(clips, batch["plan"])
 
     def frozen(self, params: base.Params) -> Any | None:
-        if not self._frozen:
+        if not self.frozen_parts:
             return None
         return {
-            "encoder": resnet3d.frozen_parameters(params["encoder"], self._frozen),
+            "encoder": resnet3d.frozen_parameters(params["encoder"], self.frozen_parts),
             "head": jax.tree.map(lambda _: False, params["head"]),
         }
-
-    # Off the device --------------------------------------------------------------
-
-    def evaluators(self) -> Sequence[Any]:
-        from ctp_jax.evaluators.recognition import RecognitionEvaluator
-
-        return (RecognitionEvaluator(self._held_out),)
 
 
 def check_config(config: ConfigDict) -> None:
@@ -145,8 +84,6 @@ def check_config(config: ConfigDict) -> None:
     if config.freeze not in resnet3d.FREEZE:
         known = ", ".join(repr(name) for name in resnet3d.FREEZE)
         raise UserError(f"config.freeze = {config.freeze!r}: choose one of {known}")
-    if not 0 <= config.head.dropout < 1:
-        raise UserError(f"config.head.dropout = {config.head.dropout}: needs [0, 1)")
     if config.test.num_clips < 1 or config.test.stride < 1:
         raise UserError(
             f"config.test.num_clips = {config.test.num_clips}, config.test.stride = "

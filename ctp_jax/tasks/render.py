@@ -1,17 +1,17 @@
-"""From a batch of decoded windows and plans to clips: pixels, on the device.
+"""From a batch of decoded windows to clips: pixels, on the device.
 
-The host decides, the device rng: these functions carry out what `ctp_jax.data`
+The host decides, the device draws: these functions carry out what `ctp_jax.data`
 planned. Symbols: b videos, c clips per video, t frames, s side of the drawn clip.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ctp_jax.data.batch import Batch
-from ctp_jax.ops import colour, paste, resample
+from ctp_jax.data.batch import PER_CLIP, Batch
+from ctp_jax.ops import resample
 
 
 def crop_clips(batch: Batch, size: int) -> Float[Array, "b c t s s 3"]:
@@ -22,39 +22,22 @@ def crop_clips(batch: Batch, size: int) -> Float[Array, "b c t s s 3"]:
 
 
 def map_clips(
-    predict: Callable[[jax.Array], jax.Array],
-    batch: Batch,
-    size: int,
+    function: Callable[[Batch], jax.Array], batch: Batch
 ) -> Float[Array, "b c *d"]:
-    """Applies a function to the normalised clips, to one clip of every video at a time.
+    """Applies a function of batches with one clip per video to every clip, in turn.
 
     So ten clips per video need the memory of one.
+
+    Args:
+        function: gives (b, *d) of a batch with c = 1.
+        batch: with any number of clips.
     """
-    names = ("frames", "window", "extent", "flip")
     # The clips' axis to the front: the loop is over it, b stays split over devices.
-    parts = {name: jnp.moveaxis(batch[name], 1, 0)[:, :, None] for name in names}
-
-    def one(part):
-        return predict(colour.normalize(crop_clips(part, size)[:, 0]))
-
-    return jnp.moveaxis(jax.lax.map(one, parts), 0, 1)
-
-
-def paste_patches(
-    clips: Float[Array, "*b t s s 3"], plan: Mapping[str, Array]
-) -> Float[Array, "*b t s s 3"]:
-    """Pastes the patches that `ctp_jax.data.plans.trajectories.sample_game` planned."""
-    fields = paste.Patches._fields
-    return paste.paste(clips, paste.Patches(**{name: plan[name] for name in fields}))
-
-
-def change_colours(
-    clips: Float[Array, "*b t s s 3"], plan: Mapping[str, Array]
-) -> Float[Array, "*b t s s 3"]:
-    """Colours changed as `ctp_jax.data.plans.colour.sample_colour` planned."""
-    clips = colour.adjust_hue_saturation(
-        clips, plan["hue"], plan["saturation"], plan["hue_saturation"]
-    )
-    return colour.adjust_brightness_contrast(
-        clips, plan["brightness"], plan["contrast"]
+    parts = {
+        name: jnp.moveaxis(batch[name], 1, 0)[:, :, None]
+        for name in PER_CLIP
+        if name in batch
+    }
+    return jnp.moveaxis(
+        jax.lax.map(lambda part: function({**batch, **part}), parts), 0, 1
     )

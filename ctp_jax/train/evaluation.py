@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ctp_jax.errors import UserError
+from ctp_jax.evaluators import base as evaluators
 from ctp_jax.tasks import base, probe
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import mesh as mesh_lib
@@ -22,17 +22,19 @@ from ctp_jax.train.watchdog import Watchdog
 
 
 class Evaluation:
-    """One way of cutting clips and predicting, and the evaluators that look at it.
+    """One pass over held-out videos, and the evaluators that look at its predictions.
 
     Attributes:
-        evaluators: of the task; may be none.
+        every: epochs between two passes; 0: only at the end of the run.
+        evaluators: by the names that the config gives them.
         pipelines: held-out videos, and the gallery where there is one.
     """
 
     def __init__(
         self,
         config: ConfigDict,
-        task: Task,
+        view: Task,
+        named: Mapping[str, ConfigDict],
         train_records: Any,
         mesh: Mesh,
         opener: Callable | None,
@@ -40,32 +42,45 @@ class Evaluation:
         """Opens the data, so that what is wrong with it is said before training.
 
         Args:
-            config: of the run.
-            task: says which clips, predicts, and names its evaluators.
+            config: of the run, with `data.eval_split` and `data.eval_videos` of the pass.
+            view: says which clips, and predicts.
+            named: what `config.evaluators` says of each evaluator, by name.
             train_records: of the whole training split, for `Task.see_data`.
             mesh: of the run.
             opener: see `ctp_jax.tasks.base.open_pipeline`.
         """
         share = (jax.process_index(), jax.process_count())
+        self.every = rhythm(config, next(iter(named.values())))
         self._mesh = mesh
         self._step = coordination.compiled_together(
-            step.make_eval_step(task, mesh), "evaluation step"
+            step.make_eval_step(view, mesh), "evaluation step"
         )
-        self._held_out = base.open_pipeline(config, task, False, *share, opener=opener)
+        self._held_out = base.open_pipeline(config, view, False, *share, opener=opener)
         held_out = getattr(self._held_out, "records", None)
-        task.see_data(train_records, held_out)
-        self.evaluators = tuple(task.evaluators())
+        view.see_data(train_records, held_out)
+        subject = evaluators.Subject(held_out, train_records, tuple(view.class_names))
+        self.evaluators = {
+            name: evaluators.load(name, options).make(options, subject)
+            for name, options in named.items()
+        }
+        # Two evaluators of one module have results and files of the same names.
+        self._own_names = {
+            name: options.module.rpartition(".")[2] not in ("", name)
+            for name, options in named.items()
+        }
         self.pipelines = [self._held_out]
-        if any(e.needs_gallery for e in self.evaluators):
-            config = copy.deepcopy(config)
-            config.data.eval_split = config.data.split
-            config.data.eval_videos = config.probe.gallery_videos
+        self._with_gallery = [
+            each for each in self.evaluators.values() if each.needs_gallery
+        ]
+        if self._with_gallery:
+            gallery = copy.deepcopy(config)
+            gallery.data.eval_split = config.data.split
+            gallery.data.eval_videos = config.probe.gallery_videos
             self._gallery = base.open_pipeline(
-                config, task, False, *share, opener=opener
+                gallery, view, False, *share, opener=opener
             )
             self.pipelines.append(self._gallery)
         self._left_out = 0
-        self._with_gallery = [e for e in self.evaluators if e.needs_gallery]
 
     def run(
         self, state: TrainState, preemption: Preemption, watchdog: Watchdog
@@ -81,7 +96,7 @@ class Evaluation:
             Preempted: on every process, if one was asked to.
         """
         self._left_out = 0
-        for evaluator in self.evaluators:
+        for evaluator in self.evaluators.values():
             evaluator.reset()
 
         def predict(pipeline):
@@ -91,14 +106,14 @@ class Evaluation:
             for batch, outputs in predict(self._gallery):
                 for evaluator in self._with_gallery:
                     evaluator.update_gallery(batch, outputs)
-        if self.evaluators:
-            for batch, outputs in predict(self._held_out):
-                for evaluator in self.evaluators:
-                    evaluator.update(batch, outputs)
-        results = {}
-        for evaluator in self.evaluators:
-            results.update(evaluator.results())
-        return results
+        for batch, outputs in predict(self._held_out):
+            for evaluator in self.evaluators.values():
+                evaluator.update(batch, outputs)
+        return {
+            f"{name}/{key}" if self._own_names[name] else key: value
+            for name, evaluator in self.evaluators.items()
+            for key, value in evaluator.results()
+        }
 
     def _predict(
         self,
@@ -129,36 +144,50 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """What there is to say about the last results."""
-        notes = [note for evaluator in self.evaluators for note in evaluator.notes()]
+        notes = [note for each in self.evaluators.values() for note in each.notes()]
         if self._left_out:
             notes.append(f"{self._left_out} videos could not be read and are left out")
         return notes
 
     def save(self, directory: pathlib.Path) -> None:
         """Lets the evaluators write their pictures and tables."""
-        for evaluator in self.evaluators:
-            evaluator.save(directory)
+        for name, evaluator in self.evaluators.items():
+            place = directory / name if self._own_names[name] else directory
+            place.mkdir(exist_ok=True)
+            evaluator.save(place)
+
+
+def rhythm(config: ConfigDict, options: ConfigDict) -> float:
+    """Epochs between two runs of an evaluator."""
+    return options.every or config.eval_every
 
 
 def open_all(
-    config: ConfigDict,
-    task: Task,
-    pipeline: Any,
-    mesh: Mesh,
-    opener: Callable | None,
+    config: ConfigDict, task: Task, pipeline: Any, mesh: Mesh, opener: Callable | None
 ) -> list[Evaluation]:
-    """What is evaluated, and how; the tasks have then seen the data."""
+    """The passes that `config.evaluators` comes to; the task has then seen the data.
+
+    Evaluators that look at the same predictions on the same videos at the same time
+    share a pass.
+    """
     records = getattr(pipeline, "whole", None)
-    views = probe.views(config, task)
-    if not config.data.eval_split:
-        if len(views) > 1:
-            raise UserError(
-                "config.probe.evaluators: needs held-out videos; set config.data.eval_split"
-            )
-        task.see_data(records, None)
-        return []
-    made = [Evaluation(config, view, records, mesh, opener) for view in views]
-    return [each for each in made if each.evaluators]
+    task.see_data(records, None)
+    passes: dict[tuple, dict[str, ConfigDict]] = {}
+    for name, options in config.evaluators.items():
+        split = options.split or config.data.eval_split
+        if not split:
+            continue
+        looks_at = evaluators.load(name, options).LOOKS_AT
+        videos = options.videos or config.data.eval_videos
+        key = (looks_at, split, videos, rhythm(config, options))
+        passes.setdefault(key, {})[name] = options
+    made = []
+    for (looks_at, split, videos, _), named in passes.items():
+        view = task if looks_at == "predictions" else probe.Probe(config, task)
+        own = copy.deepcopy(config)
+        own.data.eval_split, own.data.eval_videos = split, videos
+        made.append(Evaluation(own, view, named, records, mesh, opener))
+    return made
 
 
 def split_results(

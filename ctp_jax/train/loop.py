@@ -149,7 +149,7 @@ class Run:
             last = done == self.total
             if done % config.log_every == 0 or last:
                 self._log(done, meter)
-            evaluated = self.epochs.passes(done, config.eval_every) or last
+            evaluated = bool(self._evaluations_at(done)) or last
             if evaluated:
                 self._evaluate_unless_stopped(state, done)
                 meter.restart()
@@ -194,8 +194,16 @@ class Run:
         made = {"results": self.results, "evaluated": True, "due": False}
         self.parts.checkpoints.amend(done, made)
 
+    def _evaluations_at(self, done: int) -> list[evaluation.Evaluation]:
+        """Those that are to be made after a step; all of them after the last."""
+        return [
+            each
+            for each in self.parts.evaluations
+            if done == self.total or self.epochs.passes(done, each.every)
+        ]
+
     def _evaluate(self, state: Any, done: int) -> None:
-        evaluations = self.parts.evaluations
+        evaluations = self._evaluations_at(done)
         if not evaluations:
             return
         self._stop_unless_finite()

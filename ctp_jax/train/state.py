@@ -10,7 +10,7 @@ from flax import struct
 from jax.sharding import Sharding
 
 from ctp_jax.data.batch import Batch
-from ctp_jax.tasks.base import Task
+from ctp_jax.tasks.base import Task, Variables
 
 
 @struct.dataclass
@@ -20,7 +20,7 @@ class TrainState:
     Attributes:
         step: int32 scalar, steps done.
         params: what gradients change.
-        model_state: what changes without a gradient (see `tasks.base.ModelState`).
+        model_state: what changes without a gradient (see `tasks.base.Variables`).
         opt_state: the optimiser's.
     """
 
@@ -29,6 +29,11 @@ class TrainState:
     params: Any
     model_state: Any
     opt_state: Any
+
+    @property
+    def variables(self) -> Variables:
+        """What predictions depend on."""
+        return Variables(self.params, self.model_state)
 
 
 def initial(

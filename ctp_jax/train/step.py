@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from ctp_jax.tasks.base import Task
+from ctp_jax.tasks.base import Task, Variables
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.state import TrainState
 
@@ -45,15 +45,16 @@ def make_train_step(
     def train_step(state: TrainState, batch):
         def loss_fn(params):
             rng = stream_key(seed, "loss", state.step)
-            loss, out = task.loss(params, state.model_state, batch, rng)
-            return loss, (dict(out.metrics), out.model_state, out.carry)
+            variables = Variables(params, state.model_state)
+            loss, out = task.loss(variables, batch, state.step, rng)
+            return loss, (dict(out.metrics), out.state, out.carry)
 
         (loss, (metrics, model_state, carry)), grads = jax.value_and_grad(
             loss_fn, has_aux=True
         )(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        model_state = task.after_step(params, model_state, carry)
+        model_state = task.after_step(Variables(params, model_state), carry, state.step)
         metrics |= {
             "loss": loss,
             "grad_norm": optax.global_norm(grads),
@@ -84,7 +85,7 @@ def make_eval_step(task: Task, mesh: Mesh) -> Callable:
     """
 
     def eval_step(state: TrainState, batch):
-        outputs = task.predict(state.params, state.model_state, batch)
+        outputs = task.predict(state.variables, batch)
         small = {name: value for name, value in batch.items() if name != "frames"}
         return small, outputs
 

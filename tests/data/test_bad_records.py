@@ -198,9 +198,9 @@ def test_a_record_has_a_box_for_every_frame(sound, count):
     opened = open_records(sound)
     features = reading.read_features(opened)(tf.constant(0, tf.int64))
     check = reading.checker(opened)
-    check(0, {**features, "boxes": tf.zeros((12, 4))})
+    check(0, {**features, "annotations": {"boxes": tf.zeros((12, 4))}})
     with pytest.raises(tf.errors.InvalidArgumentError, match="number of boxes"):
-        check(0, {**features, "boxes": tf.zeros((count, 4))})
+        check(0, {**features, "annotations": {"boxes": tf.zeros((count, 4))}})
 
 
 def remove(path):

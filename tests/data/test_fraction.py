@@ -33,7 +33,7 @@ def make_records(labels, ids=None, class_names=CLASSES):
         class_names=class_names,
         frames_feature="frames",
         label_feature="label",
-        boxes_feature=None,
+        annotations={},
         encoding="jpeg",
         id_bytes=np.array([id_.encode() for id_ in ids]),
     )

@@ -39,7 +39,7 @@ class Squares(builders.VideoBuilder, skip_registration=True):
             for i in range(5)
         ]
         names = [item.id for item in items]
-        return builders.Source(items, {"train": names}, has_boxes=True)
+        return builders.Source(items, {"train": names}, annotations={"boxes": (4,)})
 
 
 class TwoClips(base.Task):
@@ -82,7 +82,7 @@ def test_boxes_enclose_the_same_pixels_in_the_drawn_clip(batches):
         )
         for clip, boxes, flip in zip(
             clips.reshape(-1, SIZE, SIZE, 3),
-            batch["boxes"].reshape(-1, 4),
+            batch["annotations"]["boxes"].reshape(-1, 4),
             np.repeat(batch["flip"].ravel(), 4),
             strict=True,
         ):

@@ -99,9 +99,11 @@ def test_a_data_set_of_tfds_reads_as_tfds_reads_it(foreign):
             assert int(actual["label"]) == expected["label"] == opened.label[i]
             assert opened.num_frames[i] == len(expected["video"])
             assert (opened.height[i], opened.width[i]) == (24, 32)
-            assert ("boxes" in actual) == ("boxes" in expected)
-            if "boxes" in actual:
-                np.testing.assert_array_equal(actual["boxes"], expected["boxes"])
+            assert list(actual["annotations"]) == ["boxes"] * ("boxes" in expected)
+            if "boxes" in expected:
+                np.testing.assert_array_equal(
+                    actual["annotations"]["boxes"], expected["boxes"]
+                )
 
 
 def test_all_is_every_split(foreign):

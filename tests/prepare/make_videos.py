@@ -73,7 +73,7 @@ def encode_numbered(count: int) -> video.EncodedVideo:
 def encode_boxed(count: int) -> video.EncodedVideo:
     """As `encode_numbered`, with a box in every frame."""
     boxes = np.arange(4 * count, dtype=np.float32).reshape(count, 4)
-    return dataclasses.replace(encode_numbered(count), boxes=boxes)
+    return dataclasses.replace(encode_numbered(count), annotations={"boxes": boxes})
 
 
 def refuse() -> video.EncodedVideo:

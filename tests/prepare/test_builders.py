@@ -37,7 +37,7 @@ class Boxed(base.VideoBuilder, skip_registration=True):
         items = [
             base.Item(f"v{i}", -1, functools.partial(encode_boxed, i)) for i in (2, 3)
         ]
-        return base.Source(items, {"val": ["v3"]}, has_boxes=True)
+        return base.Source(items, {"val": ["v3"]}, annotations={"boxes": (4,)})
 
 
 def test_a_builder_with_boxes_used_as_tfds_does(tmp_path):
@@ -48,5 +48,7 @@ def test_a_builder_with_boxes_used_as_tfds_does(tmp_path):
     example = reading.read_features(opened)(tf.constant(0, tf.int64))
     expected = encode_boxed(3)
     assert example["frames"].numpy().tolist() == expected.frames
-    np.testing.assert_array_equal(example["boxes"], expected.boxes)
+    np.testing.assert_array_equal(
+        example["annotations"]["boxes"], expected.annotations["boxes"]
+    )
     assert int(example["label"]) == -1

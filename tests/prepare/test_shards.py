@@ -82,7 +82,7 @@ class Trouble(base.VideoBuilder, skip_registration=True):
         items[9] = base.Item("refused", 1, refuse)
         names = [item.id for item in items]
         splits = {"train": names[::-1], "test": names[:2]}
-        return base.Source(items, splits, ("a", "b"), has_boxes=True)
+        return base.Source(items, splits, ("a", "b"), annotations={"boxes": (4,)})
 
 
 def build(folder, **options):
@@ -139,7 +139,7 @@ def test_what_is_written(built):
         expected = encode_boxed(int(name[1:]) + 1)
         assert list(feature["frames"].bytes_list.value) == expected.frames
         boxes = feature["boxes"].float_list.value
-        np.testing.assert_array_equal(boxes, expected.boxes.ravel())
+        np.testing.assert_array_equal(boxes, expected.annotations["boxes"].ravel())
         assert feature["label"].int64_list.value == [int(name[1:]) % 2]
         assert feature["video_id"].bytes_list.value == [name.encode()]
         assert feature["fps"].float_list.value == [25.0]

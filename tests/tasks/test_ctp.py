@@ -1,7 +1,5 @@
 """The Catch-the-Patch task against OpenCV and brute force, on planned batches."""
 
-import functools
-
 import cv2
 import jax
 import jax.numpy as jnp
@@ -82,11 +80,11 @@ def state(task, batch):
     params, model_state = jax.jit(task.init)(jax.random.key(0), batch)
     # The last layer starts near zero; errors would hide there.
     params["head"]["dense2"]["kernel"] *= 300.0
-    return params, model_state
+    return base.Variables(params, model_state)
 
 
 def test_the_drawn_clip_is_within_one_grey_level_of_opencv(task, batch):
-    ours = np.asarray(jax.jit(task.draw)(batch))
+    ours = np.asarray(jax.jit(task.draw)(batch))[:, 0]
     assert ours.shape == (VIDEOS, 8, 56, 56, 3)
     worst = 0.0
     for video in range(VIDEOS):
@@ -127,10 +125,9 @@ def brute_force_loss(deltas, trajectories, scale):
 
 
 def test_losses_and_iou_equal_brute_force(task, batch, state):
-    params, model_state = state
-    loss, output = jax.jit(task.loss)(params, model_state, batch, jax.random.key(1))
-    forward = jax.jit(functools.partial(task._forward, train=True))
-    deltas, _ = forward(params, model_state, batch)
+    loss, output = jax.jit(task.loss)(state, batch, 0, jax.random.key(1))
+    forward = jax.jit(lambda v, b: task._forward(v, b, task.targets(b), train=True)[0])
+    deltas = forward(state, batch)
     truth = np.asarray(batch["plan"]["boxes"])
     expected = brute_force_loss(np.asarray(deltas), truth, (0.8, 0.8, 0.04, 0.04))
     metrics = output.metrics
@@ -149,40 +146,41 @@ def test_perfect_deltas_give_the_true_boxes(batch):
 
 
 def test_a_step_of_gradient_descent_helps(task, batch, state):
-    params, model_state = state
-
     @jax.jit
     def loss_and_grad(params):
+        variables = base.Variables(params, state.state)
         return jax.value_and_grad(
-            lambda p: task.loss(p, model_state, batch, jax.random.key(1))[0]
+            lambda p: task.loss(
+                variables._replace(params=p), batch, 0, jax.random.key(1)
+            )[0]
         )(params)
 
-    before, grads = loss_and_grad(params)
-    after, _ = loss_and_grad(jax.tree.map(lambda p, g: p - 1e-4 * g, params, grads))
+    before, grads = loss_and_grad(state.params)
+    lower = jax.tree.map(lambda p, g: p - 1e-4 * g, state.params, grads)
+    after, _ = loss_and_grad(lower)
     assert float(after) < float(before)
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["head"]))
 
 
 def test_prediction_uses_the_running_statistics(task, batch, state):
-    params, model_state = state
     predict = jax.jit(task.predict)
-    outputs = predict(params, model_state, batch)
+    outputs = predict(state, batch)
     assert outputs["predicted"].shape == (VIDEOS, 3, 8, 4)
     alone = jax.tree.map(lambda x: x[:2], batch)
-    again = predict(params, model_state, alone)
+    again = predict(state, alone)
     np.testing.assert_allclose(
         again["predicted"], outputs["predicted"][:2], rtol=1e-3, atol=1e-2
     )
 
 
 def test_the_encoder_moves_between_strides(task, batch, state):
-    encoder_params, stats, architecture = task.encoder(*state)
+    encoder_params, stats, architecture = task.encoder(state)
     other_config = make_config()
     other_config.model.spatial_strides = (1, 2, 2, 2)
     other = ctp.Task(other_config)
-    params, model_state = jax.jit(other.init)(jax.random.key(5), batch)
+    fresh = jax.jit(other.init)(jax.random.key(5), batch)
     other.check_encoder(architecture)
-    params, model_state = other.load_encoder(params, model_state, encoder_params, stats)
+    params, model_state = other.load_encoder(fresh, encoder_params, stats)
     for ours, theirs in zip(
         jax.tree.leaves(params["encoder"]), jax.tree.leaves(encoder_params), strict=True
     ):
@@ -191,7 +189,7 @@ def test_the_encoder_moves_between_strides(task, batch, state):
 
 
 def test_an_encoder_of_another_width_is_refused(task, batch, state):
-    _, _, architecture = task.encoder(*state)
+    _, _, architecture = task.encoder(state)
     other_config = make_config()
     other_config.model.width = 0.25
     other = ctp.Task(other_config)
@@ -228,3 +226,25 @@ def test_tasks_are_found_by_name():
     assert isinstance(base.load(make_config()), ctp.Task)
     with pytest.raises(UserError, match=r"'ctpp': no such task; the tasks are ctp"):
         base.load(make_config(task="ctpp"))
+
+
+def test_weights_choose_what_counts():
+    """Brute force over the boxes that count; a query box of another frame."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 30, (2, 3, 4, 2))
+    truth = np.concatenate([low, low + rng.uniform(4, 20, low.shape)], -1)
+    deltas = rng.normal(0, 2, truth.shape)
+    weights = rng.random((2, 3, 4)) < 0.5
+    query, scale = truth[:, :, 2], (0.8, 0.8, 0.04, 0.04)
+    wanted = box_ops.encode_trajectory_xyxy(jnp.asarray(truth), query, scale)
+    got = ctp.regression_losses(jnp.asarray(deltas), wanted, jnp.asarray(weights))
+    totals = np.zeros(2)
+    for at in np.argwhere(weights):
+        at = tuple(at)
+        pair = np.stack([query[at[:2]], truth[at]])[None, None]
+        guess = np.stack([np.zeros(4), deltas[at]])[None, None]
+        # The first of the two boxes is the query itself, without an error.
+        totals += 2 * brute_force_loss(guess, pair, scale)
+    np.testing.assert_allclose(got, totals / weights.sum(), rtol=1e-4)
+    nothing = ctp.regression_losses(jnp.asarray(deltas), wanted, jnp.zeros((2, 3, 4)))
+    assert nothing == (0, 0)

@@ -18,47 +18,49 @@ def task():
 
 def test_it_is_an_encoder_and_nothing_else(task):
     assert type(task) is encoder.Task
-    params, model_state = jax.eval_shape(task.init, jax.random.key(0), {})
-    assert list(params) == ["encoder"] and list(model_state) == ["batch_stats"]
+    variables = jax.eval_shape(task.init, jax.random.key(0), {})
+    params, state = variables
+    assert list(params) == ["encoder"] and list(state) == ["batch_stats"]
     assert task.head(params) is None and task.frozen(params) is None
-    assert tuple(task.evaluators()) == ()
-    ours, stats, architecture = task.encoder(params, model_state)
-    assert ours is params["encoder"] and stats is model_state["batch_stats"]["encoder"]
+    ours, stats, architecture = task.encoder(variables)
+    assert ours is params["encoder"] and stats is state["batch_stats"]["encoder"]
     assert architecture == resnet3d.architecture(task.config.model)
 
 
 def test_it_says_that_it_trains_nothing(task):
     with pytest.raises(UserError, match="'encoder' trains nothing: set config.epochs"):
-        task.loss({}, {}, {}, jax.random.key(0))
+        task.loss(base.Variables({}, {}), {}, 0, jax.random.key(0))
 
 
-def test_an_encoder_goes_in_and_nothing_else_changes(task):
+def test_an_encoder_fills_every_network_and_nothing_else_changes(task):
     head, queue = jnp.ones(3), jnp.zeros(2)
     params = {"encoder": {"old": 0}, "head": head}
-    model_state = {"batch_stats": {"encoder": {"old": 0}, "other": 1}, "queue": queue}
+    state = {"batch_stats": {"encoder": {"old": 0}, "other": 1}, "queue": queue}
+    state["networks"] = {"key": {"params": {"old": 3}, "batch_stats": {"old": 4}}}
     weights, stats = {"new": 1}, {"new": 2}
-    params, model_state = task.load_encoder(params, model_state, weights, stats)
-    assert params["encoder"] is weights and params["head"] is head
-    assert model_state["batch_stats"] == {"encoder": stats, "other": 1}
-    assert model_state["queue"] is queue
-    assert task.encoder(params, model_state)[:2] == (weights, stats)
+    new = task.load_encoder(base.Variables(params, state), weights, stats)
+    assert new.params["encoder"] is weights and new.params["head"] is head
+    assert new.state["batch_stats"] == {"encoder": stats, "other": 1}
+    assert new.state["networks"] == {"key": {"params": weights, "batch_stats": stats}}
+    assert new.state["queue"] is queue
+    assert task.encoder(new)[:2] == (weights, stats)
 
 
 def test_other_state_survives_training_and_evaluation_changes_none(task):
     shapes = jax.eval_shape(task.init, jax.random.key(0), {})
-    params, model_state = jax.tree.map(lambda x: jnp.full(x.shape, 0.1), shapes)
-    model_state = {**model_state, "queue": jnp.ones(2)}
+    params, state = jax.tree.map(lambda x: jnp.full(x.shape, 0.1), shapes)
+    state = {**state, "queue": jnp.ones(2)}
     clips = jnp.ones((1, 4, 32, 32, 3))
 
     def run(train):
-        return task.features(params, model_state, clips, train)
+        return task.features(base.Variables(params, state), clips, train)
 
     _, same = run(False)
-    assert same is model_state
+    assert same is state
     _, changed = jax.jit(lambda: run(True))()
-    assert changed.keys() == model_state.keys()
+    assert changed.keys() == state.keys()
     np.testing.assert_array_equal(changed["queue"], 1)
-    before = jax.tree.leaves(model_state["batch_stats"])
+    before = jax.tree.leaves(state["batch_stats"])
     for new, old in zip(jax.tree.leaves(changed["batch_stats"]), before, strict=True):
         assert (np.asarray(new) != np.asarray(old)).any()
 

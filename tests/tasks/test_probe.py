@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import common
 from ctp_jax.errors import UserError
+from ctp_jax.evaluators import knn, retrieval
+from ctp_jax.evaluators.base import Subject
 from ctp_jax.tasks import probe as probe_lib
 from ctp_jax.tasks import recognition
 from tests.tasks import made_clips as made
@@ -15,7 +18,6 @@ VIDEOS, CLIPS = made.VIDEOS, made.CLIPS
 
 def make_config(**flat):
     probe = {
-        "probe.evaluators": "retrieval,knn",
         "probe.scales": ((48, 36),),
         "probe.num_clips": CLIPS,
         # Not the strides that the network is trained with.
@@ -68,7 +70,7 @@ def test_features_equal_torch():
     task = made.make_task()
     weights = made.make_weights(task)
     batch = made.make_batch(view, train=False, seed=5)
-    got = jax.jit(view.predict)(*weights, batch)["features"]
+    got = jax.jit(view.predict)(weights, batch)["features"]
     assert got.shape == (VIDEOS, 2 * 3 * 3 * 16) and got.dtype == jnp.float32
 
     params, model_state = weights
@@ -97,40 +99,18 @@ def test_clips_are_cut_as_in_the_test():
     assert spec.scales == ((48, 36),)
 
 
-@pytest.mark.parametrize(
-    ("asked", "found"),
-    [
-        ("retrieval", ["RetrievalEvaluator"]),
-        ("knn", ["KNNEvaluator"]),
-        (" retrieval, knn,", ["RetrievalEvaluator", "KNNEvaluator"]),
-        ("knn,retrieval,knn", ["KNNEvaluator", "RetrievalEvaluator"]),
-    ],
-)
-def test_evaluators_that_are_asked_for_share_one_bank(asked, found):
-    view = make_view(**{"probe.evaluators": asked})
-    view.see_data(made.make_split([0, 1, 2]), made.make_split([0, 1], "test"))
-    evaluators = view.evaluators()
-    assert [type(e).__name__ for e in evaluators] == found
-    assert len({id(e.bank) for e in evaluators}) == 1
+def test_evaluators_of_a_pass_share_one_bank():
+    subject = Subject(made.make_split([0, 1], "test"), made.make_split([0, 1, 2]))
+    options = common.evaluators("x").x
+    evaluators = [module.make(options, subject) for module in (retrieval, knn)]
+    assert all(each.bank is evaluators[0].bank for each in evaluators)
     bank = evaluators[0].bank
     assert (bank.query_records.split, bank.gallery_records.split) == ("test", "train")
-
-
-@pytest.mark.parametrize("asked", ["", " ", ","])
-def test_nothing_is_probed_unasked(asked):
-    config = make_config(**{"probe.evaluators": asked})
-    task = recognition.Task(config)
-    assert probe_lib.views(config, task) == [task]
-    config.probe.evaluators = "knn"
-    first, second = probe_lib.views(config, task)
-    assert first is task and isinstance(second, probe_lib.Probe)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("evaluators", "foo", "'foo' is none of retrieval, knn"),
-        ("evaluators", "retrieval;knn", "'retrieval;knn' is none of"),
         ("num_clips", 0, " = 0: needs at least 1"),
         ("stride", 0, " = 0: needs at least 1"),
         ("pooling", "mean", "'mean': choose average or max"),
@@ -160,5 +140,5 @@ def test_videos_without_labels_are_refused(train, test, names, split):
         made.make_split(train, "train", names),
         made.make_split(test, "test", names),
     )
-    with pytest.raises(UserError, match=f"{split!r} have no labels.*probe.evaluators"):
+    with pytest.raises(UserError, match=f"{split!r} have no labels.*nearest"):
         view.see_data(*splits)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import common
 from ctp_jax.errors import UserError
-from ctp_jax.evaluators.base import Evaluator
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.train import evaluation
 from ctp_jax.train import mesh as mesh_lib
@@ -22,6 +22,7 @@ from ctp_jax.train.state import TrainState
 from ctp_jax.train.watchdog import Watchdog
 from tests import toy_task
 from tests.toy_data import EVAL_EXAMPLES, ToyPipeline, toy_config
+from tests.train.recorder import LOG
 
 TRAIN, TEST = 20, 11
 # Devices, batch, what is probed.
@@ -31,8 +32,8 @@ SCRIPT = """
 import json, sys
 import jax
 import numpy as np
-from ctp_jax.data import pipeline
-from ctp_jax.tasks import recognition
+from configs import common
+from ctp_jax.tasks import base, recognition
 from ctp_jax.train import evaluation
 from ctp_jax.train.watchdog import Watchdog
 from ctp_jax.train.state import TrainState
@@ -44,9 +45,11 @@ for devices, batch, probed in json.loads(sys.argv[2]):
     config = make_config(**{
         "data.name": "moving_shapes", "data.data_dir": sys.argv[1],
         "data.eval_split": "test", "data.workers": 2, "data.fraction": 0.5,
-        "batch_size": batch, "probe.evaluators": probed,
+        "batch_size": batch,
         "probe.scales": ((48, 36),), "probe.num_clips": 2,
     })
+    names = ["recognition", *filter(None, probed.split(","))]
+    config.evaluators = common.evaluators(*names)
     mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices],
                          axis_types=(jax.sharding.AxisType.Auto,))
     task = recognition.Task(config)
@@ -68,7 +71,7 @@ print(json.dumps(found))
 
 
 def run(every, state):
-    """Nobody stops it, and it does not watchdog."""
+    """Nobody stops it, and the input does not stall."""
     return every.run(state, Preemption(), Watchdog(60.0, print))
 
 
@@ -121,51 +124,14 @@ def test_results_do_not_depend_on_batch_and_devices(found):
     assert first["retrieval_top1"] == found[-1]["retrieval_top1"]
 
 
-class Recorder(Evaluator):
-    """Writes down what it is shown, in one list for all."""
-
-    log: list
-
-    def __init__(self, name, needs_gallery):
-        self.name, self.needs_gallery = name, needs_gallery
-
-    def reset(self):
-        self.log.append((self.name, "reset"))
-
-    def update_gallery(self, batch, outputs):
-        self.log.append((self.name, "gallery", rows(batch)))
-
-    def update(self, batch, outputs):
-        assert len(outputs["class"]) == len(batch["mask"])
-        self.log.append((self.name, "videos", rows(batch)))
-
-    def results(self):
-        yield self.name, 1.0
-
-    def notes(self):
-        return [f"note of {self.name}"]
-
-    def save(self, directory):
-        (directory / self.name).write_text("")
-
-
-def rows(batch):
-    return batch["index"][batch["mask"] > 0].tolist()
-
-
 class Recorded(toy_task.Task):
-    """The toy with other evaluators; `see_data` is written down, too."""
-
-    made = (("a", False), ("b", True))
+    """The toy; `see_data` is written down."""
 
     def see_data(self, train, held_out):
-        Recorder.log.append(("task", "see_data", train, held_out))
-
-    def evaluators(self):
-        return tuple(Recorder(*each) for each in self.made)
+        LOG.append(("task", "see_data", train, held_out))
 
 
-def open_toy(config, task, train, *share):
+def open_toy(config, spec, plan, train, *share):
     pipeline = ToyPipeline(config, train)
     pipeline.records = config.data.eval_split
     if config.data.eval_split == "train":  # the gallery
@@ -173,9 +139,16 @@ def open_toy(config, task, train, *share):
     return pipeline
 
 
-def make(task_class, **flat):
-    Recorder.log = []
+def make(task_class, evaluators=None, **flat):
+    """`evaluators`: {name: (needs a gallery, split, epochs between two passes)}."""
+    LOG.clear()
     config = toy_config(**flat)
+    if evaluators is not None:
+        config.evaluators = common.evaluators(*evaluators)
+    for name, (needs_gallery, split, every) in (evaluators or {}).items():
+        own = config.evaluators[name]
+        own.module, own.split, own.every = "tests.train.recorder", split, every
+        own.own_name, own.needs_gallery = name, needs_gallery
     task = task_class(config)
     train = ToyPipeline(config, True)
     train.whole = "whole"
@@ -190,20 +163,49 @@ def toy_state(task):
 
 
 def test_the_gallery_comes_first_and_for_those_who_want_it(tmp_path):
-    task, (every,) = make(Recorded, **{"probe.gallery_videos": 13})
-    log = Recorder.log
-    assert log == [("task", "see_data", "whole", "test")]  # before any parameters
+    asked = {"a": (False, "", 0.0), "b": (True, "", 0.0)}
+    task, (every,) = make(Recorded, asked, **{"probe.gallery_videos": 13})
+    # Before any parameters.
+    assert [entry[3] for entry in LOG] == [None, "test"]
+    assert [entry[:3] for entry in LOG] == [("task", "see_data", "whole")] * 2
     results = run(every, toy_state(task))
-    assert results == {"a": 1.0, "b": 1.0}
-    assert [entry[:2] for entry in log[1:3]] == [("a", "reset"), ("b", "reset")]
-    kinds = list(dict.fromkeys(entry[:2] for entry in log[3:]))
+    assert results == {"a/one": 1.0, "b/one": 1.0}
+    assert [entry[:2] for entry in LOG[2:4]] == [("a", "reset"), ("b", "reset")]
+    kinds = list(dict.fromkeys(entry[:2] for entry in LOG[4:]))
     assert kinds == [("b", "gallery"), ("a", "videos"), ("b", "videos")]
     for kind, count in zip(kinds, (13, EVAL_EXAMPLES, EVAL_EXAMPLES), strict=True):
-        seen = [index for entry in log if entry[:2] == kind for index in entry[2]]
+        seen = [index for entry in LOG if entry[:2] == kind for index in entry[2]]
         assert sorted(seen) == list(range(count))
     assert every.notes() == ["note of a", "note of b"]
     every.save(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+    assert [(tmp_path / name / "file").read_text() for name in "ab"] == ["a", "b"]
+
+
+def test_each_evaluator_has_its_split_and_its_rhythm():
+    asked = {
+        "a": (False, "", 0.0),
+        "b": (False, "other", 0.0),
+        "c": (False, "", 2.0),
+        "d": (False, "test", 1.0),  # spelt out what is meant without
+    }
+    _, passes = make(Recorded, asked)
+    assert [(list(each.evaluators), each.every) for each in passes] == [
+        (["a", "d"], 1.0),
+        (["b"], 1.0),
+        (["c"], 2.0),
+    ]
+    assert [entry[3] for entry in LOG] == [None, "test", "other", "test"]
+
+
+def test_an_evaluator_that_is_not_there_is_named():
+    config = toy_config()
+    config.evaluators = common.evaluators("retreival")
+    with pytest.raises(
+        UserError, match="no evaluator 'retreival'.* knn, recognition, "
+    ):
+        evaluation.open_all(
+            config, Recorded(config), None, mesh_lib.one_device(), open_toy
+        )
 
 
 def test_a_second_pass_starts_afresh():
@@ -227,30 +229,10 @@ def test_videos_that_are_left_out_are_said():
         assert every.notes() == ["2 videos could not be read and are left out"]
 
 
-class WithoutEvaluators(Recorded):
-    made = ()
-
-
 def test_nothing_to_look_at_is_not_evaluated():
-    assert make(WithoutEvaluators)[1] == []
-    assert [entry[1] for entry in Recorder.log] == ["see_data"]
+    assert make(Recorded, {})[1] == []
     assert make(Recorded, **{"data.eval_split": ""})[1] == []
-    assert Recorder.log == [("task", "see_data", "whole", None)]
-
-
-def test_neighbours_need_held_out_videos():
-    flat = {"data.eval_split": "", "probe.evaluators": "knn"}
-    flat["model"] = _real_model()
-    with pytest.raises(UserError, match=r"config\.probe\.evaluators: .*eval_split"):
-        make(Recorded, **flat)
-
-
-def _real_model():
-    from configs import common
-
-    model = common.model(spatial_strides=(1, 2, 2, 2))
-    model.width = 8
-    return model
+    assert LOG == [("task", "see_data", "whole", None)]
 
 
 def test_numbers_are_logged_and_arrays_kept():

@@ -4,7 +4,7 @@ Paper section 3.3 and appendix G; the numbers and the order of operations are th
 pyvrl's PatchMask, and every one of them is an option of `config.game`. This module
 only decides; `ctp_jax.ops.paste` rng.
 
-Symbols: l leading dimensions of the rng, n trajectories, t frames.
+Symbols: l leading dimensions of the random numbers, n trajectories, t frames.
 """
 
 import tensorflow as tf

@@ -40,7 +40,8 @@ class Source:
         items: the videos.
         splits: names of the videos of each split.
         class_names: in the order of the labels; empty for unlabelled videos.
-        has_boxes: whether every video comes with boxes.
+        annotations: {name: shape of one frame's value} of what every video knows of its
+            frames, in `EncodedVideo.annotations`; empty: nothing.
         missing: (split, name) of listed videos that are not there.
         notes: lines to tell before the work starts.
     """
@@ -48,7 +49,7 @@ class Source:
     items: Sequence[Item]
     splits: Mapping[str, Sequence[str]]
     class_names: Sequence[str] = ()
-    has_boxes: bool = False
+    annotations: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     missing: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
 
@@ -139,7 +140,9 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     @property
     def schema(self) -> schema_lib.Schema:
         """What is in every record."""
-        return schema_lib.Schema(tuple(self.source.class_names), self.source.has_boxes)
+        return schema_lib.Schema(
+            tuple(self.source.class_names), dict(self.source.annotations)
+        )
 
     @property
     def flags(self) -> dict[str, Any]:

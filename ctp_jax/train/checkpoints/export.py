@@ -56,7 +56,7 @@ def export_encoder(
 
     Every process calls this; the workdir is one that all of them see.
     """
-    params, batch_stats, architecture = task.encoder(state.params, state.model_state)
+    params, batch_stats, architecture = task.encoder(state.variables)
     place = workdir / "encoder"
     write_encoder(
         place,

@@ -69,14 +69,14 @@ def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
     state, meta = restore.arrays(workdir, step)
     config = ConfigDict(meta["config"])
     task = base.load(config)
-    params = state["params"]
-    encoder, stats, architecture = task.encoder(params, state["model_state"])
+    variables = base.Variables(state["params"], state["model_state"])
+    encoder, stats, architecture = task.encoder(variables)
     done = int(state["step"])
     return export.Encoder(
         params=encoder,
         batch_stats=stats,
         architecture=architecture,
-        head=task.head(params),
+        head=task.head(variables.params),
         head_task=str(config.task),
         provenance={
             "task": str(config.task),
@@ -111,7 +111,7 @@ def start(
             is one for other classes.
     """
     params, model_state = task.load_encoder(
-        state.params, state.model_state, encoder.params, encoder.batch_stats
+        state.variables, encoder.params, encoder.batch_stats
     )
     if head_classes is not None:
         check_head(task, encoder)

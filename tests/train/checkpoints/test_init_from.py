@@ -121,7 +121,7 @@ def test_the_encoder_goes_in_and_the_rest_stays(run):
     for ours, theirs in (
         (state.params["encoder"], params["encoder"]),
         (state.model_state["batch_stats"], model_state["batch_stats"]),
-        (state.model_state["momentum"], params["encoder"]),
+        (state.model_state["networks"]["key"]["params"], params["encoder"]),
     ):
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     for random in (state.params["head"], state.model_state["queue"]):

@@ -1,0 +1,112 @@
+"""Clips to classes: what recognition and the pretext tasks with labels share.
+
+A subclass says what it draws and where its labels come from; the network is the encoder,
+global average pooling, dropout and a linear layer. Symbols: b videos, c clips per video,
+t frames, s side of the clip, k classes.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from ctp_jax.data.batch import Batch
+from ctp_jax.errors import UserError
+from ctp_jax.models import heads
+from ctp_jax.ops import colour
+from ctp_jax.tasks import base, encoder, render
+
+
+class Task(encoder.Task):
+    """Cross-entropy of the logits of every clip with the label of its video.
+
+    Attributes:
+        frozen_parts: how many parts of the encoder stay as they are.
+    """
+
+    frozen_parts = 0
+
+    def __init__(self, config: ConfigDict):
+        super().__init__(config)
+        if not 0 <= config.head.dropout < 1:
+            raise UserError(
+                f"config.head.dropout = {config.head.dropout}: needs [0, 1)"
+            )
+
+    def make_head(self):
+        """The Flax module behind the encoder, called with (features, train)."""
+        head = self.config.head
+        return heads.ClassifierHead(len(self.class_names), head.dropout, head.init_std)
+
+    def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
+        encoder_rng, head_rng = jax.random.split(rng)
+        (params, state), features = self.init_encoder(encoder_rng)
+        clips = self.clip_spec(True).num_clips
+        features = jnp.repeat(features, clips, axis=0)
+        head = self.make_head().init(head_rng, features, train=False)
+        return base.Variables({**params, "head": head["params"]}, state)
+
+    def logits(
+        self, variables: base.Variables, batch: Batch, rng: jax.Array | None = None
+    ) -> tuple[Float[Array, "b c k"], base.ModelState]:
+        """Logits of every clip, and the state with new batch statistics.
+
+        Args:
+            variables: of encoder and head.
+            batch: see `Batch`.
+            rng: for the dropout, and the sign of training; None for evaluation.
+        """
+        train = rng is not None
+        clips = colour.normalize(self.draw(batch))
+        videos = len(clips)
+        features, state = self.features(
+            variables,
+            # All clips in one batch: BatchNorm sees them together.
+            clips.reshape(-1, *clips.shape[2:]),
+            train,
+            self.frozen_parts,
+        )
+        logits = self.make_head().apply(
+            {"params": variables.params["head"]},
+            features,
+            train=train,
+            rngs={"dropout": rng} if train else None,
+        )
+        return logits.reshape(videos, -1, logits.shape[-1]), state
+
+    def loss(
+        self, variables: base.Variables, batch: Batch, step: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, base.StepOutput]:
+        logits, state = self.logits(variables, batch, rng)
+        label = jnp.broadcast_to(self.targets(batch)[:, None], logits.shape[:2])
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+        top1 = (logits.argmax(-1) == label).mean()
+        return loss, base.StepOutput({"loss": loss, "top1": top1}, state)
+
+    def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
+        """`logits` (b, c, k) of every clip."""
+
+        def one(part):
+            return self.logits(variables, part)[0][:, 0]
+
+        return {"logits": render.map_clips(one, batch)}
+
+
+def change_colours(
+    clips: Float[Array, "b c t s s 3"], plan: Mapping[str, Array]
+) -> Float[Array, "b c t s s 3"]:
+    """Colours changed as `ctp_jax.data.plans.colour.sample_clip_colour` planned.
+
+    In the order of the authors' release for recognition: hue and saturation last. All
+    clips of a video change alike.
+    """
+    frames = {name: plan[name][:, None] for name in ("brightness", "contrast")}
+    clips = colour.adjust_brightness_contrast(clips, **frames)
+    apply, degrees, factor = (
+        jnp.broadcast_to(plan[name][:, None], clips.shape[:2])
+        for name in ("hue_saturation", "hue", "saturation")
+    )
+    return colour.adjust_hue_saturation(clips, degrees, factor, apply)
