@@ -96,7 +96,7 @@ def batch_spec(config, canvas=CANVAS, given=False):
         "flip": array(truth, 1),
         "times": array(whole, 1, frames),
         **{name: array(whole) for name in ("label", "index")},
-        **{name: array(real) for name in ("mask", "replaced", "stop")},
+        **{name: array(real) for name in ("mask", "replaced")},
         "plan": plan,
     }
     if given:
@@ -124,7 +124,6 @@ def make_batch(config, canvas=CANVAS, seed=0):
         "index": np.arange(rows),
         "mask": np.ones(rows),
         "replaced": np.zeros(rows),
-        "stop": np.zeros(rows),
         "plan": {
             "boxes": np.concatenate([low, low + side], axis=-1),
             "opacity": rng.uniform(*config.game.opacity, (rows, patches, frames)),

@@ -33,7 +33,7 @@ MAY_IMPORT = {
 DOORS = {
     "tensorflow": ("data/",),
     "tensorflow_datasets": ("data/", "prepare.py"),
-    "orbax": ("train/checkpoints/manager.py",),
+    "orbax": ("train/checkpoints/pytrees.py",),
     "torch": ("interop/",),
     "torchvision": ("interop/",),
 }

@@ -55,7 +55,6 @@ class Interval:
         """Sums by name and their `count`; waits for every step so far."""
         for step, metrics in mesh_lib.to_host(self._pending):
             values = {name: float(value) for name, value in metrics.items()}
-            values.pop("stop", None)
             if not values.pop("finite", 1.0) and self.bad_step is None:
                 self.bad_step = step
             for name, value in {**values, "count": 1.0}.items():
@@ -116,13 +115,13 @@ class MetricWriter:
     and values.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, due: bool = False):
+    def __init__(self, workdir: pathlib.Path, step: int, eval_pending: bool = False):
         """Drops lines from after `step`, where the run goes on, and opens the files.
 
         Args:
             workdir: where the files are.
             step: the last that is done; -1 drops everything.
-            due: whether that step is still to be evaluated.
+            eval_pending: whether that step is still to be evaluated.
         """
         self._file = self._board = None
         if jax.process_index() != 0:
@@ -131,7 +130,7 @@ class MetricWriter:
         lines = [
             line
             for line in _lines_until(path, step)
-            if not (due and (line["kind"], line["step"]) == ("eval", step))
+            if not (eval_pending and (line["kind"], line["step"]) == ("eval", step))
         ]
         temporary = workdir / ".metrics.jsonl.tmp"
         with temporary.open("w") as file:

@@ -63,8 +63,6 @@ def make_train_step(
         }
         if "replaced" in batch:
             metrics["replaced"] = batch["replaced"].sum()
-        if "stop" in batch:
-            metrics["stop"] = batch["stop"].max()
         return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
     everywhere = mesh_lib.replicated(mesh)

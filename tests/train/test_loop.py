@@ -10,7 +10,7 @@ import pytest
 
 from ctp_jax.errors import UserError
 from ctp_jax.train import loop
-from ctp_jax.train.checkpoints import export, manager
+from ctp_jax.train.checkpoints import export, pytrees
 from tests import toy_run
 from tests.toy_data import EVAL_EXAMPLES, opener, toy_config
 from tests.train.distributed.toy_processes import assert_same_run, last_state, lines
@@ -91,7 +91,7 @@ def test_sigterm_saves_and_says_how_to_go_on(whole_run, tmp_path, capsys):
     assert signal.getsignal(signal.SIGTERM) == handler
     loop.train(toy_config(), tmp_path, opener())
     assert "going on from the checkpoint of step 7/12" in capsys.readouterr().out
-    # Step 7 lies within a log window: its sums come back with the checkpoint.
+    # Step 7 lies between two log lines: its sums come back with the checkpoint.
     assert_same_run(whole_run, tmp_path)
 
 
@@ -179,7 +179,7 @@ def test_init_from_a_checkpoint_of_a_run(whole_run, tmp_path, capsys):
     loop.train(config, tmp_path, opener())
     (line,) = loaded_from(capsys.readouterr().out)
     assert str(place) in line
-    old = manager.load_arrays(place / "state")["params"]["encoder"]
+    old = pytrees.load(place / "state")["params"]["encoder"]
     new = export.load_encoder(tmp_path).params
     np.testing.assert_allclose(
         new["dense"]["kernel"], old["dense"]["kernel"], atol=1e-9
@@ -254,7 +254,7 @@ def test_what_is_kept_for_good_is_saved(tmp_path):
 
 
 def test_a_stopped_evaluation_is_made_first(whole_run, tmp_path, capsys):
-    def asked_in_evaluation(config, task, train, *share):
+    def asked_in_evaluation(config, spec, plan, train, *share):
         return toy_run.Watched(config, train, *share, evaluating="term")
 
     best = {"keep_checkpoints": 1, "keep_best": 3, "keep_best_by": "accuracy"}

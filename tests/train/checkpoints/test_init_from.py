@@ -12,7 +12,7 @@ from ctp_jax import convert
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
-from ctp_jax.train.checkpoints import export, init_from, manager
+from ctp_jax.train.checkpoints import export, init_from, pytrees
 from ctp_jax.train.state import TrainState
 from tests.tasks import made_clips as made
 from tests.toy_data import opener, toy_config
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
 
 
 def state_at(run, step):
-    tree = manager.load_arrays(run / "checkpoints" / str(step) / "state")
+    tree = pytrees.load(run / "checkpoints" / str(step) / "state")
     return tree["params"], tree["model_state"]
 
 
