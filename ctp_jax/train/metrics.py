@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ctp_jax import files
 from ctp_jax.train import mesh as mesh_lib
 
 
@@ -132,12 +133,10 @@ class MetricWriter:
             for line in _lines_until(path, step)
             if not (eval_pending and (line["kind"], line["step"]) == ("eval", step))
         ]
-        temporary = workdir / ".metrics.jsonl.tmp"
-        with temporary.open("w") as file:
+        with files.replacing(path) as new, new.open("w") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
         self._file = path.open("a")
         self._board = _tensorboard(workdir / "tensorboard", lines)
 

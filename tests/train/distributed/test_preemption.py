@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from ctp_jax import files
 from ctp_jax.errors import TryLater, UserError
 from ctp_jax.train import loop, workdir
 from ctp_jax.train.distributed.preemption import Preemption
@@ -82,10 +83,10 @@ def test_a_second_run_in_the_workdir_is_refused(tmp_path, monkeypatch, capsys):
     # Of another machine, which may be dead, it is waited for.
     text = (tmp_path / ".lock").read_text()
     (tmp_path / ".lock").write_text("process 1 on elsewhere")
-    monkeypatch.setattr(workdir, "_LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
     with pytest.raises(TryLater, match="process 1 on elsewhere.*delete"):
         loop.train(config, tmp_path, opener())
-    assert "waiting for process 1 on elsewhere" in capsys.readouterr().out
+    assert "waiting for process 1 on elsewhere" in capsys.readouterr().err
     (tmp_path / ".lock").write_text(text)
     assert not (tmp_path / "config.json").exists()
     holder.kill()
