@@ -61,8 +61,8 @@ def test_what_a_finished_run_exported(run, name):
 @pytest.mark.parametrize("name", ["", "checkpoints"])
 def test_a_run_that_is_not_finished_gives_its_newest_step(run, tmp_path, name):
     shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
-    # As Orbax leaves it when it is killed: never taken for a step.
-    unfinished = tmp_path / "checkpoints/16.orbax-checkpoint-tmp-1"
+    # As a killed save leaves it: never taken for a step.
+    unfinished = tmp_path / "checkpoints/16.writing"
     shutil.copytree(tmp_path / "checkpoints/8", unfinished)
     before = sorted(tmp_path.rglob("*"))
     encoder = init_from.read(tmp_path / name)
