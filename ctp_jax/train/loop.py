@@ -136,6 +136,7 @@ class Run:
             with self.watchdog.waiting(f"the batch of step {number}"):
                 batch = next(batches)
             waited = time.perf_counter() - began
+            # Queued before the step: the answer is there while the step runs.
             is_to_stop = self.preemption.vote()
             # This queues the transfer and the step and returns: while the device
             # works on it, the host gets and sends the next batch.

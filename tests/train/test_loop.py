@@ -253,10 +253,11 @@ def test_what_is_kept_for_good_is_saved(tmp_path):
     assert last_state(tmp_path)[0] == [3, 6, 9, 12]
 
 
-def test_a_stopped_evaluation_is_made_first(whole_run, tmp_path, capsys):
-    def asked_in_evaluation(config, spec, plan, train, *share):
-        return toy_run.Watched(config, train, *share, evaluating="term")
+def asked_in_evaluation(config, spec, plan, train, *share):
+    return toy_run.Watched(config, train, *share, evaluating="term")
 
+
+def test_a_stopped_evaluation_is_made_first(whole_run, tmp_path, capsys):
     best = {"keep_checkpoints": 1, "keep_best": 3, "keep_best_by": "accuracy"}
     loop.train(toy_config(**best), tmp_path, asked_in_evaluation)
     assert "stopped by SIGTERM after step 4/12" in capsys.readouterr().out
@@ -265,3 +266,24 @@ def test_a_stopped_evaluation_is_made_first(whole_run, tmp_path, capsys):
     assert lines(tmp_path) == lines(whole_run)
     # The evaluation that was made later counts for the step as well.
     assert last_state(tmp_path)[0] == [4, 8, 12]
+
+
+def test_a_stopped_last_evaluation_is_made_once(tmp_path, capsys):
+    config = toy_config(steps=4)
+    loop.train(config, tmp_path, asked_in_evaluation)
+    assert last_state(tmp_path)[0] == [4] and not (tmp_path / "encoder").exists()
+    results = loop.train(config, tmp_path, opener())
+    found = lines(tmp_path)
+    assert [line["kind"] for line in found] == ["train", "eval"]
+    assert results["accuracy"] == found[-1]["accuracy"]
+    capsys.readouterr()
+    assert loop.train(config, tmp_path, opener()) == results
+    assert "this run is finished (4 steps)" in capsys.readouterr().out
+    assert lines(tmp_path) == found
+    # The checkpoint still says that it is to be made, so a longer run makes it again.
+    loop.train(toy_config(steps=8), tmp_path, opener())
+    assert [line["step"] for line in lines(tmp_path) if line["kind"] == "eval"] == [
+        4,
+        8,
+    ]
+    assert lines(tmp_path)[: len(found)] == found
