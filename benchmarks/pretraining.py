@@ -91,7 +91,6 @@ def make_batch(
         "index": np.arange(rows),
         "mask": np.ones(rows),
         "replaced": np.zeros(rows),
-        "stop": np.zeros(rows),
         "plan": plan,
     }
     narrow = {np.dtype("float64"): np.float32, np.dtype("int64"): np.int32}
@@ -99,7 +98,7 @@ def make_batch(
 
 
 def batch_spec(config: ConfigDict, canvas: tuple[int, int] = CANVAS) -> dict[str, Any]:
-    """Shapes and types of a global batch, with the votes to stop."""
+    """Shapes and types of a global batch."""
     one = config.copy_and_resolve_references()
     one.batch_size = 1
     return jax.tree.map(

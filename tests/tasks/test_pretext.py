@@ -136,7 +136,9 @@ def test_two_steps_equal_torch(name):
         theirs.step()
         now, metrics = train_step(now, batch)
         # The second loss has gone through BatchNorm of a few positions twice, in float32.
-        assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-4 * 100**seed)
+        assert float(metrics["loss"]) == pytest.approx(
+            loss.item(), rel=1e-4 * 100**seed
+        )
         for key, value in now.params["head"].items():
             want = network.head[key].weight.detach().numpy().T
             moved = want - np.asarray(weights.params["head"][key]["kernel"])
