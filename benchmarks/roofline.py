@@ -215,16 +215,19 @@ def matmul(dtype: str) -> tuple[Callable[[], None], int]:
 
 
 def copy() -> tuple[Callable[[], None], int]:
-    """A call that reads and writes a large array, and the bytes that it moves."""
+    """A call that reads and writes a large array in place, and the bytes that it moves.
+
+    Into fresh memory, a CPU would wait for page faults.
+    """
     cpu = jax.default_backend() == "cpu"
     size, times = (2**28, 1) if cpu else (2**31, 10)
     array = jnp.ones(size // 4)
-    add = jax.jit(lambda x: x + 1.0)
+    add = jax.jit(lambda x: x + 1.0, donate_argnums=0)
 
     def call():
-        result = array
+        nonlocal array
         for _ in range(times):
-            result = add(result)
-        jax.block_until_ready(result)
+            array = add(array)
+        jax.block_until_ready(array)
 
     return call, 2 * size * times
