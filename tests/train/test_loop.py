@@ -95,7 +95,7 @@ def test_resumed_with_every_option_of_the_optimizer(tmp_path, capsys):
         loop.train(toy_config(**fields), cut, at_step(6, kill))
     loop.train(toy_config(**fields), cut, opener())
     assert_same_run(straight, cut)
-    tree = pytrees.load_arrays(straight / "checkpoints/12/state")
+    tree = pytrees.load(straight / "checkpoints/12/state")
     average, last = (tree[name]["encoder"]["dense"] for name in ("ema", "params"))
     assert np.abs(average["kernel"] - last["kernel"]).max() > 1e-3
     for encoder in (
