@@ -184,7 +184,9 @@ class Running:
         self.state = program.make_state()
         self.compiled = program.lower().compile()
         self._batch = mesh_lib.put(batch, mesh)
-        self._draw = jax.jit(lambda batch: colour.normalize(program.task.draw(batch)[:, 0]))
+        self._draw = jax.jit(
+            lambda batch: colour.normalize(program.task.draw(batch)[:, 0])
+        )
 
     def step(self, times: int = 1) -> tuple[float, float]:
         """Loss and norm of the gradients, of the last of so many steps."""

@@ -152,7 +152,7 @@ def test_init_from_an_exported_encoder(whole_run, tmp_path, capsys):
     loop.train(config, tmp_path, opener())
     out = capsys.readouterr().out
     loaded = next(line for line in out.splitlines() if "loaded" in line)
-    for name in ("params/encoder (4", "batch_stats (2", "model_state/networks (2"):
+    for name in ("params/encoder (4", "batch_stats (2", "model_state/networks (4"):
         assert name in loaded
     (random,) = [line for line in out.splitlines() if "stays random" in line]
     assert "params/head" in random and "encoder" not in random
