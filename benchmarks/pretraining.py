@@ -87,6 +87,8 @@ def make_batch(
         "window": np.tile(np.float32([0, 0, canvas[0], canvas[0]]), (rows, 1, 1)),
         "flip": rng.random((rows, 1)) < config.clip.flip,
         "times": np.tile(np.arange(frames), (rows, 1, 1)),
+        "choice": np.zeros((rows, 1), np.int32),
+        "annotations": {},
         "label": np.zeros(rows, np.int32),
         "index": np.arange(rows),
         "mask": np.ones(rows),
@@ -188,7 +190,9 @@ class Running:
         self.state = program.make_state()
         self.compiled = program.lower().compile()
         self._batch = mesh_lib.put(batch, mesh)
-        self._draw = jax.jit(lambda batch: colour.normalize(program.task.draw(batch)))
+        self._draw = jax.jit(
+            lambda batch: colour.normalize(program.task.draw(batch)[:, 0])
+        )
 
     def step(self, times: int = 1) -> tuple[float, float]:
         """Loss and norm of the gradients, of the last of so many steps."""

@@ -65,7 +65,7 @@ def layers(config: ConfigDict) -> list[Layer]:
     one.model.conv, one.batch_size = "direct", 1
     task, batch = ctp.Task(one), pretraining.batch_spec(one)
     rng = jax.random.key(0)
-    params, model_state = jax.eval_shape(lambda: task.init(rng, batch))
+    variables = jax.eval_shape(lambda: task.init(rng, batch))
     found = []
 
     def watch(call, args, kwargs, context):
@@ -77,7 +77,7 @@ def layers(config: ConfigDict) -> list[Layer]:
 
     with nn.intercept_methods(watch):
         jax.eval_shape(
-            lambda *arguments: task.loss(*arguments)[0], params, model_state, batch, rng
+            lambda *arguments: task.loss(*arguments)[0], variables, batch, 0, rng
         )
     return found
 

@@ -200,13 +200,15 @@ def _write_encoder(target: pathlib.Path, encoder: Any) -> None:
 
 def _found(source: pathlib.Path, encoder: Any, family: str = "") -> list[str]:
     """Two lines: the encoder and its head."""
+    from ctp_jax.train.state import count
+
     about = encoder.architecture
     kind = f"{family} {about['name']}".strip()
     numbers = f"width {about['width']}, epsilon {about['epsilon']}"
-    line = f"{source}: {kind}, {numbers}, {_size(encoder.params):,} parameters"
+    line = f"{source}: {kind}, {numbers}, {count(encoder.params):,} parameters"
     if encoder.head is None:
         return [line, "  head: none"]
-    size = f"{_size(encoder.head):,} parameters"
+    size = f"{count(encoder.head):,} parameters"
     if "classifier" in encoder.head:
         what = f"{encoder.head['classifier']['bias'].size} classes"
     elif encoder.head_task == "ctp":
@@ -214,12 +216,6 @@ def _found(source: pathlib.Path, encoder: Any, family: str = "") -> list[str]:
     else:
         what = ", ".join(sorted(encoder.head))
     return [line, f"  head: {encoder.head_task}, {what}, {size}"]
-
-
-def _size(tree: Any) -> int:
-    if isinstance(tree, Mapping):
-        return sum(_size(child) for child in tree.values())
-    return tree.size
 
 
 def _differences(architecture: Mapping[str, Any], family: Any) -> list[str]:

@@ -180,6 +180,7 @@ def test_arguments_of_recognition():
     for name in [*EACH, "retrieval"]:
         config = load(name, "backbone=r2plus1d18,runlocal")
         assert config.model.name == "r2plus1d18" and config.model.width == 0.125
+        assert base.load(load(name, "backbone=c3d")).config.model.name == "c3d"
 
 
 def test_retrieval_as_the_paper_has_it():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common, ucf_r3d
+from configs import common, finetune_small, ucf_r3d
 from ctp_jax import visualize
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.train import loop
@@ -233,3 +233,32 @@ def test_retrieval_with_the_pretrained_encoder(data_dir, straight, tmp_path):
     assert line["retrieval_top1"] == pytest.approx(right)
     for name in ("neighbours.png", "report.html"):
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_another_encoder(data_dir, tmp_path):
+    """C3D: pretrained, exported, finetuned with frozen parts, looked at by retrieval."""
+    small = {
+        "model.name": "c3d",
+        "clip.num_frames": 8,
+        "probe.scales": ((86, 64),),
+        "probe.num_clips": 2,
+    }
+    config = make_config(data_dir, 2)
+    config.update_from_flattened_dict(small)
+    results = loop.train(config, tmp_path / "pretrained")
+    assert 0 < results["iou"] < 1
+    before = export.load_encoder(tmp_path / "pretrained")
+    assert before.architecture["name"] == "c3d"
+
+    config = finetune_small.get_config("runlocal,evaluate=retrieval")
+    config.update_from_flattened_dict(small | {"data.data_dir": data_dir, "steps": 2})
+    config.init_from, config.freeze = str(tmp_path / "pretrained"), "stem+2"
+    results = loop.train(config, tmp_path / "finetuned")
+    assert 0 <= results["top1"] <= 1 and 0 <= results["retrieval_top1"] <= 1
+    after = export.load_encoder(tmp_path / "finetuned")
+    for kind in ("params", "batch_stats"):
+        old, new = getattr(before, kind), getattr(after, kind)
+        for name in old:
+            same = jax.tree.map(np.array_equal, old[name], new[name])
+            frozen = name.startswith(("stem", "stage1", "stage2"))
+            assert all(jax.tree.leaves(same)) == frozen, name

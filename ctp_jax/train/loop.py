@@ -205,8 +205,7 @@ class Run:
         self._evaluate(state, done)
         self.eval_pending = False
         self.writer.sync()
-        made = {"results": self.results, "evaluated": True}
-        self.setup.checkpoints.note_evaluation(done, made)
+        self.setup.checkpoints.note_evaluation(done, self._evaluation_meta(done, True))
 
     def _evaluations_at(self, done: int) -> list[evaluation.Evaluation]:
         """Those that are to be made after a step; all of them after the last."""
@@ -249,12 +248,17 @@ class Run:
             "class_names": list(self.setup.pipeline.class_names),
             "versions": workdir_lib.versions(),
             "interval": self.interval.sums(),
-            "results": self.results,
-            "evaluated": evaluated,
-            "by_all_evaluators": self._evaluations_at(done) == self.setup.evaluations,
+            **self._evaluation_meta(done, evaluated),
             "eval_pending": self.eval_pending,
         }
         self.setup.checkpoints.save(done, state, meta)
+
+    def _evaluation_meta(self, done: int, evaluated: bool) -> dict[str, Any]:
+        return {
+            "results": self.results,
+            "evaluated": evaluated,
+            "by_all_evaluators": self._evaluations_at(done) == self.setup.evaluations,
+        }
 
     def _stop_unless_finite(self) -> None:
         self.interval.sums()

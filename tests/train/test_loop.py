@@ -48,7 +48,7 @@ def test_a_whole_run(whole_run, capsys):
     steps, leaves = last_state(whole_run)
     assert steps == [8, 12]
     names = " ".join(leaves)
-    assert all(part in names for part in ("momentum", "queue", "trace", "norm"))
+    assert all(part in names for part in ("networks", "queue", "trace", "norm"))
     assert "ema" not in names
     kinds = [(line["kind"], line["step"]) for line in lines(whole_run)]
     assert kinds == [
@@ -95,7 +95,7 @@ def test_resumed_with_every_option_of_the_optimizer(tmp_path, capsys):
         loop.train(toy_config(**fields), cut, at_step(6, kill))
     loop.train(toy_config(**fields), cut, opener())
     assert_same_run(straight, cut)
-    tree = pytrees.load_arrays(straight / "checkpoints/12/state")
+    tree = pytrees.load(straight / "checkpoints/12/state")
     average, last = (tree[name]["encoder"]["dense"] for name in ("ema", "params"))
     assert np.abs(average["kernel"] - last["kernel"]).max() > 1e-3
     for encoder in (
@@ -152,7 +152,7 @@ def test_init_from_an_exported_encoder(whole_run, tmp_path, capsys):
     loop.train(config, tmp_path, opener())
     out = capsys.readouterr().out
     loaded = next(line for line in out.splitlines() if "loaded" in line)
-    for name in ("params/encoder (4", "batch_stats (2", "momentum (4"):
+    for name in ("params/encoder (4", "batch_stats (2", "model_state/networks (4"):
         assert name in loaded
     (random,) = [line for line in out.splitlines() if "stays random" in line]
     assert "params/head" in random and "encoder" not in random

@@ -65,7 +65,7 @@ class Checkpoints:
         Args:
             step: steps done.
             state: all of it on every process.
-            meta: JSON; `results` and `evaluated` as `RetentionPolicy.score` wants them.
+            meta: JSON; of the evaluation, what `note_evaluation` wants.
 
         Raises:
             UserError: the state is not finite, or not the same on all devices, and
@@ -94,7 +94,7 @@ class Checkpoints:
 
         Args:
             step: steps done.
-            meta: `results` and `evaluated` as `RetentionPolicy.score` wants them.
+            meta: see `Retention.note_evaluation`.
         """
         if self._first:
             self._retention.note_evaluation(step, meta)

@@ -66,6 +66,11 @@ class Retention:
         """Takes the score of a step from here, and not from what was saved with it.
 
         Says, once, if the evaluation has no such number as the policy asks for.
+
+        Args:
+            step: steps done.
+            meta: as `RetentionPolicy.score` wants it, and `by_all_evaluators`, whether
+                none of them was left out.
         """
         policy = self._policy
         if not policy.best:
@@ -74,7 +79,7 @@ class Retention:
         results = meta["results"]
         missing = policy.by.removeprefix("-") not in results
         # Evaluators with a slower rhythm have their turn later.
-        judged = meta["evaluated"] and meta.get("by_all_evaluators", True)
+        judged = meta["evaluated"] and meta["by_all_evaluators"]
         if missing and judged and not self._told:
             there = f"there are {', '.join(results)}" if results else "there is none"
             self._say(

@@ -132,7 +132,7 @@ def test_the_encoder_goes_in_and_the_rest_stays(run):
 
     loaded, random, unused = lines
     assert "checkpoints/8" in loaded and "loaded" in loaded and "head" not in loaded
-    for name in ("params/encoder", "batch_stats", "momentum"):
+    for name in ("params/encoder", "batch_stats", "networks"):
         assert name in loaded and name not in random
     assert "stays random" in random and "params/head" in random and "queue" in random
     head = sum(leaf.size for leaf in jax.tree.leaves(params["head"]))

@@ -90,7 +90,7 @@ def test_a_second_run_in_the_workdir_is_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / ".lock").write_text(text)
     assert not (tmp_path / "config.json").exists()
     holder.kill()
-    holder.wait()
+    holder.communicate()
     loop.train(config, tmp_path, opener())
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 1
 
