@@ -142,7 +142,13 @@ class Program:
             state.initial, self.task, transformation, batch=self.batch
         )
         self.state = jax.eval_shape(initial, jax.random.key(0))
-        self._make = jax.jit(initial, out_shardings=mesh_lib.replicated(mesh))
+        # On CPUs LLVM's usual optimisation of this one takes minutes.
+        cpu = jax.default_backend() == "cpu"
+        self._make = jax.jit(
+            initial,
+            out_shardings=mesh_lib.replicated(mesh),
+            compiler_options={"xla_backend_optimization_level": 1} if cpu else {},
+        )
         self._step = step.make_train_step(
             self.task, _named(transformation), schedule, config.seed, mesh
         )
