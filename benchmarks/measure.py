@@ -21,7 +21,7 @@ class _HelpFormatter(
     """The docstring as it is written, and the default of every flag."""
 
 
-def make_parser(module: str, description: str) -> argparse.ArgumentParser:
+def make_parser(module: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with the flag `--json`.
 
     Args:

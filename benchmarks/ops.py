@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks import measure
 from ctp_jax.ops import paste, resample, roi_align
-from ctp_jax.tasks import render
+from ctp_jax.tasks import ctp
 
 FRAMES, SIZE, CANVAS, COUNT = 16, 112, (144, 148), 3
 SIDE, CHANNELS, BINS, SAMPLES = 14, 512, 5, 2
@@ -160,7 +160,7 @@ def drawing_cases(rng, batch, opencv, torch):
         found["crop"][name] = jax_call(cropping, frames)
         pasting = functools.partial(pasted, way=way)
         found["paste"][name] = jax_call(pasting, clips, patches)
-    found["colour"] = {OURS: jax_call(render.change_colours, clips, colours)}
+    found["colour"] = {OURS: jax_call(ctp.change_colours, clips, colours)}
     if opencv:
         from tests import opencv_drawing as host
 

@@ -87,11 +87,12 @@ def make_batch(
         "window": np.tile(np.float32([0, 0, canvas[0], canvas[0]]), (rows, 1, 1)),
         "flip": rng.random((rows, 1)) < config.clip.flip,
         "times": np.tile(np.arange(frames), (rows, 1, 1)),
+        "choice": np.zeros((rows, 1), np.int32),
+        "annotations": {},
         "label": np.zeros(rows, np.int32),
         "index": np.arange(rows),
         "mask": np.ones(rows),
         "replaced": np.zeros(rows),
-        "stop": np.zeros(rows),
         "plan": plan,
     }
     narrow = {np.dtype("float64"): np.float32, np.dtype("int64"): np.int32}
@@ -99,7 +100,7 @@ def make_batch(
 
 
 def batch_spec(config: ConfigDict, canvas: tuple[int, int] = CANVAS) -> dict[str, Any]:
-    """Shapes and types of a global batch, with the votes to stop."""
+    """Shapes and types of a global batch."""
     one = config.copy_and_resolve_references()
     one.batch_size = 1
     return jax.tree.map(
@@ -183,7 +184,9 @@ class Running:
         self.state = program.make_state()
         self.compiled = program.lower().compile()
         self._batch = mesh_lib.put(batch, mesh)
-        self._draw = jax.jit(lambda batch: colour.normalize(program.task.draw(batch)))
+        self._draw = jax.jit(
+            lambda batch: colour.normalize(program.task.draw(batch)[:, 0])
+        )
 
     def step(self, times: int = 1) -> tuple[float, float]:
         """Loss and norm of the gradients, of the last of so many steps."""

@@ -65,7 +65,7 @@ def layers(config: ConfigDict) -> list[Layer]:
     one.model.conv, one.batch_size = "direct", 1
     task, batch = ctp.Task(one), pretraining.batch_spec(one)
     rng = jax.random.key(0)
-    params, model_state = jax.eval_shape(lambda: task.init(rng, batch))
+    variables = jax.eval_shape(lambda: task.init(rng, batch))
     found = []
 
     def watch(call, args, kwargs, context):
@@ -77,7 +77,7 @@ def layers(config: ConfigDict) -> list[Layer]:
 
     with nn.intercept_methods(watch):
         jax.eval_shape(
-            lambda *arguments: task.loss(*arguments)[0], params, model_state, batch, rng
+            lambda *arguments: task.loss(*arguments)[0], variables, batch, 0, rng
         )
     return found
 
@@ -215,16 +215,19 @@ def matmul(dtype: str) -> tuple[Callable[[], None], int]:
 
 
 def copy() -> tuple[Callable[[], None], int]:
-    """A call that reads and writes a large array, and the bytes that it moves."""
+    """A call that reads and writes a large array in place, and the bytes that it moves.
+
+    Into fresh memory, a CPU would wait for page faults.
+    """
     cpu = jax.default_backend() == "cpu"
     size, times = (2**28, 1) if cpu else (2**31, 10)
     array = jnp.ones(size // 4)
-    add = jax.jit(lambda x: x + 1.0)
+    add = jax.jit(lambda x: x + 1.0, donate_argnums=0)
 
     def call():
-        result = array
+        nonlocal array
         for _ in range(times):
-            result = add(result)
-        jax.block_until_ready(result)
+            array = add(array)
+        jax.block_until_ready(array)
 
     return call, 2 * size * times

@@ -1,7 +1,7 @@
 """What every command shares: flags, one-line errors, a quiet start.
 
 A command defines its flags on a `FlagValues` of its own, so that importing it has no
-effect on another, and ends with `command.run(main, FLAGS)`.
+effect on another, and ends with `cli.run(main, FLAGS)`.
 """
 
 import logging
@@ -212,9 +212,10 @@ def _check_items(name: str, flag: flags.Flag) -> None:
 
     In a tuple: ml_collections takes `(1,x)` for a text, and any other kind of items.
     """
-    is_tuple = isinstance(flag, flags.MultiFlag)
-    if is_tuple and _has_text(flag.value) and not _has_text(flag.default):
-        value, default = tuple(flag.value), tuple(flag.default)
+    if not isinstance(flag, flags.MultiFlag):
+        return
+    value, default = tuple(flag.value or ()), tuple(flag.default or ())
+    if _has_text(value) and not _has_text(default):
         raise UserError(f"--{name}={value}: needs numbers, as {default} has")
 
 

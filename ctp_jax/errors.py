@@ -1,4 +1,4 @@
-"""Mistakes of the user, as opposed to bugs of ours, and how to know some of them."""
+"""Mistakes of the user, as opposed to bugs of ours: what is one, and what is not."""
 
 import errno
 from collections.abc import Iterator
@@ -21,6 +21,18 @@ class TryLater(UserError):
     """Something that may be gone in a while: schedulers should start it again."""
 
     exit_code = 75
+
+
+def allowed_bad(total: int, max_bad: float) -> int:
+    """How many of `total` videos may be bad before that is an error.
+
+    Args:
+        total: how many there are.
+        max_bad: the share of them, in [0, 1], that may be. One may, however few there
+            are, unless this is 0.
+    """
+    # 0.29 of 100 shall be 29, which floating point makes a little less.
+    return max(int(max_bad * total + 1e-9), int(max_bad > 0))
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -124,6 +124,13 @@ def test_configs_that_do_not_load(parse, tmp_path, text, message):
         ("seed", -1),
         ("optimizer.learning_rate", 0.0),
         ("optimizer.momentum", 1.0),
+        ("optimizer.name", "adamax"),
+        ("optimizer.beta2", 1.0),
+        ("optimizer.epsilon", 0.0),
+        ("optimizer.trust_coefficient", 0.0),
+        ("optimizer.accumulate", 0),
+        ("optimizer.accumulate", 3),  # of a batch of 8
+        ("ema", 1.0),
         ("optimizer.schedule", "steps"),
         ("optimizer.milestones", (3, 2)),
         ("optimizer.milestones", (0, 2)),
@@ -139,6 +146,14 @@ def test_contradictions(field, value):
     config_lib.validate(toy_config())
     with pytest.raises(UserError, match=rf"config\.{field} = .*: must be"):
         config_lib.validate(toy_config(**{field: value}))
+
+
+@pytest.mark.parametrize("field,value", [("name", "adamw"), ("momentum", 0.0)])
+def test_nesterov_needs_a_momentum(field, value):
+    fields = {"optimizer.nesterov": True, "optimizer.learning_rate": 0.1}
+    config_lib.validate(toy_config(**fields))
+    with pytest.raises(UserError, match=r"config\.optimizer\.nesterov = True: must be"):
+        config_lib.validate(toy_config(**fields, **{f"optimizer.{field}": value}))
 
 
 def test_no_length_at_all():

@@ -13,7 +13,8 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 
 # From the bottom to the top: a room may import itself and what is listed before it.
 ROOMS = (
-    ("errors", "formatting", "metrics_file"),
+    ("errors", "formatting", "versions"),
+    ("files", "metrics_file"),
     ("config", "ops"),
     ("pictures", "cli"),
     ("models",),
@@ -27,7 +28,9 @@ ROOMS = (
 PREPARE_MAY_IMPORT = {
     "errors",
     "formatting",
+    "files",
     "metrics_file",
+    "versions",
     "cli",
     "config",
     "data",
@@ -39,7 +42,7 @@ PREPARE_MAY_IMPORT = {
 DOORS = {
     "tensorflow": ("data/", "prepare/"),
     "tensorflow_datasets": ("prepare/",),
-    "orbax": ("train/checkpoints/",),
+    "orbax": ("train/checkpoints/pytrees.py",),
     "torch": ("interop/",),
     "torchvision": ("interop/",),
     "apache_beam": ("prepare/",),

@@ -14,7 +14,7 @@ from etils import epath
 
 from ctp_jax.data import reading, records
 from ctp_jax.data.batch import ClipSpec
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, allowed_bad
 
 NAMED = 20
 """Records that get a line of their own."""
@@ -56,7 +56,7 @@ class BadRecords:
         """
         self._opened, self._total, self._max_bad = opened, total, max_bad
         self._then, self._process = then, process
-        self._allowed = max(int(max_bad * total + 1e-9), int(max_bad > 0))
+        self._allowed = allowed_bad(total, max_bad)
         self._bad: dict[int, str] = {}
         self.examples = 0
 

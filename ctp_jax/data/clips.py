@@ -43,8 +43,9 @@ def sample_times(
         # The test protocol counts a whole stride behind the last frame, too.
         start = _evenly_spread(num_frames, abs(spec.strides[0]) * spec.num_frames, spec)
     elif spec.sampling == "ordered":
-        choice = tf.tile(rng.integer([1], len(spec.strides)), clips)
-        span = tf.abs(tf.gather(strides, choice[0])) * (spec.num_frames - 1) + 1
+        own = rng.integer((), len(spec.strides))
+        choice = own + tf.zeros(clips, tf.int32)
+        span = tf.abs(tf.gather(strides, own)) * (spec.num_frames - 1) + 1
         start = _one_after_the_other(rng, num_frames, span, spec)
     else:
         raise ValueError(f"sampling {spec.sampling!r}")
@@ -127,10 +128,9 @@ def sample_window(
     start = tf.cast(offset, tf.float32) * pixel
     flip = rng.bernoulli([windows], spec.flip)
     window = tf.concat([start, spec.size * pixel], axis=-1)
-    if spec.shared_window:
-        window = tf.tile(window, [spec.num_clips, 1])
-        flip = tf.tile(flip, [spec.num_clips])
-    return window, flip
+    # One for all clips, or one for each.
+    window += tf.zeros([spec.num_clips, 1])
+    return window, flip | tf.zeros([spec.num_clips], tf.bool)
 
 
 def canvas_size(

@@ -2,11 +2,12 @@
 
 import contextlib
 import os
-import uuid
 from collections.abc import Iterator
 from typing import IO
 
 from etils import epath
+
+from ctp_jax import files
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -26,10 +27,10 @@ def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
         return
     top = folder.rstrip("/")
     inside = top.partition("://")[2]
-    for parent, folders, files in epath.Path(top).walk():
+    for parent, folders, names in epath.Path(top).walk():
         # Some of epath's backends lose the scheme.
         path = os.fspath(parent).rpartition("://")[2].strip("/")
-        yield top + path.removeprefix(inside), folders, files
+        yield top + path.removeprefix(inside), folders, names
 
 
 @contextlib.contextmanager
@@ -43,13 +44,5 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         with epath.Path(path).open("wb") as file:
             yield file
         return
-    # Beam may have two workers write the same shard: each has a file of its own.
-    temporary = f"{path}.incomplete-{uuid.uuid4().hex}"
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with files.replacing(path) as new, new.open("wb") as file:
+        yield file

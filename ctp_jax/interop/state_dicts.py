@@ -6,7 +6,6 @@ Nothing in a file is ever run: torch reads with `weights_only=True`.
 import argparse
 import contextlib
 import hashlib
-import os
 import pathlib
 import re
 from collections import OrderedDict
@@ -17,6 +16,7 @@ import ml_dtypes  # with it, NumPy has bfloat16
 import numpy as np
 import safetensors.numpy
 
+from ctp_jax import files
 from ctp_jax.errors import UserError, is_disk_full
 
 SAFETENSORS = ".safetensors"
@@ -175,19 +175,15 @@ def write(
 @contextlib.contextmanager
 def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A name to write to; what is there replaces `path` if nothing goes wrong."""
-    new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield new
-        os.replace(new, path)
+        with files.replacing(path) as new:
+            yield new
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         # torch and safetensors wrap what the system says in errors of their own.
         full = "the disk is full" if is_disk_full(error) else ""
         reason = full or getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path}: cannot be written: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
 
 
 def _torch(path: pathlib.Path):

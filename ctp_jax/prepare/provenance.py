@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +9,9 @@ from typing import Any
 
 from etils import epath
 
-import ctp_jax
 from ctp_jax.data import storage
 from ctp_jax.prepare import shards, workers
+from ctp_jax.versions import installed
 
 FILE = "preparation.json"
 """Beside the shards: the flags, the versions of packages, a checksum of every shard."""
@@ -27,8 +26,7 @@ NOT_PART_OF_IT += ("beam_runner", "beam_options")
 
 def versions() -> dict[str, str]:
     """Of the packages that decode, scale and encode."""
-    packages = {name: importlib.metadata.version(name) for name in ("av", "pillow")}
-    return {"ctp_jax": ctp_jax.__version__, **packages}
+    return installed(("av", "pillow"))
 
 
 def flags(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import tqdm
 from etils import epath
 
 from ctp_jax.data import storage, tfrecord
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, allowed_bad
 from ctp_jax.prepare import schema as schema_lib
 from ctp_jax.prepare import video
 from ctp_jax.prepare import workers as workers_lib
@@ -291,8 +291,7 @@ def _skipped(made: Sequence[Shard]) -> Skipped:
 
 
 def _check(skipped: Skipped, tried: int, total: int, max_bad: float) -> None:
-    # 0.29 of 100 shall be 29, which floating point makes a little less.
-    allowed = max(int(max_bad * total + 1e-9), int(max_bad > 0))
+    allowed = allowed_bad(total, max_bad)
     if len(skipped) > allowed:
         raise TooManyBad(
             f"{len(skipped)} of the {tried} videos tried so far cannot be used, and "

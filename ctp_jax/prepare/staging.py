@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 
 from etils import epath
 
+from ctp_jax import files
 from ctp_jax.data import storage
 from ctp_jax.errors import UserError, causes, is_disk_full
 from ctp_jax.prepare import shards
@@ -90,26 +89,16 @@ def staging(root: str, name: str, final: str) -> Iterator[Staging]:
         return
     folder = os.path.join(os.path.abspath(root), f".preparing_{name}")
     place = Staging(folder, f"{folder}/data", f"{folder}/receipts", final)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        lock = open(os.path.join(folder, "lock"), "w")  # noqa: SIM115 (see below)
-    except OSError as error:
-        raise UserError(
-            f"--data_dir {root}: no data set can be made there ({error.strerror})"
-        ) from error
-    with lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process is preparing {name!r}; wait for it"
-            ) from None
+            os.makedirs(folder, exist_ok=True)
+            busy = f"another process is preparing {name!r}"
+            lock = files.locked(os.path.join(folder, "lock"), busy, "wait for it")
+            stack.enter_context(lock)
         except OSError as error:
-            print(
-                f"note: {folder}: no locks on this file system ({error.strerror}): "
-                f"prepare {name!r} there only once at a time",
-                file=sys.stderr,
-            )
+            raise UserError(
+                f"--data_dir {root}: no data set can be made there ({error.strerror})"
+            ) from error
         _remove_all_but(folder, "data", "receipts", "lock")
         try:
             os.makedirs(place.data, exist_ok=True)

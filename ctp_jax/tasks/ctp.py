@@ -113,13 +113,7 @@ class Task(encoder.Task):
         plan = batch["plan"]
         patches = paste.Patches(**{name: plan[name] for name in paste.Patches._fields})
         clips = paste.paste(super().draw(batch)[:, 0], patches)
-        clips = colour.adjust_hue_saturation(
-            clips, plan["hue"], plan["saturation"], plan["hue_saturation"]
-        )
-        clips = colour.adjust_brightness_contrast(
-            clips, plan["brightness"], plan["contrast"]
-        )
-        return clips[:, None]
+        return change_colours(clips, plan)[:, None]
 
     def targets(self, batch: Batch) -> Targets:
         boxes = batch["plan"]["boxes"]
@@ -190,6 +184,18 @@ class Task(encoder.Task):
         if outputs is not None:
             predicted = np.asarray(outputs["predicted"])[:, None]
         return base.Overlay([""] * len(truth), truth, predicted)
+
+
+def change_colours(
+    clips: Float[Array, "*b t s s 3"], plan: Mapping[str, Array]
+) -> Float[Array, "*b t s s 3"]:
+    """Colours changed as `ctp_jax.data.plans.colour.sample_colour` planned."""
+    clips = colour.adjust_hue_saturation(
+        clips, plan["hue"], plan["saturation"], plan["hue_saturation"]
+    )
+    return colour.adjust_brightness_contrast(
+        clips, plan["brightness"], plan["contrast"]
+    )
 
 
 def check_config(config: ConfigDict) -> None:

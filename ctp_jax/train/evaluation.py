@@ -127,14 +127,13 @@ class Evaluation:
         while True:
             with watchdog.waiting("an evaluation's batch"):
                 batch = next(batches, None)
-            started = None
+            is_to_stop, started = preemption.vote(), None
             if batch is not None:
-                batch = mesh_lib.put(preemption.with_vote(batch), self._mesh)
-                started = self._step(state, batch)
+                started = self._step(state, mesh_lib.put(batch, self._mesh))
             # The device predicts this batch while the host looks at the one before.
             if running is not None:
                 seen, outputs = mesh_lib.to_host(running)
-                if seen.pop("stop").any():
+                if is_to_stop():
                     raise Preempted
                 self._left_out += int(seen.get("replaced", np.zeros(1)).sum())
                 yield seen, outputs

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from ctp_jax import config as config_lib
 from ctp_jax import formatting
 from ctp_jax.errors import UserError, is_disk_full
-from ctp_jax.train import evaluation, metrics, setup, step
+from ctp_jax.train import evaluation, metrics, step
 from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train import setup as setup_lib
 from ctp_jax.train import workdir as workdir_lib
 from ctp_jax.train.checkpoints import export
 from ctp_jax.train.distributed import coordination
@@ -49,9 +50,10 @@ def train(
         if preemption is None:
             preemption = stack.enter_context(Preemption())
         try:
-            parts = setup.open_setup(config, directory, opener)
-            stack.enter_context(contextlib.closing(parts.checkpoints))
-            return Run(parts, preemption).run()
+            setup = setup_lib.open_setup(config, directory, opener)
+            stack.enter_context(contextlib.closing(setup.checkpoints))
+            stack.enter_context(contextlib.closing(setup.start_up))
+            return Run(setup, preemption).run()
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -61,45 +63,47 @@ def train(
 class Run:
     """One run, fresh or resumed."""
 
-    def __init__(self, parts: setup.Setup, preemption: Preemption):
-        self.parts, self.preemption = parts, preemption
-        self.config, self.workdir = parts.config, parts.workdir
-        self.epochs, self.total = parts.epochs, parts.total
+    def __init__(self, setup: setup_lib.Setup, preemption: Preemption):
+        self.setup, self.preemption = setup, preemption
+        self.config, self.workdir = setup.config, setup.workdir
+        self.epochs, self.total = setup.epochs, setup.total
         train_step = step.make_train_step(
-            parts.task,
-            parts.optimizer,
-            parts.schedule,
+            setup.task,
+            setup.optimizer,
+            setup.schedule,
             self.config.seed,
-            parts.mesh,
+            setup.mesh,
             self.config.optimizer.accumulate,
             self.config.ema,
         )
         self.train_step = coordination.compiled_together(train_step, "training step")
-        self.due = False  # whether the evaluation of the last step is still to be made
 
     def run(self) -> dict[str, float]:
         """Everything, from the first step that is missing."""
-        beginning = setup.begin(self.parts)
-        state, done = beginning.state, beginning.done
-        self.results, self.due = beginning.results, beginning.due
-        self.window = metrics.Interval(beginning.window)
-        finished = done >= self.total > 0 and not self.due
-        if finished and setup.is_exported(self.parts, done):
+        start = setup_lib.restore_or_init(self.setup)
+        state, done = start.state, start.done
+        self.results, self.interval = start.results, metrics.Interval(start.interval)
+        # Whether the evaluation of the last step is still to be made.
+        self.eval_pending = start.eval_pending
+        exported = setup_lib.exported_results(self.setup, done)
+        if done >= self.total > 0 and exported is not None:
             metrics.say(
                 f"{self.workdir}: this run is finished ({done} steps); "
                 f"encoder: {self.workdir / 'encoder'}"
             )
-            return self.results
+            return exported
         # Of a folder without a step, earlier evaluations are of another encoder.
-        stale = self.total == 0 and self.parts.checkpoints.latest() is None
-        writer = metrics.MetricWriter(self.workdir, -1 if stale else done, self.due)
+        stale = self.total == 0 and self.setup.checkpoints.latest() is None
+        writer = metrics.MetricWriter(
+            self.workdir, -1 if stale else done, self.eval_pending
+        )
         watchdog = Watchdog(self.config.data.stall_after, metrics.say_here)
         with contextlib.closing(writer), contextlib.closing(watchdog):
             self.writer, self.watchdog = writer, watchdog
             if self.total == 0:
                 return self._only_evaluate(state, done)
-            state, done = self._steps(state, done, beginning.batches)
-            self.parts.checkpoints.wait()
+            state, done = self._steps(state, done, start.batches)
+            self.setup.checkpoints.wait()
         if self.preemption.preempted:
             metrics.say(
                 f"stopped by {self.preemption.name or 'another process'} after step "
@@ -113,7 +117,7 @@ class Run:
 
     def _only_evaluate(self, state: Any, done: int) -> dict[str, float]:
         """What a run of no steps is for."""
-        if not self.parts.evaluations:
+        if not self.setup.evaluations:
             raise UserError(
                 "config.epochs = 0: nothing to train, and nothing to evaluate either: set "
                 "config.data.eval_split or config.epochs"
@@ -124,33 +128,36 @@ class Run:
 
     # The order at the end of a step is: log -> evaluate -> save. So what a checkpoint
     # holds has been logged and evaluated, and is not logged again on resume; but if the
-    # evaluation was stopped, the checkpoint says that it is due.
+    # evaluation was stopped, the checkpoint says that it is pending.
     def _steps(self, state: Any, done: int, batches: Iterator) -> tuple[Any, int]:
         config = self.config
-        clips = config.batch_size * self.parts.task.clip_spec(True).num_clips
+        clips = config.batch_size * self.setup.task.clip_spec(True).num_clips
         meter = metrics.Meter(clips)
         before, start = None, done
-        if self.due:
+        if self.eval_pending:
             self._make_up_for_evaluation(state, done)
         if done < self.total:
             metrics.say("first step: compiling, minutes for large networks on CPUs")
         for number in range(start + 1, self.total + 1):
             began = time.perf_counter()
             with self.watchdog.waiting(f"the batch of step {number}"):
-                batch = self.preemption.with_vote(next(batches))
+                batch = next(batches)
             waited = time.perf_counter() - began
+            # Queued before the step: the answer is there while the step runs.
+            is_to_stop = self.preemption.vote()
             # This queues the transfer and the step and returns: while the device
             # works on it, the host gets and sends the next batch.
-            state, values = self.train_step(state, mesh_lib.put(batch, self.parts.mesh))
+            state, values = self.train_step(state, mesh_lib.put(batch, self.setup.mesh))
             done = number
-            self.window.add(done, values)
+            self.interval.add(done, values)
             # Never more than one step ahead, or batches would pile up on the device.
             jax.block_until_ready(before)
-            stop = self.preemption.agreed(before)
+            stop = is_to_stop()
             before = values
             meter.step(waited)
             if done == start + 1:
                 self._say_compiled(values, began)
+                self.setup.start_up.finish(metrics.say)
                 self.preemption.nothing_to_save = False
                 meter.restart()
             last = done == self.total
@@ -163,7 +170,7 @@ class Run:
             stop = (stop and not last) or self.preemption.preempted
             every = (config.checkpoint_every, config.keep_every)
             if last or stop or any(self.epochs.passes(done, each) for each in every):
-                self._save(state, done, evaluated and not self.due)
+                self._save(state, done, evaluated and not self.eval_pending)
             if stop:
                 self.preemption.preempted = True
                 break
@@ -179,7 +186,7 @@ class Run:
 
     def _log(self, done: int, meter: metrics.Meter) -> None:
         self._stop_unless_finite()
-        values = self.window.means() | meter.read(self.total - done)
+        values = self.interval.means() | meter.read(self.total - done)
         meter.restart()
         at = self.epochs.at(done)
         ends = self.epochs.at(self.total)
@@ -189,24 +196,23 @@ class Run:
     def _evaluate_unless_stopped(self, state: Any, done: int) -> None:
         try:
             self._evaluate(state, done)
-            self.due = False
+            self.eval_pending = False
         except Preempted:
-            self.due = self.preemption.preempted = True
+            self.eval_pending = self.preemption.preempted = True
 
     def _make_up_for_evaluation(self, state: Any, done: int) -> None:
         """Of a step that is saved already; a signal ends the process at once."""
         self._evaluate(state, done)
-        self.due = False
+        self.eval_pending = False
         self.writer.sync()
-        made = {"results": self.results, "evaluated": True, "due": False}
-        self.parts.checkpoints.amend(done, made)
+        self.setup.checkpoints.note_evaluation(done, self._evaluation_meta(done, True))
 
     def _evaluations_at(self, done: int) -> list[evaluation.Evaluation]:
         """Those that are to be made after a step; all of them after the last."""
         return [
             each
-            for each in self.parts.evaluations
-            if done == self.total or self.epochs.passes(done, each.every)
+            for each in self.setup.evaluations
+            if done >= self.total or self.epochs.passes(done, each.every)
         ]
 
     def _evaluate(self, state: Any, done: int) -> None:
@@ -239,24 +245,30 @@ class Run:
         self.writer.sync()
         meta = {
             "config": config_lib.as_dict(self.config),
-            "class_names": list(self.parts.pipeline.class_names),
+            "class_names": list(self.setup.pipeline.class_names),
             "versions": workdir_lib.versions(),
-            "window": self.window.sums(),
+            "interval": self.interval.sums(),
+            **self._evaluation_meta(done, evaluated),
+            "eval_pending": self.eval_pending,
+        }
+        self.setup.checkpoints.save(done, state, meta)
+
+    def _evaluation_meta(self, done: int, evaluated: bool) -> dict[str, Any]:
+        return {
             "results": self.results,
             "evaluated": evaluated,
-            "due": self.due,
+            "by_all_evaluators": self._evaluations_at(done) == self.setup.evaluations,
         }
-        self.parts.checkpoints.save(done, state, meta)
 
     def _stop_unless_finite(self) -> None:
-        self.window.sums()
-        if self.window.bad_step is None:
+        self.interval.sums()
+        if self.interval.bad_step is None:
             return
         with contextlib.suppress(UserError):
-            self.parts.checkpoints.wait()
+            self.setup.checkpoints.wait()
         raise UserError(
             f"{self.workdir}: loss or parameters are not finite at step "
-            f"{self.window.bad_step}; {self.parts.checkpoints.last_good()}, nothing was "
+            f"{self.interval.bad_step}; {self.setup.checkpoints.last_good()}, nothing was "
             "saved since: lower config.optimizer.learning_rate or clip_norm"
         )
 
@@ -267,11 +279,11 @@ class Run:
             "config": config_lib.as_dict(self.config),
             "steps": done,
             "epochs": self.epochs.at(done),
-            "class_names": list(self.parts.pipeline.class_names),
+            "class_names": list(self.setup.pipeline.class_names),
             "versions": workdir_lib.versions(),
             "metrics": self.results,
         }
-        place = export.export_encoder(self.workdir, self.parts.task, state, provenance)
+        place = export.export_encoder(self.workdir, self.setup.task, state, provenance)
         metrics.say(f"finished after {done} steps ({self.epochs.at(done):.1f} epochs)")
         self._say_results()
         metrics.say(f"  encoder      {place}")

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ctp_jax import metrics_file
+from ctp_jax import files, metrics_file
 from ctp_jax.formatting import duration, number
 from ctp_jax.train import mesh as mesh_lib
 
@@ -57,7 +57,6 @@ class Interval:
         """Sums by name and their `count`; waits for every step so far."""
         for step, metrics in mesh_lib.to_host(self._pending):
             values = {name: float(value) for name, value in metrics.items()}
-            values.pop("stop", None)
             if not values.pop("finite", 1.0) and self.bad_step is None:
                 self.bad_step = step
             for name, value in {**values, "count": 1.0}.items():
@@ -118,13 +117,13 @@ class MetricWriter:
     and values.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, due: bool = False):
+    def __init__(self, workdir: pathlib.Path, step: int, eval_pending: bool = False):
         """Drops lines from after `step`, where the run goes on, and opens the files.
 
         Args:
             workdir: where the files are.
             step: the last that is done; -1 drops everything.
-            due: whether that step is still to be evaluated.
+            eval_pending: whether that step is still to be evaluated.
         """
         self._file = self._board = None
         if jax.process_index() != 0:
@@ -134,14 +133,12 @@ class MetricWriter:
             line
             for line in (metrics_file.read(path)[0] if path.exists() else [])
             if line["step"] <= step
-            and not (due and (line["kind"], line["step"]) == ("eval", step))
+            and not (eval_pending and (line["kind"], line["step"]) == ("eval", step))
         ]
-        temporary = workdir / ".metrics.jsonl.tmp"
-        with temporary.open("w") as file:
+        with files.replacing(path) as new, new.open("w") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
         self._file = path.open("a")
         self._board = _tensorboard(workdir / "tensorboard", lines)
 

@@ -60,17 +60,17 @@ class ResumePoint:
         state: on all devices.
         done: steps.
         batches: of this process, from the next step on.
-        window: sums of the log window, for `metrics.Interval`.
+        interval: sums since the last log line, for `metrics.Interval`.
         results: of the last evaluation.
-        due: whether the evaluation of step `done` was stopped in the middle.
+        eval_pending: whether the evaluation of step `done` was stopped in the middle.
     """
 
     state: state_lib.TrainState
     done: int
     batches: Iterator
-    window: dict[str, float] = dataclasses.field(default_factory=dict)
+    interval: dict[str, float] = dataclasses.field(default_factory=dict)
     results: dict[str, float] = dataclasses.field(default_factory=dict)
-    due: bool = False
+    eval_pending: bool = False
 
 
 def open_setup(
@@ -162,39 +162,37 @@ def _check_data(pipeline: Any) -> None:
     coordination.check_same("data", text, remedy)
 
 
-def begin(parts: Setup) -> ResumePoint:
+def restore_or_init(setup: Setup) -> ResumePoint:
     """Restores the newest checkpoint, or makes the state before the first step."""
-    done = parts.checkpoints.latest() or 0
-    first, batches = _batches(parts, done)
-    parts.start_up.mark("first batch")
-    rng = step.stream_key(parts.config.seed, "init")
+    done = setup.checkpoints.latest() or 0
+    first, batches = _batches(setup, done)
+    setup.start_up.mark("first batch")
+    rng = step.stream_key(setup.config.seed, "init")
 
     def init(rng, batch):
         return state_lib.initial(
-            parts.task, parts.optimizer, rng, batch, parts.config.ema
+            setup.task, setup.optimizer, rng, batch, setup.config.ema
         )
 
-    everywhere = mesh_lib.replicated(parts.mesh)
+    everywhere = mesh_lib.replicated(setup.mesh)
     target = state_lib.with_sharding(jax.eval_shape(init, rng, first), everywhere)
     # Where the state comes from, the first of these that there is:
     # 1. the newest readable checkpoint in the workdir: the same run, going on;
     # 2. config.init_from, another run's encoder: the rest of the network is random;
     # 3. random parameters. So init_from is read once and never on resume.
-    check = functools.partial(_check_checkpoint, parts, target)
-    restored = parts.checkpoints.restore(target, check)
-    _describe(parts, target)
+    check = functools.partial(_check_checkpoint, setup, target)
+    restored = setup.checkpoints.restore(target, check)
+    _describe(setup, target)
     if restored is not None:
-        beginning = _go_on(parts, *restored, done, batches)
-        parts.start_up.mark("restore")
-    else:
-        make = jax.jit(
-            init, out_shardings=everywhere, compiler_options=_quick_compilation()
-        )
-        state = make(rng, mesh_lib.put(first, parts.mesh))
-        beginning = ResumePoint(_start_from(parts, state), 0, batches)
-        parts.start_up.mark("init")
-    watched = parts.start_up.watch(beginning.batches, metrics.say)
-    return dataclasses.replace(beginning, batches=watched)
+        resume_point = _go_on(setup, *restored, done, batches)
+        setup.start_up.mark("restore")
+        return resume_point
+    make = jax.jit(
+        init, out_shardings=everywhere, compiler_options=_quick_compilation()
+    )
+    state = _start_from(setup, make(rng, mesh_lib.put(first, setup.mesh)))
+    setup.start_up.mark("init")
+    return ResumePoint(state, 0, batches)
 
 
 def _quick_compilation() -> dict[str, Any]:
@@ -208,20 +206,20 @@ def _quick_compilation() -> dict[str, Any]:
     return {"xla_backend_optimization_level": 1}
 
 
-def _start_from(parts: Setup, state: state_lib.TrainState) -> state_lib.TrainState:
+def _start_from(setup: Setup, state: state_lib.TrainState) -> state_lib.TrainState:
     """The random state, with the encoder of `config.init_from` where there is one."""
-    if parts.encoder is None:
-        if parts.total == 0 or parts.task.frozen(state.params):
+    if setup.encoder is None:
+        if setup.total == 0 or setup.task.frozen(state.params):
             metrics.say("note: config.init_from is empty, so the encoder is random")
         return state
-    names = parts.pipeline.class_names if parts.config.init_head else None
-    state, lines = init_from.start(parts.task, state, parts.encoder, names)
+    names = setup.pipeline.class_names if setup.config.init_head else None
+    state, lines = init_from.start(setup.task, state, setup.encoder, names)
     metrics.say("\n".join(lines))
-    return jax.device_put(state, mesh_lib.replicated(parts.mesh))
+    return jax.device_put(state, mesh_lib.replicated(setup.mesh))
 
 
 def _go_on(
-    parts: Setup,
+    setup: Setup,
     state: state_lib.TrainState,
     meta: Mapping[str, Any],
     expected: int,
@@ -230,38 +228,44 @@ def _go_on(
     """From a checkpoint, perhaps of an older step than expected."""
     done = int(state.step)
     if done != expected:
-        batches = _batches(parts, done)[1]
+        batches = _batches(setup, done)[1]
     metrics.say(
-        f"going on from the checkpoint of step {done}/{parts.total}"
-        + "; config.init_from is not read again" * bool(parts.config.init_from)
+        f"going on from the checkpoint of step {done}/{setup.total}"
+        + "; config.init_from is not read again" * bool(setup.config.init_from)
     )
-    due = meta.get("due", False)
-    return ResumePoint(state, done, batches, meta["window"], meta["results"], due)
+    return ResumePoint(
+        state=state,
+        done=done,
+        batches=batches,
+        interval=meta["interval"],
+        results=meta["results"],
+        eval_pending=meta["eval_pending"],
+    )
 
 
-def _batches(parts: Setup, start: int) -> tuple[Any, Iterator]:
+def _batches(setup: Setup, start: int) -> tuple[Any, Iterator]:
     """The batch at a step, and the batches from it on."""
-    batches = parts.pipeline.train_batches(start)
+    batches = setup.pipeline.train_batches(start)
     first = next(batches)
     return first, itertools.chain([first], batches)
 
 
-def _check_checkpoint(parts: Setup, target: Any, number: int, meta: Any) -> None:
+def _check_checkpoint(setup: Setup, target: Any, number: int, meta: Any) -> None:
     restore.check_same_run(
-        parts.workdir, number, meta, target, parts.config, metrics.say
+        setup.workdir, number, meta, target, setup.config, metrics.say
     )
 
 
-def _describe(parts: Setup, target: Any) -> None:
+def _describe(setup: Setup, target: Any) -> None:
     """Says what is about to run, and keeps config and versions in the workdir."""
-    config, epochs = parts.config, parts.epochs
+    config, epochs = setup.config, setup.epochs
     hosts = jax.process_count()
     metrics.say(
         f"{config.task}: {state_lib.count(target.params):,} parameters, "
         f"{epochs.num_examples} videos, batch {config.batch_size} on "
-        f"{parts.mesh.size} x {jax.devices()[0].device_kind}"
+        f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
         + f" of {hosts} processes" * (hosts > 1)
-        + f", {parts.total} steps ({epochs.at(parts.total):.1f} epochs)"
+        + f", {setup.total} steps ({epochs.at(setup.total):.1f} epochs)"
     )
     if config.batch_size > epochs.num_examples:
         metrics.say("note: the batch is larger than the data set")
@@ -270,23 +274,27 @@ def _describe(parts: Setup, target: Any) -> None:
             "note: evaluation and export take the moving average of the parameters "
             f"(config.ema = {config.ema})"
         )
-    done = parts.checkpoints.latest()
+    done = setup.checkpoints.latest()
     # Numbers that are there already keep the config that they came from.
-    to_do = done is None or done < parts.total
+    to_do = done is None or done < setup.total
     if jax.process_index() == 0 and to_do:
         workdir_lib.write_json(
-            parts.workdir / "config.json", config_lib.as_dict(config)
+            setup.workdir / "config.json", config_lib.as_dict(config)
         )
-        workdir_lib.write_json(parts.workdir / "versions.json", workdir_lib.versions())
+        workdir_lib.write_json(setup.workdir / "versions.json", workdir_lib.versions())
 
 
-def is_exported(parts: Setup, done: int) -> bool:
-    """Whether the encoder of this very step of this run lies in the workdir."""
+def exported_results(setup: Setup, done: int) -> dict[str, float] | None:
+    """The numbers of a run whose last evaluation is made and whose encoder is exported.
+
+    None unless the encoder in the workdir is that of this very step of this run.
+    """
     try:
-        about = json.loads((parts.workdir / "encoder/encoder.json").read_text())
+        about = json.loads((setup.workdir / "encoder/encoder.json").read_text())
         provenance = about["provenance"]
-        differences = config_lib.differences(provenance["config"], parts.config)
+        differences = config_lib.differences(provenance["config"], setup.config)
         changed, _ = config_lib.sort_differences(differences)
-        return provenance["steps"] == done and not changed
+        is_this = provenance["steps"] == done and not changed
+        return provenance["metrics"] if is_this else None
     except (OSError, ValueError, KeyError):
-        return False
+        return None

@@ -3,7 +3,7 @@
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -42,22 +42,11 @@ class StartUp:
         self._phases[phase] = self._phases.get(phase, 0.0) + now - self._last
         self._last = now
 
-    def watch(
-        self, batches: Iterable[Any], say: Callable[[str], None]
-    ) -> Iterator[Any]:
-        """The same batches; says the line when the second of them is asked for.
-
-        By then the loop has waited for the first step.
-        """
-        try:
-            for number, batch in enumerate(batches):
-                if number == 1:
-                    self.mark("first step")
-                    self.close()
-                    say(self.line())
-                yield batch
-        finally:
-            self.close()
+    def finish(self, say: Callable[[str], None]) -> None:
+        """The first step is done: says the line."""
+        self.mark("first step")
+        self.close()
+        say(self.line())
 
     def line(self) -> str:
         """`start-up 9.3 s: imports 3.1, ...; of this tracing 0.8, compiling ...`."""

@@ -77,8 +77,6 @@ def make_train_step(
         }
         if "replaced" in batch:
             metrics["replaced"] = batch["replaced"].sum()
-        if "stop" in batch:
-            metrics["stop"] = batch["stop"].max()
         state = state.replace(
             step=state.step + 1,
             params=params,

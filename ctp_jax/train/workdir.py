@@ -1,55 +1,45 @@
 """Small files of a run, written whole or not at all."""
 
 import contextlib
-import fcntl
-import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-import socket
 import subprocess
-import time
-from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
 
-import ctp_jax
-from ctp_jax.errors import TryLater, UserError
+from ctp_jax import files
+from ctp_jax.errors import UserError
+from ctp_jax.versions import installed
 
-_LOCK_PATIENCE = 120  # seconds
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _PACKAGES += ("tensorflow", "tensorflow-cpu", "tensorflow-datasets", "ml-collections")
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes indented JSON; a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    with files.replacing(path) as new:
+        new.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def write_arrays(path: pathlib.Path, **arrays: Any) -> None:
     """Writes an .npz file; a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:  # np.savez would add an ending to a name
+    # To a file, for to a name NumPy would add an ending.
+    with files.replacing(path) as new, new.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(temporary, path)
 
 
 def versions() -> dict[str, str]:
     """What the run runs on: packages, commit where there is one, devices."""
-    found = {"ctp_jax": ctp_jax.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    found["commit"] = _commit()
-    found["devices"] = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return found
+    return {
+        **installed(_PACKAGES),
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
 
 
 def _commit() -> str:
@@ -84,53 +74,16 @@ def make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
     return path
 
 
-@contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
+def locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     """Holds the workdir against a second run, until the end or the death of this one.
-
-    The lock of a machine that is gone may stay for a while on a network file system, so
-    that of another machine is waited for.
 
     Raises:
         TryLater: another run holds it.
     """
     if jax.process_index() != 0:
-        yield
-        return
-    with open(workdir / ".lock", "a+") as lock:
-        _take(lock, workdir)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
-        yield
-
-
-def _take(lock: TextIO, workdir: pathlib.Path) -> None:
-    deadline = time.monotonic() + _LOCK_PATIENCE
-    told = False
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip()
-        except OSError as error:
-            print(
-                f"note: {workdir}: no locks there ({error.strerror}): see to it that no "
-                "second run is started in it",
-                flush=True,
-            )
-            return
-        here = holder.endswith(f" on {socket.gethostname()}")
-        if here or time.monotonic() > deadline:
-            # The system itself lets go of the lock of a dead process of this machine.
-            dead = "" if here else f"; if its machine is dead, delete {lock.name}"
-            raise TryLater(
-                f"{workdir}: another run is going on there ({holder}): wait for it, stop "
-                f"it, or use another --workdir{dead}"
-            )
-        if not told:
-            print(f"note: {workdir}: waiting for {holder} to let go of it", flush=True)
-            told = True
-        time.sleep(2)
+        return contextlib.nullcontext()
+    return files.locked(
+        workdir / ".lock",
+        "another run is going on there",
+        "wait for it, stop it, or use another --workdir",
+    )

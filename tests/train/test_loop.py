@@ -5,12 +5,13 @@ import os
 import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 
 from ctp_jax.errors import UserError
 from ctp_jax.train import loop
-from ctp_jax.train.checkpoints import export, manager
+from ctp_jax.train.checkpoints import export, init_from, pytrees
 from tests import toy_run
 from tests.toy_data import EVAL_EXAMPLES, opener, toy_config
 from tests.train.distributed.toy_processes import assert_same_run, last_state, lines
@@ -47,7 +48,8 @@ def test_a_whole_run(whole_run, capsys):
     steps, leaves = last_state(whole_run)
     assert steps == [8, 12]
     names = " ".join(leaves)
-    assert all(part in names for part in ("momentum", "queue", "trace", "norm"))
+    assert all(part in names for part in ("networks", "queue", "trace", "norm"))
+    assert "ema" not in names
     kinds = [(line["kind"], line["step"]) for line in lines(whole_run)]
     assert kinds == [
         ("eval", 4),
@@ -81,6 +83,43 @@ def test_killed_and_resumed_is_the_same_run(whole_run, tmp_path):
     assert_same_run(whole_run, tmp_path)
 
 
+def test_resumed_with_every_option_of_the_optimizer(tmp_path, capsys):
+    """AdamW in parts of a batch, with a moving average, which is what is exported."""
+    fields = {"optimizer.name": "adamw", "optimizer.accumulate": 2, "ema": 0.9}
+    fields |= {"optimizer.learning_rate": 0.01, "optimizer.weight_decay": 0.1}
+    fields |= {"optimizer.exclude_norms_and_biases": True}
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    loop.train(toy_config(**fields), straight, opener())
+    assert "moving average" in capsys.readouterr().out
+    with pytest.raises(Killed):
+        loop.train(toy_config(**fields), cut, at_step(6, kill))
+    loop.train(toy_config(**fields), cut, opener())
+    assert_same_run(straight, cut)
+    tree = pytrees.load(straight / "checkpoints/12/state")
+    average, last = (tree[name]["encoder"]["dense"] for name in ("ema", "params"))
+    assert np.abs(average["kernel"] - last["kernel"]).max() > 1e-3
+    for encoder in (
+        export.load_encoder(straight),
+        init_from.read(straight / "checkpoints/12"),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, encoder.params["dense"], average)
+        jax.tree.map(np.testing.assert_array_equal, encoder.head, tree["ema"]["head"])
+    # Another average would be another run.
+    fields["ema"] = 0.0
+    with pytest.raises(UserError, match=r"ema/\S+ is float32.*; .* ema 0\.9 -> 0\.0"):
+        loop.train(toy_config(**fields), straight, opener())
+
+
+def test_the_average_begins_with_what_a_run_starts_from(whole_run, tmp_path):
+    config = toy_config(init_from=str(whole_run), steps=1, seed=5, ema=0.5)
+    config.optimizer.learning_rate = 1e-12
+    loop.train(config, tmp_path, opener())
+    old, new = export.load_encoder(whole_run), export.load_encoder(tmp_path)
+    np.testing.assert_allclose(
+        new.params["dense"]["kernel"], old.params["dense"]["kernel"], atol=1e-9
+    )
+
+
 def test_sigterm_saves_and_says_how_to_go_on(whole_run, tmp_path, capsys):
     handler = signal.getsignal(signal.SIGTERM)
     loop.train(toy_config(), tmp_path, at_step(6, terminate))
@@ -91,7 +130,7 @@ def test_sigterm_saves_and_says_how_to_go_on(whole_run, tmp_path, capsys):
     assert signal.getsignal(signal.SIGTERM) == handler
     loop.train(toy_config(), tmp_path, opener())
     assert "going on from the checkpoint of step 7/12" in capsys.readouterr().out
-    # Step 7 lies within a log window: its sums come back with the checkpoint.
+    # Step 7 lies between two log lines: its sums come back with the checkpoint.
     assert_same_run(whole_run, tmp_path)
 
 
@@ -113,7 +152,7 @@ def test_init_from_an_exported_encoder(whole_run, tmp_path, capsys):
     loop.train(config, tmp_path, opener())
     out = capsys.readouterr().out
     loaded = next(line for line in out.splitlines() if "loaded" in line)
-    for name in ("params/encoder (4", "batch_stats (2", "momentum (4"):
+    for name in ("params/encoder (4", "batch_stats (2", "model_state/networks (4"):
         assert name in loaded
     (random,) = [line for line in out.splitlines() if "stays random" in line]
     assert "params/head" in random and "encoder" not in random
@@ -179,7 +218,7 @@ def test_init_from_a_checkpoint_of_a_run(whole_run, tmp_path, capsys):
     loop.train(config, tmp_path, opener())
     (line,) = loaded_from(capsys.readouterr().out)
     assert str(place) in line
-    old = manager.load_arrays(place / "state")["params"]["encoder"]
+    old = pytrees.load(place / "state")["params"]["encoder"]
     new = export.load_encoder(tmp_path).params
     np.testing.assert_allclose(
         new["dense"]["kernel"], old["dense"]["kernel"], atol=1e-9
@@ -253,10 +292,11 @@ def test_what_is_kept_for_good_is_saved(tmp_path):
     assert last_state(tmp_path)[0] == [3, 6, 9, 12]
 
 
-def test_a_stopped_evaluation_is_made_first(whole_run, tmp_path, capsys):
-    def asked_in_evaluation(config, task, train, *share):
-        return toy_run.Watched(config, train, *share, evaluating="term")
+def asked_in_evaluation(config, spec, plan, train, *share):
+    return toy_run.Watched(config, train, *share, evaluating="term")
 
+
+def test_a_stopped_evaluation_is_made_first(whole_run, tmp_path, capsys):
     best = {"keep_checkpoints": 1, "keep_best": 3, "keep_best_by": "accuracy"}
     loop.train(toy_config(**best), tmp_path, asked_in_evaluation)
     assert "stopped by SIGTERM after step 4/12" in capsys.readouterr().out
@@ -265,3 +305,24 @@ def test_a_stopped_evaluation_is_made_first(whole_run, tmp_path, capsys):
     assert lines(tmp_path) == lines(whole_run)
     # The evaluation that was made later counts for the step as well.
     assert last_state(tmp_path)[0] == [4, 8, 12]
+
+
+def test_a_stopped_last_evaluation_is_made_once(tmp_path, capsys):
+    config = toy_config(steps=4)
+    loop.train(config, tmp_path, asked_in_evaluation)
+    assert last_state(tmp_path)[0] == [4] and not (tmp_path / "encoder").exists()
+    results = loop.train(config, tmp_path, opener())
+    found = lines(tmp_path)
+    assert [line["kind"] for line in found] == ["train", "eval"]
+    assert results["accuracy"] == found[-1]["accuracy"]
+    capsys.readouterr()
+    assert loop.train(config, tmp_path, opener()) == results
+    assert "this run is finished (4 steps)" in capsys.readouterr().out
+    assert lines(tmp_path) == found
+    # The checkpoint still says that it is to be made, so a longer run makes it again.
+    loop.train(toy_config(steps=8), tmp_path, opener())
+    assert [line["step"] for line in lines(tmp_path) if line["kind"] == "eval"] == [
+        4,
+        8,
+    ]
+    assert lines(tmp_path)[: len(found)] == found

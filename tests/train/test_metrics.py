@@ -35,7 +35,7 @@ def device(**values):
     return {name: jnp.asarray(value) for name, value in values.items()}
 
 
-def test_window_goes_on_from_its_sums():
+def test_interval_goes_on_from_its_sums():
     losses = np.float32([0.1, 0.7, 0.3, 0.9])
     whole = metrics.Interval()
     for step, loss in enumerate(losses):
@@ -55,12 +55,12 @@ def test_window_goes_on_from_its_sums():
     assert whole.sums() == {} and whole.bad_step is None
 
 
-def test_window_names_the_first_bad_step():
-    window = metrics.Interval()
+def test_interval_names_the_first_bad_step():
+    interval = metrics.Interval()
     for step, finite in ((4, 1.0), (5, 0.0), (6, 0.0)):
-        window.add(step, device(loss=1.0, finite=finite))
-    window.sums()
-    assert window.bad_step == 5
+        interval.add(step, device(loss=1.0, finite=finite))
+    interval.sums()
+    assert interval.bad_step == 5
 
 
 def test_file_goes_on_where_the_run_does(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from ctp_jax.errors import UserError
 from ctp_jax.train import optimizer as optimizer_lib
 from ctp_jax.train.epochs import Epochs
 from tests.toy_data import toy_config
@@ -68,6 +69,156 @@ def test_equals_torch(x64):
         jax.config.update("jax_enable_x64", False)
 
 
+def follow(config, start, gradients, frozen=lambda params: None):
+    """Parameters after every step, as float64 computes them; the rate is constant."""
+    jax.config.update("jax_enable_x64", True)
+    try:
+        optimizer = optimizer_lib.make_optimizer(
+            config, lambda step: config.learning_rate, frozen
+        )
+        params = jax.tree.map(jnp.asarray, start)
+        state = optimizer.init(params)
+
+        @jax.jit
+        def update(grads, state, params):
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        for grads in gradients:
+            params, state = update(grads, state, params)
+            yield jax.tree.map(np.asarray, params)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+# What an encoder has: kernels, and scales and biases of norms and of other layers.
+LAYERS = {
+    "conv": {"kernel": (3, 4, 5)},
+    "norm": {"scale": (5,), "bias": (5,)},
+    "dense": {"kernel": (5, 2), "bias": (2,)},
+}
+
+
+def some(seed):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda shape: rng.standard_normal(shape),
+        LAYERS,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+def is_kernel(layers):
+    """In the order of the leaves, by the names above."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(layers)
+    return [path[-1].key == "kernel" for path, _ in leaves]
+
+
+TORCH = {
+    "sgd": lambda groups, c: torch.optim.SGD(groups, c.learning_rate, c.momentum),
+    "nesterov": lambda groups, c: torch.optim.SGD(
+        groups, c.learning_rate, c.momentum, nesterov=True
+    ),
+    "adam": lambda groups, c: torch.optim.Adam(
+        groups, c.learning_rate, (c.beta1, c.beta2), c.epsilon
+    ),
+    "adamw": lambda groups, c: torch.optim.AdamW(
+        groups, c.learning_rate, (c.beta1, c.beta2), c.epsilon
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize("exclude", [False, True])
+def test_each_equals_torch(name, exclude):
+    config = toy_config().optimizer
+    config.name = name.replace("nesterov", "sgd")
+    config.nesterov = name == "nesterov"
+    # No clipping: torch adds 1e-6 to the norm.
+    config.learning_rate, config.weight_decay, config.clip_norm = 0.01, 0.1, 0.0
+    config.beta2, config.epsilon, config.exclude_norms_and_biases = 0.98, 1e-3, exclude
+    start = some(0)
+    params = [torch.nn.Parameter(torch.tensor(x)) for x in jax.tree.leaves(start)]
+    decayed = [kernel or not exclude for kernel in is_kernel(start)]
+    groups = [
+        {"params": [param], "weight_decay": 0.1 if decays else 0.0}
+        for param, decays in zip(params, decayed, strict=True)
+    ]
+    optimizer = TORCH[name](groups, config)
+    gradients = [some(step) for step in range(1, 21)]
+    for ours, grads in zip(follow(config, start, gradients), gradients, strict=True):
+        for param, grad in zip(params, jax.tree.leaves(grads), strict=True):
+            param.grad = torch.tensor(grad)
+        optimizer.step()
+        for found, param in zip(jax.tree.leaves(ours), params, strict=True):
+            np.testing.assert_allclose(found, param.detach().numpy(), 1e-12, 1e-14)
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+def test_lars_as_written(exclude):
+    """You et al. 2017, algorithm 1, but for where optax departs from it.
+
+    The norm of gradient and decay together is taken, not the sum of their norms.
+    """
+    config = toy_config().optimizer
+    config.name, config.trust_coefficient = "lars", 0.02
+    config.learning_rate, config.weight_decay, config.clip_norm = 2.0, 0.1, 0.0
+    config.exclude_norms_and_biases = exclude
+    start, gradients = some(0), [some(step) for step in range(1, 21)]
+    weights = [x.copy() for x in jax.tree.leaves(start)]
+    velocities = [np.zeros_like(w) for w in weights]
+    adapted = [kernel or not exclude for kernel in is_kernel(start)]
+    for ours, grads in zip(follow(config, start, gradients), gradients, strict=True):
+        for w, v, g, adapts in zip(
+            weights, velocities, jax.tree.leaves(grads), adapted, strict=True
+        ):
+            rate = 2.0
+            if adapts:
+                g = g + 0.1 * w
+                rate *= 0.02 * np.sqrt((w**2).sum()) / np.sqrt((g**2).sum())
+            v[...] = 0.9 * v + rate * g
+            w -= v
+        for found, w in zip(jax.tree.leaves(ours), weights, strict=True):
+            np.testing.assert_allclose(found, w, 1e-12, 1e-14)
+
+
+def test_a_module_outside_the_package(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/signs.py").write_text(
+        "import optax\n"
+        "def make(config, schedule):\n"
+        "    return optax.sign_sgd(lambda step: config.momentum * schedule(step))\n"
+    )
+    config = toy_config(**{"optimizer.name": "outside.signs"}).optimizer
+    config.learning_rate = 0.1
+    params, grads = {"kernel": np.ones(3)}, {"kernel": np.float64([5, -0.1, 0])}
+    (found,) = follow(config, params, [grads])
+    np.testing.assert_allclose(found["kernel"], [0.91, 1.09, 1.0], 1e-12)
+
+
+def test_modules_that_are_no_optimizers(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside/empty.py").write_text("")
+    (tmp_path / "inside/broken.py").write_text("import not_installed")
+    for name, message in (
+        ("nowhere.signs", r"config\.optimizer\.name = 'nowhere\.signs': .* nowhere;"),
+        (
+            "inside.signs",
+            r"config\.optimizer\.name = 'inside\.signs': .*inside\.signs;",
+        ),
+        ("inside.empty", r"empty\.py has no function make\(config, schedule\)"),
+    ):
+        config = toy_config(**{"optimizer.name": name}).optimizer
+        with pytest.raises(UserError, match=message) as caught:
+            optimizer_lib.make_optimizer(config, lambda step: 0.1)
+        assert "\n" not in str(caught.value)
+    config = toy_config(**{"optimizer.name": "inside.broken"}).optimizer
+    with pytest.raises(ModuleNotFoundError, match="not_installed"):
+        optimizer_lib.make_optimizer(config, lambda step: 0.1)
+
+
 def rates(epochs, total, **fields):
     flat = {f"optimizer.{name}": value for name, value in fields.items()}
     config = toy_config(**flat).optimizer
@@ -111,9 +262,11 @@ def test_no_clipping_on_request():
     np.testing.assert_allclose(updates, -1e6)
 
 
-def test_frozen_parameters_stay_bit_for_bit():
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lars"])
+def test_frozen_parameters_stay_bit_for_bit(name):
     """In spite of weight decay and momentum; the others go as if alone."""
-    config = toy_config().optimizer
+    config = toy_config(**{"optimizer.name": name}).optimizer
+    config.trust_coefficient = 0.1
     config.weight_decay, config.clip_norm = 0.1, 1.0
     rng = np.random.default_rng(0)
     params = {name: jnp.asarray(rng.normal(size=5)) for name in ("still", "free")}

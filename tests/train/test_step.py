@@ -8,11 +8,15 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ctp_jax.errors import UserError
 from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train import state as state_lib
 from ctp_jax.train import step
+from tests import toy_task
+from tests.toy_data import ToyPipeline, toy_config
 
 SCRIPT = """
 import json, sys
@@ -20,20 +24,21 @@ import jax
 from ctp_jax.train import loop
 from tests.toy_data import opener, toy_config
 
-config = toy_config(**{"log_every": 1, "steps": int(sys.argv[2])})
+config = toy_config(**{"log_every": 1, **json.loads(sys.argv[2])})
 results = loop.train(config, sys.argv[1], opener())
 print(jax.device_count(), json.dumps(results))
 """
 
 
-def run_on(devices, workdir, steps=6):
+def run_on(devices, workdir, steps=6, **fields):
+    fields = json.dumps({"steps": steps, **fields})
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(workdir), str(steps)],
+        [sys.executable, "-c", SCRIPT, str(workdir), fields],
         check=False,
         env=environment,
         capture_output=True,
@@ -67,6 +72,47 @@ def test_devices_agree(on_one, tmp_path, devices):
 def test_a_checkpoint_of_one_mesh_goes_on_on_another(on_one, tmp_path):
     run_on(8, tmp_path, steps=4)  # where an epoch ends and is evaluated anyway
     assert_agree(on_one, run_on(2, tmp_path))
+
+
+def test_devices_agree_on_parts_of_a_batch_and_on_an_average(tmp_path):
+    fields = {"batch_size": 16, "optimizer.accumulate": 2, "ema": 0.8}
+    one = run_on(1, tmp_path / "one", 8, **fields)
+    assert_agree(one, run_on(4, tmp_path / "four", 8, **fields))
+
+
+def test_the_moving_average_is_that_of_a_plain_loop():
+    task, mesh, keep = toy_task.Task(toy_config()), mesh_lib.one_device(), 0.8
+    batch = next(ToyPipeline(toy_config(), True).train_batches(0))
+    optimizer = optax.sgd(0.1)
+    train_step = step.make_train_step(
+        task, optimizer, lambda count: 0.1, 0, mesh, ema=keep
+    )
+    state = jax.jit(
+        lambda rng: state_lib.initial(task, optimizer, rng, batch, keep),
+        out_shardings=mesh_lib.replicated(mesh),
+    )(jax.random.key(0))
+    wanted = jax.tree.map(np.float64, state.params)
+    for _ in range(5):
+        state, metrics = train_step(state, mesh_lib.put(batch, mesh))
+        wanted = jax.tree.map(
+            lambda old, new: keep * old + (1 - keep) * np.float64(new),
+            wanted,
+            state.params,
+        )
+    assert metrics["finite"] == 1
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, 1e-5, 1e-6),
+        state.ema,
+        wanted,
+    )
+    # It is what is evaluated, with the statistics of the network that is trained.
+    _, outputs = step.make_eval_step(task, mesh)(state, mesh_lib.put(batch, mesh))
+    embedding, others = (
+        jax.jit(task.predict)(params, state.model_state, batch)["embedding"]
+        for params in (state.ema, state.params)
+    )
+    np.testing.assert_allclose(outputs["embedding"], embedding, rtol=1e-5, atol=1e-6)
+    assert np.abs(outputs["embedding"] - others).max() > 1e-2
 
 
 def test_keys_depend_on_stream_and_step_alone():

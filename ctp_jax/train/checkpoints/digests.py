@@ -110,15 +110,12 @@ def difference(stored: Mapping[str, str], tree: Any) -> str:
     """The first leaf of a tree that is not what the digests are of.
 
     Args:
-        stored: from `measure`; empty in what older versions saved, where nothing can
-            be compared.
+        stored: from `measure`.
         tree: as for `measure`.
 
     Returns:
         Its path; '' if there is none.
     """
-    if not stored:
-        return ""
     found, _ = measure(tree)
     for path in dict.fromkeys([*stored, *found]):
         if stored.get(path) != found.get(path):

@@ -20,10 +20,12 @@ import jax
 from ctp_jax.errors import UserError
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import workdir as workdir_lib
-from ctp_jax.train.checkpoints import digests, manager
+from ctp_jax.train.checkpoints import digests, pytrees
 from ctp_jax.train.checkpoints.manifest import Damage
+from ctp_jax.train.distributed import coordination
 
 FORMAT = 1
+_FIELDS = {"format", "architecture", "head_task", "digests", "provenance"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +85,12 @@ def write_encoder(place: pathlib.Path, encoder: Encoder) -> None:
     if first:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
-    _meet("export begins")
+    coordination.barrier("export begins")
     arrays = {"params": encoder.params, "batch_stats": encoder.batch_stats}
     if encoder.head is not None:
         arrays["head"] = encoder.head
     found, _ = digests.measure(arrays)
-    manager.save_arrays(new / "arrays", arrays)
+    pytrees.save(new / "arrays", arrays)
     if first:
         now = datetime.datetime.now(datetime.UTC)
         about = {
@@ -107,7 +109,7 @@ def write_encoder(place: pathlib.Path, encoder: Encoder) -> None:
             place.rename(old)
         new.rename(place)
         shutil.rmtree(old, ignore_errors=True)
-    _meet("export ends")
+    coordination.barrier("export ends")
 
 
 def load_encoder(path: str | pathlib.Path) -> Encoder:
@@ -127,10 +129,9 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
         )
     about = _read_about(place / "encoder.json")
     try:
-        arrays = manager.load_arrays(place / "arrays")
+        arrays = pytrees.load(place / "arrays")
         params, batch_stats = arrays["params"], arrays["batch_stats"]
-        # Encoders of older versions have no digests.
-        if path := digests.difference(about.get("digests", {}), arrays):
+        if path := digests.difference(about["digests"], arrays):
             raise Damage(path)
     except Exception as error:  # whatever Orbax makes of injured files
         raise UserError(
@@ -142,32 +143,25 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
         batch_stats=batch_stats,
         architecture=about["architecture"],
         head=arrays.get("head"),
-        head_task=about.get("head_task", ""),
-        provenance=about.get("provenance", {}),
+        head_task=about["head_task"],
+        provenance=about["provenance"],
         path=str(place),
     )
 
 
 def _read_about(path: pathlib.Path) -> dict[str, Any]:
+    damaged = UserError(
+        f"{path}: damaged: delete the folder and run the command of its run again, "
+        "which exports it anew"
+    )
     try:
-        about = json.loads(path.read_text())
-        version = about["format"]
-        about["architecture"]
-    except (ValueError, KeyError, TypeError) as error:
+        about = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise damaged from error
+    if about.get("format", FORMAT) != FORMAT:
         raise UserError(
-            f"{path}: damaged: delete the folder and run the command of its run again, "
-            "which exports it anew"
-        ) from error
-    if version != FORMAT:
-        raise UserError(
-            f"{path}: format {version}, this version of ctp_jax reads {FORMAT}"
+            f"{path}: format {about['format']}, this version of ctp_jax reads {FORMAT}"
         )
+    if not _FIELDS <= about.keys():
+        raise damaged
     return about
-
-
-def _meet(name: str) -> None:
-    """Waits for the other processes, if there are any."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)

@@ -83,7 +83,7 @@ def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
             "task": str(config.task),
             "config": meta["config"],
             "steps": done,
-            "class_names": meta.get("class_names"),
+            "class_names": meta["class_names"],
         },
         path=str(workdir / "checkpoints" / str(done)),
     )

@@ -4,17 +4,15 @@
     <workdir>/checkpoints/<step>/meta/metadata   JSON: leaves, digests, config, ...
     <workdir>/checkpoints/<step>/files.json      size and SHA-256 of every file
     <workdir>/checkpoints/<step>.writing         a save in progress, or one cut short
-    <workdir>/checkpoints/<step>.amended         with another meta, about to be <step>
+    <workdir>/checkpoints/<step>.deleting        a step that is being removed
     <workdir>/damaged/<step>                     what is not as it was saved, set aside
 
 A step gets its name when everything in it is on the disk, and loses it before the first
-file of it is deleted. If a process is killed when a step has lost its name to the one
-with another meta, and that one has not got it yet, `open` gives it the name.
+file of it is deleted. What a killed process leaves half done goes when a run is opened.
 """
 
 import hashlib
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -26,8 +24,7 @@ from ctp_jax.train.checkpoints import manifest
 from ctp_jax.train.checkpoints.manifest import Damage
 
 _STEP = re.compile(r"0|[1-9][0-9]*")
-# Orbax's own name is from versions that left the step's folder to it.
-_LEFTOVER = re.compile(r"[0-9]+\.(writing|amended|deleting|orbax-checkpoint-tmp.*)")
+_LEFTOVER = re.compile(r"[0-9]+\.(writing|deleting)")
 
 
 class CheckpointLayout:
@@ -46,10 +43,6 @@ class CheckpointLayout:
                 f"{self.path}: must be a folder, and is a file: move it away, or use "
                 "another --workdir"
             ) from error
-        for path in list(self.path.glob("*.amended")):
-            if _STEP.fullmatch(path.stem) and not path.with_suffix("").exists():
-                path.rename(path.with_suffix(""))
-                manifest.sync_folder(self.path)
         for path in list(self.path.iterdir()):
             if _LEFTOVER.fullmatch(path.name):
                 _remove(path)
@@ -77,45 +70,12 @@ class CheckpointLayout:
     def complete(self, step: int, meta: Mapping[str, Any]) -> None:
         """Adds the meta and the list of files, and gives the step its name."""
         folder = self.writing(step)
-        _write_meta(folder, meta)
+        (folder / "meta").mkdir()
+        text = json.dumps({**meta, "sha256": _sha256(meta)})
+        (folder / "meta/metadata").write_text(text)
         manifest.write(folder)
         folder.rename(self.step(step))
         manifest.sync_folder(self.path)
-
-    def amend(self, step: int, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Changes the meta of a complete step; its arrays stay the files they are.
-
-        Args:
-            step: there, and nobody is writing or deleting it.
-            changes: JSON, in the place of what is there by these names.
-
-        Returns:
-            The new meta.
-
-        Raises:
-            Damage: the meta or the list of files is not what was written.
-            UserError: they may not be read here.
-        """
-        old, new = self.step(step), self.writing(step)
-        meta = {**self.read_meta(step), **changes}
-        try:
-            self.begin(step)
-            shutil.copytree(old / "state", new / "state", copy_function=_link)
-            meta = _write_meta(new, meta)
-            manifest.write_with_replaced(new, old, "meta/metadata")
-        except BaseException:
-            self.abandon(step)
-            raise
-        amended = self.path / f"{step}.amended"
-        _remove(amended)
-        new.rename(amended)
-        manifest.sync_folder(self.path)
-        # Two renames, for there is none that exchanges folders everywhere.
-        doomed = self._lose_name(step)
-        amended.rename(old)
-        manifest.sync_folder(self.path)
-        shutil.rmtree(doomed, ignore_errors=True)
-        return meta
 
     def abandon(self, step: int) -> None:
         """Removes an incomplete step: its room may be wanted."""
@@ -134,42 +94,27 @@ class CheckpointLayout:
             meta = dict(json.loads(text))
         except (ValueError, TypeError) as error:
             raise Damage("meta/metadata has changed") from error
-        # Absent in steps of older versions.
-        if meta.pop("sha256", _sha256(meta)) != _sha256(meta):
+        if meta.pop("sha256", "") != _sha256(meta):
             raise Damage("meta/metadata has changed")
         return meta
 
     def read_checked(self, step: int) -> dict[str, Any]:
         """The meta of a step whose files are all as they were written.
 
-        A step of an older version has no list of files, and its meta no `digests`.
-
         Raises:
             Damage: a file has changed, is missing, or was not there.
             UserError: a file may not be read here.
         """
-        with manifest.reading(self.step(step)):
-            sealed = (self.step(step) / manifest.NAME).exists()
-        if sealed:
-            manifest.check(self.step(step))
-            return self.read_meta(step)
-        meta = self.read_meta(step)
-        if "digests" in meta:
-            raise Damage(f"{manifest.NAME} is missing")
-        if not {"config", "leaves"} <= meta.keys():
-            raise Damage("meta/metadata has changed")
-        return meta
+        manifest.check(self.step(step))
+        return self.read_meta(step)
 
     def delete(self, step: int) -> None:
         """Removes a step; half removed it is none any more."""
         # What a reader on a network file system holds open goes at the next start.
-        shutil.rmtree(self._lose_name(step), ignore_errors=True)
-
-    def _lose_name(self, step: int) -> pathlib.Path:
         doomed = self.path / f"{step}.deleting"
         _remove(doomed)
         self.step(step).rename(doomed)
-        return doomed
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def set_aside(self, step: int) -> pathlib.Path:
         """Moves a damaged step away; returns where it is then."""
@@ -186,25 +131,6 @@ class CheckpointLayout:
             place = self._damaged / f"{step}.{number}"
         self.step(step).rename(place)
         return place
-
-
-def _write_meta(folder: pathlib.Path, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns it as it will be read, tuples as lists."""
-    meta = json.loads(json.dumps(meta))
-    (folder / "meta").mkdir()
-    text = json.dumps({**meta, "sha256": _sha256(meta)})
-    (folder / "meta/metadata").write_text(text)
-    return meta
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for a file; a copy where the file system has no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-        with open(target, "rb") as file:
-            os.fsync(file.fileno())
 
 
 def _sha256(meta: Mapping[str, Any]) -> str:

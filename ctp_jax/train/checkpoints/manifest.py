@@ -33,33 +33,7 @@ class Damage(Exception):
 
 def write(folder: pathlib.Path) -> None:
     """Writes the list, and has the disk hold everything before it returns."""
-    _write(folder, _entries(folder, sync=True))
-
-
-def write_with_replaced(folder: pathlib.Path, other: pathlib.Path, name: str) -> None:
-    """As `write`, for the files of another folder of which one has been replaced.
-
-    The rest is not read, so what has happened to it since it was sealed is noticed as
-    before. A folder without a list, of an older version, gets none.
-
-    Args:
-        folder: has the files already.
-        other: with a list.
-        name: of the file that differs, relative to the folders.
-
-    Raises:
-        Damage: the list is not one.
-        UserError: it may not be read here.
-    """
-    with open(folder / name, "rb") as file:
-        os.fsync(file.fileno())
-    if (other / NAME).exists():
-        with reading(other):
-            entries = _read_list((other / NAME).read_bytes())
-        _write(folder, {**entries, name: _measured(folder / name, sync=False)})
-
-
-def _write(folder: pathlib.Path, entries: dict[str, Any]) -> None:
+    entries = _entries(folder, sync=True)
     with open(folder / NAME, "wb") as file:
         file.write(_text(entries))
         file.flush()

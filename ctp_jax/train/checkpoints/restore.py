@@ -15,7 +15,7 @@ from ctp_jax.tasks.base import Task
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import optimizer
 from ctp_jax.train import state as state_lib
-from ctp_jax.train.checkpoints import digests, manager
+from ctp_jax.train.checkpoints import digests, pytrees
 from ctp_jax.train.checkpoints.layout import CheckpointLayout
 from ctp_jax.train.checkpoints.manifest import Damage
 from ctp_jax.train.epochs import Epochs
@@ -56,7 +56,7 @@ def newest(
         raise UserError(f"{workdir}: no checkpoint there")
 
     def read(path: pathlib.Path) -> state_lib.TrainState:
-        return manager.restore_arrays(path, target)
+        return pytrees.restore(path, target)
 
     found, _ = _checked(
         folders, steps[-1], read, "read into the network of this config"
@@ -87,7 +87,7 @@ def arrays(
         known = ", ".join(map(str, steps))
         raise UserError(f"{folders.path}: no step {step}; there are: {known}")
     step = steps[-1] if step is None else step
-    return _checked(folders, step, manager.load_arrays, "read")
+    return _checked(folders, step, pytrees.load, "read")
 
 
 def _checked(
@@ -97,12 +97,12 @@ def _checked(
     try:
         meta = folders.read_checked(step)
         tree = read(folders.step(step) / "state")
-        if path := digests.difference(meta.get("digests", {}), tree):
+        if path := digests.difference(meta["digests"], tree):
             raise Damage(f"{path} is not what was saved")
     except UserError:
         raise
     except Exception as error:
-        reason = manager.first_line(error)
+        reason = pytrees.reason(error)
         if step not in folders.steps():
             reason = "its run has deleted it meanwhile: try again"
         elif isinstance(error, Damage):

@@ -10,10 +10,6 @@ from ctp_jax.train.checkpoints.layout import CheckpointLayout
 from ctp_jax.train.checkpoints.manifest import Damage
 
 
-def _never(step: int) -> bool:
-    return False
-
-
 @dataclasses.dataclass(frozen=True)
 class RetentionPolicy:
     """Steps that are none of these are deleted once a newer one is complete.
@@ -28,7 +24,7 @@ class RetentionPolicy:
     last: int
     best: int = 0
     by: str = ""
-    permanent: Callable[[int], bool] = _never
+    permanent: Callable[[int], bool] = lambda step: False
 
     def score(self, meta: Mapping[str, Any]) -> float | None:
         """How good a step is, higher is better; None if no evaluation says it.
@@ -37,8 +33,8 @@ class RetentionPolicy:
             meta: of the step: `results`, and `evaluated`, whether they are of this very
                 step and not of one before.
         """
-        value = meta.get("results", {}).get(self.by.removeprefix("-"))
-        if not meta.get("evaluated", True) or not isinstance(value, (int, float)):
+        value = meta["results"].get(self.by.removeprefix("-"))
+        if not meta["evaluated"] or not isinstance(value, (int, float)):
             return None
         if math.isnan(value):
             return None
@@ -58,34 +54,43 @@ class Retention:
 
     def __init__(
         self,
-        keep: RetentionPolicy,
-        folders: CheckpointLayout,
+        policy: RetentionPolicy,
+        layout: CheckpointLayout,
         say: Callable[[str], None],
     ):
-        self._keep, self._folders, self._say = keep, folders, say
+        self._policy, self._layout, self._say = policy, layout, say
         self._scores: dict[int, float | None] = {}
         self._told = False
 
-    def look_at(self, meta: Mapping[str, Any]) -> None:
-        """Says, once, if the evaluation has no such number as the policy asks for."""
-        keep, results = self._keep, meta.get("results", {})
-        if self._told or not keep.best or not meta.get("evaluated", True):
+    def note_evaluation(self, step: int, meta: Mapping[str, Any]) -> None:
+        """Takes the score of a step from here, and not from what was saved with it.
+
+        Says, once, if the evaluation has no such number as the policy asks for.
+
+        Args:
+            step: steps done.
+            meta: as `RetentionPolicy.score` wants it, and `by_all_evaluators`, whether
+                none of them was left out.
+        """
+        policy = self._policy
+        if not policy.best:
             return
-        if keep.by.removeprefix("-") not in results:
+        self._scores[step] = policy.score(meta)
+        results = meta["results"]
+        missing = policy.by.removeprefix("-") not in results
+        # Evaluators with a slower rhythm have their turn later.
+        judged = meta["evaluated"] and meta["by_all_evaluators"]
+        if missing and judged and not self._told:
             there = f"there are {', '.join(results)}" if results else "there is none"
             self._say(
-                f"note: config.keep_best_by = {keep.by!r}: no such number in the "
+                f"note: config.keep_best_by = {policy.by!r}: no such number in the "
                 f"evaluation ({there}), so no checkpoint counts as one of the best"
             )
             self._told = True
 
-    def forget(self, step: int) -> None:
-        """Has the score of a step read again: its meta is another now."""
-        self._scores.pop(step, None)
-
     def delete_surplus(self) -> None:
         """Deletes the steps that need not stay."""
-        steps = self._folders.steps()
+        steps = self._layout.steps()
         try:
             self._scores = {
                 step: self._scores[step] if step in self._scores else self._score(step)
@@ -94,13 +99,13 @@ class Retention:
         except UserError as error:  # it may be the best of all
             self._say(f"note: no checkpoint is deleted this time: {error}")
             return
-        for step in self._keep.surplus(self._scores):
-            self._folders.delete(step)
+        for step in self._policy.surplus(self._scores):
+            self._layout.delete(step)
 
     def _score(self, step: int) -> float | None:
-        if not self._keep.best:
+        if not self._policy.best:
             return None
         try:
-            return self._keep.score(self._folders.read_meta(step))
+            return self._policy.score(self._layout.read_meta(step))
         except Damage:  # nobody will go back to it
             return None

@@ -42,21 +42,21 @@ def find(
         UserError: flags that are incomplete or contradict each other, or a cluster that
             JAX recognises and cannot read.
     """
-    if (coordinator, count, index) == (None, None, None):
+    if not coordinator and count is None and index is None:
         return _recognise()
     if count == 1 and not index:
         return None
-    values = {
-        "--coordinator": coordinator,
-        "--process_count": count,
-        "--process_index": index,
-    }
-    missing = [name for name, value in values.items() if value in (None, "")]
-    if missing:
-        given = [name for name in values if name not in missing]
+    if not coordinator or count is None or index is None:
+        values = {
+            "--coordinator": coordinator,
+            "--process_count": count,
+            "--process_index": index,
+        }
+        given = [name for name, value in values.items() if value not in (None, "")]
+        missing = [name for name in values if name not in given]
         raise UserError(
-            f"{' and '.join(given)} without {' and '.join(missing)}: several processes "
-            "need all three"
+            f"{' and '.join(given)} without {' and '.join(missing)}: several "
+            "processes need all three"
         )
     if not re.fullmatch(r"\[?[^\s/]+?\]?:\d{1,5}", coordinator):
         raise UserError(f"--coordinator={coordinator}: needs HOST:PORT of process 0")

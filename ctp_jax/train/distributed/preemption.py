@@ -1,19 +1,26 @@
 """How a run is asked to stop: SIGTERM from a scheduler, Ctrl-C from a person.
 
 Several processes are not asked at the same moment, some of them perhaps not at all, but
-must save the same step. So what each was asked travels with its share of every batch,
-and all read the same answer out of the same step.
+must save the same step. So they vote before every step: a program of its own, queued
+just before the step, finds out whether any was asked, and the answer is read while the
+step runs. It needs nothing from the host of another process, so it costs no waiting.
+
+JAX's preemption service would agree on a step through the coordinator, but its listener
+takes the place of the handlers here: no Ctrl-C, and nothing ends at once.
 """
 
+import functools
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.distributed import coordination
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -67,21 +74,20 @@ class Preemption:
             os.close(self._pipe[1])  # which ends the thread
             self._pipe = None
 
-    def with_vote(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch, and `stop`: whether this process was asked, in every row."""
-        rows = len(batch["mask"])
-        return {**batch, "stop": np.full(rows, self.name is not None, np.float32)}
+    def vote(self) -> Callable[[], bool]:
+        """Asks every process whether it is to stop; does not wait for the answer.
 
-    def agreed(self, metrics: Mapping[str, Any] | None) -> bool:
-        """Whether to stop: the same on every process.
+        Every process calls this at the same place between two programs of the run.
 
-        Args:
-            metrics: of a step that has been done, the same on every process; None
-                before there is one.
+        Returns:
+            A function that waits for the answer, which is the same on all processes: of
+            one process, whether it has been asked by the time of that call; of several,
+            whether any had been by the time of the vote.
         """
         if jax.process_count() == 1:
-            return self.name is not None  # a step earlier than by the vote
-        return metrics is not None and bool(metrics["stop"])
+            return lambda: self.name is not None
+        answer = _any_of_all()(_ballot(self.name is not None))
+        return lambda: bool(answer)
 
     def _asked(self, number, frame):
         self.name = signal.Signals(number).name
@@ -104,3 +110,17 @@ class Preemption:
                     f"stopped by {name}: nothing to save", self.exit_code, False
                 )
         os.close(pipe)
+
+
+@functools.cache
+def _ballot(asked: bool) -> jax.Array:
+    """One element a device: sent once for either answer, and not at every step."""
+    here = np.full(jax.local_device_count(), asked)
+    return mesh_lib.put({"asked": here}, mesh_lib.make_mesh())["asked"]
+
+
+@functools.cache
+def _any_of_all() -> Callable[[jax.Array], jax.Array]:
+    everywhere = mesh_lib.replicated(mesh_lib.make_mesh())
+    program = jax.jit(jnp.any, out_shardings=everywhere)
+    return coordination.compiled_together(program, "vote")

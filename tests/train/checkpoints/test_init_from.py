@@ -12,7 +12,7 @@ from ctp_jax import convert
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
-from ctp_jax.train.checkpoints import export, init_from, manager
+from ctp_jax.train.checkpoints import export, init_from, pytrees
 from ctp_jax.train.state import TrainState
 from tests.tasks import made_clips as made
 from tests.toy_data import opener, toy_config
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
 
 
 def state_at(run, step):
-    tree = manager.load_arrays(run / "checkpoints" / str(step) / "state")
+    tree = pytrees.load(run / "checkpoints" / str(step) / "state")
     return tree["params"], tree["model_state"]
 
 
@@ -61,8 +61,8 @@ def test_what_a_finished_run_exported(run, name):
 @pytest.mark.parametrize("name", ["", "checkpoints"])
 def test_a_run_that_is_not_finished_gives_its_newest_step(run, tmp_path, name):
     shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
-    # As Orbax leaves it when it is killed: never taken for a step.
-    unfinished = tmp_path / "checkpoints/16.orbax-checkpoint-tmp-1"
+    # As a killed save leaves it: never taken for a step.
+    unfinished = tmp_path / "checkpoints/16.writing"
     shutil.copytree(tmp_path / "checkpoints/8", unfinished)
     before = sorted(tmp_path.rglob("*"))
     encoder = init_from.read(tmp_path / name)
@@ -132,7 +132,7 @@ def test_the_encoder_goes_in_and_the_rest_stays(run):
 
     loaded, random, unused = lines
     assert "checkpoints/8" in loaded and "loaded" in loaded and "head" not in loaded
-    for name in ("params/encoder", "batch_stats", "momentum"):
+    for name in ("params/encoder", "batch_stats", "networks"):
         assert name in loaded and name not in random
     assert "stays random" in random and "params/head" in random and "queue" in random
     head = sum(leaf.size for leaf in jax.tree.leaves(params["head"]))

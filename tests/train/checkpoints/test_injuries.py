@@ -1,14 +1,13 @@
 """Hurt checkpoints: noticed every time, set aside, and the one before is used."""
 
 import errno
-import json
 import shutil
 
 import numpy as np
 import pytest
 
 from ctp_jax.errors import UserError
-from ctp_jax.train.checkpoints import manager, manifest, restore
+from ctp_jax.train.checkpoints import manifest, pytrees, restore
 from ctp_jax.train.checkpoints.layout import CheckpointLayout
 from ctp_jax.train.distributed import coordination
 from tests.train.checkpoints import injuries
@@ -70,7 +69,6 @@ def test_odd_things_in_the_folder(prepared, tmp_path):
     (steps / "97").mkdir()
     (steps / "97/state").write_text("a file")
     shutil.copytree(steps / "12", steps / "16.writing")
-    shutil.copytree(steps / "12", steps / "20.orbax-checkpoint-tmp-1700000")
     shutil.copytree(steps / "12", steps / "2.deleting")
     step, state, said = injuries.restored(prepared, tmp_path)
     assert step == 12 and injuries.same(state, prepared.states[12])
@@ -82,10 +80,10 @@ def test_odd_things_in_the_folder(prepared, tmp_path):
 def test_values_that_are_not_what_was_saved(prepared, tmp_path):
     """Sound files, other values in them: only the digests of the leaves can tell."""
     folder = injuries.copy(prepared, tmp_path)
-    tree = manager.load_arrays(folder / "state")
+    tree = pytrees.load(folder / "state")
     tree["params"]["encoder"]["dense"]["kernel"][3, 2] *= -1
     shutil.rmtree(folder / "state")
-    manager.save_arrays(folder / "state", tree)
+    pytrees.save(folder / "state", tree)
     (folder / manifest.NAME).unlink()
     manifest.write(folder)
     manifest.check(folder)
@@ -102,40 +100,6 @@ def test_a_meta_that_is_not_what_was_saved(prepared, tmp_path):
     manifest.write(folder)
     _, _, (line,) = injuries.restored(prepared, tmp_path)
     assert "step 12 cannot be read (meta/metadata has changed)" in line
-
-
-def older_version(folder):
-    """Makes a step what versions without digests wrote."""
-    meta = CheckpointLayout(folder.parents[1]).read_meta(int(folder.name))
-    del meta["digests"]
-    (folder / "meta/metadata").write_text(json.dumps(meta))
-    (folder / manifest.NAME).unlink()
-
-
-def test_older_versions_can_be_read(prepared, tmp_path):
-    folder = injuries.copy(prepared, tmp_path)
-    older_version(folder)
-    step, state, (line,) = injuries.restored(prepared, tmp_path)
-    assert step == 12 and injuries.same(state, prepared.states[12])
-    assert "step 12 is of an older version, without digests" in line
-    tree, _ = restore.arrays(tmp_path)
-    assert int(tree["step"]) == 12
-
-
-@pytest.mark.parametrize("lost", ["state", "state/d", "state/_METADATA", "leaves"])
-def test_older_versions_that_cannot_be_read(prepared, tmp_path, lost):
-    folder = injuries.copy(prepared, tmp_path)
-    older_version(folder)
-    if lost == "leaves":
-        path = folder / "meta/metadata"
-        path.write_text(path.read_text().replace('"leaves"', '"laeves"'))
-    elif (folder / lost).is_dir():
-        shutil.rmtree(folder / lost)
-    else:
-        (folder / lost).write_bytes(b"")
-    step, state, (line,) = injuries.restored(prepared, tmp_path)
-    assert step == 8 and injuries.same(state, prepared.states[8])
-    assert "step 12 cannot be read" in line
 
 
 REFUSED = PermissionError(13, "Permission denied")
@@ -215,24 +179,20 @@ def test_trouble_of_one_process_is_no_damage(prepared, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "older"),
+    "error",
     [
-        (MemoryError("4 GB wanted"), False),
-        (ValueError("UNAVAILABLE: Stale file handle"), False),
-        (ValueError("Error reading .zarray: what nobody has thought of"), False),
-        (ValueError("UNAVAILABLE: Stale file handle"), True),
-        (ValueError("Too many open files"), True),
+        MemoryError("4 GB wanted"),
+        ValueError("UNAVAILABLE: Stale file handle"),
+        ValueError("Error reading .zarray: what nobody has thought of"),
     ],
 )
-def test_trouble_with_sound_files(prepared, tmp_path, monkeypatch, error, older):
+def test_trouble_with_sound_files(prepared, tmp_path, monkeypatch, error):
     folder = injuries.copy(prepared, tmp_path)
-    if older:
-        older_version(folder)
 
     def fails(path, target):
         raise error
 
-    monkeypatch.setattr(manager, "restore_arrays", fails)
+    monkeypatch.setattr(pytrees, "restore", fails)
     with pytest.raises(UserError, match=f"no damage: {error}"):
         injuries.restored(prepared, tmp_path)
     assert folder.exists() and not (tmp_path / "damaged").exists()

@@ -16,8 +16,7 @@ from orbax.checkpoint._src.serialization import serialization
 
 from ctp_jax.errors import UserError, is_disk_full
 from ctp_jax.train import loop, metrics
-from ctp_jax.train import workdir as workdir_lib
-from ctp_jax.train.checkpoints import export, manager
+from ctp_jax.train.checkpoints import export, manager, pytrees
 from ctp_jax.train.checkpoints import restore as restore_lib
 from ctp_jax.train.checkpoints.retention import RetentionPolicy
 from ctp_jax.train.state import TrainState, describe
@@ -33,7 +32,7 @@ def state_of(value, width=3):
 def saved(tmp_path):
     checkpoints = manager.Checkpoints(tmp_path, RetentionPolicy(3))
     for step in (1, 2, 3):
-        meta = {"config": toy_config().to_dict(), "window": {"loss": 0.1}}
+        meta = {"config": toy_config().to_dict(), "interval": {"loss": 0.1}}
         checkpoints.save(step, state_of(step), meta)
     checkpoints.close()
     return tmp_path
@@ -53,19 +52,12 @@ def test_newest_comes_back_exactly(saved):
     (state, meta), said = restore(saved)
     assert int(state.step) == 3 and not said
     np.testing.assert_array_equal(state.params["kernel"], np.full((3, 2), 3.0))
-    assert meta["window"] == {"loss": 0.1}
+    assert meta["interval"] == {"loss": 0.1}
     assert meta["leaves"] == describe(state_of(0))
 
 
 def test_nothing_there(tmp_path):
     assert restore(tmp_path) == (None, [])
-
-
-def test_a_step_cut_short_is_not_seen(saved):
-    steps = saved / "checkpoints"
-    shutil.copytree(steps / "3", steps / "4.orbax-checkpoint-tmp")
-    (state, _), said = restore(saved)
-    assert int(state.step) == 3 and not said
 
 
 @pytest.mark.parametrize(
@@ -306,7 +298,7 @@ def large_state(value):
 def phase(error):
     """Which part of a save met the end of the room."""
     text = "".join(traceback.format_exception(error))
-    if "in seal" in text:
+    if "manifest.write(" in text:
         return "files.json"
     return "meta" if "in complete" in text else "arrays"
 
@@ -375,16 +367,12 @@ def test_an_encoder_is_as_it_was_exported(tmp_path):
     np.testing.assert_array_equal(
         export.load_encoder(tmp_path).params["kernel"], arrays["kernel"]
     )
-    about = tmp_path / "encoder/encoder.json"
-    sound = json.loads(about.read_text())
     # Other values in sound files, as Orbax would read them without a word.
     shutil.rmtree(tmp_path / "encoder/arrays")
     wrong = {"params": {"kernel": arrays["kernel"] + 1}, "batch_stats": {}}
-    manager.save_arrays(tmp_path / "encoder/arrays", wrong)
+    pytrees.save(tmp_path / "encoder/arrays", wrong)
     with pytest.raises(UserError, match="arrays of the encoder are missing or damaged"):
         export.load_encoder(tmp_path)
-    workdir_lib.write_json(about, {k: v for k, v in sound.items() if k != "digests"})
-    assert export.load_encoder(tmp_path).params["kernel"][0, 0] == 1  # an older one
 
 
 def test_what_a_killed_save_leaves_is_removed(saved):

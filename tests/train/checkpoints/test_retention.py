@@ -15,11 +15,15 @@ from tests.train.checkpoints.test_manager import state_of
 ACCURACY = {1: 0.1, 2: 0.9, 3: 0.3, 4: 0.9, 5: 0.2, 6: None, 7: 0.4, 8: 0.0}
 
 
+def evaluation(results, evaluated=True, by_all=True):
+    return {"results": results, "evaluated": evaluated, "by_all_evaluators": by_all}
+
+
 def meta_of(step):
     value = ACCURACY[step]
     if value is None:  # between two evaluations: the numbers of the one before
-        return {"results": {"accuracy": 1.0}, "evaluated": False}
-    return {"results": {"accuracy": value, "loss": 1 - value}}
+        return evaluation({"accuracy": 1.0}, evaluated=False)
+    return evaluation({"accuracy": value, "loss": 1 - value})
 
 
 def save(workdir, keep, steps):
@@ -80,10 +84,10 @@ def test_surplus_against_the_words():
 
 def test_not_a_number_is_no_score():
     keep = RetentionPolicy(1, 1, "-loss")
-    assert keep.score({"results": {"loss": 2.0}}) == -2.0
-    assert keep.score({"results": {"loss": float("nan")}}) is None
-    assert keep.score({"results": {"loss": [1.0]}}) is None
-    assert keep.score({}) is None
+    for value, score in ((2.0, -2.0), (float("nan"), None), ([1.0], None)):
+        assert keep.score({"results": {"loss": value}, "evaluated": True}) == score
+    assert keep.score({"results": {"loss": 2.0}, "evaluated": False}) is None
+    assert keep.score({"results": {}, "evaluated": True}) is None
 
 
 def test_an_unknown_number_is_said_once(tmp_path):
@@ -91,13 +95,29 @@ def test_an_unknown_number_is_said_once(tmp_path):
     checkpoints = manager.Checkpoints(
         tmp_path, RetentionPolicy(1, 2, "-typo"), said.append
     )
-    checkpoints.save(1, state_of(1), {"results": {}, "evaluated": False})
+    checkpoints.save(1, state_of(1), evaluation({}, evaluated=False))
+    checkpoints.save(2, state_of(2), evaluation({"loss": 1.0}, by_all=False))
     assert said == []
-    for step in (2, 3):
+    for step in (3, 4):
         checkpoints.save(step, state_of(step), meta_of(step))
     checkpoints.close()
     (line,) = said
     assert "config.keep_best_by = '-typo'" in line and "accuracy, loss" in line
+
+
+def test_an_evaluation_that_is_made_later_counts_in_this_process(tmp_path):
+    policy, pending = RetentionPolicy(1, 1, "accuracy"), meta_of(6)
+    checkpoints = manager.Checkpoints(tmp_path, policy, lambda line: None)
+    checkpoints.save(1, state_of(1), meta_of(1))
+    checkpoints.save(2, state_of(2), pending)
+    checkpoints.note_evaluation(2, evaluation({"accuracy": 0.5}))
+    for step in (3, 5):
+        checkpoints.save(step, state_of(step), meta_of(step))
+    checkpoints.close()
+    assert there(tmp_path) == [2, 5]
+    # The next process knows what was saved, and that is that 5 is better than 2.
+    save(tmp_path, policy, [8])
+    assert there(tmp_path) == [5, 8]
 
 
 def test_nothing_is_deleted_while_a_step_cannot_be_read(tmp_path, monkeypatch):
@@ -114,7 +134,7 @@ def test_nothing_is_deleted_while_a_step_cannot_be_read(tmp_path, monkeypatch):
         checkpoints.wait()
     assert there(tmp_path) == [2, 3]
     assert said == ["note: no checkpoint is deleted this time: no answer"]
-    checkpoints.save(4, state_of(4), {"results": {}, "evaluated": False})
+    checkpoints.save(4, state_of(4), evaluation({}, evaluated=False))
     checkpoints.close()
     assert there(tmp_path) == [2, 4]  # the best is known again
 

@@ -105,15 +105,15 @@ def test_a_cluster_that_cannot_be_read_is_named(environ):
 
 MEET = """
 import jax
-from ctp_jax import command
+from ctp_jax import cli
 from ctp_jax.errors import UserError
-from ctp_jax.train import processes, rendezvous
-processes._MEET = {seconds}
+from ctp_jax.train.distributed import cluster, coordination
+coordination._MEET = {seconds}
 try:
-    with processes.joined(rendezvous.Cluster("SlurmCluster")):
+    with coordination.joined(cluster.Cluster("SlurmCluster")):
         print(jax.config.read("jax_cuda_visible_devices"), jax.process_count())
 except UserError as error:
-    command.fail(error)
+    cli.fail(error)
 """
 
 

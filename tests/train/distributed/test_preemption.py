@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from ctp_jax import files
 from ctp_jax.errors import TryLater, UserError
 from ctp_jax.train import loop, workdir
 from ctp_jax.train.distributed.preemption import Preemption
@@ -52,16 +53,16 @@ def test_with_something_to_lose_it_goes_on_to_the_end_of_the_step():
     assert "stopping after this step" in err
 
 
-def test_handlers_come_back_and_the_vote_is_of_every_row():
+def test_handlers_come_back_and_one_process_votes_for_itself():
     before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     with Preemption() as preemption:
         preemption.nothing_to_save = False
-        assert preemption.with_vote({"mask": [1, 1, 0]})["stop"].tolist() == [0, 0, 0]
+        is_to_stop = preemption.vote()
+        assert not is_to_stop()
         os.kill(os.getpid(), signal.SIGINT)
         while preemption.name is None:
             time.sleep(0.01)
-        assert preemption.name == "SIGINT" and preemption.agreed(None)
-        assert preemption.with_vote({"mask": [1, 1, 0]})["stop"].tolist() == [1, 1, 1]
+        assert preemption.name == "SIGINT" and is_to_stop()
     assert before == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
 
 
@@ -82,14 +83,14 @@ def test_a_second_run_in_the_workdir_is_refused(tmp_path, monkeypatch, capsys):
     # Of another machine, which may be dead, it is waited for.
     text = (tmp_path / ".lock").read_text()
     (tmp_path / ".lock").write_text("process 1 on elsewhere")
-    monkeypatch.setattr(workdir, "_LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
     with pytest.raises(TryLater, match="process 1 on elsewhere.*delete"):
         loop.train(config, tmp_path, opener())
-    assert "waiting for process 1 on elsewhere" in capsys.readouterr().out
+    assert "waiting for process 1 on elsewhere" in capsys.readouterr().err
     (tmp_path / ".lock").write_text(text)
     assert not (tmp_path / "config.json").exists()
     holder.kill()
-    holder.wait()
+    holder.communicate()
     loop.train(config, tmp_path, opener())
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 1
 

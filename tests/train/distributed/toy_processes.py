@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 
-from ctp_jax.train.checkpoints import manager
+from ctp_jax.train.checkpoints import pytrees
 
 TIMING = ("clips_per_second", "input_share", "eta")
 
@@ -77,7 +77,7 @@ def lines(workdir):
 def last_state(workdir):
     """(steps that there are, every leaf of the newest)."""
     steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
-    tree = manager.load_arrays(workdir / "checkpoints" / str(steps[-1]) / "state")
+    tree = pytrees.load(workdir / "checkpoints" / str(steps[-1]) / "state")
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return steps, {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
