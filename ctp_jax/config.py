@@ -39,8 +39,7 @@ _DTYPES = ("auto", "float32", "bfloat16")
 
 def as_dict(config: Mapping | ConfigDict) -> dict[str, Any]:
     """Plain data, as it would come back from JSON (tuples become lists)."""
-    plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    return json.loads(json.dumps(plain))
+    return json.loads(json.dumps(config, default=lambda nested: nested.to_dict()))
 
 
 def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:

@@ -191,10 +191,12 @@ def _write_encoder(target: pathlib.Path, encoder: Any) -> None:
     try:
         export.write_encoder(target, encoder)
     except Exception as error:
-        full = is_disk_full(error)
-        if not (full or isinstance(error, OSError)):
+        if is_disk_full(error):
+            reason = "the disk is full"
+        elif isinstance(error, OSError):
+            reason = error.strerror
+        else:
             raise
-        reason = "the disk is full" if full else error.strerror
         raise UserError(f"{target}: cannot be written: {reason}") from error
 
 

@@ -78,15 +78,14 @@ def main(arguments):
     if arguments:
         raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --")
     config = CONFIG.value or _config_of_run(WORKDIR.value)
-    if not (OUT.value or WORKDIR.value):
-        raise UserError("--out is missing: the folder for the pictures")
+    out = OUT.value or WORKDIR.value
+    if not out:
+        raise UserError("--out is missing: name the folder for the pictures")
     cli.use_compilation_cache()
     drawn = draw(config, VIDEOS.value, WORKDIR.value, train=TRAIN.value)
     if BOXES_ONLY.value:
         drawn = drawn._replace(clips=np.full_like(drawn.clips, 128))
-    for path in save(
-        drawn, OUT.value or WORKDIR.value, columns=COLUMNS.value, zoom=ZOOM.value
-    ):
+    for path in save(drawn, out, columns=COLUMNS.value, zoom=ZOOM.value):
         print(path)
 
 

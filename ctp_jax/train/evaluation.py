@@ -2,14 +2,15 @@
 
 import copy
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ctp_jax.data.batch import Batch
 from ctp_jax.evaluators import base as evaluators
 from ctp_jax.tasks import base, probe
 from ctp_jax.tasks.base import Task
@@ -19,6 +20,21 @@ from ctp_jax.train.distributed import coordination
 from ctp_jax.train.distributed.preemption import Preempted, Preemption
 from ctp_jax.train.state import TrainState
 from ctp_jax.train.watchdog import Watchdog
+
+
+class Pipeline(Protocol):
+    """What a run uses of a `ctp_jax.data.pipeline.Pipeline`, without its TensorFlow."""
+
+    num_examples: int
+    class_names: Sequence[str]
+
+    def train_batches(self, start_step: int = 0) -> Iterator[Batch]:
+        """The batches from a step on, without end."""
+        ...
+
+    def eval_batches(self) -> Iterator[Batch]:
+        """One pass over the split."""
+        ...
 
 
 class Evaluation:
@@ -35,7 +51,7 @@ class Evaluation:
         config: ConfigDict,
         view: Task,
         named: Mapping[str, ConfigDict],
-        train_records: Any,
+        train_records: Any | None,
         mesh: Mesh,
         opener: Callable | None,
     ):
@@ -68,7 +84,7 @@ class Evaluation:
             name: options.module.rpartition(".")[2] not in ("", name)
             for name, options in named.items()
         }
-        self.pipelines = [self._held_out]
+        self.pipelines: list[Pipeline] = [self._held_out]
         self._with_gallery = [
             each for each in self.evaluators.values() if each.needs_gallery
         ]
@@ -118,10 +134,10 @@ class Evaluation:
     def _predict(
         self,
         state: TrainState,
-        batches: Iterable,
+        batches: Iterable[Batch],
         preemption: Preemption,
         watchdog: Watchdog,
-    ) -> Iterable[tuple]:
+    ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
         """(batch, outputs) on the host, of all batches."""
         running, batches = None, iter(batches)
         while True:
@@ -162,7 +178,11 @@ def rhythm(config: ConfigDict, options: ConfigDict) -> float:
 
 
 def open_all(
-    config: ConfigDict, task: Task, pipeline: Any, mesh: Mesh, opener: Callable | None
+    config: ConfigDict,
+    task: Task,
+    pipeline: Pipeline,
+    mesh: Mesh,
+    opener: Callable | None,
 ) -> list[Evaluation]:
     """The passes that `config.evaluators` comes to; the task has then seen the data.
 

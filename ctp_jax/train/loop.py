@@ -3,14 +3,14 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
 from ctp_jax import formatting
+from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError, is_disk_full
 from ctp_jax.train import evaluation, metrics, step
 from ctp_jax.train import mesh as mesh_lib
@@ -19,6 +19,7 @@ from ctp_jax.train import workdir as workdir_lib
 from ctp_jax.train.checkpoints import export
 from ctp_jax.train.distributed import coordination
 from ctp_jax.train.distributed.preemption import Preempted, Preemption
+from ctp_jax.train.state import TrainState
 from ctp_jax.train.watchdog import Watchdog
 
 
@@ -52,7 +53,6 @@ def train(
         try:
             setup = setup_lib.open_setup(config, directory, opener)
             stack.enter_context(contextlib.closing(setup.checkpoints))
-            stack.enter_context(contextlib.closing(setup.start_up))
             return Run(setup, preemption).run()
         except OSError as error:
             if not is_disk_full(error):
@@ -115,7 +115,7 @@ class Run:
         self.preemption.nothing_to_save = True
         return self.results
 
-    def _only_evaluate(self, state: Any, done: int) -> dict[str, float]:
+    def _only_evaluate(self, state: TrainState, done: int) -> dict[str, float]:
         """What a run of no steps is for."""
         if not self.setup.evaluations:
             raise UserError(
@@ -129,7 +129,9 @@ class Run:
     # The order at the end of a step is: log -> evaluate -> save. So what a checkpoint
     # holds has been logged and evaluated, and is not logged again on resume; but if the
     # evaluation was stopped, the checkpoint says that it is pending.
-    def _steps(self, state: Any, done: int, batches: Iterator) -> tuple[Any, int]:
+    def _steps(
+        self, state: TrainState, done: int, batches: Iterator[Batch]
+    ) -> tuple[TrainState, int]:
         config = self.config
         clips = config.batch_size * self.setup.task.clip_spec(True).num_clips
         meter = metrics.Meter(clips)
@@ -157,7 +159,6 @@ class Run:
             meter.step(waited)
             if done == start + 1:
                 self._say_compiled(values, began)
-                self.setup.start_up.finish(metrics.say)
                 self.preemption.nothing_to_save = False
                 meter.restart()
             last = done == self.total
@@ -176,7 +177,7 @@ class Run:
                 break
         return state, done
 
-    def _say_compiled(self, values: Any, began: float) -> None:
+    def _say_compiled(self, values: Mapping[str, jax.Array], began: float) -> None:
         jax.block_until_ready(values)
         seconds = time.perf_counter() - began
         if seconds > 5:
@@ -193,14 +194,14 @@ class Run:
         metrics.say(metrics.train_line(done, self.total, (at, ends), values))
         self.writer.write("train", done, {"epoch": at, **values})
 
-    def _evaluate_unless_stopped(self, state: Any, done: int) -> None:
+    def _evaluate_unless_stopped(self, state: TrainState, done: int) -> None:
         try:
             self._evaluate(state, done)
             self.eval_pending = False
         except Preempted:
             self.eval_pending = self.preemption.preempted = True
 
-    def _make_up_for_evaluation(self, state: Any, done: int) -> None:
+    def _make_up_for_evaluation(self, state: TrainState, done: int) -> None:
         """Of a step that is saved already; a signal ends the process at once."""
         self._evaluate(state, done)
         self.eval_pending = False
@@ -216,7 +217,7 @@ class Run:
             if done >= self.total or self.epochs.passes(done, each.every)
         ]
 
-    def _evaluate(self, state: Any, done: int) -> None:
+    def _evaluate(self, state: TrainState, done: int) -> None:
         evaluations = self._evaluations_at(done)
         if not evaluations:
             return
@@ -241,7 +242,7 @@ class Run:
         for each in evaluations:
             each.save(self.workdir)
 
-    def _save(self, state: Any, done: int, evaluated: bool) -> None:
+    def _save(self, state: TrainState, done: int, evaluated: bool) -> None:
         self._stop_unless_finite()
         self.writer.sync()
         meta = {
@@ -268,7 +269,7 @@ class Run:
             "saved since: lower config.optimizer.learning_rate or clip_norm"
         )
 
-    def _finish(self, state: Any, done: int) -> None:
+    def _finish(self, state: TrainState, done: int) -> None:
         provenance = {
             "task": str(self.config.task),
             "data": config_lib.as_dict(self.config.data),

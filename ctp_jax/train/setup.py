@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
+from ctp_jax.data.batch import Batch
 from ctp_jax.tasks import base
 from ctp_jax.train import evaluation, metrics, optimizer, step
 from ctp_jax.train import mesh as mesh_lib
@@ -24,7 +26,6 @@ from ctp_jax.train.checkpoints import export, init_from, manager, restore
 from ctp_jax.train.checkpoints.retention import RetentionPolicy
 from ctp_jax.train.distributed import coordination
 from ctp_jax.train.epochs import Epochs
-from ctp_jax.train.start_up import StartUp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,24 +33,22 @@ class Setup:
     """Everything that a config stands for, ready to run.
 
     Attributes:
-        start_up: where the time until the first step goes.
         total: steps of the whole run.
         encoder: what `config.init_from` names, if the run starts from it.
     """
 
     config: ConfigDict
     workdir: pathlib.Path
-    start_up: StartUp
     mesh: Mesh
     task: base.Task
     checkpoints: manager.Checkpoints
     encoder: export.Encoder | None
-    pipeline: Any
+    pipeline: evaluation.Pipeline
     evaluations: list[evaluation.Evaluation]
     epochs: Epochs
     total: int
-    schedule: Callable
-    optimizer: Any
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +66,7 @@ class ResumePoint:
 
     state: state_lib.TrainState
     done: int
-    batches: Iterator
+    batches: Iterator[Batch]
     interval: dict[str, float] = dataclasses.field(default_factory=dict)
     results: dict[str, float] = dataclasses.field(default_factory=dict)
     eval_pending: bool = False
@@ -81,8 +80,6 @@ def open_setup(
     Raises:
         UserError: for any of them, or processes that were not started alike.
     """
-    start_up = StartUp()
-    start_up.mark("imports")
     _check_processes(config, workdir)
     mesh = mesh_lib.make_mesh()
     mesh_lib.check_batch_size(config.batch_size, mesh.size, config.optimizer.accumulate)
@@ -107,11 +104,9 @@ def open_setup(
     total = epochs.total_steps(config.epochs, config.steps)
     schedule = optimizer.make_schedule(config.optimizer, epochs, total)
     transformation = optimizer.make_optimizer(config.optimizer, schedule, task.frozen)
-    start_up.mark("opening data")
     return Setup(
         config=config,
         workdir=workdir,
-        start_up=start_up,
         mesh=mesh,
         task=task,
         checkpoints=checkpoints,
@@ -148,7 +143,7 @@ def _check_processes(config: ConfigDict, workdir: pathlib.Path) -> None:
     )
 
 
-def _check_data(pipeline: Any) -> None:
+def _check_data(pipeline: evaluation.Pipeline) -> None:
     """All processes must have the same videos, though not the same copy."""
     records = getattr(pipeline, "records", None)
     if jax.process_count() == 1 or records is None:
@@ -166,7 +161,6 @@ def restore_or_init(setup: Setup) -> ResumePoint:
     """Restores the newest checkpoint, or makes the state before the first step."""
     done = setup.checkpoints.latest() or 0
     first, batches = _batches(setup, done)
-    setup.start_up.mark("first batch")
     rng = step.stream_key(setup.config.seed, "init")
 
     def init(rng, batch):
@@ -184,14 +178,11 @@ def restore_or_init(setup: Setup) -> ResumePoint:
     restored = setup.checkpoints.restore(target, check)
     _describe(setup, target)
     if restored is not None:
-        resume_point = _go_on(setup, *restored, done, batches)
-        setup.start_up.mark("restore")
-        return resume_point
+        return _go_on(setup, *restored, done, batches)
     make = jax.jit(
         init, out_shardings=everywhere, compiler_options=_quick_compilation()
     )
     state = _start_from(setup, make(rng, mesh_lib.put(first, setup.mesh)))
-    setup.start_up.mark("init")
     return ResumePoint(state, 0, batches)
 
 
@@ -223,7 +214,7 @@ def _go_on(
     state: state_lib.TrainState,
     meta: Mapping[str, Any],
     expected: int,
-    batches: Iterator,
+    batches: Iterator[Batch],
 ) -> ResumePoint:
     """From a checkpoint, perhaps of an older step than expected."""
     done = int(state.step)
@@ -243,20 +234,20 @@ def _go_on(
     )
 
 
-def _batches(setup: Setup, start: int) -> tuple[Any, Iterator]:
+def _batches(setup: Setup, start: int) -> tuple[Batch, Iterator[Batch]]:
     """The batch at a step, and the batches from it on."""
     batches = setup.pipeline.train_batches(start)
     first = next(batches)
     return first, itertools.chain([first], batches)
 
 
-def _check_checkpoint(setup: Setup, target: Any, number: int, meta: Any) -> None:
-    restore.check_same_run(
-        setup.workdir, number, meta, target, setup.config, metrics.say
-    )
+def _check_checkpoint(
+    setup: Setup, target: state_lib.TrainState, step: int, meta: Mapping[str, Any]
+) -> None:
+    restore.check_same_run(setup.workdir, step, meta, target, setup.config, metrics.say)
 
 
-def _describe(setup: Setup, target: Any) -> None:
+def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     """Says what is about to run, and keeps config and versions in the workdir."""
     config, epochs = setup.config, setup.epochs
     hosts = jax.process_count()

@@ -13,8 +13,7 @@ from ctp_jax.data.batch import Batch
 from ctp_jax.tasks.base import Task, Variables
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """What a checkpoint holds. Randomness needs no place here: keys come from steps.
 
     Attributes:
@@ -36,7 +35,6 @@ class TrainState:
         return Variables(self.params, self.model_state)
 
 
-@struct.dataclass
 class AveragedTrainState(TrainState):
     """That of a run with `config.ema`.
 

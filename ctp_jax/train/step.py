@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ctp_jax.tasks.base import Task, Variables
 from ctp_jax.train import accumulation
 from ctp_jax.train import mesh as mesh_lib
-from ctp_jax.train.state import TrainState
+from ctp_jax.train.state import AveragedTrainState, TrainState
 
 
 def stream_key(seed: int, stream: str, step: Any = 0) -> jax.Array:
@@ -83,7 +83,9 @@ def make_train_step(
             model_state=model_state,
             opt_state=opt_state,
         )
-        return state.averaged(ema) if ema else state, metrics
+        if isinstance(state, AveragedTrainState):
+            state = state.averaged(ema)
+        return state, metrics
 
     everywhere = mesh_lib.replicated(mesh)
     return jax.jit(

@@ -34,28 +34,21 @@ class Watchdog:
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
         """What happens inside is a wait for `what`. Waits do not nest."""
+        began = time.monotonic()
         with self._lock:
-            self._waiting, self._next = (what, time.monotonic()), self._seconds
+            self._waiting, self._next = (what, began), self._seconds
         try:
             yield
-        except BaseException:
-            self._end()  # with the error, which says more than we could
-            raise
-        what, waited, said = self._end()
-        if said:
-            self._say(f"input: {what} came after {duration(waited)}")
+        finally:
+            with self._lock:
+                self._waiting, reported = None, self._next > self._seconds
+        if reported:
+            self._say(f"input: {what} came after {duration(time.monotonic() - began)}")
 
     def close(self) -> None:
         """Ends the thread."""
         self._closed.set()
         self._thread.join()
-
-    def _end(self) -> tuple[str, float, bool]:
-        """Ends the wait: for what it was, seconds, and whether it was said."""
-        with self._lock:
-            what, since = self._waiting
-            self._waiting = None
-            return what, time.monotonic() - since, self._next > self._seconds
 
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._seconds / 4)):

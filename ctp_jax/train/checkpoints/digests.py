@@ -14,7 +14,7 @@ What the array is called, its type and its shape are mixed in at the end.
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -68,7 +68,7 @@ def examine(tree: Any) -> Examined:
     leaves = jax.tree.leaves(tree)
     # With 64 bits, or those of NumPy arrays would be cut off.
     with jax.enable_x64(True):
-        sums, finite = _program(_mesh_of(leaves))(leaves, _rows(leaves))
+        sums, finite = _program(_replicated(leaves))(leaves, _rows(leaves))
     (sums, odd), finite = _odd_copy(sums), np.asarray(finite)
     digests = {
         path: _name_in(f"{path} {kind}", row)
@@ -123,19 +123,17 @@ def difference(stored: Mapping[str, str], tree: Any) -> str:
     return ""
 
 
-def _mesh_of(leaves: list[Any]) -> jax.sharding.Mesh | None:
+def _replicated(leaves: list[Any]) -> NamedSharding | None:
+    """A copy on every device of the mesh, which each process can read."""
     for leaf in leaves:
         if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding):
-            return leaf.sharding.mesh
+            return NamedSharding(leaf.sharding.mesh, PartitionSpec())
     return None
 
 
 @functools.cache
-def _program(mesh: jax.sharding.Mesh | None):
-    # Where there is a mesh, every device gets the sums: processes can read only those.
-    if mesh is None:
-        return jax.jit(_sums)
-    return jax.jit(_sums, out_shardings=NamedSharding(mesh, PartitionSpec()))
+def _program(sharding: NamedSharding | None) -> Callable:
+    return jax.jit(_sums, out_shardings=sharding)
 
 
 class _Rows(NamedTuple):

@@ -60,7 +60,9 @@ class Preemption:
             self._wakeup = signal.set_wakeup_fd(
                 self._pipe[1], warn_on_full_buffer=False
             )
-            threading.Thread(target=self._listen, daemon=True).start()
+            threading.Thread(
+                target=self._listen, args=self._pipe[:1], daemon=True
+            ).start()
             for number in _SIGNALS:
                 self._previous[number] = signal.signal(number, self._asked)
         return self
@@ -101,8 +103,7 @@ class Preemption:
         )
         signal.signal(number, usual)
 
-    def _listen(self):
-        pipe = self._pipe[0]
+    def _listen(self, pipe: int) -> None:
         while received := os.read(pipe, 1):
             if self.nothing_to_save and received[0] in _SIGNALS:
                 name = signal.Signals(received[0]).name
