@@ -129,7 +129,7 @@ def test_sigterm_saves_and_says_how_to_go_on(whole_run, tmp_path, capsys):
     assert not (tmp_path / "encoder").exists()
     assert signal.getsignal(signal.SIGTERM) == handler
     loop.train(toy_config(), tmp_path, opener())
-    assert "going on from the checkpoint of step 7/12" in capsys.readouterr().out
+    assert "resuming from the checkpoint of step 7/12" in capsys.readouterr().out
     # Step 7 lies between two log lines: its sums come back with the checkpoint.
     assert_same_run(whole_run, tmp_path)
 
@@ -234,7 +234,7 @@ def test_going_on_is_not_starting_from(whole_run, tmp_path, capsys):
     assert len(loaded_from(capsys.readouterr().out)) == 1
     loop.train(toy_config(init_from=str(whole_run), steps=2), tmp_path / "b", opener())
     out = capsys.readouterr().out
-    assert "going on from the checkpoint of step 1/2" in out
+    assert "resuming from the checkpoint of step 1/2" in out
     assert "config.init_from is not read again" in out and not loaded_from(out)
 
 

@@ -87,7 +87,7 @@ def test_sigterm_on_any_stops_all_at_one_step(two, tmp_path, on):
     assert 4 <= toy.last_state(tmp_path)[0][-1] < 12
     assert not (tmp_path / "encoder").exists()
     codes, outputs = toy.run(tmp_path, count=2)
-    assert codes == [0, 0] and "going on from the checkpoint" in outputs[0], outputs
+    assert codes == [0, 0] and "resuming from the checkpoint" in outputs[0], outputs
     toy.assert_same_run(two[0], tmp_path)
 
 
@@ -151,7 +151,7 @@ def test_killed_at_random_it_is_the_same_run(tmp_path):
         process.communicate(timeout=120)
         assert process.returncode == (0 if kill == signal.SIGTERM else -kill)
     codes, outputs = toy.run(tmp_path / "killed", config=config)
-    assert codes == [0] and "going on from the checkpoint" in outputs[0], outputs
+    assert codes == [0] and "resuming from the checkpoint" in outputs[0], outputs
     toy.assert_same_run(tmp_path / "peace", tmp_path / "killed")
 
 
