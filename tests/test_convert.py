@@ -134,7 +134,7 @@ def test_mistakes(files, imported, tmp_path, capsys):
     assert "the target is a file: .pth" in refusal(capsys, imported, new)
     assert "for folders" in refusal(capsys, source, new, "--to=pyvrl")
     message = refusal(capsys, imported, tmp_path / "a.safetensors", "--from=pyvrl")
-    assert "--from=pyvrl: for files" in message
+    assert "--from=pyvrl: only for files" in message
     assert "not an exported encoder" in refusal(capsys, tmp_path, tmp_path / "a.pth")
     message = refusal(capsys, imported, tmp_path / "a.safetensors")
     assert "--to=torchvision has them" in message

@@ -57,12 +57,12 @@ def test_handlers_come_back_and_one_process_votes_for_itself():
     before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     with Preemption() as preemption:
         preemption.nothing_to_save = False
-        is_to_stop = preemption.vote()
-        assert not is_to_stop()
+        asked_to_stop = preemption.vote()
+        assert not asked_to_stop()
         os.kill(os.getpid(), signal.SIGINT)
         while preemption.name is None:
             time.sleep(0.01)
-        assert preemption.name == "SIGINT" and is_to_stop()
+        assert preemption.name == "SIGINT" and asked_to_stop()
     assert before == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
 
 
