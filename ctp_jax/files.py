@@ -69,7 +69,7 @@ def _take(lock: TextIO, busy: str, remedy: str) -> None:
             holder = lock.read().strip()
         except OSError as error:
             _say(
-                f"note: {folder}: this file system has no locks ({error.strerror}): do "
+                f"note: {folder}: no locks on this file system ({error.strerror}): do "
                 "not start a second process there"
             )
             return

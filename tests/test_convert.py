@@ -107,7 +107,9 @@ def test_differences_are_noted(tmp_path, capsys):
 
 def test_targets_are_not_overwritten_by_mistake(files, imported, tmp_path, capsys):
     source = files / "tv.safetensors"
-    assert "is there already; --overwrite" in refusal(capsys, source, imported)
+    assert "exists: name another or replace it with --overwrite" in refusal(
+        capsys, source, imported
+    )
     run(capsys, source, imported, "--overwrite")
     precious = tmp_path / "photos"
     precious.mkdir()
@@ -117,7 +119,9 @@ def test_targets_are_not_overwritten_by_mistake(files, imported, tmp_path, capsy
     taken = tmp_path / "a.safetensors"
     taken.write_text("before")
     to = "--to=torchvision"
-    assert "is there already; --overwrite" in refusal(capsys, imported, taken, to)
+    assert "exists: name another or replace it with --overwrite" in refusal(
+        capsys, imported, taken, to
+    )
     assert taken.read_text() == "before"
     run(capsys, imported, taken, to, "--overwrite")
     folder = tmp_path / "b.safetensors"

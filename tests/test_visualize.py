@@ -62,8 +62,8 @@ def run(flags):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "neither --config nor --workdir is given"),
-        (["--workdir=/nowhere/at/all"], "no run there"),
+        ([], "--config and --workdir are missing"),
+        (["--workdir=/nowhere/at/all"], "no run (no config.json)"),
         (["--config=configs/demo.py"], "--out is missing"),
         (["--wrkdir=x"], "Did you mean: workdir"),
         (["--config.seed=1", "--out=x"], "--config is missing"),
