@@ -1,4 +1,4 @@
-"""The command: there and back, and one line for every mistake."""
+"""The command converts both ways, and reports every mistake in one line."""
 
 import json
 import os

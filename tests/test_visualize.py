@@ -1,4 +1,4 @@
-"""Pictures: boxes lie where they should, and the command answers in one line."""
+"""Pictures show boxes in the right place; mistakes are reported in one line."""
 
 import json
 import subprocess

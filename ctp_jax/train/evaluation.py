@@ -3,7 +3,7 @@
 import copy
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from ctp_jax.train.state import TrainState
 from ctp_jax.train.watchdog import Watchdog
 
 
+@runtime_checkable
 class Pipeline(Protocol):
     """What a run uses of a `ctp_jax.data.pipeline.Pipeline`, without its TensorFlow."""
 

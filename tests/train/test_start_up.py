@@ -1,4 +1,4 @@
-"""What makes a start quick: a light compilation, and the compilation cache."""
+"""A quick start: light compilation of the initial state, and the compilation cache."""
 
 import json
 import os

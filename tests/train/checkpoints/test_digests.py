@@ -1,4 +1,4 @@
-"""Digests against NumPy's arithmetic, and that nothing escapes them."""
+"""Digests equal NumPy's, and every change of an array changes them."""
 
 import hashlib
 import json
@@ -86,7 +86,7 @@ def test_leaves_of_several_rows_beside_others():
 def test_every_bit_counts():
     array = random_array("float32", (2, 3, 5))
     seen = {digests.measure([array])[0]["0"]}
-    # Not flip by flip through XLA: as one stack of all flips, a leaf each.
+    # All flips as one stack, because one call of XLA per flip would be slow.
     flips = []
     for bit in range(8 * array.nbytes):
         bytes_ = bytearray(array.tobytes())
@@ -169,12 +169,12 @@ found.append(digests.measure(jax.device_put(tree, places))[0])
 parts = {"a": P("x"), "b": P(), "c": P("y", "x")}
 places = {k: NamedSharding(two, p) for k, p in parts.items()}
 found.append(digests.measure(jax.device_put(tree, places))[0])
-# One device holds another copy than the rest.
+# One device holds another copy than the other devices.
 copies = [jax.device_put(tree["a"] + (i == 5), d) for i, d in enumerate(jax.devices())]
 odd = jax.make_array_from_single_device_arrays(
     (16, 3), mesh_lib.replicated(mesh), copies
 )
-# What differs is not saved, and what is sound still is.
+# A state whose copies differ is not saved; the next good one is.
 workdir = pathlib.Path(sys.argv[1])
 checkpoints = manager.Checkpoints(workdir, retention.RetentionPolicy(3))
 def train_state(params):
@@ -204,7 +204,7 @@ def test_copies_of_other_processes(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(digests.coordination, "from_first", lambda name, value: firsts)
         assert digests.disagreement(found) == ("b", 0)
-    # One that agrees with the first still hears of one that does not.
+    # A process that agrees with the first also learns of one that does not.
     monkeypatch.setattr(
         digests.coordination, "gather", lambda name, value: [value, "a"]
     )

@@ -1,4 +1,4 @@
-"""Hurt checkpoints: noticed every time, set aside, and the one before is used."""
+"""Damaged checkpoints are always detected and moved away; the previous one is used."""
 
 import errno
 import shutil
@@ -76,7 +76,7 @@ def test_odd_things_in_the_folder(prepared, tmp_path):
 
 
 def test_values_that_are_not_what_was_saved(prepared, tmp_path):
-    """Sound files, other values in them: only the digests of the leaves can tell."""
+    """Intact files with other values: only the digests of the arrays detect them."""
     folder = injuries.copy(prepared, tmp_path)
     tree = pytrees.load(folder / "state")
     tree["params"]["encoder"]["dense"]["kernel"][3, 2] *= -1

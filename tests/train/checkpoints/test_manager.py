@@ -1,4 +1,4 @@
-"""Checkpoints: other runs are refused, damage is survived, a full disk is one line."""
+"""Checkpoints: other runs are refused, damage is survived, a full disk is reported."""
 
 import errno
 import json
@@ -70,7 +70,7 @@ def test_a_damaged_step_is_set_aside(saved, lost):
     assert int(state.step) == 2
     assert "step 3 is damaged" in line and "resuming from step 2" in line
     assert (saved / "damaged/3").exists()
-    # Step 3 can be written again, and a second injury finds a second place.
+    # Step 3 can be written again; if damaged again, it is moved to another place.
     checkpoints = manager.Checkpoints(saved, RetentionPolicy(3))
     checkpoints.save(3, state_of(3), {"config": {}})
     checkpoints.close()
@@ -193,7 +193,7 @@ def test_a_save_after_a_full_disk_is_tried(tmp_path, monkeypatch):
         save(6, full_now=False)
     checkpoints.close()
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "3"]
-    # Whoever waits is told at once.
+    # `wait` raises at once.
     is_full.set()
     checkpoints.save(7, state_of(7), {})
     with pytest.raises(UserError, match="the disk is full"):
@@ -237,7 +237,7 @@ def small_disk(tmp_path):
     ],
 )
 def test_a_file_system_without_room(small_disk, monkeypatch, filled_at, rooms, ends):
-    """Whatever the save is at when the room ends, the step before stays good."""
+    """The previous step stays intact at whatever moment of a save the disk fills up."""
     where_it_ended, complete = set(), False
     real = getattr(manager.CheckpointLayout, filled_at)
     for room in rooms:
@@ -278,7 +278,7 @@ def test_a_file_system_without_room(small_disk, monkeypatch, filled_at, rooms, e
 
 
 def assert_opens_with_one_step(workdir):
-    """Threads of TensorStore may write on for a moment after the save has failed."""
+    """Threads of TensorStore may still write for a moment after a failed save."""
     for _ in range(50):
         names = [path.name for path in (workdir / "checkpoints").iterdir()]
         if names == ["1"]:
@@ -296,7 +296,7 @@ def large_state(value):
 
 
 def phase(error):
-    """Which part of a save met the end of the room."""
+    """The part of a save that met the full disk."""
     text = "".join(traceback.format_exception(error))
     if "manifest.write(" in text:
         return "files.json"
@@ -367,7 +367,7 @@ def test_an_encoder_is_as_it_was_exported(tmp_path):
     np.testing.assert_array_equal(
         export.load_encoder(tmp_path).params["kernel"], arrays["kernel"]
     )
-    # Other values in sound files, as Orbax would read them without a word.
+    # Intact files with other values, which Orbax reads without an error.
     shutil.rmtree(tmp_path / "encoder/arrays")
     wrong = {"params": {"kernel": arrays["kernel"] + 1}, "batch_stats": {}}
     pytrees.save(tmp_path / "encoder/arrays", wrong)

@@ -1,4 +1,4 @@
-"""Which processes are one run: by flags, or as JAX recognises a cluster."""
+"""Which processes are one run: from flags, or as JAX detects a cluster."""
 
 import os
 import subprocess
@@ -77,7 +77,7 @@ def test_slurm(environ):
 
 
 def test_a_batch_script_is_no_task(environ):
-    """It sees the job's variables, and starts the tasks with `srun`."""
+    """It has the variables of the job, but starts the tasks with `srun`."""
     environ(SLURM_JOB_ID="4711", SLURM_NTASKS="8", SLURM_PROCID="0")
     assert detected() is None
 
@@ -118,7 +118,7 @@ except UserError as error:
 
 
 def meet(seconds, **variables):
-    """A task that meets the others as Slurm has it."""
+    """A task that connects to the others under Slurm."""
     return subprocess.run(
         [sys.executable, "-c", MEET.format(seconds=seconds)],
         check=False,
