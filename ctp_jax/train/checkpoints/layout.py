@@ -110,7 +110,7 @@ class CheckpointLayout:
         return self.read_meta(step)
 
     def delete(self, step: int) -> None:
-        """Deletes a step, which stops being one with the first action."""
+        """Deletes a step; if interrupted, `<step>.deleting` is left and no step."""
         # Files that a reader on a network file system holds open stay: the next start
         # deletes them.
         doomed = self.path / f"{step}.deleting"
