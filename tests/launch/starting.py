@@ -1,4 +1,4 @@
-"""What the tests of the launchers share: a place with fakes, and waiting."""
+"""Shared by the tests of the launchers: fake programs, and waiting."""
 
 import contextlib
 import json
@@ -69,7 +69,7 @@ def wait_for(condition, seconds=60):
 
 
 def records(folder, count):
-    """What so many stand-ins have written down; waits until all have started."""
+    """The records of `count` stand-ins; waits until all have started."""
     paths = [folder / f"{index}.json" for index in range(count)]
     wait_for(lambda: all(path.exists() for path in paths))
     return [json.loads(path.read_text()) for path in paths]

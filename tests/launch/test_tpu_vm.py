@@ -18,7 +18,7 @@ VERBS += [["logs"], ["stop"], ["delete"]]
 
 
 def call(*arguments, record="/nowhere", **environ):
-    """Runs the script with a `gcloud` and a `git` that only write down."""
+    """Runs the script with a `gcloud` and a `git` that only record their calls."""
     environ = {"TPU": "ctp", "ZONE": "us-west4-a", **environ}
     return starting.end(
         starting.start("tpu_vm.sh", *arguments, fakes=True, RECORD=record, **environ)
