@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict

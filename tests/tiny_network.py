@@ -1,0 +1,25 @@
+"""An encoder outside the package: a convolution a part, to compile in no time."""
+
+from flax import linen as nn
+
+from ctp_jax.models.base import Encoder, attributes, scaled
+from ctp_jax.models.layers import BatchNorm, Conv3D
+
+CHANNELS = (16, 16, 16, 16)
+
+
+def create(model):
+    return Tiny(**attributes(model))
+
+
+class Tiny(Encoder):
+    """Children: 'stem' and 'stage1_conv' to 'stage4_conv', each with a norm."""
+
+    stage_channels = CHANNELS
+
+    def _part(self, part, strides, x, train):
+        name = f"stage{part}_conv" if part else "stem"
+        channels = scaled(CHANNELS[max(part - 1, 0)], self.width)
+        x = Conv3D(channels, (3, 3, 3), strides, (1, 1, 1), name=name, impl="direct")(x)
+        norm = f"stage{part}_norm" if part else "stem_norm"
+        return nn.relu(BatchNorm(self.epsilon, name=norm)(x, train))
