@@ -110,12 +110,10 @@ def read(directory: str | os.PathLike) -> Index | None:
             about = json.loads(stored["about"].tobytes())
             if about["version"] != VERSION:
                 raise ValueError(f"version {about['version']}, not {VERSION}")
-            features = about["features"]
-            features["annotations"] = {
-                name: tuple(shape) for name, shape in features["annotations"].items()
-            }
+            features = tfrecord.Features(**about["features"])
+            shapes = {name: tuple(s) for name, s in features.annotations.items()}
             return Index(
-                features=tfrecord.Features(**features),
+                features=dataclasses.replace(features, annotations=shapes),
                 encoding=about["encoding"],
                 class_names=tuple(about["class_names"]),
                 files=tuple(about["files"]),

@@ -2,8 +2,8 @@
 
 A TFRecord file is a sequence of records: 8 bytes of length (little endian), 4 of
 checksum, the payload, 4 of checksum. The payloads are `tf.train.Example` messages,
-which map the names of features to lists of bytes, floats or integers. TensorFlow is not
-needed: TFDS has a copy of the message's definition.
+which map the names of features to lists of bytes, floats or integers. Only a scan
+imports TensorFlow.
 """
 
 import dataclasses
@@ -111,9 +111,9 @@ def scan_file(path: epath.Path, features: Features) -> Iterator[Row]:
 
 def _row(payload: bytes, offset: int, features: Features) -> Row:
     """The row of a serialized `tf.train.Example` at a byte of its file."""
-    from tensorflow_datasets.proto import tf_example_pb2
+    import tensorflow as tf
 
-    stored = tf_example_pb2.Example.FromString(payload).features.feature
+    stored = tf.train.Example.FromString(payload).features.feature
 
     def values(name: str | None, kind: str) -> Sequence:
         return getattr(stored[name], kind).value if name and name in stored else ()

@@ -168,7 +168,7 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
 def write_all(
     orders: Sequence[Order],
     workers: int,
-    watch: Callable[[workers_lib.Results], workers_lib.Results],
+    watch: Callable[[Iterable[workers_lib.Result]], workers_lib.Results],
 ) -> None:
     """Writes shards one after the other, with their videos encoded in parallel.
 
@@ -229,7 +229,7 @@ def make(
     done = [read(o) for o, there in zip(orders, complete, strict=True) if there]
     skipped = [pair for shard in done if shard for pair in shard.skipped]
 
-    def watch(results: workers_lib.Results) -> workers_lib.Results:
+    def watch(results: Iterable[workers_lib.Result]) -> workers_lib.Results:
         bad = list(skipped)
         with tqdm.tqdm(
             desc=name,

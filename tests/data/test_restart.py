@@ -247,7 +247,9 @@ def test_a_data_set_of_bad_videos_only(tmp_path):
 def test_other_flags_for_what_is_prepared(stopped):
     prepare_in(stopped, *SHAPES)
     assert "already prepared" in prepare_in(stopped, *SHAPES, "--workers", 1)
-    message = r"prepared with --quality=90 \(now 80\), --seed=0 \(now 3\): --overwrite"
+    message = (
+        r"prepared with --quality=90 \(now 80\), --seed=0 \(now 3\): pass --overwrite"
+    )
     with pytest.raises(UserError, match=message):
         prepare_in(stopped, *SHAPES, "--quality", 80, "--seed", 3)
     # As before flags were kept.

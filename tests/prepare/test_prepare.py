@@ -134,7 +134,7 @@ def test_one_folder_too_high_is_one_class(videos, tmp_path):
     shutil.copytree(videos, tmp_path / "above" / "videos")
     flags = ["--data_dir", tmp_path / "data", "--workers", 1]
     said = run("video_folder", "--videos", tmp_path / "above", *flags)
-    assert "one class, 'videos': if these are more" in said
+    assert "one class, 'videos': if its videos belong" in said
 
 
 def test_bad_videos_are_listed_and_skipped(with_bad, tmp_path):
