@@ -61,7 +61,7 @@ class Usual:
             file.seek(opened.offset[number])
             payload = file.read(opened.length[number])
         feature = tf.train.Example.FromString(payload).features.feature
-        return feature[opened.frames_feature].bytes_list.value
+        return feature[opened.features.frames].bytes_list.value
 
     def _cut(self, frames, rng):
         """Frames resized and cropped, uint8 (t, s, s, 3)."""

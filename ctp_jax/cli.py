@@ -1,7 +1,7 @@
-"""What every command shares: flags, one-line errors, a quiet start.
+"""What all commands share: flags, one-line errors, no messages of libraries.
 
-A command defines its flags on a `FlagValues` of its own, so that importing it has no
-effect on another, and ends with `cli.run(main, FLAGS)`.
+A command defines its flags on its own `FlagValues`, so that importing it does not affect
+another command, and ends with `cli.run(main, FLAGS)`.
 """
 
 import logging
@@ -28,16 +28,16 @@ def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
-        "Config file, with arguments after a colon: configs/ucf_r3d.py:runlocal",
+        "Config file, its arguments after a colon: configs/ucf_r3d.py:runlocal",
         flag_values=flag_values,
     )
-    # That of ml_collections lets a missing file pass until the config is used.
+    # The parser of ml_collections accepts a missing file until the config is used.
     flag_values["config"].parser = _ConfigParser()
     return holder
 
 
 class _ConfigParser(flags.ArgumentParser):
-    """Loads the config, and looks whether it has the fields that are overridden."""
+    """Loads the config and checks that the overridden fields exist."""
 
     def parse(self, argument: str) -> ConfigDict:
         config = load_config(argument)
@@ -55,11 +55,11 @@ def run(
 ) -> None:
     """Parses the command line, calls `main(positional arguments)`, exits.
 
-    A `UserError` becomes one line on stderr and exit code 2; anything else is a bug
-    and keeps its stack trace.
+    A `UserError` becomes one line on stderr and its exit code. Any other exception is a
+    bug and keeps its stack trace.
 
     Args:
-        main: the command; its docstring is what --help says first.
+        main: the command; --help begins with its docstring.
         flag_values: its flags; None: it parses the command line itself.
     """
     quiet()
@@ -71,7 +71,7 @@ def run(
     except UserError as error:
         fail(error)
     except AttributeError as error:
-        # As a ConfigDict raises it: a hand-written or an older config lacks a field.
+        # A ConfigDict raises it so if an older or hand-written config lacks a field.
         if not (error.args and isinstance(error.args[0], KeyError)):
             raise
         fail(
@@ -89,15 +89,15 @@ def fail(error: UserError) -> NoReturn:
 
 
 def quiet() -> None:
-    """Leaves the terminal to our own lines. To be called before JAX is used."""
+    """Suppresses messages of libraries. Call this before JAX is used."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Or TensorFlow announces oneDNN, which the host's part has no use for.
+    # Otherwise TensorFlow prints a message about oneDNN, which is not used here.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    # Or it imports Keras, which nobody here uses, and with it Matplotlib and SciPy: half
-    # a second. For want of the older Keras that this asks for, it goes without.
+    # Otherwise TensorFlow imports Keras, and with it Matplotlib and SciPy, which takes
+    # half a second. This asks for an older Keras; without it, none is imported.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    # Orbax logs each save, and each failure with its stack: failures reach us as
-    # exceptions anyway.
+    # Orbax logs each save, and each failure with its stack trace; failures reach us as
+    # exceptions as well.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
@@ -110,10 +110,10 @@ def quiet() -> None:
 
 
 def _without_echoes(hook: Callable[..., Any]) -> Callable[..., None]:
-    """A hook that prints exceptions, less the echoes of a failed save or restore.
+    """An exception hook that drops the follow-up errors of a failed save or restore.
 
-    When one array cannot be written, TensorStore still reports on all others to an
-    event loop that Orbax has closed: dozens of stack traces beside our one line.
+    When one array cannot be written, TensorStore still reports the others to an event
+    loop that Orbax has closed, which prints dozens of stack traces.
     """
 
     def filtered(*report) -> None:
@@ -127,13 +127,13 @@ def _without_echoes(hook: Callable[..., Any]) -> Callable[..., None]:
 
 
 def use_compilation_cache(small: bool = True) -> None:
-    """Keeps compiled programs, so that a second start takes seconds.
+    """Caches compiled programs on the disk, so that a second start takes seconds.
 
-    They lie in $JAX_COMPILATION_CACHE_DIR, else in `~/.cache/ctp_jax`.
+    They are in $JAX_COMPILATION_CACHE_DIR, by default `~/.cache/ctp_jax`.
 
     Args:
-        small: keep those, too, that compile in less than a second, of which a run has
-            many. Not for several processes: one may read what another is writing.
+        small: also cache programs that compile in less than a second; a run has many.
+            False for several processes: one might read what another is writing.
     """
     import jax  # not above: commands that need no JAX start faster without
 
@@ -146,15 +146,15 @@ def use_compilation_cache(small: bool = True) -> None:
 
 
 def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> list[str]:
-    """Parses into `flag_values`; returns what is not a flag.
+    """Parses into `flag_values`; returns the positional arguments.
 
     Args:
-        argv: `sys.argv`, where ml_collections looks for overrides of a config.
-        flag_values: the flags that there are.
-        about: what --help says first.
+        argv: must be `sys.argv`, where ml_collections looks for config overrides.
+        flag_values: the flags of the command.
+        about: the text that --help begins with.
 
     Raises:
-        UserError: for a flag, a config or an override that is wrong.
+        UserError: a flag, the config or an override is wrong.
     """
     if {"--help", "-h", "-help"} & set(argv):
         print(f"{about.strip()}\n\n{flag_values.get_help(include_special_flags=False)}")
@@ -164,7 +164,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             message = (
-                f"--config is missing: --{error.flagname} overrides one of its fields"
+                f"--config is missing: --{error.flagname} needs a config to override"
             )
             raise UserError(message) from error
         raise UserError(f"{error} (see --help)") from error
@@ -177,10 +177,10 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
 
 
 def load_config(spec: str) -> ConfigDict:
-    """The config that `FILE[:ARGUMENTS]` names.
+    """Loads the config `FILE[:ARGUMENTS]`.
 
     Raises:
-        UserError: there is no such file, it does not load, or it refuses its arguments.
+        UserError: the file does not exist, does not load, or refuses its arguments.
     """
     path, has_argument, argument = spec.partition(":")
     if not pathlib.Path(path).is_file():
@@ -194,12 +194,15 @@ def load_config(spec: str) -> ConfigDict:
     except Exception as error:
         raise UserError(f"--config={spec}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
-        raise UserError(f"--config={spec}: get_config() must return a ConfigDict")
+        raise UserError(
+            f"--config={spec}: get_config() returns {type(config).__name__}: must return "
+            "a ConfigDict"
+        )
     return config
 
 
 def _check_field(config: ConfigDict, name: str) -> None:
-    """Raises `UserError` with the closest name if there is no such field or group."""
+    """Raises `UserError`, with the closest name, for an unknown field or group."""
     known = list(config_lib.flatten(config))
     if not any(f"{each}.".startswith(f"{name}.") for each in known):
         like, groups = config_lib.closest(name, known), ", ".join(config)
@@ -208,9 +211,9 @@ def _check_field(config: ConfigDict, name: str) -> None:
 
 
 def _check_items(name: str, flag: flags.Flag) -> None:
-    """Raises `UserError` for text where numbers belong.
+    """Raises `UserError` for strings in a tuple of numbers.
 
-    In a tuple: ml_collections takes `(1,x)` for a text, and any other kind of items.
+    ml_collections does not check the items: it parses `(1,x)` as a string.
     """
     if not isinstance(flag, flags.MultiFlag):
         return

@@ -1,14 +1,14 @@
-"""Configs: reading them flat, comparing two, and refusing contradictions.
+"""Flattens, compares and validates configs.
 
-Only what every task shares is judged here; a task judges its own part when it is
-constructed.
+Only the fields that all tasks share are validated here; a task validates its own fields
+when it is constructed.
 """
 
 import difflib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
 
@@ -25,11 +25,11 @@ PLUMBING = (
     "data.max_bad",
     "data.stall_after",
 )
-"""What fields begin with that change how a run is done and not what comes out."""
+"""Prefixes of fields that do not change the results of a run."""
 
-# Fields that a resumed run may change: what is trained stays the same.
+# Fields that may change on resume, because training does not depend on them.
 _FREE = (*PLUMBING, "data.eval_", "evaluators.", "probe.", "test.")
-# A resumed run may also get longer; that is said, because a cosine depends on it.
+# The length may change too. This is printed, because a cosine schedule depends on it.
 _LENGTH = ("epochs", "steps")
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
@@ -38,9 +38,8 @@ _DTYPES = ("auto", "float32", "bfloat16")
 
 
 def as_dict(config: Mapping | ConfigDict) -> dict[str, Any]:
-    """Plain data, as it would come back from JSON (tuples become lists)."""
-    plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    return json.loads(json.dumps(plain))
+    """Plain data as JSON would return it: tuples become lists."""
+    return json.loads(json.dumps(config, default=lambda nested: nested.to_dict()))
 
 
 def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -55,7 +54,7 @@ def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def closest(name: str, names: Iterable[str]) -> str | None:
-    """The name most like this one, if any is; a bare last part counts too."""
+    """The most similar name, or None; also compares the last parts of dotted names."""
     names = list(names)
     by_last_part = {known.rpartition(".")[2]: known for known in names}
     for cutoff, known in ((0.75, names), (0.75, list(by_last_part)), (0.5, names)):
@@ -79,7 +78,7 @@ def differences(old: Mapping, new: Mapping | ConfigDict) -> dict[str, str]:
 def sort_differences(
     texts: Mapping[str, str],
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Splits `differences` into those that make another experiment and length."""
+    """Splits `differences` into (fields fixed for a run, its length); drops the rest."""
     fixed, length = {}, {}
     for name, text in texts.items():
         if name in _LENGTH:
@@ -89,21 +88,21 @@ def sort_differences(
     return fixed, length
 
 
+class _Fields(dict):
+    """The fields of a config by dotted name."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise UserError(f"config.{name} is missing: start from configs/common.py")
+
+
 def validate(config: ConfigDict) -> None:
-    """Raises `UserError` for a config that cannot be meant, whatever the task."""
-    flat = flatten(config)
+    """Raises `UserError` for a missing field or a value that no task accepts."""
+    flat = _Fields(flatten(config))
 
     def need(holds, name, what):
         if not holds:
             raise UserError(f"config.{name} = {flat[name]!r}: must be {what}")
 
-    evaluators = config.get("evaluators", {})
-    required = [
-        f"evaluators.{name}.{field}" for name in evaluators for field in _OF_EVALUATORS
-    ]
-    for name in (*_REQUIRED, *required):
-        if name not in flat:
-            raise UserError(f"config.{name} is missing: start from configs/common.py")
     for name in ("batch_size", "log_every", "keep_checkpoints"):
         need(flat[name] >= 1, name, "at least 1")
     for name in ("steps", "eval_every", "checkpoint_every", "keep_every", "keep_best"):
@@ -115,7 +114,7 @@ def validate(config: ConfigDict) -> None:
     need(named or not flat["keep_best"], "keep_best", "0 unless keep_best_by is set")
     need(0 <= flat["data.max_bad"] <= 1, "data.max_bad", "in [0, 1]")
     need(flat["data.stall_after"] > 0, "data.stall_after", "above 0")
-    for name in evaluators:
+    for name in config.get("evaluators", {}):
         for field in ("every", "videos"):
             field = f"evaluators.{name}.{field}"
             need(flat[field] >= 0, field, "0 or more")
@@ -126,7 +125,7 @@ def validate(config: ConfigDict) -> None:
 
 def _validate_optimizer(flat, need) -> None:
     kind = flat["optimizer.name"]
-    known = f"one of {list(OPTIMIZERS)}, or a module outside this package, with a dot"
+    known = f"one of {list(OPTIMIZERS)} or a dotted module outside this package"
     need(kind in OPTIMIZERS or "." in kind, "optimizer.name", known)
     for name in ("learning_rate", "epsilon", "trust_coefficient"):
         need(flat[f"optimizer.{name}"] > 0, f"optimizer.{name}", "above 0")
@@ -150,35 +149,3 @@ def _validate_optimizer(flat, need) -> None:
     rising = all(a < b for a, b in itertools.pairwise(milestones))
     rising = rising and all(milestone > 0 for milestone in milestones)
     need(rising, "optimizer.milestones", "epochs above 0 that increase")
-
-
-_OF_EVALUATORS = ("module", "split", "videos", "every")
-_REQUIRED = ("task", "seed", "batch_size", "epochs", "steps", "init_from", "init_head")
-_REQUIRED += ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
-_REQUIRED += ("keep_every", "keep_best", "keep_best_by", "ema")
-_REQUIRED += ("data.name", "data.split", "data.eval_split", "data.fraction")
-_REQUIRED += ("data.max_bad", "data.stall_after")
-_REQUIRED += ("probe.gallery_videos",)
-_REQUIRED += tuple(
-    f"optimizer.{name}"
-    for name in (
-        "name",
-        "learning_rate",
-        "base_batch_size",
-        "schedule",
-        "milestones",
-        "decay",
-        "warmup_steps",
-        "warmup_factor",
-        "momentum",
-        "nesterov",
-        "beta1",
-        "beta2",
-        "epsilon",
-        "trust_coefficient",
-        "weight_decay",
-        "exclude_norms_and_biases",
-        "clip_norm",
-        "accumulate",
-    )
-)

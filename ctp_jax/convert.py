@@ -1,4 +1,4 @@
-"""Converts checkpoints of PyTorch into encoders of ours, and back.
+"""Converts PyTorch checkpoints to exported encoders and back.
 
 python -m ctp_jax.convert SOURCE TARGET
 """
@@ -20,14 +20,14 @@ FROM = flags.DEFINE_enum(
     "from",
     None,
     ["auto", "pyvrl", "torchvision", "imagenet", "vcop"],
-    "Whose names a file has; default: auto, found from the names.",
+    "Code base whose names the file has; default: auto, detected from the names.",
     flag_values=FLAGS,
 )
 TO = flags.DEFINE_enum(
     "to",
     None,
     ["pyvrl", "torchvision", "vcop"],
-    "Whose names to write; default: pyvrl, the authors' release, and vcop for C3D.",
+    "Code base whose names to write; default: pyvrl (the paper's authors), for C3D vcop.",
     flag_values=FLAGS,
 )
 ENCODER_ONLY = flags.DEFINE_boolean(
@@ -36,35 +36,37 @@ ENCODER_ONLY = flags.DEFINE_boolean(
 OVERWRITE = flags.DEFINE_boolean(
     "overwrite",
     False,
-    "Replace the target, once the new one is whole.",
+    "Replace an existing target, once the new one is complete.",
     flag_values=FLAGS,
 )
 
 
 def main(arguments):
-    """Converts a checkpoint of PyTorch into an exported encoder, or the other way.
+    """Converts a PyTorch checkpoint to an exported encoder, or the reverse.
 
     python -m ctp_jax.convert FILE FOLDER      .pth, .pt, .pth.tar, .safetensors; the
                                                folder is for config.init_from
     python -m ctp_jax.convert FOLDER FILE      a workdir, or its encoder folder
     """
-    # A copy of a few arrays: it needs no accelerator, and takes none from others.
+    # Copying arrays needs no accelerator, which another program may be using.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if len(arguments) != 2:
         raise UserError(
-            f"{len(arguments)} paths: needs SOURCE and TARGET, a file and a folder"
+            f"{len(arguments)} paths: give SOURCE and TARGET, a file and a folder"
         )
     source = pathlib.Path(arguments[0]).expanduser()
     target = pathlib.Path(arguments[1]).expanduser().absolute()
     if source.is_dir():
         if FROM.value:
-            raise UserError(f"--from={FROM.value}: for files, and {source} is a folder")
+            raise UserError(
+                f"--from={FROM.value}: only for files, {source} is a folder"
+            )
         lines = export_file(
             source, target, TO.value or "", ENCODER_ONLY.value, OVERWRITE.value
         )
     else:
         if TO.value:
-            raise UserError(f"--to={TO.value}: for folders, and {source} is none")
+            raise UserError(f"--to={TO.value}: only for folders, {source} is none")
         lines = import_file(
             source, target, FROM.value or "auto", ENCODER_ONLY.value, OVERWRITE.value
         )
@@ -78,17 +80,17 @@ def import_file(
     encoder_only: bool = False,
     overwrite: bool = False,
 ) -> list[str]:
-    """Makes an exported encoder of a file of PyTorch; returns what to tell.
+    """Converts a PyTorch file to an exported encoder; returns lines for the user.
 
     Args:
         source: the file.
-        target: the folder to make.
-        family: whose names the file has; `auto`: found from the names.
+        target: the folder to write.
+        family: code base whose names the file has; `auto`: detected from the names.
         encoder_only: leave the head out.
-        overwrite: replace the target, once the new one is whole.
+        overwrite: replace an existing target, once the new one is complete.
 
     Raises:
-        UserError: the file does not hold what we have, or the target is in the way.
+        UserError: the file does not fit a network of this package, or the target exists.
     """
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
@@ -96,8 +98,8 @@ def import_file(
 
     if state_dicts.is_file_name(target):
         raise UserError(
-            f"{target}: from a file the target is a folder; for other names, convert "
-            "to a folder first and from there to a file"
+            f"{target}: must be a folder if the source is a file; to change the names, "
+            "convert to a folder and then to a file"
         )
     _check_free(target, overwrite, _is_encoder(target))
     state = state_dicts.read(source)
@@ -138,20 +140,23 @@ def export_file(
 
     Args:
         source: a workdir, or its encoder folder.
-        target: the file to make.
-        family: whose names to write.
+        target: the file to write.
+        family: code base whose names to write.
         encoder_only: leave the head out.
-        overwrite: replace the target, once the new one is whole.
+        overwrite: replace an existing target, once the new one is complete.
 
     Raises:
-        UserError: the names chosen cannot express it, or the target is in the way.
+        UserError: these names cannot express the network, or the target exists.
     """
     from ctp_jax.interop import names, state_dicts, to_torch
     from ctp_jax.train.checkpoints import export
 
     if not state_dicts.is_file_name(target):
         endings = ", ".join(state_dicts.SUFFIXES)
-        raise UserError(f"{target}: from a folder the target is a file: {endings}")
+        raise UserError(
+            f"{target}: must be a file if the source is a folder: name one that ends with "
+            f"{endings}"
+        )
     _check_free(target, overwrite, target.is_file())
     encoder = export.load_encoder(source)
     usual = "vcop" if encoder.architecture.get("name") == names.C3D else "pyvrl"
@@ -159,7 +164,7 @@ def export_file(
     tensors = to_torch.convert(encoder, theirs, not encoder_only)
     if encoder_only:
         encoder = dataclasses.replace(encoder, head=None, head_task="")
-    # Users of other code bases load the file itself as a state dict.
+    # Other code bases load the file itself as a state dict.
     bare = theirs is not names.PYVRL
     state_dicts.write(target, tensors, to_torch.about(encoder, theirs), bare)
     lines = [*_found(source, encoder), *_differences(encoder.architecture, theirs)]
@@ -168,7 +173,7 @@ def export_file(
 
 
 def _is_encoder(path: pathlib.Path) -> bool:
-    """Whether a folder may be replaced: by no mistake does one with other files."""
+    """Whether a folder is an encoder or empty, so that --overwrite may replace it."""
     return path.is_dir() and (
         (path / "encoder.json").is_file() or not any(path.iterdir())
     )
@@ -178,11 +183,11 @@ def _check_free(target: pathlib.Path, overwrite: bool, same_kind: bool) -> None:
     if not (target.exists() or target.is_symlink()):
         return
     if not same_kind:
-        raise UserError(
-            f"{target}: is there and is something else; name another target"
-        )
+        raise UserError(f"{target}: exists and is something else: name another target")
     if not overwrite:
-        raise UserError(f"{target}: is there already; --overwrite replaces it")
+        raise UserError(
+            f"{target}: exists: name another or replace it with --overwrite"
+        )
 
 
 def _write_encoder(target: pathlib.Path, encoder: Any) -> None:
@@ -191,15 +196,19 @@ def _write_encoder(target: pathlib.Path, encoder: Any) -> None:
     try:
         export.write_encoder(target, encoder)
     except Exception as error:
-        full = is_disk_full(error)
-        if not (full or isinstance(error, OSError)):
+        if is_disk_full(error):
+            reason = "the disk is full"
+        elif isinstance(error, OSError):
+            reason = error.strerror
+        else:
             raise
-        reason = "the disk is full" if full else error.strerror
-        raise UserError(f"{target}: cannot be written: {reason}") from error
+        raise UserError(
+            f"{target}: cannot be written ({reason}): fix that or name another target"
+        ) from error
 
 
 def _found(source: pathlib.Path, encoder: Any, family: str = "") -> list[str]:
-    """Two lines: the encoder and its head."""
+    """Two lines that describe the encoder and its head."""
     from ctp_jax.train.state import count
 
     about = encoder.architecture
@@ -219,7 +228,7 @@ def _found(source: pathlib.Path, encoder: Any, family: str = "") -> list[str]:
 
 
 def _differences(architecture: Mapping[str, Any], family: Any) -> list[str]:
-    """What someone who loads the weights there has to set."""
+    """What has to be set where the file is loaded."""
     lines = []
     if architecture["epsilon"] != family.epsilon:
         lines.append(
@@ -235,7 +244,7 @@ def _differences(architecture: Mapping[str, Any], family: Any) -> list[str]:
 
 
 def _overrides(target: str, architecture: Mapping[str, Any]) -> str:
-    """The overrides with which a config starts from an encoder."""
+    """The overrides that make a config start from this encoder."""
     from ctp_jax.models.base import OPTIONAL
 
     fields = {"init_from": target, "model.name": architecture["name"]}

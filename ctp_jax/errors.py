@@ -1,4 +1,4 @@
-"""Mistakes of the user, as opposed to bugs of ours: what is one, and what is not."""
+"""Errors that the user can fix, as opposed to bugs."""
 
 import errno
 from collections.abc import Iterator
@@ -8,44 +8,44 @@ _FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
 
 
 class UserError(Exception):
-    """Something that the person at the keyboard can mend.
+    """An error that the user can fix.
 
-    The message is one line that says what is wrong, where, and what to do. The
-    commands print it after `error:` and exit with `exit_code`, without a stack trace.
+    The message is one line: the value, its place and the remedy. Commands print it after
+    `error:` without a stack trace and exit with `exit_code`.
     """
 
     exit_code = 2
 
 
 class TryLater(UserError):
-    """Something that may be gone in a while: schedulers should start it again."""
+    """An error that may pass: schedulers should start the command again later."""
 
     exit_code = 75
 
 
 def allowed_bad(total: int, max_bad: float) -> int:
-    """How many of `total` videos may be bad before that is an error.
+    """How many of `total` videos may be unreadable.
 
     Args:
-        total: how many there are.
-        max_bad: the share of them, in [0, 1], that may be. One may, however few there
-            are, unless this is 0.
+        total: number of videos.
+        max_bad: the allowed share, in [0, 1]. Unless it is 0, at least one video is
+            allowed.
     """
-    # 0.29 of 100 shall be 29, which floating point makes a little less.
+    # 0.29 * 100 must give 29, but is slightly less in floating point.
     return max(int(max_bad * total + 1e-9), int(max_bad > 0))
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it, one after the other."""
+    """An error and its chain of causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that the disk or a quota is full.
+    """Whether an error or one of its causes is a full disk or quota.
 
-    TensorStore and TensorFlow report it by errors of their own, with a text.
+    TensorStore and TensorFlow report it in the text of errors of their own.
     """
     return any(
         (isinstance(cause, OSError) and cause.errno in _FULL)

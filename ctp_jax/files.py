@@ -1,4 +1,4 @@
-"""Files on a disk: written whole or not at all, and locks against other processes."""
+"""Files that are written atomically, and locks between processes."""
 
 import contextlib
 import fcntl
@@ -18,11 +18,11 @@ _PATIENCE = 120  # seconds to wait for the lock of another machine
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """A new file to write, which takes the name `path` when nothing went wrong.
+    """Yields a new file to write, which is renamed to `path` unless the body fails.
 
     A reader sees the old file or the new one.
     """
-    # Beam may have two workers write the same shard: each has a file of its own.
+    # A unique name, because two workers of Beam may write the same shard.
     new = pathlib.Path(f"{os.fspath(path)}.incomplete-{uuid.uuid4().hex}")
     try:
         yield new
@@ -35,15 +35,15 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike, busy: str, remedy: str) -> Iterator[None]:
-    """Holds a lock until the end or the death of this process.
+    """Holds a lock while the body runs, or until this process dies.
 
-    The lock of a machine that is gone may stay for a while on a network file system, so
-    that of another machine is waited for. Without locks there, a note says so.
+    Network file systems keep the locks of dead machines for a while, so this waits for a
+    lock of another machine. On a file system without locks it prints a note.
 
     Args:
-        path: of the lock; the file stays.
-        busy: what it means that another process holds it, for the message.
-        remedy: what to do then.
+        path: of the lock; the file is not deleted.
+        busy: for the message: what it means that another process holds the lock.
+        remedy: for the message: what to do then.
 
     Raises:
         TryLater: another process holds it.
@@ -69,17 +69,17 @@ def _take(lock: TextIO, busy: str, remedy: str) -> None:
             holder = lock.read().strip()
         except OSError as error:
             _say(
-                f"note: {folder}: no locks on this file system ({error.strerror}): see "
-                "to it that no second process is started there"
+                f"note: {folder}: no locks on this file system ({error.strerror}): do "
+                "not start a second process there"
             )
             return
         here = holder.endswith(f" on {socket.gethostname()}")
         if here or time.monotonic() > deadline:
-            # The system itself lets go of the lock of a dead process of this machine.
+            # The system releases the lock of a dead process of this machine itself.
             dead = "" if here else f"; if its machine is dead, delete {lock.name}"
             raise TryLater(f"{folder}: {busy} ({holder}): {remedy}{dead}")
         if not told:
-            _say(f"note: {folder}: waiting for {holder} to let go of it")
+            _say(f"note: {folder}: waiting for the lock of {holder}")
             told = True
         time.sleep(2)
 

@@ -1,8 +1,8 @@
-"""How numbers and durations are written, in log lines and in reports."""
+"""Formats numbers and durations for log lines and reports."""
 
 
 def number(value: float) -> str:
-    """Three decimals, or three digits with an exponent where they would not do."""
+    """Three decimals; very small or large numbers with three digits and an exponent."""
     if isinstance(value, int):
         return str(value)
     size = abs(value)

@@ -1,4 +1,4 @@
-"""Trains what a config says: `python -m ctp_jax.main --config=... --workdir=...`."""
+"""Trains a config: `python -m ctp_jax.main --config=... --workdir=...`."""
 
 import contextlib
 import os
@@ -13,34 +13,37 @@ from ctp_jax.errors import UserError
 FLAGS = flags.FlagValues()
 CONFIG = cli.define_config(FLAGS)
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where everything of the run lies.", flag_values=FLAGS
+    "workdir",
+    None,
+    "Folder of the run: checkpoints, logs, encoder, report.",
+    flag_values=FLAGS,
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
-    "Of several processes: HOST:PORT of process 0. Not needed where JAX finds it, under "
-    "Slurm or on TPUs, see launch/README.md.",
+    "For several processes: HOST:PORT of process 0. Not needed under Slurm and on TPUs, "
+    "where JAX finds it; see launch/README.md.",
     flag_values=FLAGS,
 )
 COUNT = flags.DEFINE_integer(
     "process_count",
     None,
-    "How many processes there are; 1 alone: this one, whatever JAX finds.",
+    "Number of processes; 1: a run of one process, whatever JAX finds.",
     lower_bound=1,
     flag_values=FLAGS,
 )
 INDEX = flags.DEFINE_integer(
     "process_index",
     None,
-    "Which of them this is, from 0.",
+    "Index of this process, from 0.",
     lower_bound=0,
     flag_values=FLAGS,
 )
 STOPPED = flags.DEFINE_integer(
     "stopped_exit_code",
     0,
-    "Exit code of a run that SIGTERM or Ctrl-C stopped, which is saved and not finished: "
-    "for schedulers that restart only what failed.",
+    "Exit code of an unfinished run that SIGTERM or Ctrl-C stopped, for schedulers that "
+    "restart only failed runs.",
     lower_bound=0,
     upper_bound=125,
     flag_values=FLAGS,
@@ -48,22 +51,24 @@ STOPPED = flags.DEFINE_integer(
 
 
 def main(arguments):
-    """Trains what a config says, and goes on where it was cut.
+    """Trains a config, or resumes its run.
 
     python -m ctp_jax.main --config=configs/ucf_r3d.py --workdir=DIR [--config.x=y ...]
     """
     signal.signal(signal.SIGTERM, _stop_at_once)  # until `Preemption` takes over
     if arguments:
-        raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --")
+        raise UserError(f"{arguments[0]!r}: not a flag: flags begin with --")
     if CONFIG.value is None:
-        raise UserError("--config is missing, e.g. --config=configs/ucf_r3d.py")
+        raise UserError(
+            "--config is missing: give one, e.g. --config=configs/ucf_r3d.py"
+        )
     if not WORKDIR.value:
-        raise UserError("--workdir is missing: the folder for checkpoints and logs")
+        raise UserError("--workdir is missing: name a folder for checkpoints and logs")
     from ctp_jax.train.distributed import cluster
 
     found = cluster.find(COORDINATOR.value, COUNT.value, INDEX.value)
     cli.use_compilation_cache(small=found is None)
-    # Not above: a misspelt flag is answered before JAX has been imported.
+    # Imported here, so that a wrong flag is reported before JAX is imported.
     from ctp_jax.train import loop
     from ctp_jax.train.distributed import coordination
     from ctp_jax.train.distributed.preemption import Preemption
@@ -82,22 +87,22 @@ def _stop_at_once(number, frame):
 
 
 def _write_report(config, workdir):
-    """Draws clips and writes `report.html`; trouble here does not fail the run."""
+    """Draws clips and writes `report.html`; an error here does not fail the run."""
     import jax
 
     from ctp_jax import report, visualize
 
     if jax.process_index() != 0:
         return
-    with _only_said("no pictures"):
+    with _errors_printed("no pictures"):
         visualize.save(visualize.draw(config, 6, workdir), workdir)
-    with _only_said("no report"):
+    with _errors_printed("no report"):
         print(f"  report       {report.write(workdir)}", flush=True)
 
 
 @contextlib.contextmanager
-def _only_said(what):
-    """The run is finished and saved, whatever happens inside."""
+def _errors_printed(what):
+    """Prints an error as one line, because the run is finished and saved."""
     try:
         yield
     except UserError as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def read(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines in their order, and how many were cut or damaged and are left out."""
+    """The intact lines in order, and the number of truncated or damaged ones."""
     lines, bad = [], 0
     for text in path.read_bytes().splitlines():
         try:

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# The palette of Okabe and Ito, distinguishable for colour-blind readers.
 COLOURS = ("#f0e442", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#0072b2")
 _BACKGROUND = "#ffffff"
 _INK = "#333333"
 _GAP = 6
 _FONT_SIZE = 15
-_CELL = (160, 120)  # width and height that a neighbour's frame is fitted into
+_CELL = (160, 120)  # width and height of a cell in a sheet of neighbours
 _RIM = 5
-# Bluish green and vermilion of the same palette; the marks say it once more.
+# Bluish green and vermilion of the same palette; a tick or a cross says the same.
 _RIGHT, _WRONG = COLOURS[3], COLOURS[2]
 
 
@@ -29,7 +29,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _draw_box(
     draw: ImageDraw.ImageDraw, box: np.ndarray, colour: str, dashed: bool
 ) -> None:
-    """Outlines x1, y1, x2, y2: solid with a dark rim, or in dashes that let see it."""
+    """Outlines x1, y1, x2, y2: solid with a dark rim, or dashed."""
     x1, y1, x2, y2 = (float(value) for value in box)
     corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
     if not dashed:
@@ -61,7 +61,7 @@ def draw_frame(
         frame: uint8 (s, s, 3).
         boxes: (n, 4), x1 y1 x2 y2 in pixels of the frame.
         predicted: likewise, or None.
-        zoom: pixels of the picture per pixel of the frame.
+        zoom: picture pixels per frame pixel.
     """
     side = frame.shape[0] * zoom
     image = Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC)
@@ -76,7 +76,7 @@ def draw_frame(
 def _grid(
     images: Sequence[Sequence[Image.Image]], title: str, names: Sequence[str]
 ) -> Image.Image:
-    """Rows of equal images under a title, each row under its name."""
+    """Rows of equally large images under a title, each row under its name."""
     side = images[0][0].size[0]
     head = _FONT_SIZE + 2 * _GAP if title else _GAP
     label = _FONT_SIZE + _GAP if names else 0
@@ -112,10 +112,10 @@ def contact_sheet(
         clips: uint8 (v, t, s, s, 3).
         boxes: (v, n, t, 4), x1 y1 x2 y2 in pixels of the clip.
         predicted: likewise, or None.
-        title: a line above.
-        names: one per video, above its row, or none.
-        columns: how many of the t frames to show, evenly spread.
-        zoom: pixels of the picture per pixel of a frame.
+        title: a line above the rows.
+        names: one per video, above its row; or empty.
+        columns: number of the t frames to show, evenly spread.
+        zoom: picture pixels per frame pixel.
     """
     times = np.linspace(0, clips.shape[1] - 1, min(columns, clips.shape[1]))
     shown = [
@@ -160,8 +160,8 @@ def save_animation(
     for t in range(clips.shape[1]):
         images = _draw_videos(clips, boxes, predicted, t, zoom)
         rows = [images[i : i + columns] for i in range(0, len(images), columns)]
-        # A palette per frame with dithering flickers; a common one does not.
         pictures.append(_grid(rows, title, ()))
+    # One palette for all frames: one per frame, with dithering, would flicker.
     palette = pictures[0].quantize(255)
     pictures = [
         picture.quantize(palette=palette, dither=Image.Dither.NONE)
@@ -185,23 +185,23 @@ def neighbour_sheet(
     neighbour_names: Sequence[Sequence[str]],
     title: str = "",
 ) -> Image.Image:
-    """A row per query: its frame, then those of its neighbours, nearest first.
+    """A row per query: its frame, then the frames of its neighbours, nearest first.
 
-    Neighbours of the right class have a green rim and a tick, others a red rim and a
+    Neighbours of the query's class have a green rim and a tick, others a red rim and a
     cross.
 
     Args:
         queries: uint8 (h, w, 3) each, of any size; q of them.
         neighbours: for each query the frames of its k neighbours, likewise.
         correct: bool (q, k).
-        query_names: q lines, below the frames; too long ones are cut.
-        neighbour_names: q times k of them.
-        title: a line above.
+        query_names: q names, below the frames; shortened to fit.
+        neighbour_names: q times k names.
+        title: a line above the rows.
     """
     line = _FONT_SIZE + _GAP
     width, height = (side + 2 * _RIM + _GAP for side in _CELL)
     columns, head = correct.shape[1], _GAP + 2 * line
-    # The query stands apart from its neighbours.
+    # A gap between the query and its neighbours.
     lefts = [_GAP, *(_GAP + width * (1 + k) + 3 * _GAP for k in range(columns))]
     total = max(lefts[-1] + width, round(_font().getlength(title)) + 2 * _GAP)
     sheet = Image.new(
@@ -228,7 +228,7 @@ def neighbour_sheet(
 
 
 def _framed(frame: np.ndarray, correct: bool | np.bool_ | None) -> Image.Image:
-    """A frame fitted into a cell with a rim and a mark; neither for None."""
+    """A frame in a cell, with a coloured rim and a mark unless `correct` is None."""
     image = Image.fromarray(frame)
     width, height = _CELL
     scale = min(width / image.width, height / image.height)
@@ -241,7 +241,7 @@ def _framed(frame: np.ndarray, correct: bool | np.bool_ | None) -> Image.Image:
     cell.paste(image, (_RIM + left, _RIM + top))
     if correct is None:
         return cell
-    # Drawn, not written: not every font has these two signs.
+    # Drawn as lines, because not every font has a tick and a cross.
     draw, side = ImageDraw.Draw(cell), 18
     draw.rectangle((0, 0, side + _RIM, side + _RIM), fill=colour)
     strokes = (
@@ -255,7 +255,7 @@ def _framed(frame: np.ndarray, correct: bool | np.bool_ | None) -> Image.Image:
 
 
 def _cut(text: str, width: float) -> str:
-    """Text that is at most `width` pixels long, with two dots where it was cut."""
+    """The text, shortened to `width` pixels with two dots at its end if needed."""
     if _font().getlength(text) <= width:
         return text
     while text and _font().getlength(text + "..") > width:

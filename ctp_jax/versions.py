@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""Versions of the packages that a result was made with."""
 
 import importlib.metadata
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ import ctp_jax
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of this package and of those of the others that are installed."""
+    """Versions of this package and of the named ones that are installed."""
     found = {"ctp_jax": ctp_jax.__version__}
     for package in packages:
         try:

@@ -19,17 +19,17 @@ CONFIG = cli.define_config(FLAGS)
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "A run: its config, and the predictions of its newest checkpoint, dashed.",
+    "Run whose config and predictions (of its newest checkpoint, dashed) are drawn.",
     flag_values=FLAGS,
 )
 OUT = flags.DEFINE_string(
-    "out", None, "Folder for the pictures; default: the workdir.", flag_values=FLAGS
+    "out", None, "Folder for the pictures; default: --workdir.", flag_values=FLAGS
 )
 VIDEOS = flags.DEFINE_integer(
-    "videos", 6, "How many videos to draw.", lower_bound=1, flag_values=FLAGS
+    "videos", 6, "Number of videos to draw.", lower_bound=1, flag_values=FLAGS
 )
 COLUMNS = flags.DEFINE_integer(
-    "columns", 8, "Frames in a row of the sheet.", lower_bound=1, flag_values=FLAGS
+    "columns", 8, "Frames per row of the sheet.", lower_bound=1, flag_values=FLAGS
 )
 ZOOM = flags.DEFINE_integer(
     "zoom", 2, "Picture pixels per clip pixel.", lower_bound=1, flag_values=FLAGS
@@ -37,16 +37,16 @@ ZOOM = flags.DEFINE_integer(
 BOXES_ONLY = flags.DEFINE_boolean(
     "boxes_only",
     False,
-    "Leave out the pixels: for videos that must not be published.",
+    "Draw boxes without pixels, for videos that must not be published.",
     flag_values=FLAGS,
 )
 TRAIN = flags.DEFINE_boolean(
-    "train", False, "Draw training videos, not held-out ones.", flag_values=FLAGS
+    "train", False, "Draw training videos instead of held-out ones.", flag_values=FLAGS
 )
 
 
 CLIPS = 3
-"""Of each video in a picture, at most."""
+"""Largest number of clips per video in a picture."""
 
 
 class Drawn(NamedTuple):
@@ -54,10 +54,10 @@ class Drawn(NamedTuple):
 
     Attributes:
         clips: uint8 (v, t, s, s, 3).
-        boxes: float32 (v, n, t, 4), the truth, x1 y1 x2 y2 in pixels; n may be 0.
+        boxes: float32 (v, n, t, 4), true x1 y1 x2 y2 in pixels; n may be 0.
         predicted: likewise, or None without a checkpoint.
         names: of the videos.
-        title: a line that says what this is.
+        title: a line above the picture.
     """
 
     clips: np.ndarray
@@ -76,39 +76,40 @@ def main(arguments):
     Writes game.png, a contact sheet, and game.gif, an animation.
     """
     if arguments:
-        raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --")
+        raise UserError(f"{arguments[0]!r}: not a flag: flags begin with --")
     config = CONFIG.value or _config_of_run(WORKDIR.value)
-    if not (OUT.value or WORKDIR.value):
-        raise UserError("--out is missing: the folder for the pictures")
+    out = OUT.value or WORKDIR.value
+    if not out:
+        raise UserError("--out is missing: name the folder for the pictures")
     cli.use_compilation_cache()
     drawn = draw(config, VIDEOS.value, WORKDIR.value, train=TRAIN.value)
     if BOXES_ONLY.value:
         drawn = drawn._replace(clips=np.full_like(drawn.clips, 128))
-    for path in save(
-        drawn, OUT.value or WORKDIR.value, columns=COLUMNS.value, zoom=ZOOM.value
-    ):
+    for path in save(drawn, out, columns=COLUMNS.value, zoom=ZOOM.value):
         print(path)
 
 
 def _config_of_run(workdir: str | None) -> ConfigDict:
     if not workdir:
-        raise UserError("neither --config nor --workdir is given; see --help")
+        raise UserError("--config and --workdir are missing: give one of them")
     path = pathlib.Path(workdir).expanduser() / "config.json"
     if not path.exists():
-        raise UserError(f"--workdir={workdir}: no run there (no config.json)")
+        raise UserError(
+            f"--workdir={workdir}: no run (no config.json): name the folder of a run"
+        )
     return ConfigDict(json.loads(path.read_text()))
 
 
 def draw(
     config: ConfigDict, videos: int, workdir: str | None = None, train: bool = False
 ) -> Drawn:
-    """Draws videos of a config, with the predictions of a run's newest checkpoint.
+    """Draws videos of a config, with predictions of the newest checkpoint of a run.
 
     Raises:
-        UserError: the data is not prepared, or the workdir holds no checkpoint of this
+        UserError: the data are not prepared, or the workdir has no checkpoint of this
             config.
     """
-    # Not above: a misspelt flag is answered before JAX and TensorFlow are imported.
+    # Imported here, so that a wrong flag is reported before JAX and TensorFlow are.
     import jax
 
     from ctp_jax.ops.colour import to_uint8
@@ -139,7 +140,7 @@ def draw(
 
 
 def _rows(clips: np.ndarray, overlay: Any, names: list[str], title: str) -> Drawn:
-    """A row for each clip of every video, of at most `CLIPS` clips, evenly spread."""
+    """One row per clip, for at most `CLIPS` evenly spread clips of every video."""
     count = clips.shape[1]
     chosen = np.unique(np.linspace(0, count - 1, min(count, CLIPS)).round().astype(int))
 
@@ -176,7 +177,7 @@ def save(
             columns=columns,
             zoom=zoom,
         )
-        # A palette: a third of the size, and nobody measures colours in it.
+        # A palette: a third of the size, and exact colours do not matter.
         sheet.quantize(256).save(out / "game.png", optimize=True)
         pictures.save_animation(
             out / "game.gif",
@@ -187,7 +188,9 @@ def save(
             zoom=zoom,
         )
     except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+        raise UserError(
+            f"{out}: cannot be written ({error.strerror}): name another --out"
+        ) from error
     return [out / "game.png", out / "game.gif"]
 
 

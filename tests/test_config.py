@@ -1,4 +1,4 @@
-"""Configs and command lines: what is wrong is said in one line with the remedy."""
+"""Configs and command lines: errors are one line with the remedy."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ CONFIG = f"--config={ROOT}/configs/ucf_r3d.py"
 
 @pytest.fixture
 def parse(monkeypatch):
-    """A function from arguments to the config and what is no flag."""
+    """A function from arguments to the config and the positional arguments."""
 
     def call(*arguments):
         values = flags.FlagValues()

@@ -1,4 +1,4 @@
-"""The command: there and back, and one line for every mistake."""
+"""The command converts both ways, and reports every mistake in one line."""
 
 import json
 import os
@@ -107,7 +107,9 @@ def test_differences_are_noted(tmp_path, capsys):
 
 def test_targets_are_not_overwritten_by_mistake(files, imported, tmp_path, capsys):
     source = files / "tv.safetensors"
-    assert "is there already; --overwrite" in refusal(capsys, source, imported)
+    assert "exists: name another or replace it with --overwrite" in refusal(
+        capsys, source, imported
+    )
     run(capsys, source, imported, "--overwrite")
     precious = tmp_path / "photos"
     precious.mkdir()
@@ -117,7 +119,9 @@ def test_targets_are_not_overwritten_by_mistake(files, imported, tmp_path, capsy
     taken = tmp_path / "a.safetensors"
     taken.write_text("before")
     to = "--to=torchvision"
-    assert "is there already; --overwrite" in refusal(capsys, imported, taken, to)
+    assert "exists: name another or replace it with --overwrite" in refusal(
+        capsys, imported, taken, to
+    )
     assert taken.read_text() == "before"
     run(capsys, imported, taken, to, "--overwrite")
     folder = tmp_path / "b.safetensors"
@@ -134,7 +138,7 @@ def test_mistakes(files, imported, tmp_path, capsys):
     assert "the target is a file: .pth" in refusal(capsys, imported, new)
     assert "for folders" in refusal(capsys, source, new, "--to=pyvrl")
     message = refusal(capsys, imported, tmp_path / "a.safetensors", "--from=pyvrl")
-    assert "--from=pyvrl: for files" in message
+    assert "--from=pyvrl: only for files" in message
     assert "not an exported encoder" in refusal(capsys, tmp_path, tmp_path / "a.pth")
     message = refusal(capsys, imported, tmp_path / "a.safetensors")
     assert "--to=torchvision has them" in message

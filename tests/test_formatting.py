@@ -1,4 +1,4 @@
-"""Numbers and durations as one reads them."""
+"""Numbers and durations as text."""
 
 import pytest
 

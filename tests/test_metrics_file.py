@@ -1,4 +1,4 @@
-"""Lines of metrics.jsonl, whole and damaged."""
+"""Lines of metrics.jsonl, intact and damaged."""
 
 from ctp_jax import metrics_file
 

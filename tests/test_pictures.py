@@ -1,4 +1,4 @@
-"""Sheets of neighbours: what is where, and in which colour."""
+"""Sheets of neighbours: positions and colours of their parts."""
 
 import numpy as np
 from PIL import ImageColor

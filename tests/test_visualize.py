@@ -1,4 +1,4 @@
-"""Pictures: boxes lie where they should, and the command answers in one line."""
+"""Pictures show boxes in the right place; mistakes are reported in one line."""
 
 import json
 import subprocess
@@ -62,8 +62,8 @@ def run(flags):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "neither --config nor --workdir is given"),
-        (["--workdir=/nowhere/at/all"], "no run there"),
+        ([], "--config and --workdir are missing"),
+        (["--workdir=/nowhere/at/all"], "no run (no config.json)"),
         (["--config=configs/demo.py"], "--out is missing"),
         (["--wrkdir=x"], "Did you mean: workdir"),
         (["--config.seed=1", "--out=x"], "--config is missing"),

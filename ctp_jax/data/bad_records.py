@@ -1,7 +1,7 @@
-"""Records that cannot be read: counted, named once, and too many of them refused.
+"""Counts and reports unreadable records, and stops the run if there are too many.
 
-The graph passes over a record that fails without a word (see `ctp_jax.data.pipeline`).
-What was wrong with it is found out here, by looking at that one record.
+The graph of `ctp_jax.data.pipeline` skips a record that fails and does not say why. The
+reason is found here, by reading that one record again.
 """
 
 import re
@@ -12,28 +12,24 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from ctp_jax.data import reading, records
+from ctp_jax.data import reading, records, tfrecord
 from ctp_jax.data.batch import ClipSpec
 from ctp_jax.errors import UserError, allowed_bad
 
 NAMED = 20
-"""Records that get a line of their own."""
-
-# TensorFlow may quote the broken bytes in its message, which are then no text.
-READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
-
+"""Number of unreadable records that are reported one by one."""
 
 TRIES = 2
-"""Of an example's own record: trouble of the network that passes changes no batch."""
+"""Attempts at a record: a brief failure of the network then changes no batch."""
 
 Example = dict[str, Any]
 
 
 class BadRecords:
-    """What one process could not read of one split.
+    """The unreadable records of one split, as one process met them.
 
     Attributes:
-        examples: how often a record was asked for in vain.
+        examples: number of examples whose record could not be read.
     """
 
     def __init__(
@@ -44,15 +40,14 @@ class BadRecords:
         then: str,
         process: str = "",
     ):
-        """Starts to count.
+        """Starts with no unreadable records.
 
         Args:
             opened: the split.
-            total: how many of its records are used.
-            max_bad: the share of them, in [0, 1], that may be bad. One may, however
-                few there are, unless this is 0.
-            then: what becomes of an example without its record, for the user.
-            process: put before every line, to tell several processes apart.
+            total: number of its records that are used.
+            max_bad: see `ctp_jax.errors.allowed_bad`.
+            then: what happens to an example without its record, for the messages.
+            process: prefix of the messages, to tell processes apart.
         """
         self._opened, self._total, self._max_bad = opened, total, max_bad
         self._then, self._process = then, process
@@ -62,14 +57,14 @@ class BadRecords:
 
     @property
     def records(self) -> int:
-        """How many different records could not be read."""
+        """Number of different records that could not be read."""
         return len(self._bad)
 
     def add(self, numbers: Iterable[int]) -> None:
-        """Counts an example that was to be made of these records, tried one by one.
+        """Counts an example for which these records were tried in vain.
 
         Raises:
-            UserError: these are too many.
+            UserError: more unreadable records than `max_bad` allows.
         """
         self.examples += 1
         for number in numbers:
@@ -100,8 +95,8 @@ class BadRecords:
             raise UserError(
                 f"{opened.directory}: {count} of {self._total} videos of split "
                 f"{opened.split!r} cannot be read, more than config.data.max_bad = "
-                f"{self._max_bad:g} allows ({self.describe(self._bad)}): bring the data "
-                "back, prepare them again with --overwrite, or allow more"
+                f"{self._max_bad:g} allows ({self.describe(self._bad)}): restore the "
+                "data, prepare them again with --overwrite, or raise max_bad"
             )
 
     def _say(self, line: str) -> None:
@@ -118,24 +113,24 @@ def diagnose(opened: records.Records, number: int) -> str:
         return "its file is gone"
     except OSError as error:
         return f"its file cannot be reached ({error.strerror or error})"
-    if size < one.offset[0] + one.length[0] + reading.FOOTER:
+    if size < one.offset[0] + one.length[0] + tfrecord.FOOTER:
         return f"its file ends at byte {size}"
     with tf.device("/CPU:0"):
         return _diagnose_bytes(one) or "it could not be read then, and can be now"
 
 
 def _diagnose_bytes(one: records.Records) -> str:
-    """The same, for the only record of a split whose file is there; '' if it is good."""
+    """As `diagnose`, for the only record of `one`; empty if it can be read."""
     try:
         found = reading.reader(one)(tf.constant(0, tf.int64))
     except tf.errors.DataLossError:
         return "its bytes are not those that were written"
-    except READ_ERRORS as error:
+    except reading.READ_ERRORS as error:
         return f"its file cannot be read ({explain(error)})"
     try:
         features = reading.parser(one)(found)
-    except READ_ERRORS:
-        return f"it is no record with images under {one.frames_feature!r}"
+    except reading.READ_ERRORS:
+        return f"it is no record with images under {one.features.frames!r}"
     frames = features["frames"].numpy()
     if len(frames) != one.num_frames[0]:
         return f"it has {len(frames)} frames, not {one.num_frames[0]} as indexed"
@@ -145,7 +140,7 @@ def _diagnose_bytes(one: records.Records) -> str:
     for number, frame in enumerate(frames):
         try:
             image = tf.io.decode_image(frame, channels=3, expand_animations=False)
-        except READ_ERRORS:
+        except reading.READ_ERRORS:
             return f"frame {number} cannot be decoded"
         if one.encoding == "jpeg" and not tf.io.is_jpeg(frame):
             return f"frame {number} is no JPEG, as others are"
@@ -167,15 +162,15 @@ def first_success(
 ) -> Example:
     """The first of the attempts 0 .. count - 1 that succeeds.
 
-    An op that fails, fails the whole graph; an element of a dataset that fails can be
-    passed over. So the attempts are a dataset, of which one element is taken: a good
-    record is read and decoded once. TensorFlow looks through the function of a dataset
-    whenever one begins, here for each example: the calls without it are faster.
+    An op that fails stops the whole graph, but an element of a dataset that fails can be
+    skipped. So the attempts are the elements of a dataset, of which the first good one
+    is taken. Creating a dataset for each example costs time, so the pipeline uses this
+    function only after a record could not be read.
 
     Args:
-        attempt: of an int64 scalar, its number.
-        count: how many.
-        otherwise: what to take if all fail; None to fail, too.
+        attempt: function of the number of the attempt, an int64 scalar.
+        count: number of attempts.
+        otherwise: the result if all attempts fail; None: fail.
     """
     attempts = tf.data.Dataset.range(count)
     attempts = attempts.map(tf.autograph.experimental.do_not_convert(attempt))
@@ -191,12 +186,12 @@ def placeholder(
     num_uniforms: int,
     annotations: Mapping[str, Sequence[int]],
 ) -> Example:
-    """What stands for an example that cannot be read: black, and masked.
+    """The placeholder of an example that cannot be read: black, with mask 0.
 
     Args:
         spec: see `ClipSpec`.
         canvas: height and width of the frames, pixels.
-        num_uniforms: how many random numbers it has for its plan.
+        num_uniforms: number of random numbers for its plan.
         annotations: of the data set, see `ctp_jax.data.tfrecord.Features`.
     """
     height, width = canvas

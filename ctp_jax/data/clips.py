@@ -1,6 +1,7 @@
-"""Which frames a clip is made of, and which window of them it shows.
+"""Samples the frames of a clip and the window of them that it shows.
 
-Both run per video, before decoding, so that only what the clip needs is decoded.
+Both are sampled per video before decoding, so that only the necessary pixels are
+decoded.
 Symbols: c clips per video, t frames per clip.
 """
 
@@ -11,15 +12,15 @@ from ctp_jax.data.batch import ClipSpec
 from ctp_jax.data.rng import Rng
 
 MARGIN = (0, 1)
-"""Rows and columns to decode beyond those that are read. libjpeg makes up the chroma of
-the outermost columns of a partly decoded JPEG, some 40 grey levels off in the worst case.
+"""Rows and columns to decode around those that are used: libjpeg guesses the chroma of
+the outermost columns of a partially decoded JPEG, with errors up to 40 grey levels.
 """
 
 
 def sample_times(
     rng: Rng, num_frames: tf.Tensor, spec: ClipSpec
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Frame numbers of every clip of a video, and what was chosen with them.
+    """Samples the frame numbers of every clip of a video.
 
     Args:
         rng: numbers for this video.
@@ -40,7 +41,7 @@ def sample_times(
         start = rng.integer(clips, tf.maximum(num_frames - span, 0) + 1)
     elif spec.sampling == "uniform":
         choice = tf.zeros(clips, tf.int32)
-        # The test protocol counts a whole stride behind the last frame, too.
+        # The test protocol counts a whole stride after the last frame, too.
         start = _evenly_spread(num_frames, abs(spec.strides[0]) * spec.num_frames, spec)
     elif spec.sampling == "ordered":
         own = rng.integer((), len(spec.strides))
@@ -99,7 +100,7 @@ def _scaled_size(height, width, scale: int | tuple[int, int]) -> tf.Tensor:
 def sample_window(
     rng: Rng, height: tf.Tensor, width: tf.Tensor, spec: ClipSpec
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What part of the stored frame each clip shows.
+    """Samples the window of the stored frame that each clip shows.
 
     As if the frame were scaled to one of `spec.scales` and a square of `spec.size`
     pixels cut out at a whole-pixel offset.
@@ -136,7 +137,7 @@ def sample_window(
 def canvas_size(
     heights: np.ndarray, widths: np.ndarray, spec: ClipSpec
 ) -> tuple[int, int]:
-    """Height and width, in pixels, that hold the window of any clip of any video.
+    """Height and width, in pixels, of a canvas that fits the window of every clip.
 
     Args:
         heights: int (n,), stored frame heights.

@@ -1,4 +1,4 @@
-"""What a clip shows of each frame: its pixels, and where boxes are in it.
+"""Decodes the window of each frame that a clip shows, and maps boxes into it.
 
 Symbols: k frames of a video, c clips per video, t frames per clip.
 """
@@ -23,8 +23,8 @@ def decode_window(
 
     Args:
         encoded: the video's frames, string (k,).
-        times: which of them, int32 (c, t).
-        window: what each clip shows, float32 (c, 4), in pixels of the stored frame.
+        times: numbers of the frames, int32 (c, t).
+        window: of each clip, float32 (c, 4), in pixels of the stored frame.
         frame_size: height and width of the stored frames, int32 scalars.
         canvas: height and width to pad to.
         spec: see `ClipSpec`.
@@ -41,7 +41,7 @@ def decode_window(
     frame_size = tf.stack(frame_size)
     boxes = boxes_to_decode(window, frame_size, canvas, spec)
     frames, sizes = decode_boxes(encoded, times, boxes, jpeg)
-    # Inside a function it runs, used or not.
+    # In a `tf.function` the op runs although its result is not used.
     fits = tf.reduce_all(sizes == frame_size)
     tf.debugging.Assert(fits, ["frames of another size than the index says"])
     frames = assemble(frames, boxes[0, 2:], canvas, narrow)
@@ -54,9 +54,9 @@ def decode_window(
 def boxes_to_decode(
     window: tf.Tensor, frame_size: tf.Tensor, canvas: tuple[int, int], spec: ClipSpec
 ) -> tf.Tensor:
-    """What to decode for each clip, int32 (c, 4): y, x, height, width.
+    """The box to decode for each clip, int32 (c, 4): y, x, height, width.
 
-    All of a canvas where the frame is as large as that, since padding costs a copy.
+    As large as the canvas if the frame is, since padding costs a copy.
 
     Args:
         window: float32 (c, 4), see `decode_window`.
@@ -76,18 +76,18 @@ def boxes_to_decode(
 def decode_boxes(
     encoded: tf.Tensor, times: tf.Tensor, boxes: tf.Tensor, jpeg: bool
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """The boxes of the frames of all clips, and the sizes of the whole frames.
+    """Decodes the boxes of the frames of all clips, and the sizes of the frames.
 
     Args:
         encoded: the video's frames, string (k,).
-        times: which of them, int32 (c, t).
+        times: numbers of the frames, int32 (c, t).
         boxes: int32 (c, 4), see `boxes_to_decode`.
         jpeg: whether partial decoding is possible.
 
     Returns:
         c t arrays, uint8 (h, w, 3), and int32 (c t, 2), height and width.
     """
-    # One op for all frames where there is one: hundreds of small ones add up.
+    # One op for all frames instead of hundreds of small ones.
     chosen = tf.unstack(tf.gather(encoded, tf.reshape(times, [-1])))
     each = tf.unstack(boxes)
     decoded = [
@@ -101,9 +101,9 @@ def decode_boxes(
 def assemble(
     frames: list[tf.Tensor], extent: tf.Tensor, canvas: tuple[int, int], narrow: bool
 ) -> tf.Tensor:
-    """The frames below each other, each with zeros below it and, if narrow, beside it.
+    """Pads the frames to the canvas and stacks them vertically.
 
-    Concatenated, since `tf.pad` takes several times as long as a copy.
+    By concatenation, since `tf.pad` takes several times as long as a copy.
 
     Args:
         frames: n arrays, uint8 (h, w, 3).
@@ -126,7 +126,7 @@ def assemble(
 def _decode(data: tf.Tensor, box: tf.Tensor, jpeg: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """The box (y, x, height, width) of one frame, and the shape of the whole."""
     if jpeg:
-        # Of a larger frame, the box would be cut out of the wrong place.
+        # If the frame is larger than indexed, the box would be the wrong one.
         size = tf.image.extract_jpeg_shape(data)
         return tf.io.decode_and_crop_jpeg(data, box, channels=3), size
     image = tf.io.decode_image(data, channels=3, expand_animations=False)

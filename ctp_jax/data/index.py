@@ -1,8 +1,7 @@
-"""Where every record of a prepared data set lies: the index beside the shards.
+"""The index of a prepared data set, a file beside the shards: where every record is.
 
-A preparation makes it from what it noted while writing the shards; for TFDS's own data
-sets, which come without one, they are walked (`ctp_jax.data.tfrecord`) when they are
-first opened.
+`ctp_jax.prepare` writes it from the receipts of the shards. Data sets that TFDS prepared
+have none: their shards are scanned when they are first opened.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from ctp_jax.errors import UserError
 
 INDEX_FILE = "ctp_index.npz"
 STORED_SPLIT = "videos"
-"""The TFDS split that holds every video of the data sets prepared here."""
+"""The TFDS split that contains every video of the data sets prepared here."""
 VERSION = 3
 
 COLUMNS = {
@@ -36,23 +35,22 @@ COLUMNS = {
 """Arrays of the index with one number per record."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Index:
-    """The index of a data set with n records in m files.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Table:
+    """n records in m files.
 
     Attributes:
         features: names of the features in the records.
-        encoding: 'jpeg' or 'png'.
+        encoding: of the frames, 'jpeg' or 'png'.
         class_names: in the order of the labels, () if unlabelled.
-        files: (m,) file names, relative to the folder of the data set.
+        files: (m,) names of the files, relative to the folder of the data set.
         file_size: int64 (m,), bytes.
         file_index: int32 (n,), which file.
-        offset, length: int64 (n,), the payload in its file, bytes.
+        offset, length: int64 (n,), of the record's payload in its file, bytes.
         num_frames, height, width, label: int32 (n,); sizes in pixels of the first
             stored frame; label -1 if there is none.
-        fps: float32 (n,), frames per second, 0 if it is not known.
-        ids: bytes (n,), UTF-8 names of the videos.
-        splits: record numbers, int64, of every split.
+        fps: float32 (n,), frames per second, 0 if unknown.
+        id_bytes: bytes (n,), UTF-8 names of the videos.
     """
 
     features: tfrecord.Features
@@ -68,15 +66,18 @@ class Index:
     width: np.ndarray
     label: np.ndarray
     fps: np.ndarray
-    ids: np.ndarray
+    id_bytes: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Index(Table):
+    """The index of a data set: its records, and the record numbers of every split."""
+
     splits: Mapping[str, np.ndarray]
 
 
-ARRAYS = (*COLUMNS, "file_size", "ids")
-
-
 def write(directory: str | os.PathLike, found: Index) -> None:
-    """Writes the index into the folder, whole or not at all. Raises `OSError`."""
+    """Writes the index into the folder, atomically. Raises `OSError`."""
     about = {
         "version": VERSION,
         "features": dataclasses.asdict(found.features),
@@ -85,8 +86,9 @@ def write(directory: str | os.PathLike, found: Index) -> None:
         "files": found.files,
         "splits": list(found.splits),
     }
-    arrays = {name: getattr(found, name) for name in ARRAYS}
-    arrays |= {f"split:{name}": found.splits[name] for name in found.splits}
+    arrays = {name: getattr(found, name) for name in COLUMNS}
+    arrays |= {"file_size": found.file_size, "ids": found.id_bytes}
+    arrays |= {f"split:{name}": numbers for name, numbers in found.splits.items()}
     text = json.dumps(about).encode()
     buffer = io.BytesIO()
     np.savez(buffer, about=np.frombuffer(text, np.uint8), **arrays)
@@ -118,7 +120,9 @@ def read(directory: str | os.PathLike) -> Index | None:
                 class_names=tuple(about["class_names"]),
                 files=tuple(about["files"]),
                 splits={name: stored[f"split:{name}"] for name in about["splits"]},
-                **{name: stored[name] for name in ARRAYS},
+                file_size=stored["file_size"],
+                id_bytes=stored["ids"],
+                **{name: stored[name] for name in COLUMNS},
             )
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UserError(
@@ -135,15 +139,14 @@ def scan(
     class_names: Sequence[str] = (),
     splits: Mapping[str, Sequence[str]] | None = None,
 ) -> Index:
-    """Makes the index by walking through the shards.
+    """Builds the index by reading the shards.
 
     Args:
         directory: of the shards.
-        shard_lengths: numbers of records in the shards of every TFDS split.
+        shard_lengths: number of records in each shard of every TFDS split.
         features: names of the features in the records.
         class_names: in the order of the labels.
-        splits: names of the videos of every split; None takes TFDS's splits. Names
-            that are not in the shards are left out.
+        splits: see `build`.
 
     Raises:
         UserError: missing, truncated or foreign files.
@@ -152,15 +155,21 @@ def scan(
     for split, lengths in shard_lengths.items():
         start = sum(map(len, rows))
         for shard, expected in enumerate(lengths):
-            path = _shard_path(directory, split, shard, len(lengths))
-            found = list(tfrecord.scan_file(path, features))
+            pattern = f"*-{split}.tfrecord-{shard:05d}-of-{len(lengths):05d}"
+            paths = list(epath.Path(directory).glob(pattern))
+            if len(paths) != 1:
+                raise UserError(
+                    f"{directory}: {'no' if not paths else 'more than one'} file "
+                    f"{pattern}; prepare the data set again"
+                )
+            found = list(tfrecord.scan_file(paths[0], features))
             if len(found) != expected:
                 raise UserError(
-                    f"{path}: holds {len(found)} records where TFDS wrote {expected}; "
+                    f"{paths[0]}: has {len(found)} records, but TFDS wrote {expected}; "
                     "prepare the data set again"
                 )
             rows.append(found)
-            files.append((path.name, path.stat().length))
+            files.append((paths[0].name, paths[0].stat().length))
         ranges[split] = np.arange(start, sum(map(len, rows)))
     return build(
         directory, files, rows, features, ranges, class_names=class_names, splits=splits
@@ -177,16 +186,17 @@ def build(
     class_names: Sequence[str] = (),
     splits: Mapping[str, Sequence[str]] | None = None,
 ) -> Index:
-    """Makes the index from what is in every file.
+    """Builds the index from the rows of every file.
 
     Args:
-        directory: of the shards, to be named in errors.
-        files: name and bytes of every file.
+        directory: of the shards, for error messages.
+        files: name and size, in bytes, of every file.
         rows: of the records of every file.
         features: names of the features in the records.
         ranges: record numbers of TFDS's splits.
         class_names: in the order of the labels.
-        splits: see `scan`.
+        splits: names of the videos of every split, in its order; None: the splits are
+            those of TFDS. Names without a record are left out.
 
     Raises:
         UserError: frames of several formats, or no records at all.
@@ -201,6 +211,17 @@ def build(
         for split, numbers in ranges.items()
         for i, n in enumerate(numbers)
     ]
+    numbers = {name.decode(): number for number, name in enumerate(names)}
+    if splits is not None:
+        ranges = {
+            split: np.array([numbers[v] for v in videos if v in numbers], np.int64)
+            for split, videos in splits.items()
+        }
+    columns = {
+        column: np.array([getattr(row, column) for row in records], dtype)
+        for column, dtype in COLUMNS.items()
+        if column != "file_index"
+    }
     return Index(
         features=features,
         encoding=encodings.pop(),
@@ -208,43 +229,14 @@ def build(
         files=tuple(name for name, _ in files),
         file_size=np.array([size for _, size in files], np.int64),
         file_index=file_index.astype(COLUMNS["file_index"]),
-        **{
-            column: np.array([getattr(row, column) for row in records], dtype)
-            for column, dtype in COLUMNS.items()
-            if column != "file_index"
-        },
-        ids=np.array(names, np.bytes_),
-        splits={
-            "all": np.arange(len(records)),
-            **(ranges if splits is None else _record_numbers(names, splits)),
-        },
+        **columns,
+        id_bytes=np.array(names, np.bytes_),
+        splits={"all": np.arange(len(records)), **ranges},
     )
 
 
-def _record_numbers(
-    names: Sequence[bytes], splits: Mapping[str, Sequence[str]]
-) -> dict[str, np.ndarray]:
-    """Where the videos of every split are, in the order of the split."""
-    where = {name.decode(): number for number, name in enumerate(names)}
-    return {
-        split: np.array([where[v] for v in videos if v in where], np.int64)
-        for split, videos in splits.items()
-    }
-
-
-def _shard_path(directory, split: str, shard: int, count: int) -> epath.Path:
-    pattern = f"*-{split}.tfrecord-{shard:05d}-of-{count:05d}"
-    paths = list(epath.Path(directory).glob(pattern))
-    if len(paths) != 1:
-        raise UserError(
-            f"{directory}: {'no' if not paths else 'more than one'} file {pattern}; "
-            "prepare the data set again"
-        )
-    return paths[0]
-
-
 def read_features_json(tree: Mapping) -> tfrecord.Features:
-    """Finds the frames, label, boxes and name in the schema that TFDS writes.
+    """Finds the frames, label, boxes, name and frame rate in the schema of TFDS.
 
     Frames are a `Video` or a `Sequence` of `Image`, the label a `ClassLabel` or an
     integer called `label`.
@@ -261,8 +253,8 @@ def read_features_json(tree: Mapping) -> tfrecord.Features:
     ]
     if len(frames) != 1:
         raise UserError(
-            "the data set has no single feature that is a video or a sequence of "
-            f"images; its features are {', '.join(sorted(fields))}"
+            f"the data set has the features {', '.join(sorted(fields))}: needs exactly "
+            "one that is a video or a sequence of images"
         )
     labels = sorted(name for name in fields if "classLabel" in fields[name])
     if "label" in fields:

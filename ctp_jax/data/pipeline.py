@@ -1,12 +1,12 @@
-"""From records on disk to batches on the host, as one tf.data graph.
+"""Reads records from disk and yields batches on the host, as one tf.data graph.
 
 A batch is a pure function of (config, seed, step): position p of the run is record
-`index_shuffle(p mod n, seed, epoch)` and all that is random about it depends on
-(seed, p). So any step can be produced without those before it, and each process makes
+`index_shuffle(p mod n, seed, epoch)`, and all its random numbers depend on (seed, p)
+only. So any step can be produced without the steps before it, and each process produces
 its share of the same global batch. No Python runs per example.
 
-A record that cannot be read, twice, is replaced by another, which one is a function of
-(seed, p) too. In an evaluation it is left out: its row has mask 0.
+A record that cannot be read is retried once and then replaced by another record, which
+is a function of (seed, p), too. In an evaluation it is left out: its row has mask 0.
 """
 
 import os
@@ -23,10 +23,10 @@ from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 
 RECORDS = 8
-"""Tried for one example of training, until the run is given up."""
+"""Different records to try for one training example before the run fails."""
 
 PlanFunction = Callable[[rng.Rng, Batch], dict[str, Any]]
-"""Of random numbers, one row per video, and the batch so far; see `Task.plan`."""
+"""Function of random numbers, one row per video, and the batch; see `Task.plan`."""
 
 
 def open_pipeline(
@@ -40,12 +40,12 @@ def open_pipeline(
     """The pipeline of `config.data.split`, or of `eval_split` for evaluation.
 
     Args:
-        config: `config.data`, `config.seed` and `config.batch_size` are looked at.
-        spec: which clips of a video.
-        plan: every random decision that is not which pixels to decode.
-        train: shuffled and without end, or one pass in the order of the split.
-        process_index: of this process, which makes its share of every batch.
-        process_count: how many processes share a batch.
+        config: `config.data`, `config.seed` and `config.batch_size` are used.
+        spec: which clips of a video to decode.
+        plan: samples all random decisions but which pixels to decode.
+        train: shuffled and endless; otherwise one pass in the order of the split.
+        process_index: of this process, which yields its share of every batch.
+        process_count: number of processes that share a batch.
 
     Raises:
         UserError: for data that is not prepared or a split that is not there.
@@ -59,11 +59,11 @@ class Pipeline:
     """One split, seen by one process.
 
     Attributes:
-        records: what is used of the split, a `ctp_jax.data.records.Records`.
-        whole: all of it; more than `records` where `config.data.fraction` is below 1.
-        num_examples: how many videos a pass has.
+        records: the records that are used, a `ctp_jax.data.records.Records`.
+        whole: the whole split; more than `records` if `config.data.fraction` is below 1.
+        num_examples: number of videos of a pass.
         class_names: of the labels; empty for unlabelled data.
-        bad_records: what of it could not be read by now, a `ctp_jax.data.bad_records.BadRecords`.
+        bad_records: counts unreadable records, a `ctp_jax.data.bad_records.BadRecords`.
     """
 
     def __init__(
@@ -80,18 +80,7 @@ class Pipeline:
         self.whole = opened
         if train:
             opened = records.take_fraction(opened, config.data.fraction, config.seed)
-        if not len(opened):
-            raise UserError(f"{opened.name}: split {opened.split!r} has no videos")
-        shortest = int(opened.num_frames.min())
-        if shortest < config.data.min_frames:
-            worst = opened.id_of(int(opened.num_frames.argmin()))
-            raise UserError(
-                f"{opened.name}: {(opened.num_frames < config.data.min_frames).sum()} of "
-                f"{len(opened)} videos of split {opened.split!r} have fewer than "
-                f"config.data.min_frames = {config.data.min_frames} frames ({worst}: "
-                f"{shortest}); leave them out when preparing, or lower it: the last "
-                "frame of a short video is repeated"
-            )
+        records.check_lengths(opened, config.data.min_frames)
         self.records = opened
         self.class_names = opened.class_names
         limit = 0 if train else config.data.eval_videos
@@ -134,21 +123,17 @@ class Pipeline:
         Raises:
             UserError: too many videos cannot be read.
         """
-        last = np.iinfo(np.int64).max
-        return self._arrays(
-            lambda step: tf.data.Dataset.range(step * self._share, last), start_step
-        )
+        return self._arrays(start_step, np.iinfo(np.int64).max)
 
     def eval_batches(self) -> Iterator[dict[str, Any]]:
-        """One pass; what fills up the last batch has mask 0. Raises likewise."""
+        """One pass; padding of the last batch has mask 0. Raises as `train_batches`."""
         steps = -(-self.num_examples // self._batch)
-        last = steps * self._share
-        return self._arrays(
-            lambda step: tf.data.Dataset.range(step * self._share, last), 0
-        )
+        return self._arrays(0, steps * self._share)
 
-    def _batches(self, dataset: tf.data.Dataset, careful: bool) -> tf.data.Dataset:
-        example = self._careful_example if careful else self._example
+    def _batches(self, step: int, last: int, retry: bool) -> Iterator[dict[str, Any]]:
+        """Batches from a step on, up to this process's element number `last`."""
+        example = self._retried_example if retry else self._example
+        dataset = tf.data.Dataset.range(step * self._share, last)
         dataset = dataset.map(
             tf.autograph.experimental.do_not_convert(example),
             num_parallel_calls=self._workers,
@@ -160,31 +145,27 @@ class Pipeline:
         options = tf.data.Options()
         options.autotune.enabled = False
         options.threading.private_threadpool_size = self._workers
-        # One decoder must not spread over cores that other decoders keep busy.
+        # Examples are decoded in parallel: one decoder uses one core.
         options.threading.max_intra_op_parallelism = 1
-        return dataset.with_options(options)
+        return dataset.with_options(options).as_numpy_iterator()
 
-    def _arrays(
-        self, elements: Callable[[int], tf.data.Dataset], step: int
-    ) -> Iterator[dict[str, Any]]:
-        """The batches as NumPy arrays, what was replaced in them counted.
+    def _arrays(self, step: int, last: int) -> Iterator[dict[str, Any]]:
+        """The batches as NumPy arrays; counts the replaced records.
 
-        Until something cannot be read, nothing is paid for what to do then.
+        The graph without retries is faster: it is used until a record cannot be read.
         """
-        batches, careful = (
-            self._batches(elements(step), False).as_numpy_iterator(),
-            False,
-        )
+        retry = False
+        batches = self._batches(step, last, retry)
         while True:
             try:
                 batch = next(batches)
             except StopIteration:
                 return
-            except bad_records.READ_ERRORS as error:
-                if careful:
+            except reading.READ_ERRORS as error:
+                if retry:
                     raise self._failure(step, error) from error
-                careful = True
-                batches = self._batches(elements(step), True).as_numpy_iterator()
+                retry = True
+                batches = self._batches(step, last, retry)
                 continue
             numbers = batch.pop("attempt")
             for row in np.flatnonzero(batch["replaced"]).tolist():
@@ -203,23 +184,23 @@ class Pipeline:
             ]
 
     def _failure(self, step: int, error: Exception) -> UserError:
-        """What to say of a step that could not be made."""
-        example = tf.function(self._careful_example, autograph=False)
+        """The error for a step whose batch could not be produced."""
+        example = tf.function(self._retried_example, autograph=False)
         for element in range(step * self._share, (step + 1) * self._share):
             try:
                 example(tf.constant(element, tf.int64))
-            except bad_records.READ_ERRORS:
+            except reading.READ_ERRORS:
                 tried = self._tried(element, self._attempts)
                 self.bad_records.add(tried)
                 return UserError(
                     f"{self.records.directory}: of {len(tried)} videos tried for an "
                     f"example of step {step + 1}, none can be read "
-                    f"({self.bad_records.describe(tried)}): bring the data back, or prepare "
-                    "them again with --overwrite"
+                    f"({self.bad_records.describe(tried)}): restore the data, or "
+                    "prepare them again with --overwrite"
                 )
         return UserError(
-            f"{self.records.directory}: the batch of step {step + 1} could not be made, "
-            f"and now it can ({bad_records.explain(error)}): run the same command again"
+            f"{self.records.directory}: the batch of step {step + 1} could not be read, "
+            f"but now it can ({bad_records.explain(error)}): run the same command again"
         )
 
     def _position(self, element: tf.Tensor) -> tf.Tensor:
@@ -228,10 +209,10 @@ class Pipeline:
         return step * self._batch + self._first + row
 
     def _example(self, element: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The first attempt at an element, and an error where it fails."""
+        """The first attempt at an element; fails if it fails."""
         return self._attempt(self._position(element), tf.constant(0, tf.int64))
 
-    def _careful_example(self, element: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _retried_example(self, element: tf.Tensor) -> dict[str, tf.Tensor]:
         """The first attempt at an element that succeeds."""
         position, blank = self._position(element), None
         if not self._train:
@@ -279,7 +260,7 @@ class Pipeline:
                 self._seed, f"{self._stream}/plan", position, self._plan_draws
             ),
         }
-        for name in self.records.annotations:
+        for name in self.records.features.annotations:
             values = tf.gather(features["annotations"][name], times)
             if name == "boxes":
                 values = decode.boxes_in_clip(values, window, flip, self._spec.size)
@@ -289,7 +270,7 @@ class Pipeline:
     def _locate(
         self, position: tf.Tensor, attempt: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Record number of an attempt at a position of the run; whether it counts."""
+        """Record number of an attempt at a position of the run, and its mask."""
         total = len(self.records)
         if not self._train:
             mask = tf.cast(position < self.num_examples, tf.float32)
@@ -309,11 +290,11 @@ class Pipeline:
         clips.sample_window(numbers, some, some, self._spec)
 
     def _trace_plan(self, numbers: rng.Rng) -> Any:
-        """The plan of a batch of one made of zeros: only what it draws matters."""
+        """Samples the plan of a placeholder batch, to count the random numbers."""
         batch = tf.nest.map_structure(lambda value: value[None], self._make_blank(0))
         return self._sample_plan(numbers, batch)
 
     def _make_blank(self, num_uniforms: int) -> dict[str, tf.Tensor]:
         return bad_records.placeholder(
-            self._spec, self._canvas, num_uniforms, self.records.annotations
+            self._spec, self._canvas, num_uniforms, self.records.features.annotations
         )

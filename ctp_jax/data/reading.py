@@ -1,4 +1,4 @@
-"""One record inside a TensorFlow graph: its bytes, checked, and what is in them."""
+"""Reads and parses one record inside a TensorFlow graph."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -9,23 +9,24 @@ import tensorflow as tf
 from jaxtyping import Int
 
 from ctp_jax.data.records import Records
+from ctp_jax.data.tfrecord import FOOTER, HEADER
 from ctp_jax.errors import UserError
 
-HEADER, FOOTER = 12, 4
-"""Bytes of a TFRecord before and behind its payload: length and checksums."""
+# TensorFlow may quote damaged bytes in its message, which are then no UTF-8.
+READ_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 
 
 def reader(records: Records) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function that reads the payload of one record.
 
-    The tables become constants once, here, and not in every call.
+    Its tables become constants here, once, and not in every call.
 
     Returns:
-        Function of an int64 scalar, the record number, that gives a string scalar. It
-        raises where the file cannot be read, ends too early, or where the checksums
-        that TFRecord keeps of length and payload do not fit them.
+        Function of an int64 scalar, the record number, that returns a string scalar. It
+        raises if the file cannot be read or is truncated, or if a checksum of the
+        record is wrong.
     """
-    # On the host whatever else is there: strings live nowhere else.
+    # String tensors exist on the CPU only.
     with tf.device("/CPU:0"):
         files = tf.constant(records.files)
         file_index = tf.constant(records.file_index, tf.int32)
@@ -33,11 +34,11 @@ def reader(records: Records) -> Callable[[tf.Tensor], tf.Tensor]:
         length = tf.constant(records.length, tf.int64)
 
     def read(number):
-        # The op behind `TFRecordDataset`, which itself starts at the first byte only.
+        # `TFRecordDataset` itself can only start at the first byte of a file.
         from_here = tf.raw_ops.TFRecordDatasetV2(
             filenames=files[file_index[number]][None],
             compression_type="",
-            # One request gets all of it, which matters where files are far away.
+            # One request for the whole record: matters for object stores.
             buffer_size=length[number] + HEADER + FOOTER,
             byte_offsets=offset[number][None] - HEADER,
         )
@@ -49,39 +50,39 @@ def reader(records: Records) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def parser(records: Records) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """A function that takes a payload apart.
+    """A function that parses a payload.
 
     Returns:
-        Function of a string scalar that gives a dict, see
-        `read_features`. It raises where the payload is no
-        `tf.train.Example` with these features.
+        Function of a string scalar that returns a dict, see `read_features`. It raises
+        if the payload is no `tf.train.Example` with these features.
     """
     many = functools.partial(tf.io.FixedLenSequenceFeature, allow_missing=True)
-    wanted = {records.frames_feature: many([], tf.string)}
-    if records.label_feature:
-        wanted[records.label_feature] = tf.io.FixedLenFeature([], tf.int64, -1)
-    for name, shape in records.annotations.items():
+    wanted = {records.features.frames: many([], tf.string)}
+    if records.features.label:
+        wanted[records.features.label] = tf.io.FixedLenFeature([], tf.int64, -1)
+    for name, shape in records.features.annotations.items():
         wanted[name] = many(shape, tf.float32)
 
     def parse(payload):
         example = tf.io.parse_single_example(payload, wanted)
-        result = {"frames": example[records.frames_feature]}
-        if records.label_feature:
-            result["label"] = example[records.label_feature]
-        else:
-            result["label"] = tf.constant(-1, tf.int64)
-        result["annotations"] = {name: example[name] for name in records.annotations}
-        return result
+        label = records.features.label
+        return {
+            "frames": example[records.features.frames],
+            "label": example[label] if label else tf.constant(-1, tf.int64),
+            "annotations": {
+                name: example[name] for name in records.features.annotations
+            },
+        }
 
     return parse
 
 
 def checker(records: Records) -> Callable[[tf.Tensor, dict[str, Any]], dict[str, Any]]:
-    """A function of a record number and what `parser` made of its payload.
+    """A function of a record number and its parsed features, see `parser`.
 
     Returns:
-        Function that gives back what it got, and raises where a record has not as many
-        frames, or annotations, as the index says.
+        Function that returns the features, and raises if the number of frames or
+        annotations is not the one in the index.
     """
     with tf.device("/CPU:0"):
         num_frames = tf.constant(records.num_frames, tf.int32)
@@ -90,7 +91,7 @@ def checker(records: Records) -> Callable[[tf.Tensor, dict[str, Any]], dict[str,
         counted = {"frames": features["frames"], **features["annotations"]}
         for name, values in counted.items():
             fits = tf.equal(tf.shape(values)[0], num_frames[number])
-            # Inside a function it runs, used or not.
+            # In a `tf.function` the op runs although its result is not used.
             tf.debugging.Assert(fits, [f"another number of {name} than is indexed"])
         return features
 
@@ -101,12 +102,12 @@ def read_features(records: Records) -> Callable[[Any], dict[str, Any]]:
     """A function that reads one record inside a TensorFlow graph.
 
     Returns:
-        Function of an int64 scalar tensor, the record number, that gives a dict:
+        Function of an int64 scalar tensor, the record number, that returns a dict:
             frames: string (k,), the encoded images.
             label: int64 (), -1 if there is none.
-            annotations: {name: float32 (k, ...)}, see `Records.annotations`.
-        It raises `tf.errors.OpError` where the record cannot be read, or has not as
-        many frames as the index says.
+            annotations: {name: float32 (k, ...)}, see `ctp_jax.data.tfrecord.Features`.
+        It raises `tf.errors.OpError` if the record cannot be read, or if its number of
+        frames is not the one in the index.
     """
     read, parse = reader(records), parser(records)
     check = checker(records)
@@ -133,11 +134,10 @@ def middle_frames(
                 frames = read(tf.constant(int(number), tf.int64))["frames"]
                 middle = frames[len(frames) // 2]
                 image = tf.io.decode_image(middle, channels=3, expand_animations=False)
-            # TensorFlow may quote the broken bytes, which are then no text.
-            except (tf.errors.OpError, UnicodeDecodeError) as error:
+            except READ_ERRORS as error:
                 raise UserError(
                     f"{records.directory}: video {records.id_of(int(number))} cannot be "
-                    "read; was the data set changed or damaged? prepare it again"
+                    "read: prepare the data set again"
                 ) from error
             pictures.append(image.numpy())
     return pictures

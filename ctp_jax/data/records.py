@@ -1,7 +1,7 @@
-"""Random access to the records of prepared data sets.
+"""Finds the records of a split of a prepared data set.
 
-`open_records` says where the records are; `ctp_jax.data.reading` reads them. No
-TensorFlow here.
+`open_records` says where the records are; `ctp_jax.data.reading` reads them. Imports no
+TensorFlow.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -22,48 +21,18 @@ from ctp_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Records:
-    """One split of one prepared data set; n records in m files.
+class Records(index.Table):
+    """One split of a prepared data set; `files` are paths.
 
     Attributes:
-        name: of the data set, as the user says it.
+        name: of the data set, as in the config.
         split: of the data set.
         directory: of the shards.
-        files: (m,) paths of the shards.
-        file_size: int64 (m,), bytes.
-        file_index: int32 (n,), which shard.
-        offset, length: int64 (n,), bytes: where the payload of the TFRecord begins in
-            its shard (behind the record's header), and its length.
-        num_frames: int32 (n,).
-        height, width: int32 (n,), pixels, of the stored frames.
-        label: int32 (n,), -1 if there is none.
-        fps: float32 (n,), frames per second, 0 if it is not known.
-        class_names: in the order of the labels, () if unlabelled.
-        frames_feature, label_feature: names in the records.
-        annotations: see `ctp_jax.data.tfrecord.Features`.
-        encoding: of the frames, 'jpeg' or 'png'.
-        id_bytes: bytes (n,), see `ids`.
     """
 
     name: str
     split: str
     directory: str
-    files: tuple[str, ...]
-    file_size: np.ndarray
-    file_index: np.ndarray
-    offset: np.ndarray
-    length: np.ndarray
-    num_frames: np.ndarray
-    height: np.ndarray
-    width: np.ndarray
-    label: np.ndarray
-    fps: np.ndarray
-    class_names: tuple[str, ...]
-    frames_feature: str
-    label_feature: str | None
-    annotations: Mapping[str, Sequence[int]]
-    encoding: str
-    id_bytes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -73,11 +42,11 @@ class Records:
 
     @functools.cached_property
     def ids(self) -> np.ndarray:
-        """str (n,), names of the videos, made when first asked for."""
+        """str (n,), names of the videos; decoded at the first access."""
         return np.char.decode(self.id_bytes, "utf-8")
 
     def id_of(self, number: int) -> str:
-        """Name of one video; of a million, `ids` takes a second and many megabytes."""
+        """Name of one video, without decoding all of them as `ids` does."""
         return self.id_bytes[number].decode()
 
 
@@ -91,18 +60,17 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
     """Opens one split of a prepared data set.
 
     Args:
-        name: `arid6` for what `python -m ctp_jax.prepare` made; `ucf101/ucf101_1_256`
-            (data set / config) or `ucf101/ucf101_1_256:2.0.0` for what TFDS itself
-            made: any set whose frames are a `Video` or a `Sequence` of `Image`. Those
-            are scanned once and the index is kept beside the shards.
-        split: `all`, or one that the preparation listed.
+        name: `arid6` for a data set of `python -m ctp_jax.prepare`; for one of TFDS
+            `ucf101/ucf101_1_256` (data set / config) or `ucf101/ucf101_1_256:2.0.0`, if
+            its frames are a `Video` or a `Sequence` of `Image`. The shards of TFDS are
+            scanned once and the index is kept beside them.
+        split: `all`, or one of the splits of the data set.
         data_dir: empty for $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
 
     Raises:
         UserError: not prepared, no such split, missing or truncated shards.
     """
-    directory = find_directory(name, default_data_dir(data_dir))
-    found = index.read(directory) or _scan_foreign(directory)
+    directory, found = open_index(name, data_dir)
     numbers = found.splits.get(split)
     if numbers is None:
         raise UserError(
@@ -110,42 +78,41 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
             f"{', '.join(sorted(found.splits))}: set config.data.split and "
             "config.data.eval_split"
         )
-    files = tuple(os.fspath(directory / file) for file in found.files)
-    for file, size in zip(files, found.file_size):
-        path = epath.Path(file)
+    table = {
+        field.name: getattr(found, field.name)
+        for field in dataclasses.fields(index.Table)
+    }
+    table["files"] = tuple(os.fspath(directory / file) for file in found.files)
+    opened = Records(**table, name=name, split=split, directory=os.fspath(directory))
+    return select(opened, numbers)
+
+
+def open_index(name: str, data_dir: str = "") -> tuple[epath.Path, index.Index]:
+    """The folder and the index of a prepared data set; raises as `open_records`."""
+    directory = find_directory(name, default_data_dir(data_dir))
+    found = index.read(directory) or _scan_foreign(directory)
+    for file, size in zip(found.files, found.file_size, strict=True):
+        path = directory / file
         actual = path.stat().length if path.exists() else None
         if actual != size:
             state = "is missing" if actual is None else f"has {actual} bytes"
             raise UserError(
-                f"{file}: {state} where the index says {size}: prepare the data set "
-                f"again ({prepare_command(name, data_dir)} --overwrite)"
+                f"{path}: {state}, needs {size} bytes: prepare the data set again "
+                f"({prepare_command(name, data_dir)} --overwrite)"
             )
-    return Records(
-        name=name,
-        split=split,
-        directory=os.fspath(directory),
-        files=files,
-        file_size=found.file_size,
-        **{column: getattr(found, column)[numbers] for column in index.COLUMNS},
-        class_names=found.class_names,
-        frames_feature=found.features.frames,
-        label_feature=found.features.label,
-        annotations=found.features.annotations,
-        encoding=found.encoding,
-        id_bytes=found.ids[numbers],
-    )
+    return directory, found
 
 
 def take_fraction(opened: Records, fraction: float, seed: int) -> Records:
-    """A share of the videos of every class (paper, Fig. 4).
+    """A random fraction of the videos of every class (paper, Fig. 4).
 
-    Which ones is a function of the seed and their names; those of a smaller fraction
-    are among those of a larger one.
+    The choice is a function of the seed and the names of the videos. A smaller fraction
+    is a subset of a larger one.
 
     Args:
         opened: a split.
         fraction: in (0, 1]; rounded to whole videos, class by class.
-        seed: other videos.
+        seed: of the random choice.
 
     Raises:
         UserError: a fraction out of range, or one that leaves a class empty.
@@ -178,6 +145,24 @@ def select(opened: Records, numbers: np.ndarray) -> Records:
         name: getattr(opened, name)[numbers] for name in (*index.COLUMNS, "id_bytes")
     }
     return dataclasses.replace(opened, **columns)
+
+
+def check_lengths(opened: Records, min_frames: int) -> None:
+    """Raises `UserError` if a split is empty or has videos of too few frames."""
+    if not len(opened):
+        raise UserError(
+            f"{opened.name}: split {opened.split!r} has no videos: choose another split"
+        )
+    short = int((opened.num_frames < min_frames).sum())
+    if short:
+        worst = int(opened.num_frames.argmin())
+        raise UserError(
+            f"{opened.name}: {short} of {len(opened)} videos of split {opened.split!r} "
+            f"have fewer than config.data.min_frames = {min_frames} frames "
+            f"({opened.id_of(worst)}: {opened.num_frames[worst]}): prepare the data set "
+            "without them, or lower min_frames: the last frame of a short video is then "
+            "repeated"
+        )
 
 
 def find_directory(name: str, data_dir: str) -> epath.Path:
@@ -214,7 +199,7 @@ def find_directory(name: str, data_dir: str) -> epath.Path:
 
 
 def prepare_command(name: str, data_dir: str = "") -> str:
-    """What to type to prepare the data set."""
+    """The command that prepares the data set."""
     where = f" --data_dir {data_dir}" if data_dir else ""
     if "/" in name:
         return f"tfds build {name}{where}"
@@ -228,7 +213,7 @@ def prepare_command(name: str, data_dir: str = "") -> str:
 
 
 def _scan_foreign(directory: epath.Path) -> index.Index:
-    """Indexes a data set that TFDS prepared, and keeps the index if it can."""
+    """Scans a data set that TFDS prepared; stores the index if the folder is writable."""
     about = json.loads((directory / "dataset_info.json").read_text())
     if about.get("fileFormat", "tfrecord") != "tfrecord":
         raise UserError(
@@ -249,7 +234,7 @@ def _scan_foreign(directory: epath.Path) -> index.Index:
         features,
         class_names=[name for name in names if name],
     )
-    # If it is not our folder to write to, it is scanned again next time.
+    # In a read-only folder, the data set is scanned again next time.
     with contextlib.suppress(OSError):
         index.write(directory, found)
     return found

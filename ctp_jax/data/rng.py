@@ -1,7 +1,7 @@
 """Uniform random numbers that are a pure function of (seed, stream, position).
 
 A batch has to be the same on any number of hosts and after any restart, so nothing
-random may depend on what was drawn before. Each example gets one vector of uniforms
+random number may depend on earlier ones. Each example gets one vector of uniforms
 from one stateless op, seeded by the run's seed, the stream's name and the example's
 position in the run; every decision takes its share of that vector. The decisions are
 then plain arithmetic, vectorised over the batch, and no further random op runs.
@@ -42,11 +42,11 @@ def uniforms(seed: int, stream: str, position: tf.Tensor, count: int) -> tf.Tens
 
 
 class Rng:
-    """Hands out uniform numbers as the decisions that are made of them.
+    """Turns uniform numbers into samples of other distributions.
 
     Attributes:
         lead: leading dimensions of every result; the first may be None, unknown.
-        used: how many numbers per row were handed out so far.
+        used: number of uniforms per row that were used so far.
     """
 
     def __init__(self, numbers: tf.Tensor):
@@ -117,7 +117,7 @@ class _SplitRng(Rng):
 
 
 def count_uniforms(decide: Callable[[Rng], object]) -> int:
-    """How many numbers per row `decide` rng, found by tracing it once."""
+    """Number of random numbers per row that `decide` uses, found by tracing it once."""
     used = 1
 
     @tf.function(autograph=False)

@@ -1,7 +1,7 @@
-"""Which record of a split stands at which position of a run.
+"""Maps positions of a run to records of a split, in a TensorFlow graph.
 
-Pure functions of the position, in a graph: the n positions of an epoch hold every
-record once, an evaluation goes through the split in its own order.
+Training visits every record once per epoch, in a different order each time. An
+evaluation visits the records in the order of the split.
 """
 
 import tensorflow as tf
@@ -10,7 +10,7 @@ from ctp_jax.data import rng
 
 
 def shuffled(position: tf.Tensor, total: int, seed: int) -> tf.Tensor:
-    """Record number, int64, at an int64 position: another order in every epoch."""
+    """Record number, int64, at an int64 position; a different order in every epoch."""
     count = tf.constant(total, tf.int64)
     key = _key(seed, "order", position // count)
     return tf.random.experimental.index_shuffle(position % count, key, count - 1)
@@ -21,8 +21,8 @@ def replacement(
 ) -> tf.Tensor:
     """Record number, int64, of the replacement `number` for the record `first`.
 
-    Those of one position, number = 0 .. total - 2, are all other records in an order
-    drawn for this position alone.
+    For number = 0 .. total - 2 these are all other records, in a random order that
+    depends on the position.
     """
     others = tf.constant(max(total - 1, 1), tf.int64)
     key = _key(seed, "others", position)
@@ -33,8 +33,8 @@ def replacement(
 def _key(seed: int, stream: str, number: tf.Tensor) -> tf.Tensor:
     """Key of a shuffle, int64 (2,).
 
-    Hashed: the shuffle takes its key as it is, and those of epochs 0, 1, 2 would be so
-    alike that their orders correlate.
+    Hashed, because `index_shuffle` does not hash its key: the orders of epochs 0, 1, 2
+    would be correlated.
     """
     start = tf.constant(rng.stream_seed(seed, stream), tf.int64)
     return tf.random.stateless_uniform(
@@ -43,10 +43,10 @@ def _key(seed: int, stream: str, number: tf.Tensor) -> tf.Tensor:
 
 
 def evenly_spaced(position: tf.Tensor, total: int, used: int) -> tf.Tensor:
-    """Record number, int64, of evaluations that use only some.
+    """Record number, int64, if an evaluation uses only some of the records.
 
-    They are spread over the split, which may be sorted by class; positions from `used`
-    on hold the last of them again.
+    They are spread evenly over the split, which may be sorted by class. Positions from
+    `used` on repeat the last one.
     """
     row = tf.minimum(position, used - 1)
     return row * total // used

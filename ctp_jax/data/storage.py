@@ -1,4 +1,4 @@
-"""Paths on file systems and in object stores."""
+"""Access to paths on file systems and in object stores."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ def absolute(path: str) -> str:
 
 
 def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """As `os.walk`, with links followed; also in object stores, all of it there."""
+    """`os.walk` that follows links; in object stores, pruning has no effect."""
     if not is_remote(folder):
         yield from os.walk(folder, followlinks=True)
         return
@@ -35,10 +35,9 @@ def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """A file to write that takes its name when it is whole.
+    """A file to write, which gets its name when it is complete.
 
-    In an object store an object appears under its name when its writer closes it, and
-    to rename is to copy: there the object is written at once.
+    Objects in a store appear when they are closed, so they are written directly.
     """
     if is_remote(path):
         with epath.Path(path).open("wb") as file:

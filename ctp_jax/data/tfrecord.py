@@ -1,37 +1,35 @@
-"""TFRecord files of videos: framing of records, and finding what is in a file.
+"""TFRecord files of videos: their framing, and a scan of what they contain.
 
-A TFRecord file is a chain of records: 8 bytes of length (little endian), 4 of
-checksum, the payload, 4 of checksum. The payloads are `tf.train.Example` messages:
-protocol buffers that map the names of features to lists of bytes, floats or integers.
-Both are walked here without TensorFlow, and of a mapped file only the pages with
-headers are read.
+A TFRecord file is a sequence of records: 8 bytes of length (little endian), 4 of
+checksum, the payload, 4 of checksum. The payloads are `tf.train.Example` messages,
+which map the names of features to lists of bytes, floats or integers. TensorFlow is not
+needed: TFDS has a copy of the message's definition.
 """
 
-import contextlib
 import dataclasses
 import io
-import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import google_crc32c
 from etils import epath
+from PIL import Image
 
 from ctp_jax.errors import UserError
 
-BYTES, FLOATS, INTEGERS = 1, 2, 3
-"""Kinds of lists, by their field number in `tf.train.Feature`."""
+HEADER, FOOTER = 12, 4
+"""Bytes of a record before and after its payload: length and checksums."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Names of the features of a record that are used; None for those it lacks.
+    """Names of the features of a record; None for those that it lacks.
 
     Attributes:
         frames: list of encoded images.
         label: integer, the class.
-        annotations: {name: shape of one frame's value} of floats that every frame has;
+        annotations: {name: shape per frame} of float features with a value per frame;
             `boxes`, of shape (..., 4), are x1 y1 x2 y2 in pixels of the stored frames.
         id: name of the video.
         fps: frames per second.
@@ -45,7 +43,7 @@ class Features:
 
 
 class Row(NamedTuple):
-    """What the index keeps of one record.
+    """The entry of one record in the index.
 
     Attributes:
         offset, length: of the payload in its file, bytes.
@@ -69,13 +67,13 @@ class Row(NamedTuple):
 
 
 def frame(payload: bytes) -> tuple[bytes, bytes]:
-    """What stands before and after a payload in a TFRecord file."""
+    """The bytes before and after a payload in a TFRecord file."""
     length = struct.pack("<Q", len(payload))
     return length + _masked_checksum(length), _masked_checksum(payload)
 
 
 def _masked_checksum(data: bytes) -> bytes:
-    """CRC-32C, rotated and shifted as the format has it, little endian."""
+    """CRC-32C, rotated and shifted as the format requires, little endian."""
     checksum = google_crc32c.value(data)
     rotated = checksum >> 15 | checksum << 17
     return struct.pack("<I", (rotated + 0xA282EAD8) & 0xFFFFFFFF)
@@ -85,115 +83,56 @@ def scan_file(path: epath.Path, features: Features) -> Iterator[Row]:
     """Yields a row for every record of a file.
 
     Raises:
-        UserError: a file that is truncated or holds something else.
+        UserError: a file that is truncated or contains something else.
     """
-    with _mapped(path) as data:
-        position, size = 0, len(data)
+    position, size = 0, path.stat().length
+    with path.open("rb") as file:
         while position < size:
-            offset = position + 12
-            length = -1
-            if offset <= size:
-                (length,) = struct.unpack_from("<Q", data, position)
-            position = offset + length + 4
+            header, length = file.read(HEADER), -1
+            if len(header) == HEADER:
+                (length,) = struct.unpack_from("<Q", header)
+            offset = position + HEADER
+            position = offset + length + FOOTER
             if length < 0 or position > size:
                 raise UserError(
                     f"{path}: cut short at byte {size} in a record; "
                     "prepare the data set again"
                 )
+            payload, _ = file.read(length), file.read(FOOTER)
             try:
-                yield _scan_example(data, offset, length, features)
-            except (ValueError, IndexError, StopIteration, struct.error) as error:
+                yield _row(payload, offset, features)
+            # Protocol buffers have an error of their own for bytes that are none.
+            except Exception as error:
                 raise UserError(
-                    f"{path}: the record at byte {offset} cannot be read ({error})"
+                    f"{path}: the record at byte {offset} cannot be read ({error}); "
+                    "prepare the data set again"
                 ) from error
 
 
-@contextlib.contextmanager
-def _mapped(path: epath.Path):
-    """The bytes of a file: mapped where it is local and not empty, else read."""
-    with path.open("rb") as file:
-        try:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError, AttributeError, io.UnsupportedOperation):
-            yield file.read()
-            return
-    with data:
-        yield data
+def _row(payload: bytes, offset: int, features: Features) -> Row:
+    """The row of a serialized `tf.train.Example` at a byte of its file."""
+    from tensorflow_datasets.proto import tf_example_pb2
 
+    stored = tf_example_pb2.Example.FromString(payload).features.feature
 
-def _scan_example(data, start: int, length: int, features: Features) -> Row:
-    """The row of the `tf.train.Example` in the bytes start : start + length."""
-    frames, first, label, fps, name = 0, (0, 0), -1, 0.0, b""
-    for key, kind, values in _features(data, start, start + length):
-        if (key, kind) == (features.frames, BYTES):
-            for span in _fields(data, *values, field=1):
-                first = first if frames else span
-                frames += 1
-        elif (key, kind) == (features.label, INTEGERS):
-            label = _first_integer(data, *values)
-        elif (key, kind) == (features.fps, FLOATS):
-            # A single float is the last thing in its list, packed or not.
-            (fps,) = struct.unpack_from("<f", data, values[1] - 4)
-        elif (key, kind) == (features.id, BYTES):
-            for at, end in _fields(data, *values, field=1):
-                name = bytes(data[at:end])
+    def values(name: str | None, kind: str) -> Sequence:
+        return getattr(stored[name], kind).value if name and name in stored else ()
+
+    frames = values(features.frames, "bytes_list")
     if not frames:
         raise ValueError(f"no frames under {features.frames!r}")
-    height, width, encoding = image_size(data[first[0] : first[1]])
-    return Row(start, length, frames, height, width, label, fps, name, encoding)
-
-
-def _features(data, start: int, end: int) -> Iterator[tuple[str, int, tuple[int, int]]]:
-    """Yields (name, kind, span of the list) of every feature."""
-    for features in _fields(data, start, end, field=1):
-        for entry in _fields(data, *features, field=1):
-            key = next(_fields(data, *entry, field=1))
-            for value in _fields(data, *entry, field=2):
-                for kind in (BYTES, FLOATS, INTEGERS):
-                    for values in _fields(data, *value, field=kind):
-                        yield bytes(data[key[0] : key[1]]).decode(), kind, values
-
-
-def _fields(data, start: int, end: int, field: int) -> Iterator[tuple[int, int]]:
-    """Yields the spans of a protocol buffer's length-delimited fields of one number."""
-    while start < end:
-        tag, start = _varint(data, start)
-        if tag & 7 == 2:
-            size, start = _varint(data, start)
-            if tag >> 3 == field:
-                yield start, start + size
-            start += size
-        elif tag & 7 == 0:
-            _, start = _varint(data, start)
-        elif tag & 7 in (1, 5):
-            start += 8 if tag & 7 == 1 else 4
-        else:
-            raise ValueError(f"protocol buffer tag {tag}")
-    if start > end:
-        raise ValueError("a field reaches over the end of its message")
-
-
-def _first_integer(data, start: int, end: int) -> int:
-    """The first number of an Int64List, packed or not; -1 if it is empty."""
-    if start == end:
-        return -1
-    tag, start = _varint(data, start)
-    if tag & 7 == 2:
-        _, start = _varint(data, start)
-    value, _ = _varint(data, start)
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _varint(data, position: int) -> tuple[int, int]:
-    """(value, position after it)."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
+    height, width, encoding = image_size(frames[0])
+    return Row(
+        offset=offset,
+        length=len(payload),
+        num_frames=len(frames),
+        height=height,
+        width=width,
+        label=next(iter(values(features.label, "int64_list")), -1),
+        fps=next(iter(values(features.fps, "float_list")), 0.0),
+        id=next(iter(values(features.id, "bytes_list")), b""),
+        encoding=encoding,
+    )
 
 
 def image_size(image: bytes) -> tuple[int, int, str]:
@@ -202,15 +141,9 @@ def image_size(image: bytes) -> tuple[int, int, str]:
     Raises:
         ValueError: another format.
     """
-    if image[:8] == b"\x89PNG\r\n\x1a\n":
-        width, height = struct.unpack(">II", image[16:24])
-        return height, width, "png"
-    position = 2
-    while image[:2] == b"\xff\xd8" and position + 9 <= len(image):
-        marker, size = struct.unpack_from(">xBH", image, position)
-        # Start of frame, of any of JPEG's processes; C4, C8 and CC are other things.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", image, position + 5)
-            return height, width, "jpeg"
-        position += 2 + size
-    raise ValueError("frames are neither JPEG nor PNG")
+    try:
+        with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as opened:
+            encoding = "png" if opened.format == "PNG" else "jpeg"
+            return opened.height, opened.width, encoding
+    except OSError as error:
+        raise ValueError("frames are neither JPEG nor PNG") from error

@@ -99,27 +99,19 @@ def to_torch(
     Raises:
         UserError: the family has no such head.
     """
-    layers = set(params)
+    layers, prefix, entries = set(params), "", ()
     if layers == {"classifier"}:
         prefix, entries = family.classifier, names.CLASSIFIER
-    elif layers != {"temporal", "dense1", "dense2"}:
-        raise _refusal(
-            path, f"{family.name} has no head of {', '.join(sorted(layers))}"
-        )
-    elif not family.ctp_head:
-        raise _refusal(path, f"{family.name} has no Catch-the-Patch head")
-    elif not squeeze:
-        raise _refusal(
-            path, f"{family.name} has no head with config.head.squeeze=False"
-        )
-    else:
+    elif layers == {entry.path[0] for entry in names.CTP_HEAD} and squeeze:
         prefix, entries = family.ctp_head, names.CTP_HEAD
+    if not prefix:
+        raise UserError(
+            f"{path}: {family.name} has no head of {', '.join(sorted(layers))}"
+            + " with config.head.squeeze=False" * (not squeeze)
+            + ": add --encoder_only to leave the head out"
+        )
     return {
         prefix + entry.name: layouts.to_torch(params[layer][name], entry.layout)
         for entry in entries
         for layer, name in [entry.path]
     }
-
-
-def _refusal(path: str, why: str) -> UserError:
-    return UserError(f"{path}: {why}: add --encoder_only to leave the head out")

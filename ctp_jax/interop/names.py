@@ -59,105 +59,76 @@ class Family:
     note: str = ""
 
 
+_R3D = (  # here, pyvrl, torchvision, imagenet
+    ("stem/conv", "stem.conv", "stem.0", "conv1"),
+    ("stem/bn", "stem.bn", "stem.1", "bn1"),
+    ("block/conv*", "conv*.conv", "conv*.0", "conv*"),
+    ("block/bn*", "bn*", "conv*.1", "bn*"),
+    ("block/shortcut_conv", "downsample.conv", "downsample.0", "downsample.0"),
+    ("block/shortcut_bn", "downsample_bn", "downsample.1", "downsample.1"),
+)
+_R2PLUS1D = (  # here, pyvrl, torchvision
+    ("stem/conv/spatial", "stem.conv_s", "stem.0"),
+    ("stem/conv/bn", "stem.bn_s", "stem.1"),
+    ("stem/conv/temporal", "stem.conv_t", "stem.3"),
+    ("stem/bn", "stem.bn_t", "stem.4"),
+    ("block/conv*/spatial", "conv*.conv_s", "conv*.0.0"),
+    ("block/conv*/bn", "conv*.bn_s", "conv*.0.1"),
+    ("block/conv*/temporal", "conv*.conv_t", "conv*.0.3"),
+    ("block/bn*", "bn*", "conv*.1"),
+    ("block/shortcut_conv", "downsample.conv", "downsample.0"),
+    ("block/shortcut_bn", "downsample_bn", "downsample.1"),
+)
+_C3D = (  # here, after 'conv' and 'bn' there
+    ("stem", "1"),
+    ("stage1_block1", "2"),
+    ("stage2_block1", "3a"),
+    ("stage2_block2", "3b"),
+    ("stage3_block1", "4a"),
+    ("stage3_block2", "4b"),
+    ("stage4_block1", "5a"),
+    ("stage4_block2", "5b"),
+)
+
+
+def _column(table, number):
+    return {row[0]: row[number] for row in table}
+
+
 PYVRL = Family(
     name="pyvrl",
     epsilon=1e-3,
+    variants={R3D: _column(_R3D, 1), R2PLUS1D: _column(_R2PLUS1D, 1)},
     prefix="backbone.",
     classifier="cls_head.fc_cls.",
     ctp_head="head.",
-    variants={
-        R3D: {
-            "stem/conv": "stem.conv",
-            "stem/bn": "stem.bn",
-            "block/conv*": "conv*.conv",
-            "block/bn*": "bn*",
-            "block/shortcut_conv": "downsample.conv",
-            "block/shortcut_bn": "downsample_bn",
-        },
-        R2PLUS1D: {
-            "stem/conv/spatial": "stem.conv_s",
-            "stem/conv/bn": "stem.bn_s",
-            "stem/conv/temporal": "stem.conv_t",
-            "stem/bn": "stem.bn_t",
-            "block/conv*/spatial": "conv*.conv_s",
-            "block/conv*/bn": "conv*.bn_s",
-            "block/conv*/temporal": "conv*.conv_t",
-            "block/bn*": "bn*",
-            "block/shortcut_conv": "downsample.conv",
-            "block/shortcut_bn": "downsample_bn",
-        },
-    },
 )
-
 TORCHVISION = Family(
     name="torchvision",
     epsilon=1e-5,
+    variants={R3D: _column(_R3D, 2), R2PLUS1D: _column(_R2PLUS1D, 2)},
     classifier="fc.",
     mid_per_block=True,
     note="torchvision's own weights saw frames normalised with the mean and deviation "
     "of Kinetics; here ImageNet's are used",
-    variants={
-        R3D: {
-            "stem/conv": "stem.0",
-            "stem/bn": "stem.1",
-            "block/conv*": "conv*.0",
-            "block/bn*": "conv*.1",
-            "block/shortcut_conv": "downsample.0",
-            "block/shortcut_bn": "downsample.1",
-        },
-        R2PLUS1D: {
-            "stem/conv/spatial": "stem.0",
-            "stem/conv/bn": "stem.1",
-            "stem/conv/temporal": "stem.3",
-            "stem/bn": "stem.4",
-            "block/conv*/spatial": "conv*.0.0",
-            "block/conv*/bn": "conv*.0.1",
-            "block/conv*/temporal": "conv*.0.3",
-            "block/bn*": "conv*.1",
-            "block/shortcut_conv": "downsample.0",
-            "block/shortcut_bn": "downsample.1",
-        },
-    },
 )
-
 IMAGENET = Family(
     name="imagenet",
     epsilon=1e-5,
+    variants={R3D: _column(_R3D, 3)},
     kernel="inflated",
-    variants={
-        R3D: {
-            "stem/conv": "conv1",
-            "stem/bn": "bn1",
-            "block/conv*": "conv*",
-            "block/bn*": "bn*",
-            "block/shortcut_conv": "downsample.0",
-            "block/shortcut_bn": "downsample.1",
-        },
-    },
 )
-
-_C3D_LAYERS = {
-    "stem": "1",
-    "stage1_block1": "2",
-    "stage2_block1": "3a",
-    "stage2_block2": "3b",
-    "stage3_block1": "4a",
-    "stage3_block2": "4b",
-    "stage4_block1": "5a",
-    "stage4_block2": "5b",
-}
-
 VCOP = Family(
     name="vcop",
     epsilon=1e-5,
-    classifier="linear.",
     variants={
         C3D: {
-            f"{here}/{layer}": f"{layer}{there}"
-            for here, there in _C3D_LAYERS.items()
+            f"{here}/{layer}": layer + there
+            for here, there in _C3D
             for layer in ("conv", "bn")
-        },
+        }
     },
+    classifier="linear.",
     note="VCOP's own weights saw frames between 0 and 1, without mean and deviation; "
     "here ImageNet's are used",
 )

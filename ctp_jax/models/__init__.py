@@ -38,7 +38,7 @@ def create(model: ConfigDict) -> "Encoder":
     module = f"{__name__}.{MODULES[name]}" if name in MODULES else name
     try:
         found = "." in module and importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
+    except ImportError:
         found = False
     if not found:
         raise UserError(

@@ -81,9 +81,9 @@ class Encoder(nn.Module):
             frozen: how many of the five parts (stem, stages) neither update their
                 statistics, nor use those of the batch, nor get a gradient.
         """
+        pairs = zip(self.temporal_strides, self.spatial_strides, strict=True)
+        strides = [STEM_STRIDES, *((t, s, s) for t, s in pairs)]
         outputs = []
-        spatial = zip(self.temporal_strides, self.spatial_strides, strict=True)
-        strides = [STEM_STRIDES, *((t, s, s) for t, s in spatial)]
         for part in range(1 + STAGES):
             x = self._part(part, strides[part], x, train and part >= frozen)
             if frozen == part + 1:

@@ -1,8 +1,8 @@
-"""Turns raw videos into a data set: `python -m ctp_jax.prepare NAME ...`.
+"""Prepares a data set from raw videos: `python -m ctp_jax.prepare NAME ...`.
 
-The data set is made in a folder of its own beside its final place and moved there
-when it is whole; a run that was stopped goes on with the shards that are missing.
-Processes that decode import this module: nothing heavy at the top.
+The data set is written into a folder beside its final place and moved there when it is
+complete. A run that was stopped resumes with the shards that are missing. Worker
+processes import this module: no heavy imports at the top.
 """
 
 import functools
@@ -13,21 +13,24 @@ import signal
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 from etils import epath
 
 from ctp_jax import cli, config
-from ctp_jax.data import index, records, storage
+from ctp_jax.data import records, storage
 from ctp_jax.errors import UserError, causes
 from ctp_jax.prepare import beam, builders, provenance, shards, staging
+
+if TYPE_CHECKING:
+    from ctp_jax.prepare.builders import base
 
 NOTHING = "nothing was kept"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Turns raw videos into a data set of JPEG frames.
+    """Prepares a data set of JPEG frames from raw videos.
 
     python -m ctp_jax.prepare NAME [--flag=...]
     python -m ctp_jax.prepare NAME --help         the flags of a data set
@@ -40,16 +43,18 @@ def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
-def parse(argv: Sequence[str]) -> tuple[types.SimpleNamespace, type]:
+def parse(
+    argv: Sequence[str],
+) -> tuple[types.SimpleNamespace, "type[base.VideoBuilder]"]:
     """Parses the command line into the flags and the builder of the data set.
 
     Raises:
         UserError: no such data set, or flags that contradict each other.
     """
-    # The host's part has no use for the GPU.
+    # Preparation needs no GPU.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     names = sorted(m.name for m in pkgutil.iter_modules(builders.__path__))
-    names = [name for name in names if name not in ("base", "classes", "lists")]
+    names = [name for name in names if name not in ("base", "lists")]
     name = argv[0] if argv else ""
     values = flags.FlagValues()
     if name in ("-h", "--help"):
@@ -57,7 +62,7 @@ def parse(argv: Sequence[str]) -> tuple[types.SimpleNamespace, type]:
     if name not in names:
         like = config.closest(name, names)
         raise UserError(
-            f"data set {name!r}: needs one of {', '.join(names)}, first"
+            f"data set {name!r}: needs one of {', '.join(names)} as the first argument"
             + (f"; did you mean {like}?" if like else "")
         )
     builder_class = importlib.import_module(f"{builders.__name__}.{name}").Builder
@@ -76,16 +81,22 @@ def _define_common(values: flags.FlagValues, name: str) -> None:
     """Defines the flags that every data set has."""
     text = functools.partial(flags.DEFINE_string, flag_values=values)
     number = functools.partial(flags.DEFINE_integer, flag_values=values, lower_bound=0)
-    text("name", name, "What to call the result, for config.data.name.")
-    text("data_dir", "", "Where to; default: $TFDS_DATA_DIR or ~/tensorflow_datasets.")
-    number("short_side", 144, "Pixels; smaller videos are kept.", lower_bound=1)
-    number("quality", 90, "Of the JPEG frames.", lower_bound=1, upper_bound=95)
-    number("workers", 0, "Processes; 0: one per core.")
-    number("shards", 0, "Files to write; 0: one per 512 videos.")
+    text("name", name, "Name of the prepared data set, for config.data.name.")
+    text(
+        "data_dir",
+        "",
+        "Where to write; default: $TFDS_DATA_DIR or ~/tensorflow_datasets.",
+    )
+    number(
+        "short_side", 144, "Pixels; larger videos are scaled down to it.", lower_bound=1
+    )
+    number("quality", 90, "Quality of the JPEG frames.", lower_bound=1, upper_bound=95)
+    number("workers", 0, "Number of processes; 0: one per core.")
+    number("shards", 0, "Number of files; 0: one per 512 videos.")
     flags.DEFINE_float(
         "max_bad",
         0.01,
-        "Share of unreadable videos to put up with (at least one, unless 0).",
+        "Share of the videos that may be unreadable (at least one may be, unless 0).",
         flag_values=values,
         lower_bound=0,
         upper_bound=1,
@@ -93,21 +104,26 @@ def _define_common(values: flags.FlagValues, name: str) -> None:
     flags.DEFINE_boolean(
         "overwrite",
         False,
-        "Replace what is there, once the new one is whole.",
+        "Replace an existing data set, once the new one is complete.",
         flag_values=values,
     )
-    text("beam_runner", "", "DirectRunner, ...: with Apache Beam; else this machine.")
+    text("beam_runner", "", "Use Apache Beam with this runner: DirectRunner, ...")
     flags.DEFINE_multi_string(
-        "beam_options", [], "KEY=VALUE,... of the Beam pipeline.", flag_values=values
+        "beam_options",
+        [],
+        "Options KEY=VALUE,... of the Beam pipeline.",
+        flag_values=values,
     )
 
 
-def prepare(arguments: types.SimpleNamespace, builder_class: type) -> str:
+def prepare(
+    arguments: types.SimpleNamespace, builder_class: "type[base.VideoBuilder]"
+) -> str:
     """Prepares one data set and returns a summary.
 
     Raises:
-        UserError: bad input, too many unreadable videos, a full disk, a data set of this
-            name that is prepared otherwise.
+        UserError: bad input, too many unreadable videos, a full disk, or an existing
+            data set of this name that was prepared with other flags.
     """
     name, root = arguments.name, records.default_data_dir(arguments.data_dir)
     final = os.path.join(root, name, str(builder_class.VERSION))
@@ -116,18 +132,23 @@ def prepare(arguments: types.SimpleNamespace, builder_class: type) -> str:
     except Exception as error:
         if not storage.is_remote(root):
             raise
-        # Each kind of store has errors of its own.
+        # Every object store has its own types of errors.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"--data_dir={root}: cannot be reached ({reason})") from error
+        raise UserError(
+            f"--data_dir={root}: cannot be reached ({reason}): check the path "
+            "and your credentials"
+        ) from error
     if prepared and not arguments.overwrite:
         other = provenance.differences(final, vars(arguments))
         if other:
             raise UserError(
-                f"{final}: is prepared with {other}: --overwrite makes it anew, another "
-                "--name leaves it"
+                f"{final}: is prepared with {other}: pass --overwrite to prepare it "
+                "again, or another --name to keep it"
             )
-        return f"already prepared (--overwrite makes it anew)\n{summary(name, root)}"
-    from ctp_jax.prepare.builders import base  # with TFDS
+        return (
+            f"already prepared (--overwrite prepares it again)\n{summary(name, root)}"
+        )
+    from ctp_jax.prepare.builders import base  # imports TFDS
 
     with staging.staging(root, name, final) as place:
         write = _writer(arguments, place)
@@ -152,13 +173,15 @@ def prepare(arguments: types.SimpleNamespace, builder_class: type) -> str:
     if builder.expected_classes not in (0, classes):
         text += (
             f"\n  note: {builder.expected_classes} classes were expected, this has "
-            f"{classes}; is it all there?"
+            f"{classes}: check that no videos or lists are missing"
         )
     return text
 
 
-def _writer(arguments: types.SimpleNamespace, place: staging.Staging) -> Callable:
-    """What makes the shards: this machine, or a Beam pipeline. Raises `UserError`."""
+def _writer(
+    arguments: types.SimpleNamespace, place: staging.Staging
+) -> Callable[..., None]:
+    """A function that writes shards, here or with Beam. Raises `UserError`."""
     if not arguments.beam_runner:
         if arguments.beam_options:
             raise UserError("--beam_options needs a --beam_runner")
@@ -178,8 +201,10 @@ def _writer(arguments: types.SimpleNamespace, place: staging.Staging) -> Callabl
     )
 
 
-def _make(builder: Any, place: staging.Staging, write: Callable) -> None:
-    """Makes the data set and puts it into its place. Raises as `prepare` does."""
+def _make(
+    builder: "base.VideoBuilder", place: staging.Staging, write: Callable[..., None]
+) -> None:
+    """Writes the data set and moves it to its final place. Raises as `prepare` does."""
     orders = builder.orders(place.data, place.receipts)
     place.tidy(orders)
     there = place.kept(orders)
@@ -200,57 +225,46 @@ def _make(builder: Any, place: staging.Staging, write: Callable) -> None:
         builder.assemble(place.data, made)
         place.finish()
     except BaseException as error:
-        kept = _kept(place, orders)
+        there = place.kept(orders)
+        kept = f"{there} of {len(orders)} shards are kept" if there else NOTHING
         # Beam wraps what is raised in a worker.
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
-            print(file=sys.stderr)  # the progress bar has left its line open
-            if kept != NOTHING:
-                kept += ": run the same command to go on"
-            raise KeyboardInterrupt(kept) from None
+            print(file=sys.stderr)  # ends the line of the progress bar
+            resume = ": run the same command to go on" if there else ""
+            raise KeyboardInterrupt(kept + resume) from None
         if isinstance(error, shards.TooManyBad):
             for video, reason in error.skipped:
                 print(f"skipped: {video}: {reason}", file=sys.stderr)
         explained = staging.disk_trouble(error, place.folder, kept)
         if explained:
             raise explained from error
-        if kept != NOTHING:
+        if there:
             print(f"note: {kept}", file=sys.stderr)
         raise
 
 
-def _kept(place: staging.Staging, orders: Sequence[shards.Order]) -> str:
-    kept = place.kept(orders)
-    if not kept:
-        return NOTHING
-    return f"{kept} of {len(orders)} shards are kept"
-
-
 def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str:
-    """What lies in a prepared data set, in a few lines.
+    """Describes a prepared data set in a few lines.
 
     Args:
         name: of the data set.
         root: the `data_dir`.
-        expected: how many videos each split should have.
+        expected: number of videos that each split should have.
     """
-    all_of_it = records.open_records(name, "all", root)
-    found = index.read(all_of_it.directory)
-    frames = int(all_of_it.num_frames.sum())
-    size = int(all_of_it.file_size.sum())
-    minutes = float((all_of_it.num_frames / all_of_it.fps).sum()) / 60
-    lines = [
-        f"{name}: {len(all_of_it)} videos, {frames} frames, {minutes:.1f} minutes, "
-        + f"{size / 1e6:.1f} MB in {all_of_it.directory}"
-    ]
+    directory, found = records.open_index(name, root)
+    minutes = float((found.num_frames / found.fps).sum()) / 60
+    first = (
+        f"{name}: {len(found.length)} videos, {found.num_frames.sum()} frames, "
+        f"{minutes:.1f} minutes, {found.file_size.sum() / 1e6:.1f} MB in {directory}"
+    )
+    lines = [first]
     for split in sorted(set(found.splits) - {"all"}):
-        count = f"{len(found.splits[split])}"
-        if expected:
-            count += f" of {expected[split]}"
-        lines.append(f"  {split}: {count} videos")
+        of = f" of {expected[split]}" if expected else ""
+        lines.append(f"  {split}: {len(found.splits[split])}{of} videos")
     if len(found.class_names) == 1:
         lines.append(
-            f"  one class, {found.class_names[0]!r}: if these are more, --videos is to "
-            "name the folder that holds theirs"
+            f"  one class, {found.class_names[0]!r}: if its videos belong to several "
+            "classes, --videos must name the folder that contains the class folders"
         )
     elif found.class_names:
         lines.append(f"  {len(found.class_names)} classes")
@@ -258,13 +272,11 @@ def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str
         ("skipped.txt", "videos skipped", 10),
         ("missing.txt", "listed videos were not there", 3),
     ]:
-        path = epath.Path(all_of_it.directory, file)
-        found_there = path.read_text().splitlines() if path.exists() else []
-        if found_there:
-            lines.append(f"  {len(found_there)} {what}, see {path}:")
-            lines += [
-                f"    {line.replace(chr(9), ': ')}" for line in found_there[:shown]
-            ]
+        path = directory / file
+        listed = path.read_text().splitlines() if path.exists() else []
+        if listed:
+            lines.append(f"  {len(listed)} {what}, see {path}:")
+            lines += ["    " + line.replace("\t", ": ") for line in listed[:shown]]
     return "\n".join(lines)
 
 

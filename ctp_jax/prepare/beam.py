@@ -1,7 +1,7 @@
-"""Making shards with Apache Beam, on one machine or many: one element is one shard.
+"""Writes shards with Apache Beam, on one machine or many: one element is one shard.
 
-The workers need this package with the same versions, and the same paths: those of the
-videos to read, `--data_dir` to write.
+The workers need the same versions of this package and its dependencies, and the same
+paths: to the videos and to `--data_dir`.
 """
 
 import contextlib
@@ -17,15 +17,15 @@ from ctp_jax.prepare import workers as workers_lib
 
 
 def check(runner: str, options: Sequence[str]) -> None:
-    """Raises `UserError` if Beam cannot make a pipeline of this runner and options."""
+    """Raises `UserError` if Beam rejects the runner or its options."""
     try:
         _pipeline(runner, options)
     except ImportError as error:
-        if error.name and error.name.split(".")[0] == "apache_beam":
-            raise UserError(
-                f'--beam_runner={runner}: needs Apache Beam: pip install -e ".[beam]"'
-            ) from error
-        raise UserError(f"--beam_runner={runner}: {error}") from error
+        if (error.name or "").split(".")[0] != "apache_beam":
+            raise UserError(f"--beam_runner={runner}: {error}") from error
+        raise UserError(
+            f'--beam_runner={runner}: needs Apache Beam: pip install -e ".[beam]"'
+        ) from error
     except (ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--beam_runner={runner}: {reason}") from error
@@ -53,8 +53,8 @@ def write_all(
         orders: the shards.
         runner: name of a Beam runner.
         options: of the pipeline, `key=value` or `key`.
-        folder: where to put the orders for the workers to read.
-        watch: not used: the videos pass through other processes.
+        folder: where the orders are stored for the workers to read.
+        watch: not used: the videos are encoded in the workers.
 
     Raises:
         Exception: what the runner raises when the pipeline fails.
@@ -62,33 +62,31 @@ def write_all(
     del watch
     import apache_beam
 
-    # The orders name every video: too much to be a part of the pipeline itself, of
-    # which Dataflow takes 10 MB.
+    # Orders name every video, and a pipeline of Dataflow has at most 10 MB: so the
+    # pipeline holds their paths.
     place = epath.Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     paths = [place / f"{number:05d}.pickle" for number in range(len(orders))]
     for path, order in zip(paths, orders, strict=True):
         path.write_bytes(pickle.dumps(order))
     pipeline = _pipeline(runner, options)
-    (
-        pipeline
-        | "Shards" >> apache_beam.Create([os.fspath(path) for path in paths])
-        # Or runners fuse it with the next step, and one worker gets all.
-        | "Deal" >> apache_beam.Reshuffle()
-        | "Write" >> apache_beam.Map(write_one)
-    )
+    shard_paths = pipeline | apache_beam.Create([os.fspath(path) for path in paths])
+    # Without the shuffle, runners fuse the steps and one worker writes all shards.
+    dealt = shard_paths | apache_beam.Reshuffle()
+    _ = dealt | apache_beam.Map(write_one)
     pipeline.run().wait_until_finish()
     place.rmtree()
 
 
 def write_one(path: str) -> None:
-    """Writes the shard of the order that is stored at the path.
+    """Writes the shard whose order is stored at the path.
 
-    The videos are decoded in another process, so that one that crashes its decoder
-    does not end the worker, which Beam would start again for the same shard.
+    The videos are decoded in a process of their own: a crash of the decoder would end
+    the worker, and Beam would start it again for the same shard.
 
     Raises:
-        RuntimeError: other versions of packages than where the pipeline was started.
+        RuntimeError: the versions of packages differ from those of the machine that
+            started the pipeline.
     """
     order: shards.Order = pickle.loads(epath.Path(path).read_bytes())
     if provenance.versions() != order.versions:

@@ -1,6 +1,6 @@
-"""From a folder of numbered image files to the JPEG frames that are stored.
+"""Reads a folder of numbered image files as the JPEG frames of a video.
 
-No TensorFlow here, see `ctp_jax.prepare.video`.
+Imports no TensorFlow, see `ctp_jax.prepare.video`.
 """
 
 import io
@@ -16,10 +16,10 @@ from PIL import Image, ImageOps
 from ctp_jax.prepare import video
 
 SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png"])
-"""File name endings, in lower case, that are taken for frames."""
+"""File name endings of frames, in lower case."""
 
 _EIGHT_BITS = frozenset(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"])
-"""Pillow's modes that it turns into RGB without loss of range."""
+"""Modes of Pillow with 8 bits or less per channel."""
 
 _ORIENTATION = 0x0112
 """The EXIF tag; 1 is upright."""
@@ -34,31 +34,32 @@ def encode_frames(
     first: int | None = 1,
     annotations: Mapping[str, np.ndarray] | None = None,
 ) -> video.EncodedVideo:
-    """Reads a folder of frames; those that need no change keep their bytes.
+    """Reads a folder of frames.
 
-    A JPEG file is stored as it is if its short side is at most `short_side` and if a
-    part of it can be decoded alone, which rules out progressive ones. All else is
-    scaled as videos are and encoded anew: greyscale, turned by an EXIF flag, PNG, BMP.
+    A baseline RGB JPEG file whose short side is at most `short_side` is stored as it
+    is. All other images are scaled as videos are and encoded again: progressive and
+    greyscale JPEG, images with an EXIF rotation, PNG, BMP.
 
     Args:
-        folder: with files as `list_frames` takes them; other files are ignored.
-        fps: frames per second; the files do not say.
+        folder: contains the files, see `list_frames`.
+        fps: frames per second.
         short_side: pixels; larger frames are scaled down to it, smaller ones are kept.
-        quality: of the JPEG files that are encoded anew, 1 to 95.
-        first: number of the first frame; None takes any.
-        annotations: {name: float32 (n, ...)}, a value per frame; `boxes` (n, ..., 4) are
-            x1 y1 x2 y2 in the pixels of the files, and are scaled with the frames.
+        quality: of the JPEG files that are encoded again, 1 to 95.
+        first: number of the first frame; None accepts any.
+        annotations: {name: float32 (n, ...)}, one value per frame; `boxes` (n, ..., 4)
+            are x1 y1 x2 y2 in pixels of the files and are scaled with the frames.
 
     Raises:
-        VideoError: no frames, gaps between them, different sizes, damaged files, or
-            another number of annotations.
+        VideoError: no frames, missing frames, frames of different sizes, damaged files,
+            or a wrong number of annotations.
     """
     names = list_frames(folder, first)
     annotations = dict(annotations or {})
     for name, values in annotations.items():
         if len(values) != len(names):
             raise video.VideoError(f"{len(values)} {name} for {len(names)} frames")
-    frames, size = [], None
+    frames: list[bytes] = []
+    size = (0, 0)
     for name in names:
         try:
             frame, frame_size = encode_frame(
@@ -68,7 +69,8 @@ def encode_frames(
             raise video.VideoError(f"{name}: {error.strerror or error}") from error
         except video.VideoError as error:
             raise video.VideoError(f"{name}: {error}") from error
-        size = size or frame_size
+        if not frames:
+            size = frame_size
         if frame_size != size:
             raise video.VideoError(
                 f"{name}: has {frame_size[0]}x{frame_size[1]} pixels, the frames before "
@@ -83,22 +85,22 @@ def encode_frames(
 
 
 def list_frames(folder: str | os.PathLike, first: int | None = 1) -> list[str]:
-    """Names of the frames of a folder in the order of their numbers.
+    """File names of the frames of a folder, in the order of their numbers.
 
     The number of a frame is the last number in its file name: `00012.jpg`,
-    `img_12.png`. Hidden files and those of other endings are no frames.
+    `img_12.png`. Hidden files and files with other endings are ignored.
 
     Args:
-        folder: where to look; not in folders below it.
-        first: number of the first frame; None takes any.
+        folder: contains the files; its subfolders are ignored.
+        first: number of the first frame; None accepts any.
 
     Raises:
-        VideoError: no folder, no frames, a gap, or a number twice.
+        VideoError: no folder, no frames, a missing or a repeated number.
     """
     try:
         files = sorted(os.listdir(folder))
     except OSError as error:
-        raise video.VideoError(f"{error.strerror or error}") from error
+        raise video.VideoError(str(error.strerror or error)) from error
     numbered: dict[int, str] = {}
     for name in files:
         stem, suffix = os.path.splitext(name)
@@ -112,20 +114,19 @@ def list_frames(folder: str | os.PathLike, first: int | None = 1) -> list[str]:
             raise video.VideoError(f"{before} and {name} have the same number")
     if not numbered:
         raise video.VideoError("no frame in the folder")
-    expected = min(numbered) if first is None else first
-    for number in sorted(numbered):
+    start = min(numbered) if first is None else first
+    for expected, number in enumerate(sorted(numbered), start):
         if number != expected:
             raise video.VideoError(
                 f"frame {expected} is missing, {numbered[number]} comes instead"
             )
-        expected += 1
     return [numbered[number] for number in sorted(numbered)]
 
 
 def encode_frame(
     data: bytes, short_side: int, quality: int
 ) -> tuple[bytes, tuple[int, int]]:
-    """One frame as it is stored, see `encode_frames`.
+    """A frame as it is stored, and its size before scaling.
 
     Args:
         data: an image file.
@@ -136,7 +137,7 @@ def encode_frame(
         (JPEG file, (width, height) of the upright image before scaling).
 
     Raises:
-        VideoError: no image, a damaged one, or one of more than 8 bits.
+        VideoError: no image, a damaged image, or more than 8 bits per channel.
     """
     image, upright = _decode(data)
     plain = (
@@ -144,7 +145,7 @@ def encode_frame(
         and image.format == "JPEG"
         and image.mode == "RGB"
         and not image.info.get("progressive")
-        # Decoders differ in what they make of a file that just stops.
+        # Decoders differ in how they read truncated files.
         and data.endswith(b"\xff\xd9")
     )
     if not plain or video.scaled_size(*image.size, short_side) != image.size:
@@ -154,7 +155,7 @@ def encode_frame(
 
 
 def _decode(data: bytes) -> tuple[Image.Image, bool]:
-    """The upright image of a file, and whether it lay upright in it."""
+    """The upright image of a file, and whether it is stored upright."""
     if not data:
         raise video.VideoError("the file is empty")
     try:
@@ -167,7 +168,7 @@ def _decode(data: bytes) -> tuple[Image.Image, bool]:
                     image = ImageOps.exif_transpose(image)
     except Image.UnidentifiedImageError as error:
         raise video.VideoError("neither JPEG nor PNG nor BMP") from error
-    # Damaged files make Pillow raise whatever its decoders stumble over.
+    # Pillow raises errors of many types for damaged files.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise video.VideoError(f"cannot be decoded ({reason})") from error

@@ -1,4 +1,4 @@
-"""What a data set was prepared from: to go on with the same, and to notice another."""
+"""Records how a data set was prepared, and detects that flags or inputs differ."""
 
 import functools
 import hashlib
@@ -21,16 +21,16 @@ PLACES = ("videos", "lists", "train_list", "test_list")
 
 NOT_PART_OF_IT = ("dataset", "name", "data_dir", "workers", "max_bad", "overwrite")
 NOT_PART_OF_IT += ("beam_runner", "beam_options")
-"""Flags that do not change what is made (or are the place where it is)."""
+"""Flags that do not change the contents of a data set."""
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that decode, scale and encode."""
+    """Versions of the packages that decode, scale and encode."""
     return installed(("av", "pillow"))
 
 
 def flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that say what is made, with absolute paths."""
+    """The flags that decide the contents of a data set, with absolute paths."""
     return {
         flag: storage.absolute(value) if value and flag in PLACES else value
         for flag, value in arguments.items()
@@ -41,11 +41,11 @@ def flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def fingerprint(
     about: Mapping[str, Any], dealt: Sequence[Sequence[workers.Item]]
 ) -> str:
-    """A digest of all that decides what the shards hold.
+    """A digest of everything that decides the contents of the shards.
 
     Args:
-        about: what can be written as JSON.
-        dealt: the items of every shard. What a video's file holds is not looked at.
+        about: of types that JSON has.
+        dealt: the items of every shard; the contents of video files are not read.
     """
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for items in dealt:
@@ -56,7 +56,7 @@ def fingerprint(
 
 
 def _call(function: Any) -> tuple:
-    """A function that is the same in every process, as far as it can be named."""
+    """Names a function and its arguments, equally in every process."""
     if isinstance(function, functools.partial):
         named = sorted(function.keywords.items())
         return (*_call(function.func), function.args, named)
@@ -79,17 +79,17 @@ def write(
 
 
 def differences(directory: str | os.PathLike, arguments: Mapping[str, Any]) -> str:
-    """How the flags differ from those that the data set was prepared with.
+    """Flags whose values differ from those that the data set was prepared with.
 
     Returns:
-        `--flag=value (now value), ...`; empty if nothing does, or if it was prepared
-        before flags were kept.
+        `--flag=value (now value), ...`; empty if none differ, or if the data set has no
+        record of its flags.
     """
     path = epath.Path(directory) / FILE
     if not path.exists():
         return ""
     then, now = json.loads(path.read_text())["flags"], flags(arguments)
-    # A flag that only one version of this package knows is no difference.
+    # Flags that only one version of this package has are ignored.
     return ", ".join(
         f"--{flag}={then[flag]} (now {now[flag]})"
         for flag in sorted(then.keys() & now.keys())

@@ -1,4 +1,4 @@
-"""Encoded videos as `tf.train.Example` messages, by TFDS but without TensorFlow."""
+"""Serializes encoded videos as `tf.train.Example`, by TFDS without TensorFlow."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,18 +15,18 @@ FEATURES = tfrecord.Features("frames", "label", id="video_id", fps="fps")
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What is in every record.
+    """The features of every record.
 
     Attributes:
         class_names: in the order of the labels; empty for unlabelled videos.
-        annotations: of every frame, see `ctp_jax.data.tfrecord.Features`.
+        annotations: see `ctp_jax.data.tfrecord.Features`.
     """
 
     class_names: tuple[str, ...]
     annotations: Mapping[str, tuple[int, ...]]
 
     def features(self) -> Any:
-        """The schema as TFDS has it, a `tfds.features.FeaturesDict`."""
+        """The schema as a `tfds.features.FeaturesDict`."""
         import tensorflow_datasets as tfds
 
         label = tfds.features.Scalar(np.int64)
@@ -52,7 +52,7 @@ class Schema:
 
 
 class Serializer:
-    """Makes the payload of the record of a video."""
+    """Serializes the record of a video."""
 
     def __init__(self, schema: Schema):
         from tensorflow_datasets.core import example_serializer
@@ -63,7 +63,7 @@ class Serializer:
         )
 
     def __call__(self, item: workers.Item, encoded: video.EncodedVideo) -> bytes:
-        """The bytes are a function of the video: features come in a fixed order."""
+        """The payload; a function of the video, since features have a fixed order."""
         example = {
             "frames": encoded.frames,
             "label": item.label,
@@ -80,7 +80,7 @@ class Serializer:
 def row(
     item: workers.Item, encoded: video.EncodedVideo, offset: int, length: int
 ) -> tfrecord.Row:
-    """What the index keeps of a video whose payload is at these bytes of its file."""
+    """The row of the index for a video whose payload is at these bytes of its file."""
     height, width, encoding = tfrecord.image_size(encoded.frames[0])
     return tfrecord.Row(
         offset=offset,

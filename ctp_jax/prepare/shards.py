@@ -1,8 +1,9 @@
-"""A preparation as a list of shards, each made, checked and made again by itself.
+"""Writes a data set as shards that are independent of each other.
 
-What is in a shard is fixed before any video is read, so shards can be written in any
-order, on any machine, and by a run that goes on where another was killed: the files are
-the same. A shard is whole when its receipt, written after it, agrees with it.
+Which videos a shard holds is fixed before any video is read. So shards can be written
+in any order, on any machine, and by a run that resumes a killed one, with the same
+bytes. A receipt is written after each shard; the shard is complete when its checksum
+agrees with the receipt.
 """
 
 import concurrent.futures
@@ -13,7 +14,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import tqdm
 from etils import epath
@@ -21,26 +22,23 @@ from etils import epath
 from ctp_jax.data import storage, tfrecord
 from ctp_jax.errors import UserError, allowed_bad
 from ctp_jax.prepare import schema as schema_lib
-from ctp_jax.prepare import video
 from ctp_jax.prepare import workers as workers_lib
 
 VIDEOS = 512
-"""How many a shard has at most unless told; Kinetics then has about 1.2 GB a shard."""
-
-Results = Iterator[tuple[workers_lib.Item, video.EncodedVideo | str]]
+"""Default maximum of a shard: about 1.2 GB of Kinetics."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What a shard shall be: all that a worker needs to make it.
+    """A shard to write: all that a worker needs to know.
 
     Attributes:
         items: the videos, in the order of their records.
         schema: of the records.
         file: path of the shard.
-        receipt: path of the file that says that it is whole.
-        fingerprint: of the whole preparation; a receipt of another one is void.
-        versions: of the packages that shape what is written, see `versions`.
+        receipt: path of its receipt.
+        fingerprint: of the whole preparation; receipts with another one are ignored.
+        versions: of the packages that decode and encode, see `provenance.versions`.
     """
 
     items: tuple[workers_lib.Item, ...]
@@ -53,7 +51,7 @@ class Order:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """What a shard is: its receipt.
+    """A written shard, as its receipt describes it.
 
     Attributes:
         fingerprint: of the preparation.
@@ -75,11 +73,11 @@ class Shard:
 def deal(
     items: Sequence[workers_lib.Item], count: int = 0
 ) -> list[list[workers_lib.Item]]:
-    """Deals the videos into shards, in the order of the hashes of their names.
+    """Distributes the videos over shards, in the order of the hashes of their names.
 
     Args:
         items: the videos.
-        count: of shards; 0: as many as `VIDEOS` asks for. Never more than videos.
+        count: number of shards, at most one per video; 0: one per `VIDEOS` videos.
 
     Raises:
         ValueError: two videos of one name, or no videos.
@@ -99,23 +97,21 @@ def deal(
 
 
 def read(order: Order) -> Shard | None:
-    """The receipt of a shard; None if there is none, or it is another preparation's."""
+    """The receipt of a shard; None without one, or if another preparation wrote it."""
     try:
         found = json.loads(epath.Path(order.receipt).read_text())
-        found["rows"] = tuple(
-            tfrecord.Row(**(row | {"id": row["id"].encode()})) for row in found["rows"]
+        rows = [row | {"id": row["id"].encode()} for row in found.pop("rows")]
+        skipped = tuple((name, reason) for name, reason in found.pop("skipped"))
+        shard = Shard(
+            **found, rows=tuple(tfrecord.Row(**row) for row in rows), skipped=skipped
         )
-        found["skipped"] = tuple((name, why) for name, why in found["skipped"])
-        shard = Shard(**found)
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):  # half a receipt, or something else
-        return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # none, half of one, or a file of another kind
     return shard if shard.fingerprint == order.fingerprint else None
 
 
 def finished(order: Order) -> Shard | None:
-    """The receipt of a shard that is there with the size that it says, or None."""
+    """The receipt of a shard whose file exists and has the recorded size, or None."""
     shard, path = read(order), epath.Path(order.file)
     if shard and path.exists() and path.stat().length == shard.size:
         return shard
@@ -123,7 +119,7 @@ def finished(order: Order) -> Shard | None:
 
 
 def is_whole(order: Order) -> bool:
-    """Whether the shard is there, byte for byte what its receipt says. Reads it."""
+    """Whether the file of the shard has the recorded checksum. Reads the file."""
     shard = finished(order)
     if not shard:
         return False
@@ -135,18 +131,12 @@ def is_whole(order: Order) -> bool:
     return digest.hexdigest() == shard.sha256
 
 
-def whole(orders: Sequence[Order]) -> list[bool]:
-    """`is_whole` of all of them, as fast as the disk goes."""
-    with concurrent.futures.ThreadPoolExecutor(workers_lib.available_cores()) as pool:
-        return list(pool.map(is_whole, orders))
-
-
-def write(order: Order, results: Results) -> None:
-    """Writes a shard and its receipt; holds one video at a time.
+def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
+    """Writes a shard and its receipt; holds one video at a time in memory.
 
     Args:
-        order: which.
-        results: of its items, in their order.
+        order: the shard.
+        results: the encoded videos, in the order of its items.
     """
     serialize = schema_lib.Serializer(order.schema)
     digest, position, rows, skipped = hashlib.sha256(), 0, [], []
@@ -176,17 +166,19 @@ def write(order: Order, results: Results) -> None:
 
 
 def write_all(
-    orders: Sequence[Order], workers: int, watch: Callable[[Results], Results]
+    orders: Sequence[Order],
+    workers: int,
+    watch: Callable[[workers_lib.Results], workers_lib.Results],
 ) -> None:
     """Writes shards one after the other, with their videos encoded in parallel.
 
     Args:
         orders: the shards.
-        workers: how many processes; 0 for one per core.
-        watch: is given what is encoded and passes it on; may raise to stop the work.
+        workers: number of processes; 0: one per core.
+        watch: passes the encoded videos on; may raise to stop the work.
     """
     items = [item for order in orders for item in order.items]
-    # One pool for all: the processes do not wait for the end of a shard.
+    # One pool for all shards: no process waits for the end of a shard.
     with (
         contextlib.closing(workers_lib.encode_in_parallel(items, workers)) as encoded,
         contextlib.closing(watch(encoded)) as results,
@@ -195,14 +187,10 @@ def write_all(
             write(order, itertools.islice(results, len(order.items)))
 
 
-Skipped = Sequence[tuple[str, str]]
-"""(name, reason) of videos that cannot be used."""
-
-
 class TooManyBad(UserError):
     """More unreadable videos than allowed. `skipped` lists (name, reason)."""
 
-    def __init__(self, message: str, skipped: Skipped):
+    def __init__(self, message: str, skipped: Sequence[tuple[str, str]]):
         super().__init__(message)
         self.skipped = list(skipped)
 
@@ -215,36 +203,43 @@ def make(
     max_bad: float,
     progress: bool,
 ) -> list[Shard]:
-    """Makes the shards that are not whole yet.
+    """Writes the shards that are not complete yet.
 
     Args:
-        orders: all the
-        write: makes those that it is given, as `write_all` does; `watch` is
-            there for who can use it.
+        orders: all shards.
+        write: writes the given shards, as `write_all` does; may ignore `watch`.
         name: of the data set.
-        max_bad: share of the videos that may be unreadable; at least one may be,
-            unless it is 0.
-        progress: whether to draw a bar.
+        max_bad: see `ctp_jax.errors.allowed_bad`.
+        progress: whether to show a progress bar.
 
     Returns:
-        All the
+        All shards.
 
     Raises:
-        TooManyBad: shards that lack a video are not kept then, so that it is tried
-            again once it is mended.
+        TooManyBad: too many unreadable videos. Shards that lack one lose their receipt,
+            so that the next run tries their videos again.
     """
     total = sum(len(order.items) for order in orders)
-    there = whole(orders)
-    done = [order for order, is_there in zip(orders, there, strict=True) if is_there]
+    with concurrent.futures.ThreadPoolExecutor(workers_lib.available_cores()) as pool:
+        complete = list(pool.map(is_whole, orders))
     missing = [
-        order for order, is_there in zip(orders, there, strict=True) if not is_there
+        order for order, there in zip(orders, complete, strict=True) if not there
     ]
-    tried = sum(len(order.items) for order in done)
-    skipped = _skipped([read(order) for order in done])
+    tried = total - sum(len(order.items) for order in missing)
+    done = [read(o) for o, there in zip(orders, complete, strict=True) if there]
+    skipped = [pair for shard in done if shard for pair in shard.skipped]
 
-    def watch(results: Results) -> Iterator:
+    def watch(results: workers_lib.Results) -> workers_lib.Results:
         bad = list(skipped)
-        with _bar(name, total, tried, progress) as bar:
+        with tqdm.tqdm(
+            desc=name,
+            total=total,
+            initial=tried,
+            unit=" videos",
+            # Once a minute in log files, which keep every line.
+            mininterval=0.2 if sys.stderr.isatty() else 60,
+            disable=not progress,
+        ) as bar:
             for count, (item, result) in enumerate(results, tried + 1):
                 bar.update()
                 if isinstance(result, str):
@@ -256,15 +251,15 @@ def make(
         _check(skipped, tried, total, max_bad)
         if missing:
             write(missing, watch=watch)
-        # Two workers of Beam may have written one shard, and met different bad videos.
+        # Beam may run one shard on two workers, which meet different bad videos.
         made = [shard for order in orders if (shard := finished(order))]
         if len(made) < len(orders):
             raise UserError(
-                f"{len(orders) - len(made)} of {len(orders)} shards are missing, or not "
-                "what their receipts say, though the job has ended: run the same command "
-                "to go on"
+                f"{os.path.dirname(orders[0].file)}: {len(orders) - len(made)} of "
+                f"{len(orders)} shards are missing or do not match their receipts "
+                "though the job has ended: run the same command to resume"
             )
-        _check(_skipped(made), total, total, max_bad)
+        _check([p for shard in made for p in shard.skipped], total, total, max_bad)
     except TooManyBad:
         for order in orders:
             shard = read(order)
@@ -274,28 +269,14 @@ def make(
     return made
 
 
-def _bar(name: str, total: int, tried: int, progress: bool) -> tqdm.tqdm:
-    return tqdm.tqdm(
-        desc=name,
-        total=total,
-        initial=tried,
-        unit=" videos",
-        # A line a minute into log files, which keep every one of them.
-        mininterval=0.2 if sys.stderr.isatty() else 60,
-        disable=not progress,
-    )
-
-
-def _skipped(made: Sequence[Shard]) -> Skipped:
-    return [pair for shard in made for pair in shard.skipped]
-
-
-def _check(skipped: Skipped, tried: int, total: int, max_bad: float) -> None:
+def _check(
+    skipped: Sequence[tuple[str, str]], tried: int, total: int, max_bad: float
+) -> None:
     allowed = allowed_bad(total, max_bad)
     if len(skipped) > allowed:
         raise TooManyBad(
-            f"{len(skipped)} of the {tried} videos tried so far cannot be used, and "
-            f"--max_bad={max_bad:g} allows {allowed} of {total}: mend or remove them, "
-            "or allow more",
+            f"{len(skipped)} of the {tried} videos tried so far are unreadable, and "
+            f"--max_bad={max_bad:g} allows {allowed} of {total}: repair or remove them, "
+            "or raise --max_bad",
             skipped,
         )

@@ -213,10 +213,10 @@ def window(
 ) -> np.ndarray:
     """The float32 (height, width, 3) part of an image at a fractional corner."""
     column, row = int(x), int(y)
-    x, y = np.float32(x - column), np.float32(y - row)
+    right, down = np.float32(x - column), np.float32(y - row)
     part = image[row : row + height + 1, column : column + width + 1]
-    part = part[:-1] * (1 - y) + part[1:] * y
-    return part[:, :-1] * (1 - x) + part[:, 1:] * x
+    part = part[:-1] * (1 - down) + part[1:] * down
+    return part[:, :-1] * (1 - right) + part[:, 1:] * right
 
 
 def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

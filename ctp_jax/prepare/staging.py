@@ -1,4 +1,4 @@
-"""Where a data set grows until it is whole: a folder beside its final place."""
+"""The folder in which a data set is written until it is complete."""
 
 import contextlib
 import dataclasses
@@ -19,10 +19,10 @@ class Staging:
     """The folders of a preparation.
 
     Attributes:
-        folder: of all that is kept until the data set is whole.
-        data: of the data set while it grows.
+        folder: of everything that is temporary.
+        data: the data set while it is incomplete.
         receipts: of the shards (`shards.Order.receipt`).
-        final: where the data set goes.
+        final: the place of the complete data set.
     """
 
     folder: str
@@ -31,7 +31,7 @@ class Staging:
     final: str
 
     def tidy(self, orders: Sequence[shards.Order]) -> None:
-        """Removes what does not belong to this preparation, metadata first."""
+        """Removes files that do not belong to this preparation, metadata first."""
         expected = {path for order in orders for path in (order.file, order.receipt)}
         for place in (self.data, self.receipts):
             there = sorted(
@@ -46,10 +46,10 @@ class Staging:
         return sum(shards.read(order) is not None for order in orders)
 
     def finish(self) -> None:
-        """Puts the whole data set into its final place, when it is on the disk."""
+        """Flushes the complete data set to the disk and moves it to its final place."""
         if self.data != self.final:
-            # Not shard by shard: the work would wait for the disk, and a shard that a
-            # power cut has taken is noticed by its checksum.
+            # Not after each shard, which would wait for the disk: a shard that is lost
+            # in a power cut is detected by its checksum.
             with os.scandir(self.data) as entries:
                 for entry in entries:
                     with open(entry.path, "rb") as file:
@@ -63,13 +63,12 @@ class Staging:
 
 @contextlib.contextmanager
 def staging(root: str, name: str, final: str) -> Iterator[Staging]:
-    """The folders to prepare in, with what an earlier run has left in them.
+    """The folders of a preparation, with the files that an earlier run left in them.
 
-    They are removed in the end if no receipt of a shard is left. On a file system the
-    data set grows in a folder of its own, locked against other processes, and moves as a
-    whole. In an object store to move is to copy, and there is no lock: there it grows in
-    its final place, where it counts as a data set once it has a `dataset_info.json`, and
-    which stays.
+    They are removed at the end unless receipts are left. On a file system, the data set
+    is written in a temporary folder, which is locked against other processes, and then
+    moved. Object stores have no locks and move files by copying them: there the data set
+    is written in its final place, and is valid once it has a `dataset_info.json`.
 
     Raises:
         UserError: another process is preparing the same data set, or the folder cannot
@@ -83,7 +82,7 @@ def staging(root: str, name: str, final: str) -> Iterator[Staging]:
         try:
             yield place
         finally:
-            # What led here matters more than a store that cannot be reached now.
+            # An unreachable store must not hide the error that led here.
             with contextlib.suppress(Exception):
                 _tidy_remote(place)
         return
@@ -97,7 +96,8 @@ def staging(root: str, name: str, final: str) -> Iterator[Staging]:
             stack.enter_context(lock)
         except OSError as error:
             raise UserError(
-                f"--data_dir {root}: no data set can be made there ({error.strerror})"
+                f"--data_dir {root}: no data set can be made there ({error.strerror}): "
+                "choose a writable folder"
             ) from error
         _remove_all_but(folder, "data", "receipts", "lock")
         try:
@@ -111,7 +111,7 @@ def staging(root: str, name: str, final: str) -> Iterator[Staging]:
 
 
 def _tidy_remote(place: Staging) -> None:
-    """Leaves the receipts, or nothing; orders for Beam's workers are written anew."""
+    """Removes everything but the receipts, or everything if there are none."""
     receipts = epath.Path(place.receipts)
     if not receipts.exists() or not any(receipts.iterdir()):
         epath.Path(place.folder).rmtree()
@@ -128,12 +128,12 @@ def _remove_all_but(folder: str, *names: str) -> None:
 
 
 def disk_trouble(error: BaseException, folder: str, kept: str) -> UserError | None:
-    """One line for a full disk or a folder that cannot be written, else None.
+    """The error to show for a full disk or a folder without write permission, or None.
 
     Args:
         error: what was raised.
         folder: of the preparation.
-        kept: what is left of it.
+        kept: which shards are kept, in words.
     """
     if is_disk_full(error):
         return UserError(
@@ -142,5 +142,8 @@ def disk_trouble(error: BaseException, folder: str, kept: str) -> UserError | No
         )
     for cause in causes(error):
         if isinstance(cause, (PermissionError, NotADirectoryError)):
-            return UserError(f"{cause.filename or folder}: {cause.strerror}")
+            return UserError(
+                f"{cause.filename or folder}: {cause.strerror}: make it writable, or "
+                "choose another --data_dir"
+            )
     return None

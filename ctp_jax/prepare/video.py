@@ -1,6 +1,6 @@
-"""From a video file to the JPEG frames that are stored.
+"""Decodes a video file and encodes its frames as JPEG files.
 
-No TensorFlow here: the processes that decode in parallel import this module only.
+Imports no TensorFlow: the processes that decode in parallel import this module.
 """
 
 import dataclasses
@@ -9,36 +9,20 @@ import os
 from collections.abc import Iterator, Mapping
 
 import av
+import av.error
 import numpy as np
 from etils import epath
 from PIL import Image
 
 from ctp_jax.data import storage
 
-SUFFIXES = frozenset(
-    [
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".flv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".ogv",
-        ".ts",
-        ".webm",
-        ".wmv",
-    ]
-)
-"""File name endings, in lower case, that are taken for videos."""
+_NAMES = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg ogv ts webm wmv"
+SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
+"""File name endings of videos, in lower case."""
 
 
 class VideoError(Exception):
-    """A video that cannot be used; the message is one line with the reason."""
+    """A video that cannot be used; the message is the reason, in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +31,9 @@ class EncodedVideo:
 
     Attributes:
         frames: one JPEG file (4:2:0) per frame, at a constant rate.
-        fps: that rate, frames per second.
-        annotations: {name: float32 (n, ...)} of what is known of the n frames; `boxes`
-            (n, ..., 4) are x1 y1 x2 y2 in the pixels of the stored frames.
+        fps: that rate, in frames per second.
+        annotations: {name: float32 (n, ...)}, one value per frame; `boxes` (n, ..., 4)
+            are x1 y1 x2 y2 in pixels of the stored frames.
     """
 
     frames: list[bytes]
@@ -62,18 +46,17 @@ def encode_video(
 ) -> EncodedVideo:
     """Reads a video file and encodes its frames at a constant rate.
 
-    A video whose frames follow each other evenly is stored frame by frame. One of
-    variable frame rate is stored at its nominal rate: frame i is the one on show at
-    time i / fps (see `constant_rate`).
+    A video of constant frame rate is stored frame by frame. A video of variable frame
+    rate is resampled to its nominal rate (see `constant_rate`).
 
     Args:
-        path: a file of any container and codec that FFmpeg reads; one in an object
-            store is fetched as a whole, and fails with what its file system raises.
+        path: a file that FFmpeg can read. A file in an object store is downloaded as a
+            whole; errors of the store are raised as they are.
         short_side: pixels; larger videos are scaled down to it, smaller ones are kept.
         quality: of the JPEG files, 1 to 95.
 
     Raises:
-        VideoError: no video, no frames, damaged or cut short.
+        VideoError: no video, no frames, a damaged or truncated file.
     """
     times, frames = [], []
     rate = 25.0
@@ -89,33 +72,33 @@ def decode_frames(
 ) -> Iterator[tuple[float | None, float, np.ndarray]]:
     """Decodes the first video stream of a file.
 
-    The image is turned upright as the rotation flag of the file says, and scaled by
-    area averaging to short side min(own, short_side) with its aspect ratio (in
-    pixels: the aspect ratio of a pixel itself is taken as 1).
+    Images are rotated as the rotation flag of the file says, and scaled by area
+    averaging so that their short side is at most `short_side`. Pixels are taken as
+    square.
 
     Yields:
-        (time in seconds or None, the stream's rate in frames per second, uint8 RGB
-        (h, w, 3)) for every frame in the order of display.
+        (time in seconds or None, nominal frames per second, uint8 RGB (h, w, 3)) of
+        every frame, in the order of display.
 
     Raises:
         VideoError: see `encode_video`.
     """
-    count, announced = 0, 0
     source: str | io.BytesIO = os.fspath(path)
     if storage.is_remote(path):
-        # Not one of the errors below: a network that fails does not make a bad video.
+        # Outside of `try`: an error of the network does not make a bad video.
         source = io.BytesIO(epath.Path(path).read_bytes())
+    count, announced = 0, 0
     try:
-        size = (
-            len(source.getvalue()) if storage.is_remote(path) else os.path.getsize(path)
+        empty = not (
+            os.path.getsize(source) if isinstance(source, str) else source.getvalue()
         )
-        if size == 0:
+        if empty:
             raise VideoError("the file is empty")
-        with av.open(source) as container:
+        with av.open(source, "r") as container:
             if not container.streams.video:
                 raise VideoError("the file has no video stream")
             stream = container.streams.video[0]
-            # Parallel over videos: threads inside one only add overhead.
+            # Videos are decoded in parallel: threads inside one only add overhead.
             stream.codec_context.thread_count = 1
             announced = stream.frames
             rate = float(stream.average_rate or stream.guessed_rate or 25)
@@ -129,13 +112,13 @@ def decode_frames(
                 image = small.to_ndarray()
                 count += 1
                 yield frame.time, rate, np.rot90(image, round(frame.rotation / 90) % 4)
-    except (av.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         where = f" after {count} frames" if count else ""
         raise VideoError(f"{reason[:1].lower()}{reason[1:]}{where}") from error
     if not count:
         raise VideoError("no frame can be decoded")
-    # Containers count a few frames more than there are; a tenth missing is damage.
+    # Containers may announce a few frames too many; a tenth missing is damage.
     if count < 0.9 * announced:
         raise VideoError(f"cut short: {count} of {announced} frames can be decoded")
 
@@ -159,18 +142,18 @@ def scale_image(image: np.ndarray, short_side: int) -> np.ndarray:
 def constant_rate(
     times: list[float | None], stream_rate: float
 ) -> tuple[np.ndarray, float]:
-    """Which frames to show for a constant rate.
+    """Resamples timestamps to a constant rate.
 
-    The nominal interval is the median interval, made exact by averaging all that are
-    within half of it. If that is all of them, the frames are taken as they are: the
-    jitter of rounded timestamps is not variable rate. Otherwise frame i is the last
-    one whose time is at most i intervals after the first (with a quarter interval of
-    tolerance), so a pause repeats a frame and a burst loses some. A video for which
-    this would more than double the frames is shown at its average rate instead.
+    The nominal interval is the mean of all intervals that differ by less than half from
+    the median interval. If no interval differs by more, the frames are taken as they
+    are: rounded timestamps are not a variable rate. Otherwise output frame i is the
+    last frame whose time is at most i nominal intervals after the first, with a quarter
+    interval of tolerance: a pause repeats a frame, a burst drops some. If this would
+    more than double the number of frames, the average rate is used instead.
 
     Args:
-        times: when each frame is shown, in seconds; None where the file does not say.
-        stream_rate: frames per second, used where times say nothing.
+        times: presentation time of every frame in seconds; None if unknown.
+        stream_rate: frames per second, used if the times are unknown.
 
     Returns:
         (int64 indices into `times`, frames per second).

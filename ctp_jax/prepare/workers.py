@@ -1,4 +1,4 @@
-"""Encoding videos in other processes, which import neither TensorFlow nor TFDS."""
+"""Encodes videos in worker processes, which import neither TensorFlow nor TFDS."""
 
 import collections
 import concurrent.futures
@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 from ctp_jax.prepare import video
 
@@ -19,10 +19,10 @@ class Item:
     Attributes:
         id: its name, unique in the data set.
         label: its class, -1 for none.
-        encode: function of no arguments that gives `video.EncodedVideo` or raises
-            `video.VideoError`; pickled and called in another process, so its module
-            must not import TensorFlow. A `functools.partial` of a function of a
-            module: what it is applied to is part of the data set's fingerprint.
+        encode: returns the `video.EncodedVideo` or raises `video.VideoError`. It is
+            pickled and called in a worker process, so its module must not import
+            TensorFlow. A `functools.partial` of a module's function, whose arguments
+            become part of the fingerprint of the data set.
     """
 
     id: str
@@ -30,21 +30,21 @@ class Item:
     encode: Callable[[], video.EncodedVideo]
 
 
-def encode_in_parallel(
-    items: Sequence[Item], workers: int
-) -> Iterator[tuple[Item, video.EncodedVideo | str]]:
-    """Encodes the videos in other processes, in order.
+Result = tuple[Item, video.EncodedVideo | str]
+"""A video, and either its frames or the reason why it cannot be used."""
+Results = Generator[Result, None, None]
 
-    At most a few videos per process are held in memory. A video that kills its
-    process (broken files have crashed decoders) is found by trying those that were
-    under way one at a time, and counts as unreadable.
+
+def encode_in_parallel(items: Sequence[Item], workers: int) -> Results:
+    """Encodes the videos in worker processes; yields them in order.
+
+    At most three videos per process are held in memory. When a process dies (damaged
+    files have crashed decoders), the videos that were being encoded are tried again one
+    at a time, and the one that kills its process counts as unreadable.
 
     Args:
         items: the videos.
-        workers: how many processes; 0 for one per core.
-
-    Yields:
-        (item, encoded video, or the reason why there is none).
+        workers: number of processes; 0: one per core.
     """
     workers = min(workers or available_cores(), len(items))
     ahead = 3 * workers
@@ -65,17 +65,19 @@ def encode_in_parallel(
                 remaining.popleft()
 
 
-def _encode(items, workers: int, ahead: int):
-    """Yields (item, result) in order, with `ahead` items under way."""
+def _encode(items: Iterable[Item], workers: int, ahead: int) -> Results:
+    """Yields the results in order, with `ahead` items submitted at a time."""
     executor = concurrent.futures.ProcessPoolExecutor(
         workers,
-        # Not fork: the parent holds threads.
+        # Not fork: the parent has threads.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
     )
     try:
-        waiting = collections.deque()
-        for item in list(items):  # the caller shortens it meanwhile
+        waiting: collections.deque[
+            tuple[Item, concurrent.futures.Future[video.EncodedVideo | str]]
+        ] = collections.deque()
+        for item in list(items):  # a copy: the caller removes items meanwhile
             waiting.append((item, executor.submit(_run, item.encode)))
             if len(waiting) >= ahead:
                 first, future = waiting.popleft()
@@ -95,15 +97,17 @@ def _run(encode: Callable[[], video.EncodedVideo]) -> video.EncodedVideo | str:
 
 
 def _start_worker() -> None:
-    """Leaves Ctrl-C, which reaches every process, to the parent; dies with it."""
+    """Ignores Ctrl-C, which the parent handles; ends with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
 def _follow_parent() -> None:
-    """Ends this process when the parent is gone, killed for example."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    """Ends this process when the parent has ended, even if it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def available_cores() -> int:

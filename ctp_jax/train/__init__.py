@@ -1,8 +1,8 @@
 """Training: one loop for every task, from a config to an exported encoder.
 
-Read `loop` first: its `_steps` is the training loop, in the order in which things happen
-in a step. `setup` opens what a config names and finds where the run begins; `step` and
-`state` are what is compiled and what it carries; `evaluation` passes over held-out
-videos. What a run survives is in `checkpoints/`, what several processes share in
-`distributed/`.
+Read `loop` first: `Run._steps` is the training loop, in the order in which things happen
+in a step. `setup` opens the data, network and checkpoints of a config and finds the step
+to start from. `step` has the two compiled programs, `state` what they carry from step to
+step. `evaluation` runs the evaluators on held-out videos. `checkpoints/` saves and
+restores a run, `distributed/` makes several processes one run.
 """

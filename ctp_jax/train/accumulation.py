@@ -1,8 +1,8 @@
-"""Gradients of a batch that is computed in parts, one after the other, to save memory.
+"""Gradient accumulation: a batch is computed in parts, one by one, to save memory.
 
-The parts are micro-batches of one jitted step, not steps of their own: the parameters
-change once, after the last. Whatever a loss means over the batch (negatives, BatchNorm)
-it means over one part.
+The parts are micro-batches inside one jitted step; the parameters change once, after the
+last part. Whatever a loss computes across the batch (negatives, BatchNorm statistics), it
+computes within a part.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def value_and_grad(loss: Callable, parts: int, mesh: Mesh) -> Callable:
-    """`jax.value_and_grad` of a loss over a batch, in so many parts.
+    """`jax.value_and_grad` of a loss over a batch, computed in parts.
 
     Args:
         loss: (params, model_state, batch, step, rng) -> (value, (metrics, model_state,
             carry)), see `ctp_jax.tasks.base.StepOutput`; value and metrics are means
             over the rows of the batch.
-        parts: 1 leaves the function as JAX makes it. Must divide the rows that each
-            device has.
-        mesh: that the rows are split over.
+        parts: number of parts; must divide the rows of each device. With 1 this is
+            `jax.value_and_grad` itself.
+        mesh: over which the rows are split.
 
     Returns:
         (params, model_state, batch, step, rng) -> ((value, (metrics, model_state,
-        carry)), gradients). Value, metrics and gradients are means over the parts. Row i of the
-        batch is in part i modulo `parts`. `model_state` goes through the parts in
-        order, and each has a key of its own. Of `carry`, arrays with rows of the batch
-        along their leading axis are put together, in the order that they have without
-        parts; the others are means over the parts.
+        carry)), gradients). Value, metrics and gradients are means over the parts. Row
+        i of the batch is in part i modulo `parts`. `model_state` passes through the
+        parts in order; each part has its own key. Arrays in `carry` with the rows of
+        the batch along their leading axis are joined in the order of the batch; others
+        are means over the parts.
     """
     gradients_of = jax.value_and_grad(loss, has_aux=True)
     if parts == 1:
@@ -62,17 +62,17 @@ def value_and_grad(loss: Callable, parts: int, mesh: Mesh) -> Callable:
 def _cut(rows: jax.Array, parts: int, mesh: Mesh) -> jax.Array:
     """(b, ...) -> (parts, b / parts, ...), without sending a row to another device."""
     cut = rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
-    # Every device has rows of every part: its own, since they are dealt out in turn.
+    # Each device keeps its own rows, because they are dealt to the parts in turn.
     sharding = NamedSharding(mesh, PartitionSpec(None, *mesh.axis_names))
     return jax.lax.with_sharding_constraint(cut, sharding)
 
 
 def _join(pieces: jax.Array, whole: jax.ShapeDtypeStruct) -> jax.Array:
-    """The reverse of `_cut` for (parts, m, ...), or the mean of the pieces.
+    """The reverse of `_cut` for (parts, m, ...), or the mean over the parts.
 
     Args:
-        pieces: of all parts, along the first axis.
-        whole: what a batch that is not cut gives.
+        pieces: one array per part, stacked along the first axis.
+        whole: shape that the undivided batch would give.
     """
     if pieces.shape[1:] == whole.shape:
         return pieces.mean(axis=0)

@@ -1,13 +1,13 @@
-"""Steps and epochs: who asks for "every 10 epochs" asks here.
+"""Conversion between steps and epochs.
 
-An epoch is `num_examples` videos, not a whole number of steps: batches run on across
-its end, so that no video is dropped and step s always starts at video s * batch_size.
+An epoch is `num_examples` videos, not a whole number of steps: a batch may span the end
+of an epoch, so no video is dropped and step s (from 0) starts at video s * batch_size.
 """
 
 import dataclasses
 import math
 
-# Epochs are written in configs as decimals; 0.1 * 30 must still be 3.
+# Epochs in configs are decimals: 0.1 * 30 must count as 3.
 _SLACK = 1e-9
 
 
@@ -24,7 +24,7 @@ class Epochs:
     batch_size: int
 
     def at(self, step: int) -> float:
-        """Epochs done once `step` steps are."""
+        """Epochs done after `step` steps."""
         return step * self.batch_size / self.num_examples
 
     def first_step(self, epoch: float) -> int:
@@ -44,9 +44,9 @@ class Epochs:
         return events > 0 and self.first_step(events * every) == step
 
     def total_steps(self, epochs: float, steps: int) -> int:
-        """The length of a run: `steps`, or where that is 0, what `epochs` come to.
+        """The steps of a run: `steps`, or if that is 0, those of `epochs` epochs.
 
-        0 where both are: a run that only evaluates.
+        0 if both are 0: a run that only evaluates.
         """
         if steps > 0 or epochs == 0:
             return steps

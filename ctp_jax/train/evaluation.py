@@ -1,15 +1,16 @@
-"""Passes over held-out videos."""
+"""Evaluation: passes over held-out videos, seen by the evaluators of a config."""
 
 import copy
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ctp_jax.data.batch import Batch
 from ctp_jax.evaluators import base as evaluators
 from ctp_jax.tasks import base, probe
 from ctp_jax.tasks.base import Task
@@ -21,13 +22,29 @@ from ctp_jax.train.state import TrainState
 from ctp_jax.train.watchdog import Watchdog
 
 
+@runtime_checkable
+class Pipeline(Protocol):
+    """What a run uses of a `ctp_jax.data.pipeline.Pipeline`, without its TensorFlow."""
+
+    num_examples: int
+    class_names: Sequence[str]
+
+    def train_batches(self, start_step: int = 0) -> Iterator[Batch]:
+        """The batches from a step on, without end."""
+        ...
+
+    def eval_batches(self) -> Iterator[Batch]:
+        """One pass over the split."""
+        ...
+
+
 class Evaluation:
-    """One pass over held-out videos, and the evaluators that look at its predictions.
+    """One pass over held-out videos, and the evaluators that share its predictions.
 
     Attributes:
         every: epochs between two passes; 0: only at the end of the run.
-        evaluators: by the names that the config gives them.
-        pipelines: held-out videos, and the gallery where there is one.
+        evaluators: by their names in the config.
+        pipelines: held-out videos, and the gallery if an evaluator needs it.
     """
 
     def __init__(
@@ -35,16 +52,16 @@ class Evaluation:
         config: ConfigDict,
         view: Task,
         named: Mapping[str, ConfigDict],
-        train_records: Any,
+        train_records: Any | None,
         mesh: Mesh,
         opener: Callable | None,
     ):
-        """Opens the data, so that what is wrong with it is said before training.
+        """Opens the data, so that errors in it appear before training.
 
         Args:
             config: of the run, with `data.eval_split` and `data.eval_videos` of the pass.
-            view: says which clips, and predicts.
-            named: what `config.evaluators` says of each evaluator, by name.
+            view: the task, or the probe of its encoder: chooses clips and predicts.
+            named: the options of each evaluator in `config.evaluators`, by name.
             train_records: of the whole training split, for `Task.see_data`.
             mesh: of the run.
             opener: see `ctp_jax.tasks.base.open_pipeline`.
@@ -63,12 +80,12 @@ class Evaluation:
             name: evaluators.load(name, options).make(options, subject)
             for name, options in named.items()
         }
-        # Two evaluators of one module have results and files of the same names.
+        # Two evaluators of one module would have results and files of equal names.
         self._own_names = {
             name: options.module.rpartition(".")[2] not in ("", name)
             for name, options in named.items()
         }
-        self.pipelines = [self._held_out]
+        self.pipelines: list[Pipeline] = [self._held_out]
         self._with_gallery = [
             each for each in self.evaluators.values() if each.needs_gallery
         ]
@@ -85,15 +102,15 @@ class Evaluation:
     def run(
         self, state: TrainState, preemption: Preemption, watchdog: Watchdog
     ) -> dict[str, Any]:
-        """Shows every evaluator every prediction; returns what they yield, by name.
+        """Passes every prediction to every evaluator; returns their results by name.
 
         Args:
             state: of the run.
-            preemption: whether the run is asked to stop.
-            watchdog: says so if the input stalls.
+            preemption: asked before every batch whether to stop.
+            watchdog: reports a stalled input.
 
         Raises:
-            Preempted: on every process, if one was asked to.
+            Preempted: on every process, if one got a signal.
         """
         self._left_out = 0
         for evaluator in self.evaluators.values():
@@ -118,22 +135,22 @@ class Evaluation:
     def _predict(
         self,
         state: TrainState,
-        batches: Iterable,
+        batches: Iterable[Batch],
         preemption: Preemption,
         watchdog: Watchdog,
-    ) -> Iterable[tuple]:
-        """(batch, outputs) on the host, of all batches."""
+    ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+        """Yields (batch without frames, outputs) on the host."""
         running, batches = None, iter(batches)
         while True:
             with watchdog.waiting("an evaluation's batch"):
                 batch = next(batches, None)
-            is_to_stop, started = preemption.vote(), None
+            asked_to_stop, started = preemption.vote(), None
             if batch is not None:
                 started = self._step(state, mesh_lib.put(batch, self._mesh))
-            # The device predicts this batch while the host looks at the one before.
+            # The device predicts this batch while the host evaluates the previous one.
             if running is not None:
                 seen, outputs = mesh_lib.to_host(running)
-                if is_to_stop():
+                if asked_to_stop():
                     raise Preempted
                 self._left_out += int(seen.get("replaced", np.zeros(1)).sum())
                 yield seen, outputs
@@ -142,10 +159,10 @@ class Evaluation:
             running = started
 
     def notes(self) -> list[str]:
-        """What there is to say about the last results."""
+        """Lines for the user about the last results."""
         notes = [note for each in self.evaluators.values() for note in each.notes()]
         if self._left_out:
-            notes.append(f"{self._left_out} videos could not be read and are left out")
+            notes.append(f"{self._left_out} unreadable videos are left out")
         return notes
 
     def save(self, directory: pathlib.Path) -> None:
@@ -157,17 +174,21 @@ class Evaluation:
 
 
 def rhythm(config: ConfigDict, options: ConfigDict) -> float:
-    """Epochs between two runs of an evaluator."""
+    """Epochs between two passes of an evaluator."""
     return options.every or config.eval_every
 
 
 def open_all(
-    config: ConfigDict, task: Task, pipeline: Any, mesh: Mesh, opener: Callable | None
+    config: ConfigDict,
+    task: Task,
+    pipeline: Pipeline,
+    mesh: Mesh,
+    opener: Callable | None,
 ) -> list[Evaluation]:
-    """The passes that `config.evaluators` comes to; the task has then seen the data.
+    """The passes of `config.evaluators`; also calls `Task.see_data`.
 
-    Evaluators that look at the same predictions on the same videos at the same time
-    share a pass.
+    Evaluators that need the same predictions on the same videos at the same steps share
+    a pass.
     """
     records = getattr(pipeline, "whole", None)
     task.see_data(records, None)
@@ -192,7 +213,7 @@ def open_all(
 def split_results(
     results: Mapping[str, Any],
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Separates numbers, which are logged, from arrays, which are kept in a file."""
+    """Separates scalars, which are logged, from arrays, which are written to a file."""
     numbers, arrays = {}, {}
     for name, value in results.items():
         array = np.asarray(value)

@@ -3,14 +3,14 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
 from ctp_jax import formatting
+from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError, is_disk_full
 from ctp_jax.train import evaluation, metrics, step
 from ctp_jax.train import mesh as mesh_lib
@@ -19,6 +19,7 @@ from ctp_jax.train import workdir as workdir_lib
 from ctp_jax.train.checkpoints import export
 from ctp_jax.train.distributed import coordination
 from ctp_jax.train.distributed.preemption import Preempted, Preemption
+from ctp_jax.train.state import TrainState
 from ctp_jax.train.watchdog import Watchdog
 
 
@@ -28,20 +29,21 @@ def train(
     opener: Callable | None = None,
     preemption: Preemption | None = None,
 ) -> dict[str, float]:
-    """Trains, evaluates, saves and exports; goes on where a run was cut.
+    """Trains, evaluates, saves and exports; resumes a run that was interrupted.
 
     Args:
         config: see `configs/common.py`.
-        workdir: where everything of this run lies; made if it is not there.
-        opener: stands in for `ctp_jax.data.pipeline.open_pipeline`.
-        preemption: entered by the caller, who wants to know whether the run was cut.
+        workdir: folder of this run, created if it is missing.
+        opener: replaces `ctp_jax.data.pipeline.open_pipeline`.
+        preemption: already entered, for a caller who asks it afterwards whether the run
+            was interrupted.
 
     Returns:
-        The numbers of the last evaluation.
+        The metrics of the last evaluation.
 
     Raises:
-        UserError: for a config or a workdir that cannot be used, a loss that is not
-            finite, a full disk.
+        UserError: the config or the workdir cannot be used, the loss is not finite, or
+            the disk is full.
     """
     config_lib.validate(config)
     directory = workdir_lib.make_workdir(workdir)
@@ -52,12 +54,14 @@ def train(
         try:
             setup = setup_lib.open_setup(config, directory, opener)
             stack.enter_context(contextlib.closing(setup.checkpoints))
-            stack.enter_context(contextlib.closing(setup.start_up))
             return Run(setup, preemption).run()
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            raise UserError(f"{directory}: the disk is full: make room") from error
+            raise UserError(
+                f"{directory}: the disk is full: free some space and run the same "
+                "command again"
+            ) from error
 
 
 class Run:
@@ -79,11 +83,11 @@ class Run:
         self.train_step = coordination.compiled_together(train_step, "training step")
 
     def run(self) -> dict[str, float]:
-        """Everything, from the first step that is missing."""
+        """Trains from the step that is reached to the last, then exports the encoder."""
         start = setup_lib.restore_or_init(self.setup)
         state, done = start.state, start.done
         self.results, self.interval = start.results, metrics.Interval(start.interval)
-        # Whether the evaluation of the last step is still to be made.
+        # Whether the evaluation of step `done` was interrupted and must be repeated.
         self.eval_pending = start.eval_pending
         exported = setup_lib.exported_results(self.setup, done)
         if done >= self.total > 0 and exported is not None:
@@ -92,7 +96,7 @@ class Run:
                 f"encoder: {self.workdir / 'encoder'}"
             )
             return exported
-        # Of a folder without a step, earlier evaluations are of another encoder.
+        # Without a checkpoint, evaluations in the log may be of another encoder.
         stale = self.total == 0 and self.setup.checkpoints.latest() is None
         writer = metrics.MetricWriter(
             self.workdir, -1 if stale else done, self.eval_pending
@@ -107,7 +111,7 @@ class Run:
         if self.preemption.preempted:
             metrics.say(
                 f"stopped by {self.preemption.name or 'another process'} after step "
-                f"{done}/{self.total}, which is saved: run the same command again to go on"
+                f"{done}/{self.total}, which is saved: run the same command to resume"
             )
         else:
             self._finish(state, done)
@@ -115,27 +119,29 @@ class Run:
         self.preemption.nothing_to_save = True
         return self.results
 
-    def _only_evaluate(self, state: Any, done: int) -> dict[str, float]:
-        """What a run of no steps is for."""
+    def _only_evaluate(self, state: TrainState, done: int) -> dict[str, float]:
+        """Evaluates without training: `config.epochs = 0`."""
         if not self.setup.evaluations:
             raise UserError(
-                "config.epochs = 0: nothing to train, and nothing to evaluate either: set "
+                "config.epochs = 0: nothing to train or evaluate: set "
                 "config.data.eval_split or config.epochs"
             )
         self._evaluate(state, done)
         self._say_results()
         return self.results
 
-    # The order at the end of a step is: log -> evaluate -> save. So what a checkpoint
-    # holds has been logged and evaluated, and is not logged again on resume; but if the
-    # evaluation was stopped, the checkpoint says that it is pending.
-    def _steps(self, state: Any, done: int, batches: Iterator) -> tuple[Any, int]:
+    # Order at the end of a step: log, evaluate, save. So a checkpoint's step is already
+    # logged and evaluated and is not logged again on resume. If the evaluation was
+    # interrupted, the checkpoint says that it is pending.
+    def _steps(
+        self, state: TrainState, done: int, batches: Iterator[Batch]
+    ) -> tuple[TrainState, int]:
         config = self.config
         clips = config.batch_size * self.setup.task.clip_spec(True).num_clips
         meter = metrics.Meter(clips)
         before, start = None, done
         if self.eval_pending:
-            self._make_up_for_evaluation(state, done)
+            self._make_pending_evaluation(state, done)
         if done < self.total:
             metrics.say("first step: compiling, minutes for large networks on CPUs")
         for number in range(start + 1, self.total + 1):
@@ -143,21 +149,20 @@ class Run:
             with self.watchdog.waiting(f"the batch of step {number}"):
                 batch = next(batches)
             waited = time.perf_counter() - began
-            # Queued before the step: the answer is there while the step runs.
-            is_to_stop = self.preemption.vote()
-            # This queues the transfer and the step and returns: while the device
-            # works on it, the host gets and sends the next batch.
+            # Queued before the step, so the answer arrives while the step runs.
+            asked_to_stop = self.preemption.vote()
+            # Only queues the transfer and the step: while the device computes, the host
+            # fetches and sends the next batch.
             state, values = self.train_step(state, mesh_lib.put(batch, self.setup.mesh))
             done = number
             self.interval.add(done, values)
-            # Never more than one step ahead, or batches would pile up on the device.
+            # At most one step ahead, or batches would pile up on the device.
             jax.block_until_ready(before)
-            stop = is_to_stop()
+            stop = asked_to_stop()
             before = values
             meter.step(waited)
             if done == start + 1:
                 self._say_compiled(values, began)
-                self.setup.start_up.finish(metrics.say)
                 self.preemption.nothing_to_save = False
                 meter.restart()
             last = done == self.total
@@ -176,7 +181,7 @@ class Run:
                 break
         return state, done
 
-    def _say_compiled(self, values: Any, began: float) -> None:
+    def _say_compiled(self, values: Mapping[str, jax.Array], began: float) -> None:
         jax.block_until_ready(values)
         seconds = time.perf_counter() - began
         if seconds > 5:
@@ -193,29 +198,32 @@ class Run:
         metrics.say(metrics.train_line(done, self.total, (at, ends), values))
         self.writer.write("train", done, {"epoch": at, **values})
 
-    def _evaluate_unless_stopped(self, state: Any, done: int) -> None:
+    def _evaluate_unless_stopped(self, state: TrainState, done: int) -> None:
         try:
             self._evaluate(state, done)
             self.eval_pending = False
         except Preempted:
             self.eval_pending = self.preemption.preempted = True
 
-    def _make_up_for_evaluation(self, state: Any, done: int) -> None:
-        """Of a step that is saved already; a signal ends the process at once."""
+    def _make_pending_evaluation(self, state: TrainState, done: int) -> None:
+        """Repeats the interrupted evaluation of a step that is already saved.
+
+        A signal meanwhile ends the process at once: there is nothing to save.
+        """
         self._evaluate(state, done)
         self.eval_pending = False
         self.writer.sync()
         self.setup.checkpoints.note_evaluation(done, self._evaluation_meta(done, True))
 
     def _evaluations_at(self, done: int) -> list[evaluation.Evaluation]:
-        """Those that are to be made after a step; all of them after the last."""
+        """The evaluations due after a step; all of them after the last step."""
         return [
             each
             for each in self.setup.evaluations
             if done >= self.total or self.epochs.passes(done, each.every)
         ]
 
-    def _evaluate(self, state: Any, done: int) -> None:
+    def _evaluate(self, state: TrainState, done: int) -> None:
         evaluations = self._evaluations_at(done)
         if not evaluations:
             return
@@ -240,7 +248,7 @@ class Run:
         for each in evaluations:
             each.save(self.workdir)
 
-    def _save(self, state: Any, done: int, evaluated: bool) -> None:
+    def _save(self, state: TrainState, done: int, evaluated: bool) -> None:
         self._stop_unless_finite()
         self.writer.sync()
         meta = {
@@ -268,11 +276,11 @@ class Run:
             self.setup.checkpoints.wait()
         raise UserError(
             f"{self.workdir}: loss or parameters are not finite at step "
-            f"{self.interval.bad_step}; {self.setup.checkpoints.last_good()}, nothing was "
-            "saved since: lower config.optimizer.learning_rate or clip_norm"
+            f"{self.interval.bad_step}; {self.setup.checkpoints.last_good()}: lower "
+            "config.optimizer.learning_rate or clip_norm"
         )
 
-    def _finish(self, state: Any, done: int) -> None:
+    def _finish(self, state: TrainState, done: int) -> None:
         provenance = {
             "task": str(self.config.task),
             "data": config_lib.as_dict(self.config.data),

@@ -1,8 +1,8 @@
 """The device mesh: one axis, `data`, over every device of every process.
 
 Arrays are either replicated or split along their leading dimension. Under `jax.jit`
-over this mesh, means over the batch are means over all devices: gradients are
-averaged and BatchNorm is synchronised without a line of code for it.
+over this mesh, a mean over the batch is a mean over all devices. So gradients are averaged
+and BatchNorm is synchronised without further code.
 """
 
 from typing import Any
@@ -15,20 +15,20 @@ from ctp_jax.errors import UserError
 
 
 def make_mesh() -> Mesh:
-    """A mesh over all devices, process after process.
+    """A mesh over all devices, ordered by process.
 
-    In this order the rows of a global batch are those of process 0, then those of
-    process 1: the same as one process has them.
+    So a global batch has the rows of process 0, then those of process 1, and so on: the
+    same order as in a run of one process.
     """
     devices = sorted(
         jax.devices(), key=lambda device: (device.process_index, device.id)
     )
-    # Auto, not the new default Explicit, which would want shardings in our programs.
+    # Auto, because the new default, Explicit, requires shardings in our programs.
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def one_device() -> Mesh:
-    """A mesh of the first device alone, for looking at a run."""
+    """A mesh of the first device alone, to inspect a run."""
     return jax.make_mesh(
         (1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:1]
     )
@@ -50,7 +50,7 @@ def check_batch_size(batch_size: int, num_devices: int, parts: int = 1) -> None:
     Args:
         batch_size: over all devices.
         num_devices: of the mesh.
-        parts: that each device computes its share in, `config.optimizer.accumulate`.
+        parts: `config.optimizer.accumulate`, in which each device computes its share.
     """
     unit = num_devices * parts
     if batch_size % unit == 0:
@@ -58,7 +58,7 @@ def check_batch_size(batch_size: int, num_devices: int, parts: int = 1) -> None:
     below = batch_size // unit * unit
     sizes = [size for size in (below, below + unit) if size > 0]
     raise UserError(
-        f"config.batch_size = {batch_size} cannot be divided over {num_devices} devices"
+        f"config.batch_size = {batch_size} is not divisible by {num_devices} devices"
         + f" in {parts} parts each (config.optimizer.accumulate)" * (parts > 1)
         + f": use {' or '.join(map(str, sizes))}"
     )
@@ -78,5 +78,5 @@ def put(batch: Any, mesh: Mesh) -> Any:
 
 def to_host(tree: Any) -> Any:
     """Replicated arrays as NumPy arrays; waits for them."""
-    # Starts every copy before it waits for the first.
+    # This starts every copy before it waits for the first.
     return jax.device_get(tree)

@@ -1,7 +1,7 @@
-"""What a run says while it goes: the log line, `metrics.jsonl`, TensorBoard.
+"""The metrics of a run: printed, and written to `metrics.jsonl` and TensorBoard.
 
-Metrics stay on the device until they are logged, so that the loop does not wait for
-the step that it has just started.
+Metrics stay on the device until they are logged, so that the loop does not wait for the
+step that it has just started.
 """
 
 import json
@@ -22,13 +22,13 @@ from ctp_jax.train import mesh as mesh_lib
 
 
 def say(line: str) -> None:
-    """Prints a line, on process 0 alone."""
+    """Prints a line on process 0 only."""
     if jax.process_index() == 0:
         print(line, flush=True)
 
 
 def say_here(line: str) -> None:
-    """Prints a line that concerns this process, on whichever it is."""
+    """Prints a line about this process, with its number if there are several."""
     several = jax.process_count() > 1
     print(f"process {jax.process_index()}: " * several + line, flush=True)
 
@@ -36,40 +36,40 @@ def say_here(line: str) -> None:
 class Interval:
     """Means over the steps since the last log line.
 
-    Its sums go into checkpoints, so that a resumed run logs what an uninterrupted one
-    would have.
+    Checkpoints hold its sums, so that a resumed run logs the same numbers as an
+    uninterrupted one.
 
     Attributes:
-        bad_step: the first step with a loss or a parameter that is not finite.
+        bad_step: the first step whose loss or parameters are not finite, or None.
     """
 
     def __init__(self, sums: Mapping[str, float] | None = None):
-        """Starts empty, or from what `sums` returned before the run was cut."""
+        """Starts empty, or from the `sums` in a checkpoint."""
         self._sums = dict(sums or {})
         self._pending: list[tuple[int, Mapping[str, jax.Array]]] = []
         self.bad_step: int | None = None
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Keeps the metrics of a step, without waiting for them."""
+        """Takes the metrics of a step without waiting for them."""
         self._pending.append((step, dict(metrics)))
 
     def sums(self) -> dict[str, float]:
-        """Sums by name and their `count`; waits for every step so far."""
+        """Sums by name, and `count`, the number of steps. Waits for all of them."""
         for step, metrics in mesh_lib.to_host(self._pending):
             values = {name: float(value) for name, value in metrics.items()}
             if not values.pop("finite", 1.0) and self.bad_step is None:
                 self.bad_step = step
             for name, value in {**values, "count": 1.0}.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
-            # A mean of rates is no rate: the last one stands.
+            # The last learning rate is logged, not a mean.
             if "learning_rate" in values:
                 self._sums["learning_rate"] = values["learning_rate"]
         self._pending.clear()
-        # A copy: a checkpoint writes it in the background.
+        # A copy, because a checkpoint writes it in the background.
         return dict(self._sums)
 
     def means(self) -> dict[str, float]:
-        """Means by name, and the number of examples `replaced`; forgets them."""
+        """Means by name, and the sum of `replaced`; starts a new interval."""
         sums = self.sums()
         self._sums = {}
         count = sums.pop("count", 1.0)
@@ -78,7 +78,7 @@ class Interval:
 
 
 class Meter:
-    """Throughput, share of time waiting for input, time to go."""
+    """Measures throughput, the share of time spent waiting for input, and the ETA."""
 
     def __init__(self, clips_per_step: int):
         self._clips = clips_per_step
@@ -86,22 +86,22 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Begins a new interval: after a line, an evaluation, a compilation."""
+        """Starts a new interval, without the time of an evaluation or compilation."""
         self._began = time.perf_counter()
         self._steps, self._waited = 0, 0.0
 
     def step(self, waited: float) -> None:
-        """Counts a step and the seconds that it was blocked on the input."""
+        """Counts a step and the seconds that it waited for input."""
         self._steps += 1
         self._waited += waited
 
     def read(self, steps_to_go: int) -> dict[str, float]:
-        """clips_per_second, input_share, eta (s) of the interval, if it has steps."""
+        """clips_per_second, input_share and eta (s); {} for an interval without steps."""
         seconds = time.perf_counter() - self._began
         if not self._steps:
             return {}
         rate = self._steps / max(seconds, 1e-9)
-        # Half old, half new: the time to go should not jump about.
+        # Smoothed, so that the ETA does not jump.
         self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
         return {
             "clips_per_second": rate * self._clips,
@@ -111,19 +111,19 @@ class Meter:
 
 
 class MetricWriter:
-    """Appends to `metrics.jsonl`, and to TensorBoard where it is installed.
+    """Appends to `metrics.jsonl`, and to TensorBoard if that is installed.
 
-    Only process 0 writes. A line holds `kind` ('train' or 'eval'), `step`, `epoch`
-    and values.
+    Only process 0 writes. A line holds `kind` ('train' or 'eval'), `step`, `epoch` and
+    the metrics.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int, eval_pending: bool = False):
-        """Drops lines from after `step`, where the run goes on, and opens the files.
+        """Deletes lines of later steps than `step` and opens the files.
 
         Args:
-            workdir: where the files are.
-            step: the last that is done; -1 drops everything.
-            eval_pending: whether that step is still to be evaluated.
+            workdir: of the run.
+            step: the step to resume from; -1 deletes all lines.
+            eval_pending: whether the evaluation of that step will be repeated.
         """
         self._file = self._board = None
         if jax.process_index() != 0:
@@ -143,7 +143,7 @@ class MetricWriter:
         self._board = _tensorboard(workdir / "tensorboard", lines)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Adds one line; what is neither a number nor a text is left out."""
+        """Appends a line with the values that are numbers or strings."""
         if self._file is None:
             return
         line = {"kind": kind, "step": step} | {
@@ -154,7 +154,7 @@ class MetricWriter:
         _to_board(self._board, line)
 
     def sync(self) -> None:
-        """Has the disk hold what was written: a checkpoint will say that it was."""
+        """Flushes to the disk, before a checkpoint is saved that relies on these lines."""
         if self._file is not None:
             os.fsync(self._file.fileno())
 
@@ -171,10 +171,15 @@ def train_line(
     epochs: tuple[float, float],
     values: Mapping[str, float],
 ) -> str:
-    """The line that is read while a run goes.
+    """The line printed during training.
 
-    Metrics named `loss_<part>` stand in brackets behind the loss; the others follow in
-    their order.
+    Metrics named `loss_<part>` follow the loss in brackets, then come the other metrics.
+
+    Args:
+        step: steps done.
+        total: steps of the run.
+        epochs: done, and of the run.
+        values: metrics, and those of `Meter.read`.
     """
     parts = {k[5:]: v for k, v in values.items() if k.startswith("loss_")}
     brackets = " ".join(f"{name} {number(value)}" for name, value in parts.items())
@@ -205,7 +210,7 @@ _PLACED += ("clips_per_second", "input_share", "eta")
 
 
 def eval_line(step: int, values: Mapping[str, Any], seconds: float) -> str:
-    """The line of an evaluation: every number, and how long it took."""
+    """The line printed after an evaluation: its numbers and its duration."""
     numbers = [f"{k} {number(v)}" for k, v in values.items() if _is_number(v)]
     return f"eval at step {step}: {'  '.join(numbers)}  ({duration(seconds)})"
 
@@ -221,16 +226,16 @@ def _fits(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: NaN and infinity, which it lacks, become null."""
+    """A JSON value: NaN and infinity, which JSON lacks, become null."""
     if isinstance(value, (str, int)):
         return value
     return float(value) if math.isfinite(float(value)) else None
 
 
 def _tensorboard(directory: pathlib.Path, lines: Iterable[Mapping[str, Any]]) -> Any:
-    """A writer that has written these lines, or None without TensorBoard.
+    """A TensorBoard writer with these lines, or None if it is not installed.
 
-    TensorBoard cannot take steps back, so its files are written anew from ours.
+    TensorBoard cannot delete steps, so its files are rewritten from `metrics.jsonl`.
     """
     try:
         from tensorboard.summary import Writer

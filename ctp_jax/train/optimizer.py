@@ -1,6 +1,6 @@
 """Optimisers by name, and schedules of the learning rate.
 
-The default is SGD as the paper's authors ran it: PyTorch's, step for step.
+The default is the SGD of the paper's authors: PyTorch's update rule, step for step.
 """
 
 import importlib
@@ -22,7 +22,7 @@ def make_schedule(
     """The learning rate as a function of the step, counted from 0.
 
     Args:
-        config: `config.optimizer`. Milestones are epochs, the warm-up is in steps.
+        config: `config.optimizer`. Milestones are in epochs, the warm-up is in steps.
             During warm-up the scheduled rate is multiplied by a factor that rises
             linearly from `warmup_factor` at step 0 to 1 at `warmup_steps`.
         epochs: turns milestones into steps.
@@ -58,16 +58,16 @@ def make_optimizer(
     schedule: optax.Schedule,
     frozen: Callable[[Any], Any | None] = lambda params: None,
 ) -> optax.GradientTransformation:
-    """The optimiser that `config.name` names; see `build` for those there are.
+    """The optimiser that `config.name` names, one of those in `build`.
 
     A name with a dot is a module outside this package. Its function
-    `make(config, schedule)` gets the same two arguments as this one and returns an
-    `optax.GradientTransformation`; clipping and weight decay are then its own affair.
+    `make(config, schedule)` gets the first two arguments of this one and returns an
+    `optax.GradientTransformation`, which does its own clipping and weight decay.
 
     Args:
         config: `config.optimizer`.
         schedule: of the learning rate.
-        frozen: see `Task.frozen`; what it marks stays bit for bit as it is.
+        frozen: see `Task.frozen`; parameters that it marks stay bit for bit the same.
 
     Raises:
         UserError: there is no such module, or it has no `make`.
@@ -80,7 +80,7 @@ def make_optimizer(
         mask = frozen(params)
         if mask is None:
             return updates, state
-        # Their gradients are 0 already, but the weight decay would shrink them.
+        # Their gradients are 0, but weight decay would still shrink them.
         updates = jax.tree.map(
             lambda change, keep: jnp.zeros_like(change) if keep else change,
             updates,
@@ -145,8 +145,8 @@ def _make_of(name: str) -> Callable[..., optax.GradientTransformation]:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # the module is there, and misses another
         raise UserError(
-            f"config.optimizer.name = {name!r}: there is no module {error.name}; "
-            "see PYTHONPATH"
+            f"config.optimizer.name = {name!r}: there is no module {error.name}: correct "
+            "the name, or add its folder to PYTHONPATH"
         ) from error
     if not hasattr(module, "make"):
         raise UserError(

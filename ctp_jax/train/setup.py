@@ -1,7 +1,6 @@
-"""What a run consists of, and where it begins."""
+"""Opens everything that a config names, and finds the step to start from."""
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
@@ -11,10 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
+from ctp_jax.data.batch import Batch
 from ctp_jax.tasks import base
 from ctp_jax.train import evaluation, metrics, optimizer, step
 from ctp_jax.train import mesh as mesh_lib
@@ -24,50 +25,47 @@ from ctp_jax.train.checkpoints import export, init_from, manager, restore
 from ctp_jax.train.checkpoints.retention import RetentionPolicy
 from ctp_jax.train.distributed import coordination
 from ctp_jax.train.epochs import Epochs
-from ctp_jax.train.start_up import StartUp
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """Everything that a config stands for, ready to run.
+    """Everything that a run needs, opened.
 
     Attributes:
-        start_up: where the time until the first step goes.
+        encoder: of `config.init_from`; None if there is none or the run is resumed.
         total: steps of the whole run.
-        encoder: what `config.init_from` names, if the run starts from it.
     """
 
     config: ConfigDict
     workdir: pathlib.Path
-    start_up: StartUp
     mesh: Mesh
     task: base.Task
     checkpoints: manager.Checkpoints
     encoder: export.Encoder | None
-    pipeline: Any
+    pipeline: evaluation.Pipeline
     evaluations: list[evaluation.Evaluation]
     epochs: Epochs
     total: int
-    schedule: Callable
-    optimizer: Any
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
 
 
 @dataclasses.dataclass(frozen=True)
 class ResumePoint:
-    """Where a run begins, or goes on.
+    """The step that a run starts from or resumes at.
 
     Attributes:
         state: on all devices.
-        done: steps.
+        done: steps done.
         batches: of this process, from the next step on.
         interval: sums since the last log line, for `metrics.Interval`.
-        results: of the last evaluation.
-        eval_pending: whether the evaluation of step `done` was stopped in the middle.
+        results: metrics of the last evaluation.
+        eval_pending: whether the evaluation of step `done` was interrupted.
     """
 
     state: state_lib.TrainState
     done: int
-    batches: Iterator
+    batches: Iterator[Batch]
     interval: dict[str, float] = dataclasses.field(default_factory=dict)
     results: dict[str, float] = dataclasses.field(default_factory=dict)
     eval_pending: bool = False
@@ -76,13 +74,12 @@ class ResumePoint:
 def open_setup(
     config: ConfigDict, workdir: pathlib.Path, opener: Callable | None = None
 ) -> Setup:
-    """Opens data, network and checkpoints, so that what is wrong is said now.
+    """Opens data, network and checkpoints, so that errors appear before training.
 
     Raises:
-        UserError: for any of them, or processes that were not started alike.
+        UserError: one of them cannot be used, or the processes differ in their config,
+            devices, workdir or data.
     """
-    start_up = StartUp()
-    start_up.mark("imports")
     _check_processes(config, workdir)
     mesh = mesh_lib.make_mesh()
     mesh_lib.check_batch_size(config.batch_size, mesh.size, config.optimizer.accumulate)
@@ -91,7 +88,7 @@ def open_setup(
         config.keep_checkpoints,
         config.keep_best,
         config.keep_best_by,
-        # Asked when there is something to delete: by then there are epochs.
+        # Called when there is something to delete; `epochs` is set by then.
         permanent=lambda step: epochs.passes(step, config.keep_every),
     )
     checkpoints = manager.Checkpoints(workdir, keep, metrics.say)
@@ -107,11 +104,9 @@ def open_setup(
     total = epochs.total_steps(config.epochs, config.steps)
     schedule = optimizer.make_schedule(config.optimizer, epochs, total)
     transformation = optimizer.make_optimizer(config.optimizer, schedule, task.frozen)
-    start_up.mark("opening data")
     return Setup(
         config=config,
         workdir=workdir,
-        start_up=start_up,
         mesh=mesh,
         task=task,
         checkpoints=checkpoints,
@@ -134,7 +129,9 @@ def _check_processes(config: ConfigDict, workdir: pathlib.Path) -> None:
     remedy = "start every process with the same command"
     coordination.check_same("the config (its digest)", digest, remedy)
     counts = str(jax.local_device_count())
-    coordination.check_same("number of devices", counts, "use equal hosts")
+    coordination.check_same(
+        "number of devices", counts, "use hosts with equally many devices"
+    )
     mark = workdir / ".shared"
     token = coordination.from_first("workdir", secrets.token_hex(8))
     if jax.process_index() == 0:
@@ -144,12 +141,12 @@ def _check_processes(config: ConfigDict, workdir: pathlib.Path) -> None:
     coordination.check_same(
         "--workdir",
         "the folder of process 0" if seen == token else f"another folder, {workdir}",
-        "it must be the same folder on all, on a file system that they share",
+        "give every process the same folder, on a file system that they share",
     )
 
 
-def _check_data(pipeline: Any) -> None:
-    """All processes must have the same videos, though not the same copy."""
+def _check_data(pipeline: evaluation.Pipeline) -> None:
+    """All processes must read the same videos; each may have its own copy."""
     records = getattr(pipeline, "records", None)
     if jax.process_count() == 1 or records is None:
         return
@@ -158,7 +155,7 @@ def _check_data(pipeline: Any) -> None:
         f"split {records.split!r} with {pipeline.num_examples} videos of "
         f"{len(records)} (digest of their names {names})"
     )
-    remedy = "prepare the data once, and copy or share the result"
+    remedy = "prepare the data once and copy or share the result"
     coordination.check_same("data", text, remedy)
 
 
@@ -166,7 +163,6 @@ def restore_or_init(setup: Setup) -> ResumePoint:
     """Restores the newest checkpoint, or makes the state before the first step."""
     done = setup.checkpoints.latest() or 0
     first, batches = _batches(setup, done)
-    setup.start_up.mark("first batch")
     rng = step.stream_key(setup.config.seed, "init")
 
     def init(rng, batch):
@@ -176,30 +172,32 @@ def restore_or_init(setup: Setup) -> ResumePoint:
 
     everywhere = mesh_lib.replicated(setup.mesh)
     target = state_lib.with_sharding(jax.eval_shape(init, rng, first), everywhere)
-    # Where the state comes from, the first of these that there is:
-    # 1. the newest readable checkpoint in the workdir: the same run, going on;
-    # 2. config.init_from, another run's encoder: the rest of the network is random;
-    # 3. random parameters. So init_from is read once and never on resume.
-    check = functools.partial(_check_checkpoint, setup, target)
-    restored = setup.checkpoints.restore(target, check)
+    # The state is the first of these that exists:
+    # 1. the newest readable checkpoint in the workdir: this run is resumed;
+    # 2. config.init_from, another run's encoder; the rest of the network is random;
+    # 3. random parameters.
+    # So init_from is read once and never on resume.
+    restored = setup.checkpoints.restore(
+        target,
+        lambda step, meta: restore.check_same_run(
+            setup.workdir, step, meta, target, setup.config, metrics.say
+        ),
+    )
     _describe(setup, target)
     if restored is not None:
-        resume_point = _go_on(setup, *restored, done, batches)
-        setup.start_up.mark("restore")
-        return resume_point
+        return _resume(setup, *restored, done, batches)
     make = jax.jit(
         init, out_shardings=everywhere, compiler_options=_quick_compilation()
     )
     state = _start_from(setup, make(rng, mesh_lib.put(first, setup.mesh)))
-    setup.start_up.mark("init")
     return ResumePoint(state, 0, batches)
 
 
 def _quick_compilation() -> dict[str, Any]:
-    """Options for a program that runs once.
+    """Compiler options for a program that runs once.
 
-    On CPUs LLVM's usual optimisation of the random numbers of all parameters takes
-    several times as long as this one, which gives the same bits.
+    On CPUs, LLVM's default level takes several times as long for the random numbers of
+    all parameters as level 1, which gives the same bits.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -218,19 +216,19 @@ def _start_from(setup: Setup, state: state_lib.TrainState) -> state_lib.TrainSta
     return jax.device_put(state, mesh_lib.replicated(setup.mesh))
 
 
-def _go_on(
+def _resume(
     setup: Setup,
     state: state_lib.TrainState,
     meta: Mapping[str, Any],
     expected: int,
-    batches: Iterator,
+    batches: Iterator[Batch],
 ) -> ResumePoint:
-    """From a checkpoint, perhaps of an older step than expected."""
+    """The resume point of a restored checkpoint; `expected` is the newest step."""
     done = int(state.step)
     if done != expected:
         batches = _batches(setup, done)[1]
     metrics.say(
-        f"going on from the checkpoint of step {done}/{setup.total}"
+        f"resuming from the checkpoint of step {done}/{setup.total}"
         + "; config.init_from is not read again" * bool(setup.config.init_from)
     )
     return ResumePoint(
@@ -243,21 +241,15 @@ def _go_on(
     )
 
 
-def _batches(setup: Setup, start: int) -> tuple[Any, Iterator]:
-    """The batch at a step, and the batches from it on."""
+def _batches(setup: Setup, start: int) -> tuple[Batch, Iterator[Batch]]:
+    """The batch of a step, and an iterator that starts with it."""
     batches = setup.pipeline.train_batches(start)
     first = next(batches)
     return first, itertools.chain([first], batches)
 
 
-def _check_checkpoint(setup: Setup, target: Any, number: int, meta: Any) -> None:
-    restore.check_same_run(
-        setup.workdir, number, meta, target, setup.config, metrics.say
-    )
-
-
-def _describe(setup: Setup, target: Any) -> None:
-    """Says what is about to run, and keeps config and versions in the workdir."""
+def _describe(setup: Setup, target: state_lib.TrainState) -> None:
+    """Prints what is about to run; writes config and versions to the workdir."""
     config, epochs = setup.config, setup.epochs
     hosts = jax.process_count()
     metrics.say(
@@ -275,7 +267,7 @@ def _describe(setup: Setup, target: Any) -> None:
             f"(config.ema = {config.ema})"
         )
     done = setup.checkpoints.latest()
-    # Numbers that are there already keep the config that they came from.
+    # A finished run keeps the config that its results came from.
     to_do = done is None or done < setup.total
     if jax.process_index() == 0 and to_do:
         workdir_lib.write_json(
@@ -285,9 +277,9 @@ def _describe(setup: Setup, target: Any) -> None:
 
 
 def exported_results(setup: Setup, done: int) -> dict[str, float] | None:
-    """The numbers of a run whose last evaluation is made and whose encoder is exported.
+    """The metrics of a finished run, from its exported encoder.
 
-    None unless the encoder in the workdir is that of this very step of this run.
+    None unless that encoder was exported at step `done` with this config.
     """
     try:
         about = json.loads((setup.workdir / "encoder/encoder.json").read_text())

@@ -1,4 +1,4 @@
-"""Everything that a run carries from one step to the next."""
+"""The training state: everything that a run carries from one step to the next."""
 
 import math
 from typing import Any
@@ -13,18 +13,17 @@ from ctp_jax.data.batch import Batch
 from ctp_jax.tasks.base import Task, Variables
 
 
-@struct.dataclass
-class TrainState:
-    """What a checkpoint holds. Randomness needs no place here: keys come from steps.
+class TrainState(struct.PyTreeNode):
+    """What a checkpoint holds. No random key is stored: keys are derived from the step.
 
     Attributes:
         step: int32 scalar, steps done.
-        params: what gradients change.
-        model_state: what changes without a gradient (see `tasks.base.Variables`).
-        opt_state: the optimiser's.
+        params: parameters that gradients change.
+        model_state: variables without a gradient (see `tasks.base.Variables`).
+        opt_state: state of the optimiser.
     """
 
-    # Any, because JAX also builds this class around shapes, shardings and tracers.
+    # Any, because JAX also fills this class with shapes, shardings and tracers.
     step: Any
     params: Any
     model_state: Any
@@ -32,17 +31,16 @@ class TrainState:
 
     @property
     def variables(self) -> Variables:
-        """What is evaluated and exported."""
+        """The variables to evaluate and export."""
         return Variables(self.params, self.model_state)
 
 
-@struct.dataclass
 class AveragedTrainState(TrainState):
-    """That of a run with `config.ema`.
+    """The state of a run with `config.ema`.
 
     Attributes:
-        ema: exponential moving average of `params`, float32 like them. It begins as the
-            parameters before the first step.
+        ema: exponential moving average of `params`, float32 like them; it starts as the
+            initial parameters.
     """
 
     ema: Any
@@ -53,8 +51,8 @@ class AveragedTrainState(TrainState):
         return Variables(self.ema, self.model_state)
 
     def averaged(self, keep: float) -> "AveragedTrainState":
-        """Takes the parameters of a step into the average: keep * old + rest * new."""
-        # In this form, what does not change (frozen parameters) stays bit for bit.
+        """Updates the average with `params`: keep * old + (1 - keep) * new."""
+        # In this form, frozen parameters stay bit for bit as they are.
         ema = jax.tree.map(
             lambda old, new: old + (1 - keep) * (new - old), self.ema, self.params
         )
@@ -77,20 +75,20 @@ def initial(
         "opt_state": optimizer.init(params),
     }
     if ema:
-        # A copy: a step donates the state, so no array may stand in it twice.
+        # A copy: a step donates the state, so no array may be in it twice.
         return AveragedTrainState(**fields, ema=jax.tree.map(jnp.copy, params))
     return TrainState(**fields)
 
 
 def with_sharding(tree: Any, sharding: Sharding) -> Any:
-    """Shapes and types of a tree, placed: what a checkpoint is restored into."""
+    """Shapes and types of a tree with a sharding: a target to restore into."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
     )
 
 
 def describe(tree: Any) -> dict[str, str]:
-    """{path of a leaf: 'float32(3, 64)'}, to compare and to name in messages."""
+    """{path of a leaf: 'float32(3, 64)'}, to compare trees and to name leaves."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): _kind(leaf)

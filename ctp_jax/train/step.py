@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 from ctp_jax.tasks.base import Task, Variables
 from ctp_jax.train import accumulation
 from ctp_jax.train import mesh as mesh_lib
-from ctp_jax.train.state import TrainState
+from ctp_jax.train.state import AveragedTrainState, TrainState
 
 
 def stream_key(seed: int, stream: str, step: Any = 0) -> jax.Array:
-    """The random key of a named stream at a step, whatever ran before it."""
+    """The random key of a named stream at a step; depends on nothing else."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
     return jax.random.fold_in(key, step)
 
@@ -39,14 +39,14 @@ def make_train_step(
     """Compiles one step of training.
 
     Args:
-        task: says what is learnt.
+        task: has the loss.
         optimizer: see `ctp_jax.train.optimizer.make_optimizer`.
         schedule: of the learning rate, for the log.
         seed: of the run.
         mesh: of the run.
         accumulate: parts that the batch is computed in (`config.optimizer`).
-        ema: what the moving average of the parameters keeps in a step; 0: there is
-            none (`config.ema`).
+        ema: decay of the moving average of the parameters per step (`config.ema`); 0:
+            there is none.
 
     Returns:
         A function (state, batch) -> (state, metrics). The given state is donated: it
@@ -83,7 +83,9 @@ def make_train_step(
             model_state=model_state,
             opt_state=opt_state,
         )
-        return state.averaged(ema) if ema else state, metrics
+        if isinstance(state, AveragedTrainState):
+            state = state.averaged(ema)
+        return state, metrics
 
     everywhere = mesh_lib.replicated(mesh)
     return jax.jit(

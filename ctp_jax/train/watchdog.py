@@ -1,4 +1,4 @@
-"""Says when the input stalls, while the loop is blocked on it."""
+"""Reports a stalled input while the training loop is blocked on it."""
 
 import contextlib
 import threading
@@ -9,53 +9,46 @@ from ctp_jax.formatting import duration
 
 
 class Watchdog:
-    """A thread that looks at the clock while something is waited for.
+    """A thread that reports waits that last too long.
 
-    One for a whole run: to begin and to end a wait costs microseconds.
+    One serves a whole run; starting and ending a wait costs microseconds.
     """
 
     def __init__(self, seconds: float, say: Callable[[str], None]):
-        """Starts to watch.
+        """Starts the thread.
 
         Args:
-            seconds: a wait that lasts longer is said, and again whenever it has become
-                twice as long.
-            say: takes a line and names the process; called from another thread.
+            seconds: a wait that lasts longer is reported, and reported again whenever
+                it has become twice as long.
+            say: prints a line with the name of the process; called from the thread.
         """
         self._seconds, self._say = seconds, say
-        # Held while a line is said, so that the end of a wait is not said before it.
+        # Held while a line is printed, or the end of a wait might be printed before it.
         self._lock = threading.Lock()
         self._waiting: tuple[str, float] | None = None
-        self._next = seconds  # seconds of the current wait after which it is said
+        self._next = seconds  # seconds of the wait at the next report
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """What happens inside is a wait for `what`. Waits do not nest."""
+        """The body is a wait for `what`. Waits must not nest."""
+        began = time.monotonic()
         with self._lock:
-            self._waiting, self._next = (what, time.monotonic()), self._seconds
+            self._waiting, self._next = (what, began), self._seconds
         try:
             yield
-        except BaseException:
-            self._end()  # with the error, which says more than we could
-            raise
-        what, waited, said = self._end()
-        if said:
-            self._say(f"input: {what} came after {duration(waited)}")
+        finally:
+            with self._lock:
+                self._waiting, reported = None, self._next > self._seconds
+        if reported:
+            self._say(f"input: {what} came after {duration(time.monotonic() - began)}")
 
     def close(self) -> None:
         """Ends the thread."""
         self._closed.set()
         self._thread.join()
-
-    def _end(self) -> tuple[str, float, bool]:
-        """Ends the wait: for what it was, seconds, and whether it was said."""
-        with self._lock:
-            what, since = self._waiting
-            self._waiting = None
-            return what, time.monotonic() - since, self._next > self._seconds
 
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._seconds / 4)):
@@ -70,6 +63,6 @@ class Watchdog:
                 began = time.strftime("%H:%M:%S", time.localtime(time.time() - waited))
                 self._say(
                     f"input: waiting for {what} for "
-                    f"{duration(waited)}, since {began}: is the data's disk or "
-                    "network slow or gone, config.data.workers too low?"
+                    f"{duration(waited)}, since {began}: check the disk or network that "
+                    "holds the data, or raise config.data.workers"
                 )

@@ -1,4 +1,4 @@
-"""Small files of a run, written whole or not at all."""
+"""The folder of a run: made, locked, and its small files written atomically."""
 
 import contextlib
 import json
@@ -27,13 +27,13 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def write_arrays(path: pathlib.Path, **arrays: Any) -> None:
     """Writes an .npz file; a reader sees the old file or the new one."""
-    # To a file, for to a name NumPy would add an ending.
+    # NumPy would add an ending to a name, but not to an open file.
     with files.replacing(path) as new, new.open("wb") as file:
         np.savez(file, **arrays)
 
 
 def versions() -> dict[str, str]:
-    """What the run runs on: packages, commit where there is one, devices."""
+    """Versions of packages, the commit if there is one, and the devices."""
     return {
         **installed(_PACKAGES),
         "python": platform.python_version(),
@@ -43,7 +43,7 @@ def versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit of the checkout that runs; empty for an installed package."""
+    """The git commit of this package; empty if it is installed."""
     command = ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(
@@ -55,27 +55,27 @@ def _commit() -> str:
 
 
 def make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
-    """The absolute path of a folder that is there now; `UserError` if it cannot be."""
+    """Creates the workdir and returns its absolute path; `UserError` if that fails."""
     if "://" in os.fspath(workdir):
         raise UserError(
-            f"--workdir={workdir}: needs a folder of a file system that all processes "
-            "share (NFS, Lustre, Filestore); data may lie in a bucket, runs may not"
+            f"--workdir={workdir}: needs a folder on a file system that all processes "
+            "share (NFS, Lustre, Filestore): only data may be in a bucket"
         )
     path = pathlib.Path(workdir).expanduser().absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--workdir={workdir}: {error.strerror}: name a folder that is there or can "
-            "be made"
+            f"--workdir={workdir}: {error.strerror}: name a folder that exists or can be "
+            "created"
         ) from error
     if not os.access(path, os.W_OK):
-        raise UserError(f"--workdir={workdir}: cannot be written to")
+        raise UserError(f"--workdir={workdir}: no write permission: name another")
     return path
 
 
 def locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-    """Holds the workdir against a second run, until the end or the death of this one.
+    """Locks the workdir against a second run, as long as this process lives.
 
     Raises:
         TryLater: another run holds it.
@@ -84,6 +84,6 @@ def locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
     return files.locked(
         workdir / ".lock",
-        "another run is going on there",
+        "another run uses this folder",
         "wait for it, stop it, or use another --workdir",
     )

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ctp_jax.data import index, records
+from ctp_jax.data import index, records, tfrecord
 from ctp_jax.errors import UserError
 
 CLASSES = ("jump", "run", "sit")
@@ -31,9 +31,7 @@ def make_records(labels, ids=None, class_names=CLASSES):
         file_size=np.array([1, 2]),
         **columns,
         class_names=class_names,
-        frames_feature="frames",
-        label_feature="label",
-        annotations={},
+        features=tfrecord.Features("frames", "label"),
         encoding="jpeg",
         id_bytes=np.array([id_.encode() for id_ in ids]),
     )

@@ -29,7 +29,7 @@ def encode_square(index):
     return video.EncodedVideo(jpegs, 10.0, {"boxes": boxes})
 
 
-class Squares(builders.VideoBuilder, skip_registration=True):
+class Squares(builders.VideoBuilder):
     """Five videos with boxes."""
 
     @classmethod

@@ -12,7 +12,7 @@ from ctp_jax.prepare.builders import base
 from tests.prepare import make_videos
 
 
-class Numbered(base.VideoBuilder, skip_registration=True):
+class Numbered(base.VideoBuilder):
     """Videos of 1 to 6 frames; each frame is grey and says its number."""
 
     @classmethod

@@ -229,7 +229,9 @@ def test_a_shard_that_its_receipt_does_not_describe(
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "write_all", another_file)
-        with pytest.raises(UserError, match="1 of 6 shards are missing, or not what"):
+        with pytest.raises(
+            UserError, match="1 of 6 shards are missing or do not match"
+        ):
             prepare_in(tmp_path, *SHAPES)
     prepare_in(tmp_path, *SHAPES)
     assert contents(tmp_path) == uninterrupted

@@ -1,4 +1,4 @@
-"""What the tests of the launchers share: a place with fakes, and waiting."""
+"""Shared by the tests of the launchers: fake programs, and waiting."""
 
 import contextlib
 import json
@@ -13,6 +13,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 BIN = pathlib.Path(__file__).parent / "bin"
 STAND_IN = BIN / "stand_in.py"
+# The interpreter of the tests comes first: the fakes ask for `python3`, and a version
+# manager's `python3` is a shell script that takes longer than they do.
+PATH = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
 
 _started = []
 
@@ -27,7 +30,7 @@ def start(script, *arguments, fakes=False, **environ):
             otherwise, since `git` is among them.
         **environ: environment variables besides the present ones.
     """
-    path = f"{BIN}:{os.environ['PATH']}" if fakes else os.environ["PATH"]
+    path = f"{BIN}:{PATH}" if fakes else PATH
     process = subprocess.Popen(
         [LAUNCH / script, *arguments],
         env={**os.environ, "PATH": path, **{k: str(v) for k, v in environ.items()}},
@@ -69,7 +72,7 @@ def wait_for(condition, seconds=60):
 
 
 def records(folder, count):
-    """What so many stand-ins have written down; waits until all have started."""
+    """The records of `count` stand-ins; waits until all have started."""
     paths = [folder / f"{index}.json" for index in range(count)]
     wait_for(lambda: all(path.exists() for path in paths))
     return [json.loads(path.read_text()) for path in paths]

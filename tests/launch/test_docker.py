@@ -1,4 +1,4 @@
-"""The Dockerfiles. Nothing here can build them: the linter, and what they refer to."""
+"""The Dockerfiles are not built here: they are linted, and what they name exists."""
 
 import configparser
 import fnmatch
@@ -84,7 +84,7 @@ def test_the_extra_exists(path):
 
 @every
 def test_dependencies_come_before_the_code(path):
-    """Or each change of the code would install everything anew."""
+    """Otherwise each change of the code would install all packages again."""
     lines = [f"{keyword} {rest}" for keyword, rest in instructions(path)]
     install = next(i for i, line in enumerate(lines) if "pip install" in line)
     assert lines.index("COPY ctp_jax ctp_jax") > install

@@ -1,4 +1,4 @@
-"""The Kubernetes files: valid, and each number that stands twice is the same twice."""
+"""The Kubernetes files are valid, and repeated numbers agree."""
 
 import copy
 import math

@@ -119,7 +119,7 @@ def test_slurm_resumes_it_and_requeues_the_job(
     assert code == 0, err
     (requeue,) = (tmp_path / "scontrol").read_text().splitlines()
     assert requeue.startswith("requeue ")
-    assert f"going on from the checkpoint of step {max(before)}/" in out
+    assert f"resuming from the checkpoint of step {max(before)}/" in out
     after = losses(workdir)
     assert list(after) == list(range(1, saved(workdir) + 1))
     assert {step: after[step] for step in before} == before

@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import os
 import subprocess
 
 import pytest
@@ -18,7 +17,7 @@ VERBS += [["logs"], ["stop"], ["delete"]]
 
 
 def call(*arguments, record="/nowhere", **environ):
-    """Runs the script with a `gcloud` and a `git` that only write down."""
+    """Runs the script with a `gcloud` and a `git` that only record their calls."""
     environ = {"TPU": "ctp", "ZONE": "us-west4-a", **environ}
     return starting.end(
         starting.start("tpu_vm.sh", *arguments, fakes=True, RECORD=record, **environ)
@@ -92,7 +91,7 @@ def test_workers():
 def test_what_a_worker_starts(tmp_path):
     home = tmp_path / "home"
     (home / "ctp_jax").mkdir(parents=True)
-    path = f"{starting.BIN}:{os.environ['PATH']}"
+    path = f"{starting.BIN}:{starting.PATH}"
     subprocess.run(
         ["bash", "-c", on_worker(*START)],
         check=True,

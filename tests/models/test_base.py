@@ -72,6 +72,7 @@ def test_dtype_follows_the_backend():
     [
         ("name", "r3d19", "no such network.*r3d18, r2plus1d18, c3d"),
         ("name", "nowhere.net", "no such network.*r3d18, r2plus1d18, c3d"),
+        ("name", ".c3d", "no such network.*r3d18, r2plus1d18, c3d"),
         ("dtype", "float16", "bfloat16"),
         ("conv", "fast", "winograd"),
         ("width", 0.0, "above 0"),

@@ -29,7 +29,7 @@ def test_encoding_keeps_the_order_and_survives_a_crash():
         assert len(done[i][1].frames) == i + 1
 
 
-class Boxed(base.VideoBuilder, skip_registration=True):
+class Boxed(base.VideoBuilder):
     """Two videos with a box per frame."""
 
     @classmethod

@@ -180,7 +180,7 @@ def test_labelled_test_clips_and_a_test_split_that_is_not_there(tmp_path):
 
 BAD = [
     ({"train": ""}, r"train.csv:1: needs the columns label, youtube_id"),
-    ({"train": HEADER}, r"train.csv: has no clip in it"),
+    ({"train": HEADER}, r"train.csv: is empty"),
     ({"train": "a,b,c\n1,2,3\n"}, r"train.csv:1: needs the columns .* has `a,b,c`"),
     ({"val": TEST}, r"val.csv:1: needs the columns label"),
     ({"train": TRAIN + ",abc,1,2,train,0\n"}, r"train.csv:4: needs label,youtube_id"),
@@ -226,7 +226,7 @@ def test_too_few_clips(tmp_path):
             r"val: 0 of 1 listed clips .*--min_found=0.5 needs 50%",
         ),
         (LAYOUTS["flat"][:1], ["--min_found", "0.6"], "train: 1 of 2 listed clips are"),
-        (["notes.txt"], [], "no video in it"),
+        (["notes.txt"], [], "needs videos in it"),
     ]:
         with pytest.raises(UserError, match=message):
             folder = tmp_path / str(len(list(tmp_path.iterdir())))

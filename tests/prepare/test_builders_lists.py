@@ -121,7 +121,7 @@ def test_missing_folders(tmp_path):
             ["--lists", str(folder), "--videos", "/no/where"],
             "/no/where: no such folder",
         ),
-        (["--lists", str(folder), "--videos", empty], "no video in it"),
+        (["--lists", str(folder), "--videos", empty], "needs videos in it"),
         (["--lists", "/no/where", "--videos", videos], "/no/where: no such folder"),
         (["--lists", empty, "--videos", videos], "no list in it"),
     ]:

@@ -130,7 +130,7 @@ def test_lists_from_a_spreadsheet(flags):
     [
         ("labels", None, "labels.csv: No such file"),
         ("labels", "\n", "labels.csv: is empty"),
-        ("labels", "Holding something\nHolding something\n", r"labels.csv:2: is there"),
+        ("labels", "Holding something\nHolding something\n", r"labels.csv:2: needs"),
         ("labels", "1;Holding something\n", r"labels.csv:1: needs `class name`"),
         ("train", "", r"train.csv: is empty"),
         ("train", "7\n", r"train.csv:1: needs `id;class name`, has `7`"),

@@ -45,7 +45,7 @@ def test_videos_of_one_name_are_refused():
         shards.deal([*items_of(3), *items_of(1)])
 
 
-class Nothing(base.VideoBuilder, skip_registration=True):
+class Nothing(base.VideoBuilder):
     """A source without videos."""
 
     @classmethod
@@ -69,7 +69,7 @@ def test_records_are_framed_as_tensorflow_does(payload, tmp_path):
     assert before + payload + after == (tmp_path / "x").read_bytes()
 
 
-class Trouble(base.VideoBuilder, skip_registration=True):
+class Trouble(base.VideoBuilder):
     """Twelve videos with boxes; one cannot be used, one kills its decoder."""
 
     @classmethod
@@ -126,7 +126,7 @@ def test_what_is_written(built):
     # In the order of the source, which is not that of the hashes.
     assert list(where) == ["crashing", "refused"]
     found = index.read(built.data_dir)
-    names = [name.decode() for name in found.ids]
+    names = [name.decode() for name in found.id_bytes]
     assert sorted(names) == sorted(f"v{i}" for i in range(12) if i not in (4, 9))
     assert [names[i] for i in found.splits["test"]] == ["v0", "v1"]
     for i, name in enumerate(names):

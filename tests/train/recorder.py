@@ -1,4 +1,4 @@
-"""An evaluator that writes down what it is shown, in one list for all of them."""
+"""An evaluator that records its calls, in one list for all instances."""
 
 from ctp_jax.evaluators.base import Evaluator
 
@@ -7,7 +7,7 @@ LOG: list = []
 
 
 class Recorder(Evaluator):
-    """Named by its options, which also say whether it wants a gallery."""
+    """Its options give its name and whether it needs a gallery."""
 
     def __init__(self, name, needs_gallery):
         self.name, self.needs_gallery = name, needs_gallery

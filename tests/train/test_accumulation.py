@@ -1,4 +1,4 @@
-"""A batch in parts: the same gradients, each device cutting up its own rows."""
+"""A batch in parts: the same gradients, and each device divides its own rows."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ ROWS, PARTS = 8, 4
 
 
 class Regression(base.Task):
-    """No BatchNorm and no dropout; keeps what it was carried, and a running mean."""
+    """No BatchNorm and no dropout; keeps `carry` and a running mean."""
 
     def loss(self, params, model_state, batch, rng):
         hidden = jnp.tanh(batch["x"] @ params["first"])
@@ -79,7 +79,7 @@ def run(parts, steps=3):
 
 
 def test_parts_are_the_whole(x64):
-    """Parameters, metrics, and what `after_step` was given, to float64's rounding."""
+    """Parameters, metrics and `carry` agree up to rounding in float64."""
     (whole, metrics), (parts, others) = run(1), run(PARTS)
     mean = whole.model_state.pop("mean"), parts.model_state.pop("mean")
     assert metrics.pop("key") != others.pop("key")  # each part has a key of its own
@@ -138,7 +138,7 @@ print(lowered.compile().as_text())
 
 
 def test_no_row_leaves_its_device():
-    """Neither a video on its way into a part, nor what is carried on its way out."""
+    """Neither videos on the way into a part, nor `carry` on the way out."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         check=False,

@@ -1,4 +1,4 @@
-"""Passes over held-out videos: each counts once, whatever batch and devices."""
+"""Evaluation counts each held-out video once, for any batch size and devices."""
 
 import collections
 import functools
@@ -71,7 +71,7 @@ print(json.dumps(found))
 
 
 def run(every, state):
-    """Nobody stops it, and the input does not stall."""
+    """The pass is not preempted, and the input does not stall."""
     return every.run(state, Preemption(), Watchdog(60.0, print))
 
 
@@ -104,7 +104,7 @@ def test_every_video_counts_once_whatever_batch_and_devices(found):
         expected = collections.Counter(labels)
         assert confusion.sum(axis=1).tolist() == [expected[k] for k in range(10)]
     for results in (found[0], found[-1]):
-        # The gallery is the whole split, whatever is trained on.
+        # The gallery is the whole split, whatever fraction is trained on.
         assert sorted(results["neighbour_query"]) == list(range(TEST))
         for neighbours in results["neighbours"]:
             assert sorted(neighbours) == list(range(TRAIN))
@@ -125,7 +125,7 @@ def test_results_do_not_depend_on_batch_and_devices(found):
 
 
 class Recorded(toy_task.Task):
-    """The toy; `see_data` is written down."""
+    """The toy task; records the calls of `see_data`."""
 
     def see_data(self, train, held_out):
         LOG.append(("task", "see_data", train, held_out))
@@ -226,7 +226,7 @@ def test_videos_that_are_left_out_are_said():
     every._held_out.eval_batches = functools.partial(eval_batches, every._held_out)
     for _ in range(2):  # each time counted anew
         assert run(every, toy_state(task))["videos"] == EVAL_EXAMPLES - 2
-        assert every.notes() == ["2 videos could not be read and are left out"]
+        assert every.notes() == ["2 unreadable videos are left out"]
 
 
 def test_nothing_to_look_at_is_not_evaluated():

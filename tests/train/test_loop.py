@@ -18,7 +18,7 @@ from tests.train.distributed.toy_processes import assert_same_run, last_state, l
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing catches it."""
+    """Simulates kill -9: nothing catches it."""
 
 
 def at_step(step, action):
@@ -84,7 +84,7 @@ def test_killed_and_resumed_is_the_same_run(whole_run, tmp_path):
 
 
 def test_resumed_with_every_option_of_the_optimizer(tmp_path, capsys):
-    """AdamW in parts of a batch, with a moving average, which is what is exported."""
+    """AdamW with gradient accumulation and a moving average, which is exported."""
     fields = {"optimizer.name": "adamw", "optimizer.accumulate": 2, "ema": 0.9}
     fields |= {"optimizer.learning_rate": 0.01, "optimizer.weight_decay": 0.1}
     fields |= {"optimizer.exclude_norms_and_biases": True}
@@ -129,8 +129,8 @@ def test_sigterm_saves_and_says_how_to_go_on(whole_run, tmp_path, capsys):
     assert not (tmp_path / "encoder").exists()
     assert signal.getsignal(signal.SIGTERM) == handler
     loop.train(toy_config(), tmp_path, opener())
-    assert "going on from the checkpoint of step 7/12" in capsys.readouterr().out
-    # Step 7 lies between two log lines: its sums come back with the checkpoint.
+    assert "resuming from the checkpoint of step 7/12" in capsys.readouterr().out
+    # Step 7 is between two log lines: its sums are restored from the checkpoint.
     assert_same_run(whole_run, tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_init_from_an_exported_encoder(whole_run, tmp_path, capsys):
     np.testing.assert_allclose(
         new.params["dense"]["kernel"], old.params["dense"]["kernel"], atol=1e-9
     )
-    # On resume it is not read, but what the run began with stays part of it.
+    # On resume it is not read again, but it remains part of the config of the run.
     loop.train(config, tmp_path, opener())
     assert "is finished" in capsys.readouterr().out
     config.init_from = ""
@@ -192,7 +192,7 @@ def test_workdir_must_be_a_folder(tmp_path):
 
 
 def loaded_from(out):
-    """The lines that say what was read of config.init_from."""
+    """The printed lines about config.init_from."""
     return [line for line in out.splitlines() if line.startswith("init_from ")]
 
 
@@ -200,7 +200,7 @@ def loaded_from(out):
 def test_killed_before_the_first_save_it_starts_from_there_again(
     whole_run, tmp_path, capsys, killed_at
 ):
-    """The folder of checkpoints is there, but no checkpoint is."""
+    """The folder of checkpoints exists, but it is empty."""
     config = toy_config(init_from=str(whole_run), seed=5, steps=5)
     loop.train(config, tmp_path / "straight", opener())
     capsys.readouterr()
@@ -226,7 +226,7 @@ def test_init_from_a_checkpoint_of_a_run(whole_run, tmp_path, capsys):
 
 
 def test_going_on_is_not_starting_from(whole_run, tmp_path, capsys):
-    # Else a run from scratch could pass for a pretrained one.
+    # Otherwise a run from scratch could pass for a pretrained one.
     shutil.copytree(whole_run / "checkpoints", tmp_path / "checkpoints")
     with pytest.raises(UserError, match="another config: init_from"):
         loop.train(toy_config(init_from=str(tmp_path), steps=13), tmp_path, opener())
@@ -234,7 +234,7 @@ def test_going_on_is_not_starting_from(whole_run, tmp_path, capsys):
     assert len(loaded_from(capsys.readouterr().out)) == 1
     loop.train(toy_config(init_from=str(whole_run), steps=2), tmp_path / "b", opener())
     out = capsys.readouterr().out
-    assert "going on from the checkpoint of step 1/2" in out
+    assert "resuming from the checkpoint of step 1/2" in out
     assert "config.init_from is not read again" in out and not loaded_from(out)
 
 

@@ -14,7 +14,7 @@ from tests.toy_data import opener, toy_config
 
 
 class Watched:
-    """A metric of a step. JAX and NumPy ask it as they ask any array."""
+    """A metric of a step, to JAX and NumPy like any other array."""
 
     def __init__(self, value, number, events):
         self._value, self._number, self._events = value, number, events

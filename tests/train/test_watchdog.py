@@ -1,4 +1,4 @@
-"""What a run says while its input does not come. Waits are real, and short."""
+"""The watchdog reports a stalled input. Waits are real and short."""
 
 import itertools
 import threading
@@ -12,7 +12,7 @@ SECONDS = 0.2
 
 
 def wait_for(holds):
-    """Until it holds; the machine may be slow, but not that slow."""
+    """Waits until a condition holds, with a generous limit for slow machines."""
     for _ in range(3000):
         if holds():
             return
@@ -61,7 +61,7 @@ def test_what_comes_in_time_is_not_mentioned():
 
 
 def test_waits_are_counted_from_their_own_beginning(watchdog):
-    """Time between waits, the steps themselves, is no watchdog; each wait starts anew."""
+    """Time between waits, that of the steps, does not count; each wait starts at 0."""
     made, lines = watchdog
     time.sleep(4 * SECONDS)
     assert not lines

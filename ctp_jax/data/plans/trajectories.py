@@ -2,7 +2,7 @@
 
 Paper section 3.3 and appendix G; the numbers and the order of operations are those of
 pyvrl's PatchMask, and every one of them is an option of `config.game`. This module
-only decides; `ctp_jax.ops.paste` rng.
+only samples; `ctp_jax.ops.paste` draws.
 
 Symbols: l leading dimensions of the random numbers, n trajectories, t frames.
 """

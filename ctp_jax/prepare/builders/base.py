@@ -1,10 +1,10 @@
-"""What the builders share: videos in, a TFDS data set with its index out.
+"""Base class of the builders: writes a TFDS data set and its index.
 
-Every video is stored once, in the TFDS split `videos`; the splits that people name
-(`train01`, `test`, ...) are lists of record numbers in the index that lies beside the
-shards (`ctp_jax.data.records`). The shards are ours (`ctp_jax.prepare.shards`), not those
-of TFDS's own writer: that one knows what is in a shard only when it has read all
-videos, so it can neither go on after an interruption nor give the same files with Beam.
+Every video is stored once, in the TFDS split `videos`. The splits of the user
+(`train01`, `test`, ...) are lists of record numbers in the index beside the shards
+(`ctp_jax.data.index`). The shards are written by `ctp_jax.prepare.shards`, not by TFDS:
+its writer assigns videos to shards after it has read all of them, so it can neither
+resume nor write the same files with Beam.
 """
 
 import dataclasses
@@ -28,23 +28,23 @@ from ctp_jax.prepare import schema as schema_lib
 from ctp_jax.prepare.workers import Item
 
 SKIPPED_FILE = "skipped.txt"
-"""Beside the shards: one line `file<TAB>reason` per video that was left out."""
+"""Beside the shards: one line `file<TAB>reason` per unreadable video."""
 MISSING_FILE = "missing.txt"
-"""Beside the shards: one line `split<TAB>file` per listed video that was not there."""
+"""Beside the shards: one line `split<TAB>file` per listed video without a file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What there is to prepare.
+    """The videos to prepare.
 
     Attributes:
         items: the videos.
         splits: names of the videos of each split.
         class_names: in the order of the labels; empty for unlabelled videos.
-        annotations: {name: shape of one frame's value} of what every video knows of its
-            frames, in `EncodedVideo.annotations`; empty: nothing.
-        missing: (split, name) of listed videos that are not there.
-        notes: lines to tell before the work starts.
+        annotations: {name: shape per frame} of the `EncodedVideo.annotations` that
+            every video has.
+        missing: (split, name) of listed videos without a file.
+        notes: lines to print before the videos are encoded.
     """
 
     items: Sequence[Item]
@@ -57,16 +57,15 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to prepare.
+    """How to prepare the videos.
 
     Attributes:
         short_side: pixels, see `video.encode_video`.
         quality: of the JPEG files, 1 to 95.
-        workers: processes; 0 for one per core.
-        max_bad: share of the videos that may be unreadable; at least one may be,
-            unless it is 0.
-        progress: whether to draw a bar.
-        shards: files to write; 0: by the number of videos.
+        workers: number of processes; 0: one per core.
+        max_bad: see `ctp_jax.errors.allowed_bad`.
+        progress: whether to show a progress bar.
+        shards: number of files; 0: by the number of videos.
     """
 
     short_side: int = 144
@@ -77,14 +76,22 @@ class Options:
     shards: int = 0
 
 
-class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
+# TFDS has no types; pyright looks for the keyword in those of `object`.
+class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
+    dataset_builder.FileReaderBuilder,
+    skip_registration=True,  # pyright: ignore[reportCallIssue]
+):
     """Base class of the builders; a data set says what it is in `source`."""
 
     VERSION = tfds.core.Version("1.0.0")
     DESCRIPTION = ""
     HOMEPAGE = ""
     CLASSES = 0
-    """How many the whole data set has; 0: any number. Others are remarked on."""
+    """Number of classes of the complete data set; 0: any number."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keeps data sets out of TFDS's registry: their names may be taken there."""
+        super().__init_subclass__(skip_registration=True, **kwargs)
 
     def __init__(
         self,
@@ -94,13 +101,13 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         name: str = "",
         **kwargs: Any,
     ):
-        """Lists the videos; reads none of them.
+        """Lists the videos without reading them.
 
         Args:
-            arguments: from `read_flags`; None for the defaults.
-            options: how to prepare.
-            name: of the prepared data set, where it is not that of the builder.
-            **kwargs: see TFDS; `data_dir` above all.
+            arguments: from `read_flags`; None: the defaults.
+            options: how to prepare; None: the defaults.
+            name: of the prepared data set; empty: that of the builder.
+            **kwargs: of the TFDS builder, such as `data_dir`.
 
         Raises:
             UserError: missing folders, bad split lists.
@@ -115,7 +122,7 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
     @property
     def expected_classes(self) -> int:
-        """`CLASSES`, of a builder that serves several data sets that of this one."""
+        """`CLASSES`, or that of the variant if a builder has several."""
         return self.CLASSES
 
     @classmethod
@@ -124,7 +131,7 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
     @classmethod
     def read_flags(cls, *argv: str) -> types.SimpleNamespace:
-        """The values of `define_flags` by name, for a command line."""
+        """The values of the flags of `define_flags` in a command line, by name."""
         values = FlagValues()
         cls.define_flags(values)
         values(["", *argv])
@@ -132,7 +139,7 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
     @classmethod
     def make_source(cls, arguments: types.SimpleNamespace, options: Options) -> Source:
-        """Lists what there is to prepare."""
+        """Lists the videos, splits and classes."""
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -145,32 +152,32 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
     @property
     def schema(self) -> schema_lib.Schema:
-        """What is in every record."""
+        """The schema of every record."""
         return schema_lib.Schema(
             tuple(self.source.class_names), dict(self.source.annotations)
         )
 
     @property
     def flags(self) -> dict[str, Any]:
-        """What was asked for, by the flags' names."""
+        """The flags that decide what is written, by name."""
         options = dataclasses.asdict(self.options)
         wanted = ("short_side", "quality", "shards")
         return vars(self.arguments) | {name: options[name] for name in wanted}
 
     def orders(self, folder: str, receipts: str) -> list[shards.Order]:
-        """The shards to make.
+        """The shards to write.
 
         Args:
-            folder: where to.
-            receipts: folder of what says that they are whole.
+            folder: of the shards.
+            receipts: folder of their receipts.
 
         Raises:
             UserError: there is no video.
         """
         if not self.source.items:
             raise UserError(
-                f"{self.name}: no videos to prepare: see that the folders and lists that "
-                "were named have some"
+                f"{self.name}: no videos to prepare: check the folders and lists in the "
+                "flags"
             )
         dealt = shards.deal(self.source.items, self.options.shards)
         versions = provenance.versions()
@@ -199,7 +206,7 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         ]
 
     def assemble(self, folder: str, made: Sequence[shards.Shard]) -> None:
-        """Writes all that lies beside the shards, `dataset_info.json` last.
+        """Writes the other files of the data set, `dataset_info.json` last.
 
         Args:
             folder: of the shards.
@@ -209,7 +216,9 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
             UserError: there is no record in them.
         """
         if not any(shard.rows for shard in made):
-            raise UserError(f"{self.name}: none of its videos can be used")
+            raise UserError(
+                f"{self.name}: none of its videos can be used: check the files"
+            )
         where = epath.Path(folder)
         numbers = {item.id: i for i, item in enumerate(self.source.items)}
         skipped = [pair for shard in made for pair in shard.skipped]
@@ -242,8 +251,8 @@ class VideoBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         self.info.write_to_directory(where)
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
-        """What `download_and_prepare` of TFDS does: all on this machine, at once."""
-        # TFDS has pointed `data_dir` to its temporary folder for the time being.
+        """Called by `download_and_prepare` of TFDS: prepares on this machine."""
+        # During this call, `data_dir` is a temporary folder of TFDS.
         with tempfile.TemporaryDirectory() as receipts:
             orders = self.orders(self.data_dir, receipts)
             made = shards.make(

@@ -9,7 +9,7 @@ from ctp_jax.errors import UserError
 from ctp_jax.prepare.builders import base, lists
 
 
-class Hmdb51(base.VideoBuilder, skip_registration=True):
+class Hmdb51(base.VideoBuilder):
     """HMDB-51: 6,766 videos of 51 actions, with its three official splits train01,
     test01, ..., test03. The videos may lie in class folders or in one folder."""
 
@@ -19,12 +19,8 @@ class Hmdb51(base.VideoBuilder, skip_registration=True):
 
     @classmethod
     def define_flags(cls, values: flags.FlagValues) -> None:
-        flags.DEFINE_string(
-            "videos", "", "The unpacked hmdb51_org.rar.", flag_values=values
-        )
-        flags.DEFINE_string(
-            "lists", "", "The unpacked test_train_splits.rar.", flag_values=values
-        )
+        flags.DEFINE_string("videos", "", "The unpacked hmdb51_org.rar.", values)
+        flags.DEFINE_string("lists", "", "The unpacked test_train_splits.rar.", values)
 
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:
@@ -32,40 +28,32 @@ class Hmdb51(base.VideoBuilder, skip_registration=True):
         return lists.source_from_lists(arguments.videos, splits, None, options)
 
 
-def read_lists(folder: str) -> dict[str, list[lists.Entry]]:
+def read_lists(folder: str) -> lists.Splits:
     """Reads `<class>_test_split<N>.txt`, lines `video.avi 0|1|2`.
 
     Returns:
-        Entries of train01, test01, ..., and of `unused01`, ... for what a split leaves
-        out, where it does.
+        Entries of train01, test01, ..., and of `unused01`, ... if a split leaves videos
+        out.
 
     Raises:
         UserError: no folder, no lists, or a list of another format.
     """
-    if not folder:
-        raise UserError("--lists is missing: the folder of the split files")
-    if not os.path.isdir(folder):
-        raise UserError(f"--lists={folder}: no such folder")
-    nested = os.path.join(folder, "testTrainMulti_7030_splits")
-    folder = nested if os.path.isdir(nested) else folder
-    splits: dict[str, list[lists.Entry]] = {}
+    folder = lists.check_folder("lists", folder, "testTrainMulti_7030_splits")
+    splits: lists.Splits = {}
     for file in sorted(os.listdir(folder)):
         match = re.fullmatch(r"(.+)_test_split(\d)\.txt", file)
         if not match:
             continue
-        class_name, number = match[1], f"0{match[2]}"
-        for where, words in lists.read_lines(os.path.join(folder, file)):
-            if len(words) != 2 or words[1] not in ("0", "1", "2"):
-                raise UserError(
-                    f"{where}: needs `video.avi 0|1|2`, has `{' '.join(words)}`"
-                )
-            use = {"0": "unused", "1": "train", "2": "test"}[words[1]]
-            entry = lists.Entry(f"{class_name}/{words[0]}", class_name, where)
-            splits.setdefault(use + number, []).append(entry)
+        class_name, number = match.groups()
+        for where, line in lists.read_lines(os.path.join(folder, file)):
+            fields = re.fullmatch(r"(\S+)\s+([012])", line)
+            if not fields:
+                raise UserError(f"{where}: needs `video.avi 0|1|2`, has `{line}`")
+            use = ("unused", "train", "test")[int(fields[2])]
+            entry = lists.Entry(f"{class_name}/{fields[1]}", class_name, where)
+            splits.setdefault(f"{use}0{number}", []).append(entry)
     if not splits:
-        raise UserError(
-            f"--lists={folder}: no list in it, needs brush_hair_test_split1.txt, ..."
-        )
+        raise lists.no_lists(folder, "brush_hair_test_split1.txt")
     return splits
 
 

@@ -1,4 +1,4 @@
-"""Kinetics from whatever of its videos there is, and its official lists."""
+"""Kinetics from its official lists and those of its clips that are there."""
 
 import collections
 import csv
@@ -8,27 +8,24 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
 
 from absl import flags
 
 from ctp_jax.errors import UserError
-from ctp_jax.prepare.builders import base, classes, lists
+from ctp_jax.prepare.builders import base, lists
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
-_SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val"}
-_SPLITS |= {"test": "test"}
-
-Splits = dict[str, list[lists.Entry]]
+_SPLITS = {"train": "train", "val": "val", "test": "test"}
+_SPLITS |= {"validate": "val", "validation": "val"}
 
 
-class Kinetics400(base.VideoBuilder, skip_registration=True):
-    """Kinetics-400: 306,245 clips of 400 actions, as far as they are there; of
+class Kinetics400(base.VideoBuilder):
+    """Kinetics-400: 306,245 clips of 400 actions, or those of them that are there; and
     Kinetics-600 and -700 with --name kinetics600 or kinetics700. Clips are found by
-    their file names anywhere below --videos: ID_000010_000020.mp4, or ID.mp4, which
-    must be cut out already. Splits train, val and test; clips that a list gives without
-    a label get -1."""
+    their file names anywhere below --videos: ID_000010_000020.mp4, or ID.mp4 if the
+    clip is already cut out. Splits train, val and test; clips without a label in the
+    list get -1."""
 
     CLASSES = 400
     DESCRIPTION = "Kinetics action recognition, every clip that is there once."
@@ -41,12 +38,9 @@ class Kinetics400(base.VideoBuilder, skip_registration=True):
 
     @classmethod
     def define_flags(cls, values: flags.FlagValues) -> None:
-        flags.DEFINE_string(
-            "videos", "", "The clips, with any folders in between.", values
-        )
-        flags.DEFINE_string(
-            "lists", "", "Folder with train.csv, val.csv, ...; or a file.", values
-        )
+        text = functools.partial(flags.DEFINE_string, flag_values=values)
+        text("videos", "", "Folder of the clips, searched with all its subfolders.")
+        text("lists", "", "Folder with train.csv, val.csv, ...; or a file.")
         flags.DEFINE_float(
             "min_found",
             0.5,
@@ -60,11 +54,12 @@ class Kinetics400(base.VideoBuilder, skip_registration=True):
     def make_source(cls, arguments, options) -> base.Source:
         names, listed = read_lists(arguments.lists)
         listed, notes = drop_repeated(listed)
-        paths = Clips(arguments.videos, listed)
-        splits, missing = {}, []
+        clips = Clips(arguments.videos, listed)
+        found = {s: [e for e in v if clips.locate(e.name)] for s, v in listed.items()}
+        check_found(arguments, listed, found)
+        missing = []
         for split, entries in listed.items():
-            splits[split] = [e for e in entries if paths.locate(e.name)]
-            without = [e.name for e in entries if not paths.locate(e.name)]
+            without = [e.name for e in entries if not clips.locate(e.name)]
             missing += [(split, name) for name in without]
             if without:
                 notes.append(
@@ -72,16 +67,15 @@ class Kinetics400(base.VideoBuilder, skip_registration=True):
                     f"({len(without) / len(entries):.1%}) are not in {arguments.videos}: "
                     f"{lists.some(without)}"
                 )
-        check_found(arguments, listed, splits)
-        splits = {split: entries for split, entries in splits.items() if entries}
+        found = {split: entries for split, entries in found.items() if entries}
         source = lists.source_from_lists(
-            arguments.videos, splits, names, options, locate=paths.locate
+            arguments.videos, found, names, options, locate=clips.locate
         )
-        notes += classes.notes(splits, names)
+        notes += lists.empty_classes(found, names)
         return dataclasses.replace(source, missing=missing, notes=notes)
 
 
-def check_found(arguments, listed: Splits, found: Splits) -> None:
+def check_found(arguments, listed: lists.Splits, found: lists.Splits) -> None:
     """Raises `UserError` if too few of the listed clips are there.
 
     The test split may be missing as a whole: few people have it.
@@ -103,46 +97,45 @@ def check_found(arguments, listed: Splits, found: Splits) -> None:
             )
 
 
-def drop_repeated(splits: Splits) -> tuple[Splits, list[str]]:
-    """Leaves out what repeats a clip; a note where class or split differ."""
+def drop_repeated(splits: lists.Splits) -> tuple[lists.Splits, list[str]]:
+    """Keeps the first entry of every clip; a note if others differ in class or split."""
     first: dict[str, tuple[str, lists.Entry]] = {}
-    kept: Splits = {split: [] for split in splits}
-    contradictions = []
+    kept: lists.Splits = {split: [] for split in splits}
+    differing = []
     for split, entries in splits.items():
         for entry in entries:
-            before_split, before = first.setdefault(entry.name, (split, entry))
+            kept_split, before = first.setdefault(entry.name, (split, entry))
             if before is entry:
                 kept[split].append(entry)
-            elif (before_split, before.class_name) != (split, entry.class_name):
-                contradictions.append((entry, before))
-    if not contradictions:
+            elif (kept_split, before.class_name) != (split, entry.class_name):
+                differing.append(f"{entry.where}, which repeats {before.where}")
+    if not differing:
         return kept, []
-    entry, before = contradictions[0]
     note = (
-        f"{len(contradictions)} lines list a clip again with another class or split and "
-        f"are left out, the first is {entry.where}, which repeats {before.where}"
+        f"{len(differing)} lines list a clip again with another class or split and are "
+        f"left out, the first is {differing[0]}"
     )
     return kept, [note]
 
 
 class Clips:
-    """The listed clips among the files, however the folders were named.
+    """Finds the files of the listed clips, in any subfolders.
 
-    A file `<youtube_id>.mp4` is taken where the lists have a single clip of that
-    video. Of several files of a clip the one below a folder `replacement...` counts:
-    so are the clips called that come in place of damaged ones.
+    A file `<youtube_id>.mp4` is used if the lists have a single clip of that video. Of
+    several files of a clip, one in a folder `replacement...` is preferred: such folders
+    hold the clips that replace damaged ones.
     """
 
-    def __init__(self, folder: str, splits: Mapping[str, Sequence[lists.Entry]]):
-        """Walks the folder once; raises `UserError` if no video is in it."""
+    def __init__(self, folder: str, splits: lists.Splits):
+        """Searches the folder once; raises `UserError` if no video is in it."""
         stems: dict[str, list[str]] = collections.defaultdict(list)
         for path in lists.find_videos(folder):
             stems[os.path.splitext(path.rpartition("/")[2])[0]].append(path)
         names = [entry.name for entries in splits.values() for entry in entries]
-        clips_of_video = collections.Counter(_parts(name)[0] for name in names)
+        clips_of_video = collections.Counter(name.rsplit("_", 2)[0] for name in names)
         self._paths: dict[str, str] = {}
         for name in names:
-            video, start, end = _parts(name)
+            video, start, end = name.rsplit("_", 2)
             files = stems.get(name) or stems.get(f"{video}_{int(start)}_{int(end)}")
             if not files and clips_of_video[video] == 1:
                 files = stems.get(video)
@@ -154,69 +147,60 @@ class Clips:
         return self._paths.get(name)
 
 
-def _parts(name: str) -> list[str]:
-    return name.rsplit("_", 2)
-
-
 def _is_replacement(path: str) -> bool:
     return "/replacement" in f"/{path.rpartition('/')[0]}"
 
 
-def read_lists(place: str) -> tuple[list[str], Splits]:
-    """Reads official lists: a file, or those of a folder and the folders in it.
+def read_lists(place: str) -> tuple[list[str], lists.Splits]:
+    """Reads official lists: a file, or those of a folder and its subfolders.
 
     Returns:
         (class names, sorted; entries of train, val, test). The class names are those
-        of the first of these that is there; the others may not have more.
+        of the first of these splits that has a list; other lists may not have more.
 
     Raises:
         UserError: no lists, two of one split, or a list of another format.
     """
-    files: dict[str, str] = {}
+    files: dict[str | None, str] = {}
     if os.path.isfile(place):
-        return _with_classes(read_csv(place, _split_of(place)))
-    lists.check_folder("lists", place)
-    here = pathlib.Path(place)
-    for path in map(str, sorted([*here.glob("*.csv"), *here.glob("*/*.csv")])):
-        split = _split_of(path)
-        if split and files.setdefault(split, path) != path:
-            raise UserError(f"--lists={place}: {files[split]} or {path}? needs one")
-    if not files:
-        raise UserError(
-            f"--lists={place}: no list in it, needs train.csv, val.csv, ..."
-        )
-    splits: Splits = {}
+        files[_split_of(place)] = place
+    else:
+        folder = pathlib.Path(lists.check_folder("lists", place))
+        for path in map(str, sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv")])):
+            split = _split_of(path)
+            if split and files.setdefault(split, path) != path:
+                raise UserError(
+                    f"--lists={place}: {files[split]} or {path}? needs one of them"
+                )
+        if not files:
+            raise lists.no_lists(place, "train.csv", "val.csv")
+    read: lists.Splits = {}
     for split, path in files.items():
-        splits |= read_csv(path, split)
-    return _with_classes(splits)
-
-
-def _split_of(path: str) -> str | None:
-    """What `val.csv`, `kinetics_val.csv`, `kinetics-400_val.csv`, ... is a list of."""
-    return _SPLITS.get(re.split("[_-]", pathlib.Path(path).stem)[-1])
-
-
-def _with_classes(splits: Splits) -> tuple[list[str], Splits]:
-    splits = {s: splits[s] for s in ("train", "val", "test") if s in splits}
+        read |= read_csv(path, split)
+    splits = {s: read[s] for s in ("train", "val", "test") if s in read}
     leading = next(iter(splits))
-    names = {entry.class_name: entry for entry in splits[leading]}
-    names = dict.fromkeys(sorted(names.keys() - {""}))
-    for split, entries in splits.items():
+    names = dict.fromkeys(sorted({e.class_name for e in splits[leading]} - {""}))
+    for entries in splits.values():
         for entry in entries:
-            if split != leading and entry.class_name:
-                classes.check(
+            if entry.class_name:
+                lists.check_class(
                     entry.class_name, names, entry.where, f"the {leading} list"
                 )
     return list(names), splits
 
 
-def read_csv(path: str, split: str | None) -> Splits:
+def _split_of(path: str) -> str | None:
+    """The split of `val.csv`, `kinetics_val.csv`, `kinetics-400_val.csv`, ..."""
+    return _SPLITS.get(re.split("[_-]", pathlib.Path(path).stem)[-1])
+
+
+def read_csv(path: str, split: str | None) -> lists.Splits:
     """Reads a list with the header `label,youtube_id,time_start,time_end,split`.
 
     Args:
         path: of the file.
-        split: of all its clips; None: the column `split` says it. Test clips may lack
-            labels, others may not.
+        split: of all its clips; None: the one in the column `split`. Only test clips
+            may lack labels.
 
     Raises:
         UserError: another format.
@@ -230,38 +214,33 @@ def read_csv(path: str, split: str | None) -> Splits:
             f"{path}:1: needs the columns {', '.join((*COLUMNS, 'split'))}, has "
             f"`{','.join(header)}`"
         )
-    splits: Splits = {}
+    splits: lists.Splits = {}
     try:
         for row in reader:
             where = f"{path}:{reader.line_num}"
             row = {key: (row[key] or "").strip() for key in header}
             into = split or _SPLITS.get(row["split"])
-            entry = _entry(row, where)
-            if not (entry and into) or not (entry.class_name or into == "test"):
+            start, end = _seconds(row["time_start"]), _seconds(row["time_end"])
+            label, video = row.get("label", ""), row["youtube_id"]
+            unlabelled = not label and into != "test"
+            if into is None or start is None or end is None or not video or unlabelled:
                 has = " ".join(",".join(row.values()).split())[:100]
                 raise UserError(
                     f"{where}: needs label,youtube_id,seconds,seconds,train|val|test, "
                     f"has `{has}`"
                 )
+            entry = lists.Entry(f"{video}_{start:06d}_{end:06d}", label, where)
             splits.setdefault(into, []).append(entry)
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num + 1}: {error}") from error
     if not splits:
-        raise UserError(f"{path}: has no clip in it")
+        raise UserError(f"{path}: is empty, needs a clip on every line")
     return splits
 
 
 @functools.cache
 def _seconds(text: str) -> int | None:
     return int(float(text)) if re.fullmatch(r"\d+(\.\d+)?", text) else None
-
-
-def _entry(row: Mapping[str, str], where: str) -> lists.Entry | None:
-    start, end = _seconds(row["time_start"]), _seconds(row["time_end"])
-    if not row["youtube_id"] or start is None or end is None:
-        return None
-    name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
-    return lists.Entry(name, row.get("label", ""), where)
 
 
 Builder = Kinetics400

@@ -1,14 +1,16 @@
-"""Folders of videos and the lists that split them. No TensorFlow."""
+"""Finds videos in folders and assigns them to the entries of split lists.
+
+The formats of the lists are read by the builders. Imports no TensorFlow.
+"""
 
 import collections
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
+from ctp_jax import config
 from ctp_jax.data.storage import absolute, is_remote, walk
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import video
@@ -17,14 +19,20 @@ from ctp_jax.prepare.builders import base
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A line of a split list: which video, its class name, and `file:line`.
+    """A line of a split list.
 
-    Without a class name the video is unlabelled.
+    Attributes:
+        name: of the video.
+        class_name: empty if the video is unlabelled.
+        where: `file:line`.
     """
 
     name: str
     class_name: str
     where: str
+
+
+Splits = dict[str, list[Entry]]
 
 
 def find_videos(folder: str) -> list[str]:
@@ -38,29 +46,44 @@ def find_videos(folder: str) -> list[str]:
     found = []
     for parent, folders, files in walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        where = pathlib.PurePath(os.path.relpath(parent, folder)).as_posix()
-        where = "" if where == "." else f"{where}/"
+        where = pathlib.PurePath(os.path.relpath(parent, folder))
         for file in files:
             if os.path.splitext(file)[1].lower() in video.SUFFIXES and file[0] != ".":
-                found.append(where + file)
+                found.append((where / file).as_posix())
     if not found:
         raise UserError(
-            f"--videos={folder}: no video in it (looked for "
-            f"{', '.join(sorted(video.SUFFIXES))})"
+            f"--videos={folder}: needs videos in it, with one of the file name endings "
+            + ", ".join(sorted(video.SUFFIXES))
         )
     return sorted(found)
 
 
-def check_folder(flag: str, folder: str) -> None:
-    """Raises `UserError` if the folder of `--videos` or `--lists` is not there."""
+def check_folder(flag: str, folder: str, nested: str = "") -> str:
+    """The folder of `--videos` or `--lists`, or the one in it that archives unpack to.
+
+    Args:
+        flag: its name, for the messages.
+        folder: its value.
+        nested: name of the folder in an archive.
+
+    Raises:
+        UserError: no such folder.
+    """
     if not folder:
-        raise UserError(f"--{flag} is missing: the folder of the {flag}")
+        raise UserError(f"--{flag} is missing: needs the folder of the {flag}")
     if not os.path.isdir(folder):
-        raise UserError(f"--{flag}={folder}: no such folder")
+        raise UserError(f"--{flag}={folder}: no such folder: needs that of the {flag}")
+    inner = os.path.join(folder, nested)
+    return inner if nested and os.path.isdir(inner) else folder
+
+
+def no_lists(folder: str, *needed: str) -> UserError:
+    """The error for a folder without lists; `needed` are examples of file names."""
+    return UserError(f"--lists={folder}: no list in it, needs {', '.join(needed)}, ...")
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """The text of a list, without a byte order mark, with Unix line ends.
+    """The text of a list, without byte order mark, with Unix line ends.
 
     Raises:
         UserError: a file that cannot be read as text.
@@ -69,101 +92,15 @@ def read_text(path: str | os.PathLike) -> str:
         return pathlib.Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise UserError(f"{path}: {reason}") from error
-
-
-def read_lines(path: str | os.PathLike) -> list[tuple[str, list[str]]]:
-    """(`file:line`, words) of every line that is not empty; raises `UserError`."""
-    lines = enumerate(read_text(path).splitlines(), start=1)
-    return [(f"{path}:{i}", line.split()) for i, line in lines if line.strip()]
-
-
-def read_class_index(path: str | os.PathLike) -> list[str]:
-    """Class names of a UCF-101 `classInd.txt`: lines `1 Name`, counted from 1.
-
-    Raises:
-        UserError: another format.
-    """
-    names = []
-    for where, words in read_lines(path):
-        if len(words) != 2 or words[0] != str(len(names) + 1):
-            raise UserError(
-                f"{where}: needs `{len(names) + 1} ClassName`, has `{' '.join(words)}`"
-            )
-        names.append(words[1])
-    if not names:
-        raise UserError(f"{path}: is empty, needs lines `1 ClassName`")
-    return names
-
-
-def read_ucf_list(
-    path: str | os.PathLike, class_names: Sequence[str] | None
-) -> list[Entry]:
-    """A UCF-101 split list: lines `Class/video.avi` or `Class/video.avi 1`.
-
-    Args:
-        path: of the list.
-        class_names: the class of number 1, 2, ...; None: the folders say it all.
-
-    Raises:
-        UserError: another format, an unknown class, a number that contradicts the
-            folder.
-    """
-    known = {name.casefold(): name for name in class_names or ()}
-    entries = []
-    for where, words in read_lines(path):
-        *name, number = (
-            words if words[-1].isdigit() and len(words) > 1 else [*words, ""]
-        )
-        folder, slash, _ = " ".join(name).rpartition("/")
-        class_name = folder.split("/")[-1]
-        if not slash or len(name) != 1:
-            raise UserError(
-                f"{where}: needs `Class/video.avi` or `Class/video.avi 1`, has "
-                f"`{' '.join(words)}`"
-            )
-        if class_names is not None:
-            class_name = known.get(class_name.casefold())
-            if class_name is None:
-                raise UserError(
-                    f"{where}: class {folder!r} is not in classInd.txt, which has "
-                    f"{', '.join(class_names[:5])}, ..."
-                )
-            if number and class_names.index(class_name) + 1 != int(number):
-                raise UserError(
-                    f"{where}: class {folder!r} has number "
-                    f"{class_names.index(class_name) + 1} in classInd.txt, not {number}"
-                )
-        entries.append(Entry(name[0], class_name, where))
-    return entries
-
-
-def read_ucf_folder(folder: str) -> tuple[list[str] | None, dict[str, list[Entry]]]:
-    """Class names and lists of a folder with `trainlist01.txt`, `testlist01.txt`, ...
-
-    Returns:
-        (names of `classInd.txt`, None without one; entries of `train01`, ...).
-
-    Raises:
-        UserError: no folder, no lists, or a list of another format.
-    """
-    if not os.path.isdir(folder):
-        raise UserError(f"--lists={folder}: no such folder")
-    nested = os.path.join(folder, "ucfTrainTestlist")
-    folder = nested if os.path.isdir(nested) else folder
-    path = os.path.join(folder, "classInd.txt")
-    class_names = read_class_index(path) if os.path.exists(path) else None
-    splits = {}
-    for file in sorted(os.listdir(folder)):
-        match = re.fullmatch(r"(train|test|val)list(\d*)\.txt", file)
-        if match:
-            path = os.path.join(folder, file)
-            splits[match[1] + match[2]] = read_ucf_list(path, class_names)
-    if not splits:
         raise UserError(
-            f"--lists={folder}: no list in it, needs trainlist01.txt, testlist01.txt, ..."
-        )
-    return class_names, splits
+            f"{path}: {reason}; needs a readable UTF-8 text file"
+        ) from error
+
+
+def read_lines(path: str | os.PathLike) -> list[tuple[str, str]]:
+    """(`file:line`, text) of every line that is not blank; raises `UserError`."""
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    return [(f"{path}:{i}", line.strip()) for i, line in lines if line.strip()]
 
 
 def source_from_lists(
@@ -177,56 +114,55 @@ def source_from_lists(
     """The videos that the lists name, with their splits.
 
     Args:
-        folder: where the videos are.
+        folder: of the videos.
         splits: the entries of every split.
         class_names: in the order of the labels; None: those of the entries, sorted.
         options: how to prepare.
-        locate: gives the path of an entry's name, None if it is not there; by default
-            `Folder(folder).locate`.
-        make_item: called as `folder_item`, which is the default.
+        locate: returns the path of a listed name, None if there is no such file; by
+            default `Folder(folder).locate`.
+        make_item: by default `folder_item`; called with the same arguments.
 
     Raises:
         UserError: videos that are not there or are listed twice.
     """
     locate, make_item = locate or Folder(folder).locate, make_item or folder_item
-    paths = {entry: locate(entry.name) for v in splits.values() for entry in v}
-    missing = sorted({entry.name for entry, path in paths.items() if path is None})
+    located = {entry: locate(entry.name) for v in splits.values() for entry in v}
+    paths = {entry: path for entry, path in located.items() if path is not None}
+    missing = [entry for entry in located if entry not in paths]
     if missing:
-        first = next(e for e, path in paths.items() if path is None)
+        names = sorted({entry.name for entry in missing})
         raise UserError(
-            f"{first.where}: {len(missing)} of the {len({e.name for e in paths})} listed "
-            f"videos are not in {folder}: {some(missing)}"
+            f"{missing[0].where}: {len(names)} of the {len({e.name for e in located})} "
+            f"listed videos are not in {folder}: {some(names)}"
         )
-    _check_twice(splits, paths)
     if class_names is None:
         class_names = sorted({entry.class_name for entry in paths} - {""})
     labels = {name: i for i, name in enumerate(class_names)} | {"": -1}
-    classes = {}
-    for entry, path in paths.items():
-        if classes.setdefault(path, entry.class_name) != entry.class_name:
-            raise UserError(
-                f"{entry.where}: {entry.name} is {entry.class_name} here and "
-                f"{classes[path]} in another list"
-            )
+    seen: dict[tuple[str, str], Entry] = {}
+    of_path: dict[str, Entry] = {}
+    for split, entries in splits.items():
+        # train01 and test01 must differ; train01 and train02 may share videos.
+        number = split.lstrip("abcdefghijklmnopqrstuvwxyz")
+        for entry in entries:
+            path = paths[entry]
+            before = seen.setdefault((number, path), entry)
+            if before is not entry:
+                raise UserError(
+                    f"{entry.where}: {entry.name} is listed already at {before.where}: "
+                    "remove one of the lines"
+                )
+            first = of_path.setdefault(path, entry)
+            if first.class_name != entry.class_name:
+                raise UserError(
+                    f"{entry.where}: class of {entry.name} is {entry.class_name!r} here "
+                    f"and {first.class_name!r} at {first.where}: correct one of them"
+                )
     items = [
-        make_item(folder, path, labels[classes[path]], options)
-        for path in sorted(classes)
+        make_item(folder, path, labels[of_path[path].class_name], options)
+        for path in sorted(of_path)
     ]
     named = {s: [paths[entry] for entry in entries] for s, entries in splits.items()}
     return base.Source(items, named, class_names)
-
-
-def _check_twice(splits, paths) -> None:
-    """Raises for a video twice in a list, or in both the train and test list."""
-    seen: dict[tuple[str, str], Entry] = {}
-    for split, entries in splits.items():
-        round_ = re.sub(r"^\D+", "", split)
-        for entry in entries:
-            before = seen.setdefault((round_, paths[entry]), entry)
-            if before is not entry:
-                raise UserError(
-                    f"{entry.where}: {entry.name} is listed already at {before.where}"
-                )
 
 
 def some(names: Sequence[str]) -> str:
@@ -235,7 +171,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def folder_item(folder: str, path: str, label: int, options: base.Options) -> base.Item:
-    """The item of one video file."""
+    """The item of one video file below the folder."""
     encode = functools.partial(
         video.encode_video,
         os.path.join(absolute(folder), path),
@@ -246,34 +182,30 @@ def folder_item(folder: str, path: str, label: int, options: base.Options) -> ba
 
 
 class Folder:
-    """Finds listed videos on disk, however they were unpacked.
+    """Finds listed videos in a folder, however they were unpacked.
 
-    A video is looked for by its path, then without regard to case and file name
-    ending, then by its file name alone: the lists of UCF-101 spell HandStandPushups
-    where the files spell HandstandPushups, and people re-encode.
+    A video is looked up by its path, then by its path without case and file name
+    ending, then by its file name alone: the lists of UCF-101 write HandStandPushups
+    where the files are called HandstandPushups, and videos may be transcoded.
     """
 
     def __init__(self, folder: str):
         """Raises `UserError`: no such folder, or no video in it."""
-        self.paths = find_videos(folder)
-        self._exact = set(self.paths)
-        self._loose = self._by(lambda path: _key(path))
-        self._names = self._by(lambda path: _key(path).rpartition("/")[2])
-
-    def _by(self, key) -> dict[str, list[str]]:
-        table = collections.defaultdict(list)
-        for path in self.paths:
-            table[key(path)].append(path)
-        return table
+        self._exact = set(find_videos(folder))
+        self._loose: dict[str, list[str]] = collections.defaultdict(list)
+        self._names: dict[str, list[str]] = collections.defaultdict(list)
+        for path in self._exact:
+            self._loose[_key(path)].append(path)
+            self._names[_key(path).rpartition("/")[2]].append(path)
 
     def locate(self, name: str) -> str | None:
-        """Path of a listed video, None if it is not there or could be several."""
+        """Path of a listed video; None if no file or more than one could be meant."""
         if name in self._exact:
             return name
         key = _key(name)
-        for table in (self._loose.get(key), self._names.get(key.rpartition("/")[2])):
-            if table and len(table) == 1:
-                return table[0]
+        for found in (self._loose.get(key), self._names.get(key.rpartition("/")[2])):
+            if found and len(found) == 1:
+                return found[0]
         return None
 
 
@@ -282,23 +214,27 @@ def _key(path: str) -> str:
     return (stem if suffix.lower() in video.SUFFIXES else path).casefold()
 
 
-def split_by_hash(labels: Mapping[str, int], test_share: float) -> dict[str, list[str]]:
-    """Deals videos into `train` and `test`, class by class, by the hash of their names.
+def check_class(
+    name: str, class_names: Collection[str], where: str, source: str
+) -> None:
+    """Raises `UserError` if the class read at `where` is not one of those of `source`."""
+    if name not in class_names:
+        like = config.closest(name, class_names)
+        raise UserError(
+            f"{where}: class {name!r} is not in {source}, which has {len(class_names)}"
+            + (f"; did you mean {like!r}?" if like else "")
+        )
 
-    Args:
-        labels: class of every video.
-        test_share: in [0, 1): at least one video of every class that has two, unless
-            it is 0.
-    """
-    classes = collections.defaultdict(list)
-    for name, label in labels.items():
-        classes[label].append(name)
-    train, test = [], []
-    for names in classes.values():
-        names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
-        count = round(test_share * len(names))
-        if test_share and len(names) > 1:
-            count = min(max(count, 1), len(names) - 1)
-        test += names[:count]
-        train += names[count:]
-    return {"train": sorted(train), "test": sorted(test)}
+
+def empty_classes(splits: Splits, class_names: Sequence[str]) -> list[str]:
+    """A note for `train` and for `val` if some classes have no video in it."""
+    notes = []
+    for split in ("train", "val"):
+        used = {entry.class_name for entry in splits.get(split, ())}
+        without = [name for name in class_names if name not in used]
+        if split in splits and without:
+            notes.append(
+                f"{split}: {len(without)} of {len(class_names)} classes have no video: "
+                f"{some(without)}"
+            )
+    return notes

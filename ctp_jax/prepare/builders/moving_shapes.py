@@ -8,7 +8,7 @@ from ctp_jax.prepare import sprites
 from ctp_jax.prepare.builders import base
 
 
-class MovingShapes(base.VideoBuilder, skip_registration=True):
+class MovingShapes(base.VideoBuilder):
     """Textured sprites over panning textures; the class is how the sprites move."""
 
     DESCRIPTION = "Textured sprites over panning textures, labelled by their motion."

@@ -1,20 +1,20 @@
-"""Digests of arrays: what a checkpoint holds is what was there when it was saved.
+"""Digests of arrays: show that a restored state is the one that was saved.
 
-The digest of an array is computed on the devices where it lies. Let w be the array as
+The digest of an array is computed on its devices. Let w be the array as
 words of 32 bits (narrower elements: a word each; wider ones: two), in row-major order,
 and f a bijection of words. For two pairs (a, b) of streams of constants,
 
     digest = sum over i of f(w[i] xor a[i]) * b[i]   modulo 2**32,   b odd
 
-Each term is a bijection of its word, so a change of one word always changes both sums,
-and of several words only leaves them with a probability of about 2**-64. Integers add
-up the same in any order: the digest does not depend on mesh, sharding or platform.
-What the array is called, its type and its shape are mixed in at the end.
+Each term is a bijection of its word. So a change of one word always changes both sums;
+a change of several words leaves both unchanged with a probability of about 2**-64. The
+sum of integers does not depend on their order, so the digest does not depend on mesh,
+sharding or platform. Name, type and shape of the array are mixed in at the end.
 """
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -26,20 +26,20 @@ from jaxtyping import Array, Bool, UInt32
 from ctp_jax.train.distributed import coordination
 from ctp_jax.train.state import describe
 
-# The first 32 bits of the fractions of sqrt(2), sqrt(3), sqrt(5), sqrt(7): nothing up
-# the sleeve.
+# Not chosen freely: the first 32 bits of the fractions of sqrt(2), sqrt(3), sqrt(5),
+# sqrt(7).
 _STREAMS = ((0x6A09E667, 0xBB67AE85), (0x3C6EF372, 0xA54FF53A))
 _GOLDEN = 0x9E3779B9
 _EXPONENT = 0x7F800000  # of float32: all ones in what is not finite
 _ROW = 1024  # words
 
 
-class Examined(NamedTuple):
-    """What there is to know of a tree before it is saved.
+class Measured(NamedTuple):
+    """Digests of a tree, and reasons not to save it.
 
     Attributes:
-        digests: {path: 16 hexadecimal digits}. Where a copy of this process differs,
-            that of the copy that differs from the first.
+        digests: {path: 16 hexadecimal digits}. If the copies on this process's devices
+            differ, that of a copy that differs from the first.
         not_finite: paths of leaves with an infinity or a NaN.
         differing: paths of leaves whose copies on this process's devices differ.
     """
@@ -49,14 +49,8 @@ class Examined(NamedTuple):
     differing: list[str]
 
 
-def measure(tree: Any) -> tuple[dict[str, str], list[str]]:
-    """As `examine`: only (digests, not_finite)."""
-    found = examine(tree)
-    return found.digests, found.not_finite
-
-
-def examine(tree: Any) -> Examined:
-    """Digests of all leaves, and what should not be saved.
+def measure(tree: Any) -> Measured:
+    """Digests of all leaves, and which leaves should not be saved.
 
     Args:
         tree: of JAX or NumPy arrays; with several processes, each leaf is on all of
@@ -64,41 +58,40 @@ def examine(tree: Any) -> Examined:
     """
     kinds = describe(tree)
     if not kinds:
-        return Examined({}, [], [])
+        return Measured({}, [], [])
     leaves = jax.tree.leaves(tree)
-    # With 64 bits, or those of NumPy arrays would be cut off.
+    # Without x64, JAX would cut 64-bit NumPy arrays to 32 bits.
     with jax.enable_x64(True):
-        sums, finite = _program(_mesh_of(leaves))(leaves, _rows(leaves))
+        sums, finite = _program(_replicated(leaves))(leaves, _rows(leaves))
     (sums, odd), finite = _odd_copy(sums), np.asarray(finite)
     digests = {
         path: _name_in(f"{path} {kind}", row)
         for (path, kind), row in zip(kinds.items(), sums, strict=True)
     }
-    return Examined(
+    return Measured(
         digests,
         [path for path, good in zip(kinds, finite, strict=True) if not good],
         [path for path, differs in zip(kinds, odd, strict=True) if differs],
     )
 
 
-def disagreement(examined: Examined) -> tuple[str, int] | None:
-    """The first leaf that is not the same on all devices of all processes.
+def disagreement(measured: Measured) -> tuple[str, int] | None:
+    """The first leaf that differs between devices or processes.
 
     Args:
-        examined: of the same tree on every process; all call this.
+        measured: of the same tree on every process; all call this.
 
     Returns:
-        (path, index of a process that has another than the rest), or None. The same
-        on every process.
+        (path, index of a process that differs), or None; the same on every process.
     """
-    first = coordination.from_first("digests", examined.digests)
-    paths = dict.fromkeys([*first, *examined.digests])
+    first = coordination.from_first("digests", measured.digests)
+    paths = dict.fromkeys([*first, *measured.digests])
     mine = next(
         (
             path
             for path in paths
-            if path in examined.differing
-            or first.get(path) != examined.digests.get(path)
+            if path in measured.differing
+            or first.get(path) != measured.digests.get(path)
         ),
         "",
     )
@@ -107,44 +100,42 @@ def disagreement(examined: Examined) -> tuple[str, int] | None:
 
 
 def difference(stored: Mapping[str, str], tree: Any) -> str:
-    """The first leaf of a tree that is not what the digests are of.
+    """The first leaf of a tree whose digest is not the stored one.
 
     Args:
-        stored: from `measure`.
+        stored: digests, from `measure`.
         tree: as for `measure`.
 
     Returns:
-        Its path; '' if there is none.
+        Its path, or '' if all agree.
     """
-    found, _ = measure(tree)
+    found = measure(tree).digests
     for path in dict.fromkeys([*stored, *found]):
         if stored.get(path) != found.get(path):
             return path
     return ""
 
 
-def _mesh_of(leaves: list[Any]) -> jax.sharding.Mesh | None:
+def _replicated(leaves: list[Any]) -> NamedSharding | None:
+    """A copy on every device of the mesh, which each process can read."""
     for leaf in leaves:
         if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding):
-            return leaf.sharding.mesh
+            return NamedSharding(leaf.sharding.mesh, PartitionSpec())
     return None
 
 
 @functools.cache
-def _program(mesh: jax.sharding.Mesh | None):
-    # Where there is a mesh, every device gets the sums: processes can read only those.
-    if mesh is None:
-        return jax.jit(_sums)
-    return jax.jit(_sums, out_shardings=NamedSharding(mesh, PartitionSpec()))
+def _program(sharding: NamedSharding | None) -> Callable:
+    return jax.jit(_sums, out_shardings=sharding)
 
 
 class _Rows(NamedTuple):
-    """Where the words of all leaves lie when each begins a new row of `_ROW` words.
+    """Rows of `_ROW` words that hold all leaves, each starting at a new row.
 
     Attributes:
-        leaf: number of the leaf that a row is of.
+        leaf: number of the row's leaf.
         first: position of the row's first word in its leaf, modulo 2**32.
-        length: words of the row that are the leaf's; the rest fills it up.
+        length: words of the row that belong to the leaf; the rest is padding.
     """
 
     leaf: np.ndarray
@@ -161,9 +152,9 @@ def _rows(leaves: list[Any]) -> _Rows:
     return _Rows(leaf, first.astype(np.uint32), length.astype(np.uint32))
 
 
-# All leaves as one matrix, not one after the other: the arithmetic is then compiled
-# once and not for every leaf, which takes seconds, at the price of a copy of the tree.
-# A leaf that is split over devices is gathered for it.
+# All leaves are put into one matrix: the arithmetic is then compiled once, while one
+# program part per leaf would take seconds to compile. This costs a copy of the tree, and
+# leaves that are split over devices are gathered.
 def _sums(
     leaves: list[Any], rows: _Rows
 ) -> tuple[UInt32[Array, "n 2"], Bool[Array, " n"]]:
@@ -181,7 +172,7 @@ def _sums(
         b = (a * jnp.uint32(_GOLDEN) + jnp.uint32(second)) | 1
         terms = jnp.where(counts, _mix(words ^ a) * b, jnp.uint32(0))
         sums.append(jnp.sum(terms, axis=1, dtype=jnp.uint32))
-    # Filled up with zeros, which are finite.
+    # The padding is zeros, which are finite.
     odd = (words & _EXPONENT == _EXPONENT).any(1)
     sums = [*sums, odd.astype(jnp.uint32)]
     *sums, odd = (
@@ -193,7 +184,7 @@ def _sums(
 
 
 def _is_finite(leaf: Array, as_words: Bool[Array, ""]) -> Bool[Array, ""]:
-    """Whether a leaf is, given whether it would be if it were of float32."""
+    """Whether a leaf is finite; `as_words`: whether it would be as float32."""
     if leaf.dtype == jnp.float32:
         return as_words
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
@@ -202,7 +193,7 @@ def _is_finite(leaf: Array, as_words: Bool[Array, ""]) -> Bool[Array, ""]:
 
 
 def _words(leaf: Array) -> UInt32[Array, "..."]:
-    """An array as words; wider elements get a last axis of their words, low first."""
+    """An array as 32-bit words; wider elements become a last axis, low word first."""
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         leaf = jnp.stack([leaf.real, leaf.imag], axis=-1)
     if leaf.dtype == jnp.bool_:
@@ -215,7 +206,7 @@ def _words(leaf: Array) -> UInt32[Array, "..."]:
 
 
 def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """A bijection of words: odd products and shifted xors, as MurmurHash3 ends."""
+    """A bijection of words: the finalizer of MurmurHash3."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
@@ -224,10 +215,10 @@ def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 def _odd_copy(
     sums: jax.Array,
 ) -> tuple[UInt32[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:
-    """The sums as the first device of this process has them, unless another differs.
+    """Compares the copies of the sums on this process's devices.
 
     Returns:
-        (the sums, whether another differs).
+        (sums of the first device, or of one that differs from it; whether one does).
     """
     copies = [np.asarray(shard.data) for shard in sums.addressable_shards]
     chosen, odd = copies[0].copy(), np.zeros(len(copies[0]), bool)
@@ -239,6 +230,6 @@ def _odd_copy(
 
 
 def _name_in(name: str, sums: np.ndarray) -> str:
-    """Adds what an array is called and is to its sums, still without collisions."""
+    """Mixes name, type and shape of an array into its sums, without collisions."""
     about = np.frombuffer(hashlib.sha256(name.encode()).digest()[:8], "<u4")
     return "".join(f"{word:08x}" for word in (sums ^ about).tolist())

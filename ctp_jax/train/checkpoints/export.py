@@ -1,10 +1,10 @@
-"""Exported encoders: what a run leaves behind for other runs to start from.
+"""Exported encoders, from which other runs start.
 
 <workdir>/encoder/arrays         {'params': ..., 'batch_stats': ...[, 'head': ...]}
 <workdir>/encoder/encoder.json   format, architecture, head_task, digests, provenance
 
-The head is what its task put on top; another task has no use for it, but evaluating
-and converting a finished network have.
+The head is the rest of the task's network. Other tasks do not use it, but it is needed to
+evaluate or convert the finished network.
 """
 
 import dataclasses
@@ -35,11 +35,11 @@ class Encoder:
     Attributes:
         params: NumPy arrays by name.
         batch_stats: NumPy arrays by name; may be empty.
-        architecture: what builds the network (see `Task.encoder`).
-        head: parameters of the task's head, None where there is none.
-        head_task: name of the task whose head it is, '' where there is none.
-        provenance: how it came about: task, data, config, steps, versions, metrics.
-        path: where it was read.
+        architecture: builds the network (see `Task.encoder`).
+        head: parameters of the task's head, or None.
+        head_task: name of the task of the head, '' without a head.
+        provenance: its origin: task, data, config, steps, versions, metrics.
+        path: the folder it was read from.
     """
 
     params: Any
@@ -54,9 +54,9 @@ class Encoder:
 def export_encoder(
     workdir: pathlib.Path, task: Task, state: Any, provenance: Mapping[str, Any]
 ) -> pathlib.Path:
-    """Writes `<workdir>/encoder`, in place of the one before, whole or not at all.
+    """Replaces `<workdir>/encoder` atomically; returns its path.
 
-    Every process calls this; the workdir is one that all of them see.
+    Every process calls this, with the same shared workdir.
     """
     params, batch_stats, architecture = task.encoder(state.variables)
     place = workdir / "encoder"
@@ -76,9 +76,9 @@ def export_encoder(
 
 
 def write_encoder(place: pathlib.Path, encoder: Encoder) -> None:
-    """Writes an encoder to the folder `place`, over what is there, whole or not at all.
+    """Writes an encoder to the folder `place`, replacing what is there atomically.
 
-    Every process calls this. `encoder.path` is not looked at.
+    Every process calls this. `encoder.path` is ignored.
     """
     new, old = (place.with_name(f".{place.name}.{n}") for n in ("new", "old"))
     first = jax.process_index() == 0
@@ -89,7 +89,7 @@ def write_encoder(place: pathlib.Path, encoder: Encoder) -> None:
     arrays = {"params": encoder.params, "batch_stats": encoder.batch_stats}
     if encoder.head is not None:
         arrays["head"] = encoder.head
-    found, _ = digests.measure(arrays)
+    found = digests.measure(arrays).digests
     pytrees.save(new / "arrays", arrays)
     if first:
         now = datetime.datetime.now(datetime.UTC)
@@ -116,16 +116,16 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
     """Reads an exported encoder, given its folder or the workdir that holds it.
 
     Raises:
-        UserError: nothing is there, or it is not a whole encoder.
+        UserError: there is none, or it is damaged.
     """
     given = pathlib.Path(path).expanduser().absolute()
     if not given.exists():
-        raise UserError(f"{path}: no such folder; expected an exported encoder")
+        raise UserError(f"{path}: no such folder: name an exported encoder")
     place = given if (given / "encoder.json").exists() else given / "encoder"
     if not (place / "encoder.json").exists():
         raise UserError(
-            f"{path}: not an exported encoder (no encoder.json): a run exports one "
-            "when it finishes"
+            f"{path}: not an exported encoder (no encoder.json): let its run finish, "
+            "which exports one"
         )
     about = _read_about(place / "encoder.json")
     try:
@@ -133,10 +133,10 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
         params, batch_stats = arrays["params"], arrays["batch_stats"]
         if path := digests.difference(about["digests"], arrays):
             raise Damage(path)
-    except Exception as error:  # whatever Orbax makes of injured files
+    except Exception as error:  # Orbax raises many kinds for damaged files
         raise UserError(
             f"{place}: the arrays of the encoder are missing or damaged: delete the "
-            "folder and run the command of its run again, which exports it anew"
+            "folder and run the command of its run again to export it anew"
         ) from error
     return Encoder(
         params=params,
@@ -151,8 +151,8 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
 
 def _read_about(path: pathlib.Path) -> dict[str, Any]:
     damaged = UserError(
-        f"{path}: damaged: delete the folder and run the command of its run again, "
-        "which exports it anew"
+        f"{path}: damaged: delete the folder and run the command of its run again to "
+        "export it anew"
     )
     try:
         about = dict(json.loads(path.read_text()))
@@ -160,7 +160,8 @@ def _read_about(path: pathlib.Path) -> dict[str, Any]:
         raise damaged from error
     if about.get("format", FORMAT) != FORMAT:
         raise UserError(
-            f"{path}: format {about['format']}, this version of ctp_jax reads {FORMAT}"
+            f"{path}: has format {about['format']}, this version of ctp_jax reads "
+            f"format {FORMAT}: use the version that wrote it"
         )
     if not _FIELDS <= about.keys():
         raise damaged

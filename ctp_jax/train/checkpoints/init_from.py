@@ -1,7 +1,7 @@
-"""Starting from another run: what `config.init_from` may name.
+"""Starts a run from another one. `config.init_from` may name
 
-    a workdir, or its folder `encoder`        what a finished run exported
-    a workdir, or its `checkpoints[/<step>]`  a training checkpoint, its encoder taken out
+    a workdir, or its folder `encoder`        the exported encoder of a finished run
+    a workdir, or its `checkpoints[/<step>]`  the encoder in a training checkpoint
     a folder that `ctp_jax.convert` wrote     a converted PyTorch file
 
 It is read once, before step 0, and never on resume.
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import export, restore
-from ctp_jax.train.state import AveragedTrainState, count, describe
+from ctp_jax.train.state import AveragedTrainState, TrainState, count, describe
 
 _TORCH = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
 
@@ -27,14 +27,14 @@ def read(path: str | pathlib.Path) -> export.Encoder:
     """Reads the encoder that `path` names, of any of the kinds above.
 
     Raises:
-        UserError: nothing is there, or nothing that can be read.
+        UserError: there is no encoder, or it cannot be read.
     """
     given = pathlib.Path(path).expanduser().absolute()
     if given.is_file() and given.suffix in _TORCH:
         name = given.name.removesuffix(".tar")
         name = pathlib.Path(name).stem if name.endswith(_TORCH) else name
         raise UserError(
-            f"{path}: a PyTorch file; convert it first: python -m ctp_jax.convert "
+            f"{path}: is a PyTorch file: convert it first: python -m ctp_jax.convert "
             f"{path} {name}"
         )
     if given.name == "checkpoints" and given.is_dir():
@@ -49,7 +49,7 @@ def read(path: str | pathlib.Path) -> export.Encoder:
 
 
 def read_checked(config: ConfigDict, task: base.Task) -> export.Encoder:
-    """Reads `config.init_from`, before data are opened and programs compiled.
+    """Reads `config.init_from`, before data are opened and programs are compiled.
 
     Raises:
         UserError: it cannot be read, or its weights do not fit the task's network.
@@ -65,7 +65,7 @@ def read_checked(config: ConfigDict, task: base.Task) -> export.Encoder:
 
 
 def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
-    """The encoder of a run that may still be going on; the newest if step is None."""
+    """The encoder in a checkpoint; in the newest one if `step` is None."""
     state, meta = restore.arrays(workdir, step)
     config = ConfigDict(meta["config"])
     task = base.load(config)
@@ -91,25 +91,25 @@ def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
 
 def start(
     task: base.Task,
-    state: Any,
+    state: TrainState,
     encoder: export.Encoder,
     head_classes: Sequence[str] | None = None,
-) -> tuple[Any, list[str]]:
-    """Puts an encoder into a fresh state.
+) -> tuple[TrainState, list[str]]:
+    """Puts an encoder into an initial state.
 
     Args:
-        task: says where it goes (`Task.load_encoder`).
-        state: a `TrainState` before its first step.
-        encoder: what `read` found; `task.check_encoder` has passed it.
-        head_classes: classes of the data here, if its head is to be taken, too.
+        task: has `load_encoder`.
+        state: before the first step.
+        encoder: from `read`, accepted by `task.check_encoder`.
+        head_classes: classes of this run's data, to load the head too; or None.
 
     Returns:
-        The state, and lines that say what was loaded, what stays random and what was
-        not used.
+        The state, and lines for the user: what was loaded, what stays random and what
+        was not used.
 
     Raises:
-        UserError: names or shapes differ from those of the network here, or the head
-            is one for other classes.
+        UserError: names or shapes differ from those of this network, or the head is
+            for other classes.
     """
     params, model_state = task.load_encoder(
         state.variables, encoder.params, encoder.batch_stats
@@ -123,9 +123,10 @@ def start(
     loaded, random = _compare(before, after, encoder.path)
     if not loaded:
         raise UserError(
-            f"{encoder.path}: nothing in it fits the network of this config"
+            f"{encoder.path}: nothing in it fits the network of this config: correct "
+            "config.init_from or config.model"
         )
-    # Copies: the step donates the state, so no array may stand in it twice.
+    # Copies, because a step donates the state: no array may be in it twice.
     after = jax.tree.map(
         lambda old, new: jnp.array(new, dtype=old.dtype, copy=True), before, after
     )
@@ -138,46 +139,46 @@ def start(
         lines.append(f"  stays random: {', '.join(random)}")
     if encoder.head is not None and head_classes is None:
         lines.append(
-            f"  unused: the head of its task, {encoder.head_task} "
+            f"  unused: head of task {encoder.head_task} "
             f"({count(encoder.head):,} parameters)"
         )
     return state.replace(**after), lines
 
 
 def check_head(task: base.Task, encoder: export.Encoder) -> None:
-    """Raises `UserError` unless an encoder comes with a head for this task."""
+    """Raises `UserError` unless the encoder has a head of this task."""
     if encoder.head is None:
         raise UserError(
-            f"config.init_head = True, but {encoder.path} has no head, only an encoder"
+            f"config.init_head = True: {encoder.path} has no head: set it to False"
         )
     if encoder.head_task != task.config.task:
         raise UserError(
-            f"config.init_head = True, but the head in {encoder.path} is of task "
-            f"{encoder.head_task!r}, not {task.config.task!r}"
+            f"config.init_head = True: the head in {encoder.path} is of task "
+            f"{encoder.head_task!r}, not {task.config.task!r}: set it to False"
         )
 
 
 def _check_classes(encoder: export.Encoder, here: Sequence[str]) -> None:
     there = encoder.provenance.get("class_names")
     if there is None or list(there) == list(here):
-        return  # or of a PyTorch file, which does not say
+        return  # None: a PyTorch file does not name its classes
     different = [(a, b) for a, b in zip(there, here, strict=False) if a != b]
     first = f", e.g. {different[0][0]!r} for {different[0][1]!r}" if different else ""
     raise UserError(
-        f"config.init_head = True, but the head in {encoder.path} is for other classes: "
-        f"{len(there)} there, {len(here)} here{first}"
+        f"config.init_head = True: the head in {encoder.path} is for other classes, "
+        f"{len(there)}, not {len(here)}{first}: set it to False"
     )
 
 
 def _compare(before: Any, after: Any, path: str) -> tuple[list[str], list[str]]:
-    """Names (two levels deep) of what was replaced and of what was not."""
+    """Names, two levels deep, of the arrays that were replaced and that were not."""
     here, there = describe(before), describe(after)
     for name in dict.fromkeys([*here, *there]):
         wanted, found = here.get(name, "absent"), there.get(name, "absent")
         if wanted.partition("(")[2] != found.partition("(")[2] or wanted == "absent":
             raise UserError(
-                f"{path}: does not fit the network of this config: {name} is {found} "
-                f"there, {wanted} here"
+                f"{path}: does not fit the network of this config: {name} is {found}, "
+                f"not {wanted}"
             )
     groups: dict[str, tuple[int, int]] = {}
     old, new = jax.tree.leaves(before), jax.tree.leaves(after)

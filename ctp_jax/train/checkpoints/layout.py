@@ -1,14 +1,15 @@
-"""The folders of a run's checkpoints: whole or not there, and looked over before use.
+"""The checkpoint layout: folders that are complete or absent.
 
     <workdir>/checkpoints/<step>/state           arrays
     <workdir>/checkpoints/<step>/meta/metadata   JSON: leaves, digests, config, ...
     <workdir>/checkpoints/<step>/files.json      size and SHA-256 of every file
-    <workdir>/checkpoints/<step>.writing         a save in progress, or one cut short
-    <workdir>/checkpoints/<step>.deleting        a step that is being removed
-    <workdir>/damaged/<step>                     what is not as it was saved, set aside
+    <workdir>/checkpoints/<step>.writing         a save in progress or interrupted
+    <workdir>/checkpoints/<step>.deleting        a step that is being deleted
+    <workdir>/damaged/<step>                     a step that differs from what was saved
 
-A step gets its name when everything in it is on the disk, and loses it before the first
-file of it is deleted. What a killed process leaves half done goes when a run is opened.
+A step is committed by renaming `<step>.writing` once everything in it is on the disk. It
+is renamed to `<step>.deleting` before its first file is deleted. Leftovers of a killed
+process are deleted when a run opens the folder.
 """
 
 import hashlib
@@ -28,27 +29,27 @@ _LEFTOVER = re.compile(r"[0-9]+\.(writing|deleting)")
 
 
 class CheckpointLayout:
-    """The checkpoints of one run as files. Only process 0 may change anything."""
+    """The checkpoint folders of one run. Only process 0 may change them."""
 
     def __init__(self, workdir: pathlib.Path):
         self.path = workdir / "checkpoints"
         self._damaged = workdir / "damaged"
 
     def open(self) -> None:
-        """Makes the folder and removes what a killed process has left half done."""
+        """Creates the folder and deletes leftovers of a killed process."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise UserError(
-                f"{self.path}: must be a folder, and is a file: move it away, or use "
-                "another --workdir"
+                f"{self.path}: is a file, must be a folder: move it away or use another "
+                "--workdir"
             ) from error
         for path in list(self.path.iterdir()):
             if _LEFTOVER.fullmatch(path.name):
                 _remove(path)
 
     def steps(self) -> list[int]:
-        """Complete steps, damaged or not, from the oldest to the newest."""
+        """Complete steps, damaged or not, oldest first."""
         if not self.path.is_dir():
             return []
         names = (path.name for path in self.path.iterdir())
@@ -59,16 +60,16 @@ class CheckpointLayout:
         return self.path / str(step)
 
     def writing(self, step: int) -> pathlib.Path:
-        """The folder of a step as long as it is incomplete."""
+        """The folder of a step until it is committed."""
         return self.path / f"{step}.writing"
 
     def begin(self, step: int) -> None:
-        """An empty folder to write a step into."""
+        """Makes an empty folder to write a step into."""
         _remove(self.writing(step))
         self.writing(step).mkdir()
 
     def complete(self, step: int, meta: Mapping[str, Any]) -> None:
-        """Adds the meta and the list of files, and gives the step its name."""
+        """Adds meta and manifest, and commits the step."""
         folder = self.writing(step)
         (folder / "meta").mkdir()
         text = json.dumps({**meta, "sha256": _sha256(meta)})
@@ -78,15 +79,15 @@ class CheckpointLayout:
         manifest.sync_folder(self.path)
 
     def abandon(self, step: int) -> None:
-        """Removes an incomplete step: its room may be wanted."""
+        """Deletes an uncommitted step, which may free space on a full disk."""
         shutil.rmtree(self.writing(step), ignore_errors=True)
 
     def read_meta(self, step: int) -> dict[str, Any]:
-        """The meta of a step, unchecked but for itself.
+        """The meta of a step; verifies only the meta itself.
 
         Raises:
-            Damage: it is not what was written.
-            UserError: it may not be read here.
+            Damage: it differs from what was written.
+            UserError: it cannot be read here, and is intact.
         """
         with manifest.reading(self.step(step)):
             text = (self.step(step) / "meta/metadata").read_bytes()
@@ -99,32 +100,33 @@ class CheckpointLayout:
         return meta
 
     def read_checked(self, step: int) -> dict[str, Any]:
-        """The meta of a step whose files are all as they were written.
+        """The meta of a step, after all its files have been verified.
 
         Raises:
-            Damage: a file has changed, is missing, or was not there.
-            UserError: a file may not be read here.
+            Damage: a file is changed, missing or additional.
+            UserError: a file cannot be read here, and is intact.
         """
         manifest.check(self.step(step))
         return self.read_meta(step)
 
     def delete(self, step: int) -> None:
-        """Removes a step; half removed it is none any more."""
-        # What a reader on a network file system holds open goes at the next start.
+        """Deletes a step; if interrupted, `<step>.deleting` is left and no step."""
+        # Files that a reader on a network file system holds open stay: the next start
+        # deletes them.
         doomed = self.path / f"{step}.deleting"
         _remove(doomed)
         self.step(step).rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
     def set_aside(self, step: int) -> pathlib.Path:
-        """Moves a damaged step away; returns where it is then."""
+        """Moves a damaged step to `damaged/`; returns its new path."""
         place, number = self._damaged / str(step), 0
         try:
             self._damaged.mkdir(exist_ok=True)
         except FileExistsError as error:
             raise UserError(
-                f"{self._damaged}: must be a folder, for damaged checkpoints, and is a "
-                "file: move it away"
+                f"{self._damaged}: is a file, must be a folder (for damaged "
+                "checkpoints): move it away"
             ) from error
         while place.exists():
             number += 1

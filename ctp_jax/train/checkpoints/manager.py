@@ -1,8 +1,8 @@
-"""The checkpoints of a run: saved in the background, checked when they are restored.
+"""The checkpoints of a run: saved in the background, verified when restored.
 
-`pytrees` writes and reads the arrays; the folders and the other files of a step are
-`layout`'s. A step is complete or not there, its files are compared with their list
-before it is used, and what comes out of it with the digests of what went in.
+`pytrees` writes and reads the arrays, `layout` the folders and the other files of a step.
+A step is either complete or absent. Before it is used, its files are compared with the
+manifest, and the restored arrays with the digests taken before saving.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from ctp_jax.train.state import TrainState, describe
 
 
 class Checkpoints:
-    """The checkpoints of one run. Every process calls everything, in the same order."""
+    """The checkpoints of one run. All processes make the same calls in the same order."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class Checkpoints:
 
         Args:
             workdir: an absolute path, the same on every process.
-            policy: which steps stay.
-            say: where to tell what a person should know.
+            policy: which steps are kept.
+            say: prints a line for the user.
         """
         self._layout, self._say = CheckpointLayout(workdir), say
         self._retention = Retention(policy, self._layout, say)
@@ -44,7 +44,7 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._pending: int | None = None
         self._error: BaseException | None = None
-        self._was_full = False  # at the save before, which was let pass
+        self._was_full = False  # whether the save before met a full disk
         with self._full_disk():
             if self._first:
                 self._layout.open()
@@ -55,22 +55,22 @@ class Checkpoints:
         return self._latest
 
     def save(self, step: int, state: TrainState, meta: Mapping[str, Any]) -> None:
-        """Writes a step in the background, once the one before is written.
+        """Waits for the previous save, then writes a step in the background.
 
-        Returns when the state has been copied off the devices, so that it may be
+        Returns once the state has been copied off the devices, so that it may be
         donated. A step that is not newer than the newest is not written again. If the
-        one before met a full disk, that is said, and this one is tried: there may be
-        room again. With several processes it is not: others may wait for its arrays.
+        previous save of a run of one process met a full disk, this prints a note and
+        tries again. Several processes end instead: one that did not fail might wait for
+        the others.
 
         Args:
             step: steps done.
-            state: all of it on every process.
-            meta: JSON; of the evaluation, what `note_evaluation` wants.
+            state: replicated on every process.
+            meta: JSON; of the evaluation, what `Retention.note_evaluation` wants.
 
         Raises:
-            UserError: the state is not finite, or not the same on all devices, and
-                nothing was written; or the disk is full, now or for the two steps
-                before.
+            UserError: the state is not finite, or differs between devices, and nothing
+                was written; or the disk is full, now or at the two previous saves.
         """
         self._wait_or_try_again(step)
         if self._latest is not None and step <= self._latest:
@@ -87,10 +87,10 @@ class Checkpoints:
         self._thread.start()
 
     def note_evaluation(self, step: int, meta: Mapping[str, Any]) -> None:
-        """Says how good a step is, of those that may stay for being the best.
+        """Sets the score of a step, for the choice of the best steps.
 
-        For a step that is saved already this lasts as long as the process: its meta
-        stays as it is.
+        If the step is already saved, its meta is not changed: the next process does not
+        know this score.
 
         Args:
             step: steps done.
@@ -108,50 +108,50 @@ class Checkpoints:
             if self._was_full or not (alone and is_disk_full(error)):
                 raise
             self._was_full = True
-            self._say(f"note: a save failed, now step {step} is tried: {error}")
+            self._say(f"note: a save failed, trying step {step} now: {error}")
 
     def _fit_to_save(self, step: int, state: TrainState) -> dict[str, str]:
-        """The digests of a state, or `UserError` if nobody should go on from it."""
-        found = digests.examine(state)
+        """The digests of a state; `UserError` if a run must not resume from it."""
+        found = digests.measure(state)
         if paths := found.not_finite:
             more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
             raise UserError(
-                f"{self._layout.path}: {paths[0]}{more} is not finite after step "
-                f"{step}, which was not saved; {self.last_good()}: lower "
-                "config.optimizer.learning_rate or clip_norm"
+                f"{self._layout.path}: step {step} was not saved, {paths[0]}{more} is "
+                f"not finite; {self.last_good()}: lower config.optimizer.learning_rate "
+                "or clip_norm"
             )
-        if odd := digests.disagreement(found):
-            path, index = odd
+        if disagreement := digests.disagreement(found):
+            path, index = disagreement
             raise UserError(
-                f"{self._layout.path}: the devices do not agree on {path} after step "
-                f"{step} (process {index}), nothing saved; {self.last_good()}: run the "
-                "same command again to go on from it, on other devices if it recurs"
+                f"{self._layout.path}: step {step} was not saved, the devices disagree "
+                f"on {path} (process {index}); {self.last_good()}: run the same command "
+                "again to resume, on other devices if this recurs"
             )
         return found.digests
 
     def _complete(
         self, wait: Callable[[], None], step: int, meta: Mapping[str, Any]
     ) -> None:
-        """What happens in the background."""
+        """Runs in the background: finishes the step, then deletes what is not kept."""
         try:
             wait()
             if self._first:
                 self._layout.complete(step, meta)
                 self._retention.delete_surplus()
-        except BaseException as error:  # noqa: BLE001 (raised where the run waits for it)
+        except BaseException as error:  # noqa: BLE001 (raised by the next `wait`)
             self._error = error
             if self._first:
                 self._layout.abandon(step)
 
     def wait(self) -> None:
-        """Waits for the save in progress; raises `UserError` if it met a full disk."""
+        """Waits for the save in progress; `UserError` if it met a full disk."""
         self.close()
         if self._pending is not None:
             coordination.barrier("checkpoint written")
             self._latest, self._pending = self._pending, None
 
     def close(self) -> None:
-        """As `wait`, but without meeting the others: they may end in another way."""
+        """As `wait`, but without a barrier: the other processes may fail before one."""
         with self._full_disk():
             if self._thread is not None:
                 self._thread.join()
@@ -165,9 +165,7 @@ class Checkpoints:
         target: TrainState,
         check: Callable[[int, Mapping[str, Any]], None],
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest step that is as it was saved.
-
-        Damaged ones on the way to it are moved to `<workdir>/damaged`.
+        """Restores the newest intact step; moves damaged newer ones to `damaged/`.
 
         Args:
             target: shapes, types and shardings to restore into.
@@ -175,11 +173,11 @@ class Checkpoints:
                 `UserError` for a checkpoint of another run.
 
         Returns:
-            (state, meta), or None where there is no step at all.
+            (state, meta), or None if there is no step at all.
 
         Raises:
-            UserError: there are steps, and none can be read; or one cannot be read
-                here, for a reason that is no damage to it.
+            UserError: all steps are damaged; or one cannot be read here although its
+                files are intact.
         """
         damaged = {}
         for step in reversed(self._steps()):
@@ -197,17 +195,17 @@ class Checkpoints:
             return None
         step, reason = next(iter(damaged.items()))
         raise UserError(
-            f"{self._layout.path}: none of {len(damaged)} checkpoints can be read (step "
-            f"{step}: {reason}); move the folder away to start from step 0"
+            f"{self._layout.path}: all {len(damaged)} checkpoints are damaged (step "
+            f"{step}: {reason}): move the folder away to start from step 0"
         )
 
     def _steps(self) -> list[int]:
-        """As process 0 sees them, for all."""
+        """The complete steps that process 0 sees, on every process."""
         steps = self._layout.steps() if self._first else None
         return coordination.from_first("checkpoint steps", steps)
 
     def _read_meta(self, step: int) -> dict[str, Any]:
-        """The meta of a step, if process 0 finds its files whole."""
+        """The meta of a step; `Damage` if process 0 finds its files changed."""
         judged: dict[str, Any] = {}
         if self._first:
             try:
@@ -222,55 +220,53 @@ class Checkpoints:
     def _read_state(
         self, step: int, target: TrainState, meta: Mapping[str, Any]
     ) -> TrainState:
-        """The state of a step whose files are whole, if it is what was saved."""
+        """The state of a step with intact files; `Damage` if its digests differ."""
         folder = self._layout.step(step)
         try:
             state = pytrees.restore(folder / "state", target)
         except Exception as error:
-            # The files are those that were written.
             raise UserError(
-                f"{folder}: cannot be read here, which is no damage: "
-                f"{pytrees.reason(error)}; see to it that it can, and run the same "
-                "command again"
+                f"{folder}: cannot be read ({pytrees.reason(error)}), its files are "
+                "intact: fix the cause and run the same command again"
             ) from error
         path = digests.difference(meta["digests"], state)
-        problem = f"{path} is not what was saved" if path else ""
+        problem = f"{path} differs from what was saved" if path else ""
         problems = coordination.gather("checkpoint problem", problem)
         if all(problems):
             raise Damage(problems[0])
         for index, text in enumerate(problems):
             if text:
                 raise UserError(
-                    f"{folder}: process {index} cannot read it ({text}), and others can: "
-                    "see to that machine's disks and memory"
+                    f"{folder}: only process {index} cannot read it ({text}): check the "
+                    "disk and memory of its machine"
                 )
         return state
 
     def _set_aside(self, damaged: Mapping[int, str], good: int) -> None:
-        """Moves damaged steps away, so that they can be written again."""
+        """Moves damaged steps to `damaged/`, so that they can be written again."""
         for step, reason in damaged.items():
             place = self._layout.set_aside(step) if self._first else ""
             place = coordination.from_first("checkpoint aside", str(place))
             self._say(
-                f"checkpoint of step {step} cannot be read ({reason}): moved to {place}, "
-                f"going on from step {good}"
+                f"the checkpoint of step {step} is damaged ({reason}): moved to {place}, "
+                f"resuming from step {good}"
             )
 
     @contextlib.contextmanager
     def _full_disk(self) -> Iterator[None]:
-        """Turns a full disk, met here or in a thread of Orbax, into a `UserError`."""
+        """Turns a full disk, seen here or in a thread of Orbax, into a `UserError`."""
         try:
             yield
         except Exception as error:
             if not is_disk_full(error):
                 raise
             raise UserError(
-                f"{self._layout.path}: the disk is full; {self.last_good()}: make room "
-                "and run the same command again"
+                f"{self._layout.path}: the disk is full; {self.last_good()}: free some "
+                "space and run the same command again"
             ) from error
 
     def last_good(self) -> str:
-        """Words for a message: which step is safe."""
+        """For messages: the newest complete step."""
         steps = self._layout.steps()
         if not steps:
             return "there is no checkpoint yet"

@@ -1,7 +1,7 @@
-"""A folder with a list of its files: any change to any of them is noticed.
+"""The manifest of a folder, `files.json`: detects any change to any file.
 
-The list, `files.json`, holds the size and the SHA-256 of every file, and the names of
-the folders. It is written in one way only, so a change to itself is noticed, too.
+It lists the size and the SHA-256 of every file, and the names of the folders. The same
+entries always give the same bytes, so a change to the manifest is detected too.
 """
 
 import contextlib
@@ -19,20 +19,20 @@ NAME = "files.json"
 
 LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EBADMSG, errno.EUCLEAN)
 LOST += (errno.ELOOP,)
-"""What a file system says of a file that is lost, as opposed to one that is refused.
+"""Error numbers of a file that is lost, as opposed to one that cannot be read here.
 
-EIO is not among them: a network file system says it of a server that does not answer.
+EIO is not among them: network file systems use it for a server that does not answer.
 """
 
 _BLOCK = 1 << 22
 
 
 class Damage(Exception):
-    """What was written is not there any more; the text says what, in a few words."""
+    """Something differs from what was written; the text names it."""
 
 
 def write(folder: pathlib.Path) -> None:
-    """Writes the list, and has the disk hold everything before it returns."""
+    """Writes the manifest and flushes the whole folder to the disk."""
     entries = _entries(folder, sync=True)
     with open(folder / NAME, "wb") as file:
         file.write(_text(entries))
@@ -43,24 +43,20 @@ def write(folder: pathlib.Path) -> None:
             sync_folder(folder / name)
 
 
-def _read_list(text: bytes) -> dict[str, Any]:
-    try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise Damage(f"{NAME} has changed") from error
-
-
 def check(folder: pathlib.Path) -> None:
-    """Compares the files with the list.
+    """Compares the files with the manifest.
 
     Raises:
-        Damage: a difference, or no list.
-        UserError: a file that may not be read here.
+        Damage: they differ, or there is no manifest.
+        UserError: a file cannot be read here, and is not known to be damaged.
     """
     with reading(folder):
         text = (folder / NAME).read_bytes()
-        stored = _read_list(text)
         found = _entries(folder)
+    try:
+        stored = dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise Damage(f"{NAME} has changed") from error
     for name in dict.fromkeys([*stored, *found]):
         if name not in found:
             raise Damage(f"{name} is missing")
@@ -74,7 +70,7 @@ def check(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def reading(folder: pathlib.Path) -> Iterator[None]:
-    """Tells files that are lost from files that are kept from this process."""
+    """Raises `Damage` for files that are lost, `UserError` for unreadable ones."""
     try:
         yield
     except OSError as error:
@@ -84,16 +80,16 @@ def reading(folder: pathlib.Path) -> Iterator[None]:
         if error.errno in LOST:
             raise Damage(f"{name}: {error.strerror}") from error
         raise UserError(
-            f"{folder}: {name} cannot be read here ({error.strerror or error}), which is "
-            "no damage: see to it that it can, and run the same command again"
+            f"{folder}: {name} cannot be read ({error.strerror or error}), which does "
+            "not mean damage: fix access and run the same command again"
         ) from error
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-    """Has the disk hold the names in a folder."""
+    """Flushes the entries of a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        # Some network file systems have no such thing.
+        # Some network file systems do not support it.
         with contextlib.suppress(OSError):
             os.fsync(descriptor)
     finally:
@@ -122,7 +118,7 @@ def _entries(folder: pathlib.Path, sync: bool = False) -> dict[str, Any]:
 def _measured(path: pathlib.Path, sync: bool) -> list[int | str]:
     size, sha256 = 0, hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        while block := file.read(_BLOCK):  # the lock is released while it is hashed
+        while block := file.read(_BLOCK):  # hashing releases Python's lock
             size += len(block)
             sha256.update(block)
         if sync:

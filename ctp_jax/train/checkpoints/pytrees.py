@@ -1,4 +1,4 @@
-"""Pytrees of arrays on the disk. The only module that imports Orbax."""
+"""Reads and writes pytrees of arrays. The only module that imports Orbax."""
 
 import pathlib
 from collections.abc import Callable
@@ -10,16 +10,16 @@ import orbax.checkpoint as ocp
 
 
 def start_saving(path: pathlib.Path, tree: Any) -> Callable[[], None]:
-    """Writes a tree in the background; every process calls this.
+    """Starts to write a tree in the background; every process calls this.
 
     Args:
         path: must not exist.
-        tree: of arrays. May be donated on return: it is off the devices by then.
+        tree: of arrays; already copied off the devices on return, may be donated.
 
     Returns:
-        A function that waits until all is written, and raises what that met.
+        A function that waits until all is written, and raises the errors of that.
     """
-    # A new one each time: it would remember an error for ever.
+    # A new one each time, because a checkpointer keeps raising an earlier error.
     checkpointer = ocp.StandardCheckpointer()
     checkpointer.save(path, tree)
 
@@ -36,22 +36,22 @@ def save(path: pathlib.Path, tree: Any) -> None:
 
 
 def load(path: pathlib.Path) -> Any:
-    """Reads what was written there as NumPy arrays, whatever devices it came from."""
+    """Reads a tree as NumPy arrays, whatever devices it was saved from."""
     with _reader() as checkpointer:
         tree = checkpointer.metadata(path).item_metadata.tree
-        # NumPy targets, so that the devices it was saved from need not be here.
+        # NumPy targets, because the devices it was saved from may be absent.
         empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
         return checkpointer.restore(path, empty)
 
 
 def restore(path: pathlib.Path, target: Any) -> Any:
-    """Reads what was written there into the shapes, types and shardings of `target`."""
+    """Reads a tree into the shapes, types and shardings of `target`."""
     with _reader() as checkpointer:
         return checkpointer.restore(path, target)
 
 
 def _reader() -> ocp.StandardCheckpointer:
-    """One that waits for no other process: what fails here may not fail there."""
+    """A checkpointer without barriers: a process may fail to read, others not."""
     index = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=index, active_processes={index}

@@ -1,4 +1,4 @@
-"""Reading the checkpoints of a run from outside: nothing is changed."""
+"""Reads checkpoints of other runs, which may still be training; changes nothing."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ from ctp_jax.train.epochs import Epochs
 def newest(
     config: ConfigDict, task: Task, workdir: str | os.PathLike, batch: Batch
 ) -> tuple[state_lib.TrainState, int]:
-    """The newest checkpoint of a run that may still be going on.
+    """The newest checkpoint of a run.
 
     Args:
         config: of the run.
@@ -36,10 +36,10 @@ def newest(
         The state on one device, and its step.
 
     Raises:
-        UserError: there is no checkpoint, or not one of this config, or it is damaged.
+        UserError: there is no checkpoint, it is damaged, or it is of another config.
     """
     directory = pathlib.Path(workdir).expanduser().absolute()
-    # The rate does not matter, only that the optimiser's state has its shape.
+    # Only the shape of the optimiser's state matters, not the learning rate.
     schedule = optimizer.make_schedule(config.optimizer, Epochs(1, 1), 1)
     transformation = optimizer.make_optimizer(config.optimizer, schedule, task.frozen)
     shapes = jax.eval_shape(
@@ -53,7 +53,7 @@ def newest(
     folders = CheckpointLayout(directory)
     steps = folders.steps()
     if not steps:
-        raise UserError(f"{workdir}: no checkpoint there")
+        raise UserError(f"{workdir}: no checkpoint: train there first")
 
     def read(path: pathlib.Path) -> state_lib.TrainState:
         return pytrees.restore(path, target)
@@ -67,25 +67,25 @@ def newest(
 def arrays(
     workdir: pathlib.Path, step: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A step of a run as NumPy arrays, whatever its network, and its meta.
+    """A step of a run as NumPy arrays, for any network, and its meta.
 
     Args:
-        workdir: of the run; may be writing the next step.
+        workdir: of the run.
         step: None for the newest.
 
     Raises:
-        UserError: there is no such step, or it cannot be read, or it is damaged.
+        UserError: there is no such step, it cannot be read, or it is damaged.
     """
     folders = CheckpointLayout(workdir)
     steps = folders.steps()
     if not steps:
         raise UserError(
-            f"{workdir}: no weights there, neither encoder/ nor a checkpoint; give "
-            "a run that has trained"
+            f"{workdir}: has neither encoder/ nor a checkpoint: name a run that has "
+            "trained"
         )
     if step not in (None, *steps):
         known = ", ".join(map(str, steps))
-        raise UserError(f"{folders.path}: no step {step}; there are: {known}")
+        raise UserError(f"{folders.path}: no step {step}: use one of {known}")
     step = steps[-1] if step is None else step
     return _checked(folders, step, pytrees.load, "read")
 
@@ -93,20 +93,20 @@ def arrays(
 def _checked(
     folders: CheckpointLayout, step: int, read: Callable[[pathlib.Path], Any], what: str
 ) -> tuple[Any, dict[str, Any]]:
-    """(what `read` makes of the arrays of a step, its meta), as they were saved."""
+    """(arrays of a step as `read` returns them, its meta), both verified."""
     try:
         meta = folders.read_checked(step)
         tree = read(folders.step(step) / "state")
         if path := digests.difference(meta["digests"], tree):
-            raise Damage(f"{path} is not what was saved")
+            raise Damage(f"{path} differs from what was saved")
     except UserError:
         raise
     except Exception as error:
         reason = pytrees.reason(error)
         if step not in folders.steps():
-            reason = "its run has deleted it meanwhile: try again"
+            reason = "its run deleted it meanwhile: try again"
         elif isinstance(error, Damage):
-            reason = f"damaged: {reason}; its run will set it aside when it goes on"
+            reason = f"damaged: {reason}; its run moves it away on resume"
         raise UserError(
             f"{folders.path}: step {step} cannot be {what} ({reason})"
         ) from error
@@ -121,11 +121,11 @@ def check_same_run(
     config: ConfigDict,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Raises `UserError` unless a checkpoint can be continued with this config."""
+    """Raises `UserError` unless a run can be resumed with this config."""
     changed, length = config_lib.sort_differences(
         config_lib.differences(meta["config"], config)
     )
-    if "task" in changed:  # everything else differs, too
+    if "task" in changed:  # then everything else differs too
         changed = {"task": changed["task"]}
     fields = ", ".join(f"{name} {text}" for name, text in changed.items())
     stored, wanted = meta["leaves"], state_lib.describe(target)
@@ -135,11 +135,11 @@ def check_same_run(
             why = f"; the config differs in {fields}" if fields else ""
             raise UserError(
                 f"{workdir}: the checkpoint of step {step} is of another architecture: "
-                f"{path} is {there} there, {here} here{why}; use another --workdir"
+                f"{path} is {there}, not {here}{why}: use another --workdir"
             )
     if changed:
         raise UserError(
-            f"{workdir}: the run there has another config: {fields}; set it back, or "
+            f"{workdir}: the run there has another config: {fields}: change it back or "
             "use another --workdir"
         )
     for name, text in length.items():

@@ -1,4 +1,4 @@
-"""Which checkpoints stay."""
+"""Which checkpoints are kept."""
 
 import dataclasses
 import math
@@ -12,13 +12,13 @@ from ctp_jax.train.checkpoints.manifest import Damage
 
 @dataclasses.dataclass(frozen=True)
 class RetentionPolicy:
-    """Steps that are none of these are deleted once a newer one is complete.
+    """Steps to keep; all others are deleted once a newer step is complete.
 
     Attributes:
-        last: how many of the newest, 1 or more.
-        best: how many of those with the best number `by`.
-        by: a number of the evaluation; with a minus in front, lower is better.
-        permanent: whether a step stays for good.
+        last: number of newest steps, 1 or more.
+        best: number of steps with the best metric `by`.
+        by: a metric of the evaluation; with a minus in front, lower is better.
+        permanent: whether a step is kept for good.
     """
 
     last: int
@@ -27,11 +27,11 @@ class RetentionPolicy:
     permanent: Callable[[int], bool] = lambda step: False
 
     def score(self, meta: Mapping[str, Any]) -> float | None:
-        """How good a step is, higher is better; None if no evaluation says it.
+        """The score of a step, higher is better; None without an evaluation of it.
 
         Args:
-            meta: of the step: `results`, and `evaluated`, whether they are of this very
-                step and not of one before.
+            meta: of the step: `results` of the last evaluation, and `evaluated`,
+                whether that was of this step and not of an earlier one.
         """
         value = meta["results"].get(self.by.removeprefix("-"))
         if not meta["evaluated"] or not isinstance(value, (int, float)):
@@ -41,7 +41,7 @@ class RetentionPolicy:
         return -value if self.by.startswith("-") else value
 
     def surplus(self, scores: Mapping[int, float | None]) -> list[int]:
-        """The steps to delete, out of {step: score}. Of equals the newer is better."""
+        """The steps of {step: score} to delete. Of equal scores the newer is better."""
         steps = sorted(scores)
         scored = [step for step in steps if scores[step] is not None]
         scored.sort(key=lambda step: (scores[step], step), reverse=True)
@@ -50,7 +50,7 @@ class RetentionPolicy:
 
 
 class Retention:
-    """Has the folders of a run obey a policy. For process 0."""
+    """Applies a policy to the checkpoints of a run. For process 0 only."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class Retention:
         self._told = False
 
     def note_evaluation(self, step: int, meta: Mapping[str, Any]) -> None:
-        """Takes the score of a step from here, and not from what was saved with it.
+        """Takes the score of a step from `meta`, and not from the saved step.
 
-        Says, once, if the evaluation has no such number as the policy asks for.
+        Prints a note, once, if the evaluation lacks the metric of the policy.
 
         Args:
             step: steps done.
@@ -78,25 +78,25 @@ class Retention:
         self._scores[step] = policy.score(meta)
         results = meta["results"]
         missing = policy.by.removeprefix("-") not in results
-        # Evaluators with a slower rhythm have their turn later.
+        # Evaluators that run less often may still yield it.
         judged = meta["evaluated"] and meta["by_all_evaluators"]
         if missing and judged and not self._told:
-            there = f"there are {', '.join(results)}" if results else "there is none"
+            known = ", ".join(results) or "none"
             self._say(
-                f"note: config.keep_best_by = {policy.by!r}: no such number in the "
-                f"evaluation ({there}), so no checkpoint counts as one of the best"
+                f"note: config.keep_best_by = {policy.by!r}: no such metric, so no "
+                f"checkpoint is kept as one of the best; metrics: {known}"
             )
             self._told = True
 
     def delete_surplus(self) -> None:
-        """Deletes the steps that need not stay."""
+        """Deletes the steps that the policy does not keep."""
         steps = self._layout.steps()
         try:
             self._scores = {
                 step: self._scores[step] if step in self._scores else self._score(step)
                 for step in steps
             }
-        except UserError as error:  # it may be the best of all
+        except UserError as error:  # an unreadable step may be the best
             self._say(f"note: no checkpoint is deleted this time: {error}")
             return
         for step in self._policy.surplus(self._scores):
@@ -107,5 +107,5 @@ class Retention:
             return None
         try:
             return self._policy.score(self._layout.read_meta(step))
-        except Damage:  # nobody will go back to it
+        except Damage:  # a damaged step is never restored
             return None

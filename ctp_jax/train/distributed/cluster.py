@@ -1,7 +1,6 @@
-"""Which processes are one run: by flags, or as JAX recognises a cluster.
+"""Finds out which processes are one run: from flags, or as JAX detects a cluster.
 
-JAX knows Slurm, Open MPI, Cloud TPU and Kubernetes (`jax._src.clusters`); nothing about
-them is repeated here.
+JAX detects Slurm, Open MPI, Cloud TPU and Kubernetes (`jax._src.clusters`).
 """
 
 import dataclasses
@@ -15,10 +14,10 @@ class Cluster:
     """Several processes that are one run.
 
     Attributes:
-        source: what says so: `flags`, or the name of JAX's class for the cluster.
-        coordinator: `HOST:PORT` of process 0; None: JAX finds it, and the rest.
-        process_count: how many there are.
-        process_index: of this one, from 0.
+        source: `flags`, or the name of JAX's class for the cluster.
+        coordinator: `HOST:PORT` of process 0; None: JAX finds this and the next two.
+        process_count: number of processes.
+        process_index: of this process, from 0.
     """
 
     source: str
@@ -33,17 +32,17 @@ def find(
     """The cluster that this process belongs to, or None for a run of one process.
 
     Args:
-        coordinator: the flag --coordinator, `HOST:PORT`; of this and the next two, None
-            stands for a flag that is not given. Without any of them JAX decides.
-        count: --process_count, 1 or more. 1 alone is a run of one process.
+        coordinator: --coordinator, `HOST:PORT`; None: the flag is not given. If none of
+            the three flags is given, JAX decides.
+        count: --process_count, 1 or more. 1 without the others: one process.
         index: --process_index, 0 or more.
 
     Raises:
-        UserError: flags that are incomplete or contradict each other, or a cluster that
-            JAX recognises and cannot read.
+        UserError: the flags are incomplete or contradict each other, or JAX detects a
+            cluster and cannot read its settings.
     """
     if not coordinator and count is None and index is None:
-        return _recognise()
+        return _detect()
     if count == 1 and not index:
         return None
     if not coordinator or count is None or index is None:
@@ -55,23 +54,24 @@ def find(
         given = [name for name, value in values.items() if value not in (None, "")]
         missing = [name for name in values if name not in given]
         raise UserError(
-            f"{' and '.join(given)} without {' and '.join(missing)}: several "
-            "processes need all three"
+            f"{' and '.join(given)} without {' and '.join(missing)}: give all three for "
+            "several processes"
         )
     if not re.fullmatch(r"\[?[^\s/]+?\]?:\d{1,5}", coordinator):
-        raise UserError(f"--coordinator={coordinator}: needs HOST:PORT of process 0")
+        raise UserError(f"--coordinator={coordinator}: must be HOST:PORT of process 0")
     if index >= count:
         raise UserError(
-            f"--process_index={index}: must be from 0 to {count - 1}, below "
-            "--process_count"
+            f"--process_index={index}: must be from 0 to {count - 1} (below "
+            "--process_count)"
         )
     return Cluster("flags", coordinator, count, index)
 
 
-def _recognise() -> Cluster | None:
-    """What `jax.distributed.initialize` would find, if it is several processes."""
-    # Not above: a mistake in the flags is answered before JAX is imported.
-    from jax._src import clusters  # no public name says whether there is a cluster
+def _detect() -> Cluster | None:
+    """The cluster that `jax.distributed.initialize` would find, if it has processes."""
+    # Imported here, so that wrong flags are reported before JAX is imported. There is no
+    # public name for this.
+    from jax._src import clusters
 
     for kind in clusters.ClusterEnv._cluster_types:
         try:
@@ -80,8 +80,8 @@ def _recognise() -> Cluster | None:
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UserError(
-                f"JAX recognises a cluster here ({kind.__name__}) but not which "
-                f"processes are one run ({reason}): give --coordinator, --process_count "
-                "and --process_index, or --process_count=1 for this one alone"
+                f"JAX detects a cluster ({kind.__name__}) but cannot read its settings "
+                f"({reason}): give --coordinator, --process_count and --process_index, "
+                "or --process_count=1 for a run of one process"
             ) from error
     return None

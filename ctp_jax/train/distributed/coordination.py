@@ -1,11 +1,11 @@
-"""Several processes as one run: how they talk, and how they end together.
+"""Several processes as one run: how they exchange values and how they end together.
 
-Collectives on the devices wait for every process. So if one fails, or is asked to stop
-before there is anything to save, it leaves a report with the coordinator; each process
-has a thread that waits for such a report, prints it and ends the process. What is said
-here goes through the key-value store of `jax.distributed`, not through the devices.
+Collectives on the devices wait for every process. So a process that fails, or is stopped
+before there is anything to save, writes a report to the coordinator. A thread in each
+process waits for such a report, prints it and ends the process. Everything here uses the
+key-value store of `jax.distributed`, not the devices.
 
-With one process everything here does nothing, or returns what it was given.
+In a run of one process these functions do nothing or return their argument.
 """
 
 import collections
@@ -28,25 +28,25 @@ from jax._src import distributed  # the store has no public name
 from ctp_jax.errors import TryLater, UserError
 from ctp_jax.train.distributed.cluster import Cluster
 
-_HEARTBEAT = 60  # seconds until a machine that is silent counts as lost
-_MEET = 600  # seconds to wait for the others at the start
-_PATIENCE = 10  # seconds that process 0 waits for the others to have read a report
-_GRACE = 1.0  # second, for a process that has said that it ends
-_POLL = 5000  # milliseconds a wait lasts before Python gets a chance to look up
+_HEARTBEAT = 60  # seconds of silence until a process counts as lost
+_MEET = 600  # seconds to wait for the other processes at the start
+_PATIENCE = 10  # seconds that process 0 waits until the others have read a report
+_GRACE = 1.0  # seconds for a process to end after it has read the report
+_POLL = 5000  # milliseconds of a wait, between which Python can handle signals
 _REPORT = "ctp_jax/report"
 _LOST = re.compile(
     r"gloo|NCCL|peer|UNAVAILABLE|heartbeat|coordination|Socket", re.IGNORECASE
 )
 
-_met = threading.Event()  # set once all have met: before, there is nobody to tell
+_met = threading.Event()  # set once all processes are connected
 _counters: dict[str, Iterator[int]] = collections.defaultdict(itertools.count)
 
 
 @contextlib.contextmanager
 def joined(cluster: Cluster | None) -> Iterator[None]:
-    """The run inside is one of several processes; all leave together.
+    """The body runs as one of several processes, which end together.
 
-    An error on any of them, here or there, ends this process: it does not come back.
+    An error on any of them ends this process without returning.
 
     Args:
         cluster: from `cluster.find`; None for a run of one process.
@@ -54,9 +54,8 @@ def joined(cluster: Cluster | None) -> Iterator[None]:
     if cluster is None:
         if jax.process_count() > 1:
             raise UserError(
-                f"{jax.process_count()} processes have found each other, but not through "
-                "this program: start each with --coordinator, --process_count and "
-                "--process_index"
+                f"{jax.process_count()} processes are connected, but not by this program: "
+                "start each with --coordinator, --process_count and --process_index"
             )
         yield
         return
@@ -66,7 +65,7 @@ def joined(cluster: Cluster | None) -> Iterator[None]:
     try:
         yield
         barrier("end")
-    except BaseException as error:  # noqa: BLE001 (whatever it is, the others must know)
+    except BaseException as error:  # noqa: BLE001 (the others must know)
         _fail(error)
     if jax.process_index() == 0:
         _client().key_value_set(_REPORT, json.dumps(None))
@@ -75,13 +74,14 @@ def joined(cluster: Cluster | None) -> Iterator[None]:
 
 
 def compiled_together(program: Callable, name: str) -> Callable:
-    """A jitted function that no process enters before all have compiled it.
+    """A jitted function that no process calls before all have compiled it.
 
-    They may be minutes apart, and collectives wait for each other for half a minute.
+    Compilation may take minutes longer on one process than on another, while a
+    collective waits half a minute for the other processes.
 
     Args:
-        program: from `jax.jit`; always called with arrays of the same shapes.
-        name: of the program.
+        program: from `jax.jit`; always called with the same shapes.
+        name: of the barrier.
     """
     if jax.process_count() == 1:
         return program
@@ -98,12 +98,12 @@ def compiled_together(program: Callable, name: str) -> Callable:
 
 
 def barrier(name: str) -> None:
-    """Waits until every process has come to the barrier of this name."""
+    """Waits until every process has reached the barrier of this name."""
     gather(name, None)
 
 
 def from_first(name: str, value: Any) -> Any:
-    """Process 0's value (JSON) on every process."""
+    """Returns the value (JSON) of process 0 on every process."""
     if jax.process_count() == 1:
         return value
     key = f"ctp_jax/first/{name}/{next(_counters[f'first/{name}'])}"
@@ -113,25 +113,25 @@ def from_first(name: str, value: Any) -> Any:
 
 
 def gather(name: str, value: Any) -> list[Any]:
-    """Every process's value (JSON), in their order, on every process."""
+    """Returns the values (JSON) of all processes, in order, on every process."""
     if jax.process_count() == 1:
         return [value]
     key = f"ctp_jax/{name}/{next(_counters[name])}"
     _client().key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
     if jax.process_index() == 0:
-        # One reader of all, or the store would be asked n * n times.
+        # Only process 0 reads all values, or there would be n * n requests.
         values = [_get(f"{key}/{i}") for i in range(jax.process_count())]
         _client().key_value_set(f"{key}/all", f"[{','.join(values)}]")
     return json.loads(_get(f"{key}/all"))
 
 
 def check_same(what: str, value: str, remedy: str) -> None:
-    """Raises `UserError`, on every process, unless all have the same value.
+    """Raises `UserError` on every process unless all have the same value.
 
     Args:
-        what: the name of the value, for the message; the same everywhere.
+        what: name of the value, for the message; the same on all processes.
         value: any text.
-        remedy: what to do about it.
+        remedy: what to do about a difference.
     """
     values = gather(f"same/{what}", [socket.gethostname(), value])
     for index, (host, other) in enumerate(values):
@@ -143,12 +143,12 @@ def check_same(what: str, value: str, remedy: str) -> None:
 
 
 def end_all(text: str, code: int, is_error: bool = True) -> NoReturn:
-    """Ends every process with a message and an exit code; may be called by any thread.
+    """Ends every process with a message and an exit code. Any thread may call this.
 
     Args:
         text: one line.
         code: of every process.
-        is_error: False if a stop was asked for.
+        is_error: False for a stop that was requested.
     """
     text = f"error: {text}" if is_error else text
     if not _met.is_set():
@@ -160,7 +160,7 @@ def end_all(text: str, code: int, is_error: bool = True) -> NoReturn:
         "text": text,
         "code": code,
     }
-    # If there is a report, ours is most likely a consequence of what it is about.
+    # If there already is a report, our error is most likely a consequence of that one.
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         _client().key_value_set(_REPORT, json.dumps(report))
     with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -173,14 +173,14 @@ def _client() -> Any:
 
 
 def _initialize(cluster: Cluster) -> None:
-    """Meets the others. Raises `TryLater` if that fails."""
-    # JAX's own listener to SIGTERM would take the place of ours.
+    """Connects to the other processes. Raises `TryLater` if that fails."""
+    # JAX's own SIGTERM handler would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
-    # On CPUs, XLA's default scheduler starts collectives in an order of its own on each
-    # process, and gloo, which pairs them by their order, ends the process.
+    # On CPUs, XLA's default scheduler may start collectives in another order on each
+    # process. gloo pairs them by their order and would end the process.
     ordered = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {ordered}".strip()
-    # JAX finds the rest, and under Slurm it would also leave this process one GPU.
+    # JAX finds the rest. Without this, it would give a process under Slurm one GPU only.
     where: dict[str, Any] = {"local_device_ids": []}
     if cluster.coordinator is not None:
         where = {
@@ -189,7 +189,7 @@ def _initialize(cluster: Cluster) -> None:
             "process_id": cluster.process_index,
             "cluster_detection_method": "deactivate",
         }
-    # JAX itself would end the process without a word.
+    # JAX itself would end the process without a message.
     late = threading.Timer(
         _MEET,
         lambda: end_all(
@@ -213,17 +213,18 @@ def _initialize(cluster: Cluster) -> None:
 
 
 def _not_met(cluster: Cluster, reason: str) -> str:
-    """The line that says what was looked for."""
-    state = distributed.global_state  # which knows what JAX has found
+    """The message of a process that did not reach the others."""
+    state = distributed.global_state  # holds what JAX has detected
     return (
         f"process {state.process_id} did not meet the others at "
-        f"{state.coordinator_address}, as {cluster.source} says ({reason}): were all "
-        "started, and can they reach it? --process_count=1 is a run of this one alone"
+        f"{state.coordinator_address}, from {cluster.source} ({reason}): check that all "
+        "are started and can reach that address, or give --process_count=1 for a run of "
+        "one process"
     )
 
 
 def _get(key: str) -> str:
-    """Waits for a key, for as long as it takes."""
+    """Waits for a key without a time limit."""
     while True:
         try:
             return _client().blocking_key_value_get(key, _POLL)
@@ -241,7 +242,7 @@ def _watch() -> None:
             {
                 "index": 0,
                 "host": "the coordinator",
-                "text": "error: contact was lost: was it killed? Start all again to go on",
+                "text": "error: connection lost: start all processes again to resume",
                 "code": 1,
             }
         )
@@ -250,7 +251,7 @@ def _watch() -> None:
 
 
 def _fail(error: BaseException) -> NoReturn:
-    """Tells every process of an error of this one."""
+    """Ends every process with the error of this one."""
     code, text = 1, " ".join(str(error).split()) or "no message"
     if isinstance(error, UserError):
         code = error.exit_code
@@ -258,8 +259,8 @@ def _fail(error: BaseException) -> NoReturn:
         code, text = 130, "interrupted"
     elif isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(text):
         text = (
-            f"contact with another process was lost ({text[:200]}): was it or its "
-            "machine killed? Start all again to go on"
+            f"connection to another process lost ({text[:200]}): start all processes "
+            "again to resume"
         )
     else:
         traceback.print_exception(error)
@@ -271,22 +272,22 @@ _leaving = threading.Lock()
 
 
 def _leave(report: dict[str, Any]) -> NoReturn:
-    """Prints a report and ends this process, without waiting for other threads."""
+    """Prints a report and ends this process without waiting for its threads."""
     if not _leaving.acquire(blocking=False):
-        threading.Event().wait()  # another thread is at it, and ends this one
-    # Not from JAX's devices, which may not be there yet.
+        threading.Event().wait()  # another thread ends this process
+    # Not from `jax.process_index`, which needs devices: they may not exist yet.
     ours = distributed.global_state.process_id
     count = distributed.global_state.num_processes
     who = f"process {report['index']} of {count} ({report['host']})"
     _say(f"{who}: {report['text']}")
     with contextlib.suppress(Exception):
         if ours == 0:
-            # The store is in this process: the others must have read it.
+            # The store is in this process: it must live until the others have read it.
             deadline = time.monotonic() + _PATIENCE
             for index in range(1, count):
                 left = max(1, int(1000 * (deadline - time.monotonic())))
                 _client().blocking_key_value_get(f"ctp_jax/left/{index}", left)
-            # They end right after they said so; JAX aborts one that outlives the store.
+            # They end right after that; JAX aborts a process that outlives the store.
             time.sleep(_GRACE)
         else:
             _client().key_value_set(f"ctp_jax/left/{ours}", "")

@@ -1,12 +1,12 @@
-"""How a run is asked to stop: SIGTERM from a scheduler, Ctrl-C from a person.
+"""Preemption: SIGTERM from a scheduler or Ctrl-C from a person stops a run.
 
-Several processes are not asked at the same moment, some of them perhaps not at all, but
-must save the same step. So they vote before every step: a program of its own, queued
-just before the step, finds out whether any was asked, and the answer is read while the
-step runs. It needs nothing from the host of another process, so it costs no waiting.
+Several processes get the signal at different moments, and some perhaps not at all, but
+all must save the same step. So they vote before every step: a small program, queued just
+before the step, finds out on the devices whether any process got a signal. The host reads
+the answer while the step runs, so voting costs no waiting.
 
-JAX's preemption service would agree on a step through the coordinator, but its listener
-takes the place of the handlers here: no Ctrl-C, and nothing ends at once.
+JAX's preemption service would also agree on a step, through the coordinator. But it
+replaces the handlers here: it ignores Ctrl-C and never ends a process at once.
 """
 
 import functools
@@ -31,18 +31,18 @@ class Preempted(Exception):
 
 
 class Preemption:
-    """While entered, SIGTERM and SIGINT ask for a stop after the current step.
+    """While entered, SIGTERM and SIGINT request a stop after the current step.
 
     Attributes:
-        name: the signal that came to this process, or None.
-        preempted: whether the run was stopped before it was finished.
-        nothing_to_save: whether a signal may end the process at once: before the
-            first step, and after the last save.
+        name: the signal that this process got, or None.
+        preempted: whether the run was stopped before its end.
+        nothing_to_save: whether a signal ends the process at once: before the first
+            step and after the last save.
         exit_code: of a process that ends at once.
     """
 
     def __init__(self, exit_code: int = 0):
-        """Is not entered yet."""
+        """Changes no signal handler before it is entered."""
         self.name: str | None = None
         self.preempted = False
         self.nothing_to_save = True
@@ -55,14 +55,16 @@ class Preemption:
             self._pipe = os.pipe()
             for end in self._pipe:
                 os.set_blocking(end, end == self._pipe[0])
-            # While the main thread compiles, no Python runs in it, handlers included.
-            # This wakes a thread that can end the process.
+            # Handlers run in the main thread, and not while that compiles. So signals
+            # also wake a thread, which can end the process.
             self._wakeup = signal.set_wakeup_fd(
                 self._pipe[1], warn_on_full_buffer=False
             )
-            threading.Thread(target=self._listen, daemon=True).start()
+            threading.Thread(
+                target=self._listen, args=self._pipe[:1], daemon=True
+            ).start()
             for number in _SIGNALS:
-                self._previous[number] = signal.signal(number, self._asked)
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *error):
@@ -75,34 +77,33 @@ class Preemption:
             self._pipe = None
 
     def vote(self) -> Callable[[], bool]:
-        """Asks every process whether it is to stop; does not wait for the answer.
+        """Starts a vote on whether to stop; does not wait for its result.
 
         Every process calls this at the same place between two programs of the run.
 
         Returns:
-            A function that waits for the answer, which is the same on all processes: of
-            one process, whether it has been asked by the time of that call; of several,
-            whether any had been by the time of the vote.
+            A function that waits for the result, the same on all processes. Of several
+            processes: whether any had got a signal by the time of the vote. Of one:
+            whether it has got one by the time of the call.
         """
         if jax.process_count() == 1:
             return lambda: self.name is not None
-        answer = _any_of_all()(_ballot(self.name is not None))
-        return lambda: bool(answer)
+        result = _any_of_all()(_ballot(self.name is not None))
+        return lambda: bool(result)
 
-    def _asked(self, number, frame):
+    def _on_signal(self, number, frame):
         self.name = signal.Signals(number).name
         if not self.nothing_to_save:
-            # Not print, which a signal may not interrupt itself in.
-            text = f"{self.name}: stopping after this step, and saving\n"
+            # Not print: a signal handler must not interrupt and call it again.
+            text = f"{self.name}: saving and stopping after this step\n"
             os.write(2, text.encode())
-        # A second one, from somebody who will not wait, has its usual effect.
+        # A second signal has its usual effect: it ends the process without saving.
         usual = (
             signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler
         )
         signal.signal(number, usual)
 
-    def _listen(self):
-        pipe = self._pipe[0]
+    def _listen(self, pipe: int) -> None:
         while received := os.read(pipe, 1):
             if self.nothing_to_save and received[0] in _SIGNALS:
                 name = signal.Signals(received[0]).name
@@ -113,10 +114,10 @@ class Preemption:
 
 
 @functools.cache
-def _ballot(asked: bool) -> jax.Array:
-    """One element a device: sent once for either answer, and not at every step."""
-    here = np.full(jax.local_device_count(), asked)
-    return mesh_lib.put({"asked": here}, mesh_lib.make_mesh())["asked"]
+def _ballot(stop: bool) -> jax.Array:
+    """One element per device. Cached, so that no step sends it to the devices."""
+    here = np.full(jax.local_device_count(), stop)
+    return mesh_lib.put({"stop": here}, mesh_lib.make_mesh())["stop"]
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Ways for a checkpoint to be hurt, and a run whose checkpoints are."""
+"""Kinds of damage to a checkpoint, and a run whose checkpoints are damaged."""
 
 import dataclasses
 import pathlib
@@ -54,7 +54,7 @@ def appended(folder, rng):
 
 
 def swapped(folder, rng):
-    """Two files have each other's names."""
+    """Two files have exchanged their names."""
     first = _file(folder, rng)
     second = _file(folder, rng, unlike=first.read_bytes())
     data = first.read_bytes()
@@ -63,7 +63,7 @@ def swapped(folder, rng):
 
 
 def half_written(folder, rng):
-    """As long as it should be, and zeros from somewhere on."""
+    """A file of the right length that ends in zeros."""
     path = _file(folder, rng)
     data = path.read_bytes()
     written = rng.integers(len(data.rstrip(b"\0")))
@@ -81,7 +81,7 @@ def zeroed_block(folder, rng):
 
 
 def older_file(folder, rng):
-    """A file of the step before is in the place of one of the same name."""
+    """A file is replaced by that of the previous step."""
     before = folder.with_name(str(min(int(p.name) for p in folder.parent.iterdir())))
     paths = [p for p in folder.rglob("*") if p.is_file()]
     pairs = [(p, before / p.relative_to(folder)) for p in paths]
@@ -109,7 +109,7 @@ def _choose(paths, rng):
 
 
 def _file(folder, rng, at_least=1, unlike=None) -> pathlib.Path:
-    """One that holds something other than zeros, or than `unlike`."""
+    """A random file with a non-zero byte (unless at_least is 0), different from `unlike`."""
     paths = [p for p in folder.rglob("*") if p.is_file()]
     if at_least:
         paths = [p for p in paths if p.read_bytes().strip(b"\0")]
@@ -118,7 +118,7 @@ def _file(folder, rng, at_least=1, unlike=None) -> pathlib.Path:
 
 @dataclasses.dataclass
 class Prepared:
-    """A finished run: where its checkpoints are, and what was given to be saved."""
+    """A finished run: its workdir, and the states that it saved by step."""
 
     workdir: pathlib.Path
     states: dict[int, Any]
@@ -139,7 +139,7 @@ def prepare(workdir: pathlib.Path) -> Prepared:
 
 
 def copy(prepared: Prepared, workdir: pathlib.Path) -> pathlib.Path:
-    """The checkpoints in another workdir; returns the newest."""
+    """Copies the checkpoints to another workdir; returns the newest one there."""
     shutil.rmtree(workdir, ignore_errors=True)
     place = workdir / "checkpoints"
     shutil.copytree(prepared.workdir / "checkpoints", place)
@@ -147,7 +147,7 @@ def copy(prepared: Prepared, workdir: pathlib.Path) -> pathlib.Path:
 
 
 def restored(prepared: Prepared, workdir: pathlib.Path) -> tuple[int, Any, list[str]]:
-    """(step, state, what was said) of a run that goes on in a workdir."""
+    """(step, state, printed lines) of a run that is resumed in a workdir."""
     said: list[str] = []
     checkpoints = manager.Checkpoints(workdir, RetentionPolicy(3), said.append)
     target = jax.tree.map(
@@ -166,6 +166,6 @@ def restored(prepared: Prepared, workdir: pathlib.Path) -> tuple[int, Any, list[
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two states are the same in every bit."""
+    """Whether two states are equal bit for bit."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in pairs)

@@ -1,4 +1,4 @@
-"""Digests against NumPy's arithmetic, and that nothing escapes them."""
+"""Digests equal NumPy's, and every change of an array changes them."""
 
 import hashlib
 import json
@@ -75,7 +75,7 @@ def test_leaves_of_several_rows_beside_others():
     tree |= {"wide": random_array("float64", (row,)), "narrow": np.arange(row + 7)}
     tree["narrow"] = tree["narrow"].astype("uint8")
     expected = {name: by_hand(name, array) for name, array in tree.items()}
-    assert digests.measure(tree) == (expected, [])
+    assert digests.measure(tree) == (expected, [], [])
     for name, array in tree.items():
         if array.size:
             changed = array.copy()
@@ -86,7 +86,7 @@ def test_leaves_of_several_rows_beside_others():
 def test_every_bit_counts():
     array = random_array("float32", (2, 3, 5))
     seen = {digests.measure([array])[0]["0"]}
-    # Not flip by flip through XLA: as one stack of all flips, a leaf each.
+    # All flips as one stack, because one call of XLA per flip would be slow.
     flips = []
     for bit in range(8 * array.nbytes):
         bytes_ = bytearray(array.tobytes())
@@ -131,12 +131,12 @@ def test_signs_of_zero_and_kinds_of_nan_differ():
 
 def test_differences_are_named():
     tree = {"w": {"kernel": np.ones((2, 2), "float32")}, "step": np.int32(4)}
-    stored, not_finite = digests.measure(tree)
+    stored, not_finite, _ = digests.measure(tree)
     assert digests.difference(stored, tree) == "" and not_finite == []
     assert digests.difference(stored, {**tree, "step": np.int32(5)}) == "step"
     assert digests.difference(stored, {"step": np.int32(4)}) == "w/kernel"
     assert digests.difference(stored, {**tree, "more": np.int32(4)}) == "more"
-    assert digests.measure({}) == ({}, [])
+    assert digests.measure({}) == ({}, [], [])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", ml_dtypes.bfloat16], ids=str)
@@ -169,12 +169,12 @@ found.append(digests.measure(jax.device_put(tree, places))[0])
 parts = {"a": P("x"), "b": P(), "c": P("y", "x")}
 places = {k: NamedSharding(two, p) for k, p in parts.items()}
 found.append(digests.measure(jax.device_put(tree, places))[0])
-# One device holds another copy than the rest.
+# One device holds another copy than the other devices.
 copies = [jax.device_put(tree["a"] + (i == 5), d) for i, d in enumerate(jax.devices())]
 odd = jax.make_array_from_single_device_arrays(
     (16, 3), mesh_lib.replicated(mesh), copies
 )
-# What differs is not saved, and what is sound still is.
+# A state whose copies differ is not saved; the next good one is.
 workdir = pathlib.Path(sys.argv[1])
 checkpoints = manager.Checkpoints(workdir, retention.RetentionPolicy(3))
 def train_state(params):
@@ -192,19 +192,19 @@ except UserError as error:
     message = str(error)
 checkpoints.save(3, train_state(sound), {})
 checkpoints.close()
-odd = digests.examine({**tree, "a": odd})
+odd = digests.measure({**tree, "a": odd})
 print(json.dumps([found, odd.digests["a"], odd.differing, message]))
 """
 
 
 def test_copies_of_other_processes(monkeypatch):
-    found = digests.examine({"a": np.ones(2), "b": np.ones(3)})
+    found = digests.measure({"a": np.ones(2), "b": np.ones(3)})
     assert found.differing == [] and digests.disagreement(found) is None
     firsts = {**found.digests, "b": "0" * 16}
     with monkeypatch.context() as patch:
         patch.setattr(digests.coordination, "from_first", lambda name, value: firsts)
         assert digests.disagreement(found) == ("b", 0)
-    # One that agrees with the first still hears of one that does not.
+    # A process that agrees with the first also learns of one that does not.
     monkeypatch.setattr(
         digests.coordination, "gather", lambda name, value: [value, "a"]
     )
@@ -223,7 +223,7 @@ def test_any_mesh_and_each_copy(tmp_path):
     found, odd, differing, message = json.loads(done.stdout.splitlines()[-1])
     assert len(found) == 4 and all(each == found[0] for each in found)
     assert odd != found[0]["a"] and differing == ["a"]
-    assert "the devices do not agree on params/a after step 2 (process 0)" in message
+    assert "the devices disagree on params/a (process 0)" in message
     assert "last good checkpoint is step 1" in message and "\n" not in message
     there = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert there == ["1", "3"]

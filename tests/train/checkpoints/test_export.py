@@ -1,4 +1,4 @@
-"""Exported encoders: back as they were, or one line that says why not."""
+"""Exported encoders are read back exactly, or refused in one line."""
 
 import json
 import shutil

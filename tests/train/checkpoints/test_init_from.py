@@ -1,4 +1,4 @@
-"""Starting from other runs: all that can be named, and what is said about it."""
+"""Starting from other runs: everything `init_from` may name, and the messages."""
 
 import dataclasses
 import shutil
@@ -61,7 +61,7 @@ def test_what_a_finished_run_exported(run, name):
 @pytest.mark.parametrize("name", ["", "checkpoints"])
 def test_a_run_that_is_not_finished_gives_its_newest_step(run, tmp_path, name):
     shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
-    # As a killed save leaves it: never taken for a step.
+    # Leftover of a killed save: must not be taken for a step.
     unfinished = tmp_path / "checkpoints/16.writing"
     shutil.copytree(tmp_path / "checkpoints/8", unfinished)
     before = sorted(tmp_path.rglob("*"))
@@ -89,8 +89,8 @@ def test_what_cannot_be_read_is_said_in_one_line(run, tmp_path):
         (tmp_path / "nowhere.pth", "no such folder"),
         (tmp_path / "empty", "not an exported encoder"),
         (tmp_path / "note.txt", "not an exported encoder"),
-        (tmp_path / "begun", "no weights there"),
-        (run / "checkpoints/9", "no step 9; there are: 8, 12"),
+        (tmp_path / "begun", "has neither encoder/ nor a checkpoint"),
+        (run / "checkpoints/9", "no step 9: use one of 8, 12"),
         (tmp_path / "broken", "step 12 cannot be read"),
         (tmp_path / "w.pth", r"ctp_jax\.convert \S+/w\.pth w$"),
         (tmp_path / "w.v2.pth.tar", r"ctp_jax\.convert \S+/w\.v2\.pth\.tar w\.v2$"),
@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_said_in_one_line(run, tmp_path):
 
 
 def fresh(task):
-    """A state of other values than any that is loaded."""
+    """A state whose values differ from all that are loaded."""
     batch = {"frames": jnp.zeros((1, 2, 3, 8, 8, 3))}
     params, model_state = jax.eval_shape(task.init, jax.random.key(0), batch)
     filled = jax.tree.map(
@@ -126,7 +126,7 @@ def test_the_encoder_goes_in_and_the_rest_stays(run):
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     for random in (state.params["head"], state.model_state["queue"]):
         assert all((np.asarray(leaf) == 7).all() for leaf in jax.tree.leaves(random))
-    # The step donates the state: every array stands in it once, and is JAX's own.
+    # The step donates the state: every array is in it once, and owned by JAX.
     leaves = jax.tree.leaves(state)
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
 
@@ -176,7 +176,7 @@ def test_a_head_for_other_classes_is_refused(recogniser):
     ):
         with pytest.raises(UserError, match="init_head.*for other classes"):
             init_from.start(task, start_from, encoder, classes)
-    # One that does not say which classes it is for, as a PyTorch file.
+    # An encoder from a PyTorch file does not name its classes.
     silent = dataclasses.replace(encoder, provenance={})
     init_from.start(task, state, silent, ("a", "b", "c"))
     with pytest.raises(UserError, match=r"does not fit.*classifier.*\b3\).*\b4\)"):
@@ -192,13 +192,13 @@ def damage(encoder, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p.pop("stem"), r"stem/\S+ is absent there, float32.* here"),
+        (lambda p: p.pop("stem"), r"stem/\S+ is absent, not float32"),
         (
             lambda p: p.update(stage5={"kernel": np.zeros(3)}),
             "stage5/kernel is float64",
         ),
         (lambda p: p["stem"]["conv"].update(kernel=np.zeros(3)), r"kernel is \S+\(3\)"),
-        (lambda p: p.clear(), "is absent there"),
+        (lambda p: p.clear(), "is absent"),
     ],
 )
 def test_what_would_leave_the_backbone_random_is_refused(recogniser, change, message):

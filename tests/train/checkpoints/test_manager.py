@@ -1,4 +1,4 @@
-"""Checkpoints: other runs are refused, damage is survived, a full disk is one line."""
+"""Checkpoints: other runs are refused, damage is survived, a full disk is reported."""
 
 import errno
 import json
@@ -68,9 +68,9 @@ def test_a_damaged_step_is_set_aside(saved, lost):
     shutil.rmtree(path) if path.is_dir() else path.write_text("")
     (state, _), (line,) = restore(saved)
     assert int(state.step) == 2
-    assert "step 3 cannot be read" in line and "going on from step 2" in line
+    assert "step 3 is damaged" in line and "resuming from step 2" in line
     assert (saved / "damaged/3").exists()
-    # Step 3 can be written again, and a second injury finds a second place.
+    # Step 3 can be written again; if damaged again, it is moved to another place.
     checkpoints = manager.Checkpoints(saved, RetentionPolicy(3))
     checkpoints.save(3, state_of(3), {"config": {}})
     checkpoints.close()
@@ -83,7 +83,7 @@ def test_nothing_readable_stops_and_moves_nothing(saved):
     for step in (1, 2, 3):
         shutil.rmtree(saved / f"checkpoints/{step}/state")
     for _ in range(2):
-        with pytest.raises(UserError, match="none of 3 checkpoints can be read"):
+        with pytest.raises(UserError, match="all 3 checkpoints are damaged"):
             restore(saved)
 
 
@@ -103,7 +103,7 @@ def test_another_architecture_is_named(saved):
         check_with(saved, config, state_of(0, width=4))
     message = str(caught.value)
     assert "step 3 is of another architecture" in message
-    assert "params/kernel is float32(3, 2) there, float32(4, 2) here" in message
+    assert "params/kernel is float32(3, 2), not float32(4, 2)" in message
     assert "model.width 8 -> 4" in message and "\n" not in message
 
 
@@ -183,7 +183,7 @@ def test_a_save_after_a_full_disk_is_tried(tmp_path, monkeypatch):
     assert said == []
     save(3, full_now=True)
     (line,) = said
-    assert "a save failed, now step 3 is tried" in line and "\n" not in line
+    assert "a save failed, trying step 3 now" in line and "\n" not in line
     assert "the disk is full; the last good checkpoint is step 1" in line
     # Once more, and then twice in a row.
     save(4, full_now=True)
@@ -193,7 +193,7 @@ def test_a_save_after_a_full_disk_is_tried(tmp_path, monkeypatch):
         save(6, full_now=False)
     checkpoints.close()
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "3"]
-    # Whoever waits is told at once.
+    # `wait` raises at once.
     is_full.set()
     checkpoints.save(7, state_of(7), {})
     with pytest.raises(UserError, match="the disk is full"):
@@ -237,7 +237,7 @@ def small_disk(tmp_path):
     ],
 )
 def test_a_file_system_without_room(small_disk, monkeypatch, filled_at, rooms, ends):
-    """Whatever the save is at when the room ends, the step before stays good."""
+    """The previous step stays intact at whatever moment of a save the disk fills up."""
     where_it_ended, complete = set(), False
     real = getattr(manager.CheckpointLayout, filled_at)
     for room in rooms:
@@ -278,7 +278,7 @@ def test_a_file_system_without_room(small_disk, monkeypatch, filled_at, rooms, e
 
 
 def assert_opens_with_one_step(workdir):
-    """Threads of TensorStore may write on for a moment after the save has failed."""
+    """Threads of TensorStore may still write for a moment after a failed save."""
     for _ in range(50):
         names = [path.name for path in (workdir / "checkpoints").iterdir()]
         if names == ["1"]:
@@ -296,7 +296,7 @@ def large_state(value):
 
 
 def phase(error):
-    """Which part of a save met the end of the room."""
+    """The part of a save that met the full disk."""
     text = "".join(traceback.format_exception(error))
     if "manifest.write(" in text:
         return "files.json"
@@ -335,7 +335,7 @@ def test_only_finite_states_are_saved(saved):
         checkpoints.save(4, state.replace(opt_state=momentum), {})
     checkpoints.close()
     message = str(caught.value)
-    assert "opt_state/0/kernel and 1 more is not finite after step 4" in message
+    assert "step 4 was not saved, opt_state/0/kernel and 1 more is not" in message
     assert "last good checkpoint is step 3" in message and "\n" not in message
     assert not (saved / "checkpoints/4").exists()
 
@@ -352,11 +352,11 @@ def test_a_step_is_not_written_twice(saved):
 def test_a_file_where_the_folder_should_be(tmp_path, saved):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/checkpoints").write_text("")
-    with pytest.raises(UserError, match="must be a folder, and is a file"):
+    with pytest.raises(UserError, match="is a file, must be a folder"):
         manager.Checkpoints(tmp_path / "other", RetentionPolicy(3))
     (saved / "damaged").write_text("")
     (saved / "checkpoints/3/files.json").unlink()
-    with pytest.raises(UserError, match="damaged: must be a folder"):
+    with pytest.raises(UserError, match="damaged: is a file"):
         restore(saved)
 
 
@@ -367,7 +367,7 @@ def test_an_encoder_is_as_it_was_exported(tmp_path):
     np.testing.assert_array_equal(
         export.load_encoder(tmp_path).params["kernel"], arrays["kernel"]
     )
-    # Other values in sound files, as Orbax would read them without a word.
+    # Intact files with other values, which Orbax reads without an error.
     shutil.rmtree(tmp_path / "encoder/arrays")
     wrong = {"params": {"kernel": arrays["kernel"] + 1}, "batch_stats": {}}
     pytrees.save(tmp_path / "encoder/arrays", wrong)

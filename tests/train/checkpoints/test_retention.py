@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the last n, the best k, every m; also across restarts."""
+"""Retention keeps the last n, the best k and every m-th step, also across restarts."""
 
 import json
 import random
@@ -60,7 +60,7 @@ def test_what_stays(tmp_path, keep, left, restarts):
 
 
 def test_surplus_against_the_words():
-    """Random scores, and the three conditions one by one."""
+    """Random scores, compared with the three conditions one by one."""
     rng = random.Random(0)
     for _ in range(300):
         steps = sorted(rng.sample(range(40), rng.randrange(1, 12)))
@@ -115,7 +115,7 @@ def test_an_evaluation_that_is_made_later_counts_in_this_process(tmp_path):
         checkpoints.save(step, state_of(step), meta_of(step))
     checkpoints.close()
     assert there(tmp_path) == [2, 5]
-    # The next process knows what was saved, and that is that 5 is better than 2.
+    # The next process only knows the saved scores, by which 5 is better than 2.
     save(tmp_path, policy, [8])
     assert there(tmp_path) == [5, 8]
 

@@ -1,4 +1,4 @@
-"""Which processes are one run: by flags, or as JAX recognises a cluster."""
+"""Which processes are one run: from flags, or as JAX detects a cluster."""
 
 import os
 import subprocess
@@ -35,12 +35,12 @@ def environ(monkeypatch):
     return change
 
 
-def recognised():
+def detected():
     return find(None, None, None)
 
 
 def test_nothing_said_is_one_process():
-    assert recognised() is None
+    assert detected() is None
 
 
 def test_flags_come_first(environ):
@@ -58,8 +58,8 @@ def test_flags_come_first(environ):
         ((None, 2, 0), "without --coordinator"),
         ((None, None, 0), "without --coordinator and --process_count"),
         (("", 2, 0), "without --coordinator"),
-        (("host", 2, 0), "--coordinator=host: needs HOST:PORT"),
-        (("a b:1", 2, 0), "needs HOST:PORT"),
+        (("host", 2, 0), "--coordinator=host: must be HOST:PORT"),
+        (("a b:1", 2, 0), "must be HOST:PORT"),
         (("host:1", 2, 2), "--process_index=2: must be from 0 to 1"),
         (("host:1", 1, 1), "--process_index=1: must be from 0 to 0"),
     ],
@@ -71,36 +71,36 @@ def test_flags_that_contradict_each_other(flags, message):
 
 def test_slurm(environ):
     environ(**SLURM)
-    assert recognised() == Cluster("SlurmCluster")
+    assert detected() == Cluster("SlurmCluster")
     environ(SLURM_NTASKS="1")
-    assert recognised() is None
+    assert detected() is None
 
 
 def test_a_batch_script_is_no_task(environ):
-    """It sees the job's variables, and starts the tasks with `srun`."""
+    """It has the variables of the job, but starts the tasks with `srun`."""
     environ(SLURM_JOB_ID="4711", SLURM_NTASKS="8", SLURM_PROCID="0")
-    assert recognised() is None
+    assert detected() is None
 
 
 def test_open_mpi(environ):
     environ(OMPI_MCA_orte_hnp_uri="1531576320.0;tcp://10.96.0.1:34911")
     environ(OMPI_COMM_WORLD_SIZE="4")
-    assert recognised() == Cluster("OmpiCluster")
+    assert detected() == Cluster("OmpiCluster")
 
 
 def test_hosts_of_a_tpu_slice(environ, monkeypatch):
     environ(TPU_WORKER_HOSTNAMES="a,b", MEGASCALE_NUM_SLICES="", TPU_SKIP_MDS_QUERY="1")
-    assert recognised() is None  # there is no chip here
+    assert detected() is None  # there is no chip here
     monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
-    assert recognised() == Cluster("GkeTpuCluster")
+    assert detected() == Cluster("GkeTpuCluster")
     environ(TPU_WORKER_HOSTNAMES="a")
-    assert recognised() is None
+    assert detected() is None
 
 
 def test_a_cluster_that_cannot_be_read_is_named(environ):
     environ(**{**SLURM, "SLURM_NTASKS": "two"})
     with pytest.raises(UserError, match=r"SlurmCluster.*'two'.*--process_count=1"):
-        recognised()
+        detected()
 
 
 MEET = """
@@ -118,7 +118,7 @@ except UserError as error:
 
 
 def meet(seconds, **variables):
-    """A task that meets the others as Slurm has it."""
+    """A task that connects to the others under Slurm."""
     return subprocess.run(
         [sys.executable, "-c", MEET.format(seconds=seconds)],
         check=False,

@@ -1,4 +1,4 @@
-"""Two real processes: the same run as one, and together in the end."""
+"""Two real processes: they make the same run as one, and they end together."""
 
 import pathlib
 import re
@@ -87,7 +87,7 @@ def test_sigterm_on_any_stops_all_at_one_step(two, tmp_path, on):
     assert 4 <= toy.last_state(tmp_path)[0][-1] < 12
     assert not (tmp_path / "encoder").exists()
     codes, outputs = toy.run(tmp_path, count=2)
-    assert codes == [0, 0] and "going on from the checkpoint" in outputs[0], outputs
+    assert codes == [0, 0] and "resuming from the checkpoint" in outputs[0], outputs
     toy.assert_same_run(two[0], tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_alone_nothing_is_exchanged():
 
 
 def test_killed_at_random_it_is_the_same_run(tmp_path):
-    """Saves after every step, so that kills fall into saves."""
+    """Saves after every step, so that kills happen during saves."""
     config = {"checkpoint_every": 0.25, "eval_every": 5.0, "steps": 60}
     codes, outputs = toy.run(tmp_path / "peace", config=config)
     assert codes == [0], outputs
@@ -151,12 +151,12 @@ def test_killed_at_random_it_is_the_same_run(tmp_path):
         process.communicate(timeout=120)
         assert process.returncode == (0 if kill == signal.SIGTERM else -kill)
     codes, outputs = toy.run(tmp_path / "killed", config=config)
-    assert codes == [0] and "going on from the checkpoint" in outputs[0], outputs
+    assert codes == [0] and "resuming from the checkpoint" in outputs[0], outputs
     toy.assert_same_run(tmp_path / "peace", tmp_path / "killed")
 
 
 def catches_sigterm(process):
-    """Whether it has come so far as to have a handler."""
+    """Whether the process already has a handler."""
     text = pathlib.Path(f"/proc/{process.pid}/status").read_text()
     caught = int(re.search(r"SigCgt:\s*(\w+)", text)[1], 16)
     return bool(caught >> (signal.SIGTERM - 1) & 1)
@@ -201,6 +201,12 @@ def test_all_data_are_compared(monkeypatch):
 
     records = Two(split="test", id_bytes=np.array([b"a", b"b"]))
     for count in (1, 2):
-        pipeline = types.SimpleNamespace(records=records, num_examples=count)
+        pipeline = types.SimpleNamespace(
+            records=records,
+            num_examples=count,
+            class_names=(),
+            train_batches=iter,
+            eval_batches=iter,
+        )
         setup._check_data(pipeline)
     assert len(set(said)) == 2 and all("'test'" in text for text in said)

@@ -1,4 +1,4 @@
-"""SIGTERM when there is nothing to lose, and a workdir that is held."""
+"""SIGTERM when there is nothing to save, and a workdir locked by another run."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from ctp_jax.train import loop, workdir
 from ctp_jax.train.distributed.preemption import Preemption
 from tests.toy_data import opener, toy_config
 
-# The main thread computes in C for a long time: no handler of Python's runs in it.
+# The main thread computes in C for a long time, so no Python handler runs in it.
 BUSY = """
 import numpy as np
 from ctp_jax.train.distributed.preemption import Preemption
@@ -57,17 +57,17 @@ def test_handlers_come_back_and_one_process_votes_for_itself():
     before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     with Preemption() as preemption:
         preemption.nothing_to_save = False
-        is_to_stop = preemption.vote()
-        assert not is_to_stop()
+        asked_to_stop = preemption.vote()
+        assert not asked_to_stop()
         os.kill(os.getpid(), signal.SIGINT)
         while preemption.name is None:
             time.sleep(0.01)
-        assert preemption.name == "SIGINT" and is_to_stop()
+        assert preemption.name == "SIGINT" and asked_to_stop()
     assert before == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
 
 
 def test_a_second_run_in_the_workdir_is_refused(tmp_path, monkeypatch, capsys):
-    """And a dead one holds nothing, killed or not."""
+    """A dead process holds no lock, killed or not."""
     hold = (
         "import pathlib, sys, time; from ctp_jax.train import workdir\n"
         "with workdir.locked(pathlib.Path(sys.argv[1])):\n"
@@ -80,7 +80,7 @@ def test_a_second_run_in_the_workdir_is_refused(tmp_path, monkeypatch, capsys):
     config = toy_config(steps=1)
     with pytest.raises(TryLater, match=rf"another run .*process {holder.pid} on"):
         loop.train(config, tmp_path, opener())
-    # Of another machine, which may be dead, it is waited for.
+    # The lock of another machine, which may be dead, is waited for.
     text = (tmp_path / ".lock").read_text()
     (tmp_path / ".lock").write_text("process 1 on elsewhere")
     monkeypatch.setattr(files, "_PATIENCE", 0.1)

@@ -1,4 +1,4 @@
-"""Starting runs of the toy task as processes, one or several, and looking at them."""
+"""Starts runs of the toy task in one or several processes, and compares runs."""
 
 import json
 import os
@@ -15,7 +15,7 @@ TIMING = ("clips_per_second", "input_share", "eta")
 
 
 def free_port():
-    """A port that nobody uses at the moment."""
+    """A port that is free at the moment."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         return listener.getsockname()[1]
@@ -28,7 +28,7 @@ def start(workdir, count=1, devices=1, **settings):
     started = []
     for index in range(count):
         meeting = [where, str(count), str(index)] if count > 1 else []
-        # Settings named for a process are its own: {"only": {"1": {...}}}.
+        # Settings for one process alone: {"only": {"1": {...}}}.
         own = {**settings, **settings.get("only", {}).get(str(index), {})}
         path = own.get("workdir", workdir)
         started.append(
@@ -66,7 +66,7 @@ def run(workdir, *arguments, **settings):
 
 
 def lines(workdir):
-    """Lines of metrics.jsonl but for what the clock decides."""
+    """Lines of metrics.jsonl without the measured times."""
     found = []
     for text in (workdir / "metrics.jsonl").read_text().splitlines():
         line = json.loads(text)

@@ -1,0 +1,109 @@
+"""Every task: resumed it is the same run to the bit, on eight devices up to rounding, and
+two processes make the batches of one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import finetune_small, rotation, small, vcop
+from ctp_jax.prepare import __main__ as prepare
+from ctp_jax.tasks import base
+from ctp_jax.train import loop
+from tests.train.distributed.toy_processes import assert_alike, assert_same_run
+
+CONFIGS = {
+    "ctp": lambda: small.get_config(),
+    "recognition": lambda: finetune_small.get_config(),
+    "rotation": lambda: rotation.get_config("small,data=moving_shapes"),
+    "vcop": lambda: vcop.get_config("small,data=moving_shapes"),
+}
+EIGHT_DEVICES = """
+import json, sys
+from ctp_jax.train import loop
+from tests.test_every_task import CONFIGS, make_config
+
+for name in CONFIGS:
+    loop.train(make_config(name, sys.argv[1], 4), f"{sys.argv[2]}/{name}")
+"""
+
+
+def make_config(name, data_dir, steps):
+    config = CONFIGS[name]()
+    config.data.data_dir, config.data.workers = data_dir, 2
+    config.clip.size, config.clip.num_frames = 32, 4
+    config.clip.scales = (32, 40)
+    if "test" in config:
+        config.test.scales, config.test.num_clips = (36,), 2
+    # The smallest encoder: the tasks are the subject.
+    config.model.name, config.model.width, config.model.conv = "c3d", 0.03, "direct"
+    config.batch_size, config.steps, config.log_every = 8, steps, 1
+    config.optimizer.learning_rate, config.optimizer.schedule = 0.001, "constant"
+    config.checkpoint_every, config.eval_every = 0.0, 0.0
+    return config
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    directory = str(tmp_path_factory.mktemp("data"))
+    flags = ["--train_videos=12", "--test_videos=4", "--data_dir", directory]
+    prepare.main(["moving_shapes", *flags])
+    return directory
+
+
+@pytest.fixture(scope="module")
+def straight(data_dir, tmp_path_factory):
+    """The folder of a run of four steps of each task, on one device."""
+    folder = tmp_path_factory.mktemp("straight")
+    for name in CONFIGS:
+        loop.train(make_config(name, data_dir, 4), folder / name)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_resumed_it_is_the_same_run(name, data_dir, straight, tmp_path):
+    loop.train(make_config(name, data_dir, 2), tmp_path)
+    loop.train(make_config(name, data_dir, 4), tmp_path)
+    # The evaluation of the shorter run's end is the only difference.
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    kept = [line for line in lines if (line["kind"], line["step"]) != ("eval", 2)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    assert_same_run(straight / name, tmp_path)
+
+
+@pytest.mark.slow
+def test_eight_devices_are_alike(data_dir, straight, tmp_path):
+    flags = "--xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT_DEVICES, data_dir, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": flags},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in CONFIGS:
+        assert_alike(straight / name, tmp_path / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_two_processes_make_the_batches_of_one(name, data_dir):
+    config = make_config(name, data_dir, 4)
+    task = base.load(config)
+
+    def batches(*share):
+        stream = base.open_pipeline(config, task, True, *share).train_batches(1)
+        return [next(stream) for _ in range(2)]
+
+    whole, first, second = batches(0, 1), batches(0, 2), batches(1, 2)
+    for one, *halves in zip(whole, first, second, strict=True):
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *halves)
+        jax.tree.map(np.testing.assert_array_equal, one, joined)
