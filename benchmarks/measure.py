@@ -71,7 +71,7 @@ def ratios(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
 
 def spelled(ratio: Mapping[str, float]) -> str:
     """A result of `ratios` as text."""
-    return "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio)
+    return "{median:.3g} ({min:.3g} to {max:.3g})".format(**ratio)
 
 
 def show(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -10,7 +10,8 @@ the time of the step. GPUs do not tell the operations in a command buffer apart:
 set XLA_FLAGS=--xla_gpu_enable_command_buffer=
 
 `least` is the roofline (benchmarks/roofline.py): every layer by itself, at the rate of a
-large matrix product or of copying, whichever makes it slower; both are measured here.
+large matrix product or of copying, whichever makes it slower; both are measured here. A
+ReLU costs nothing there: it is part of the normalisation before it.
 Winograd's convolutions do fewer products than are counted, and fusions may move less.
 """
 
