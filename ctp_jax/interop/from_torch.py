@@ -5,7 +5,6 @@ of the encoder must be there in its shape; what is left over is listed.
 """
 
 import dataclasses
-import functools
 import itertools
 import json
 from collections.abc import Mapping
@@ -111,7 +110,6 @@ def _arrays(
     return collections
 
 
-@functools.cache
 def _shapes(network: base.Encoder) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Shapes of our encoder's arrays, by collection and path."""
     clip = jax.ShapeDtypeStruct((1, 2, 16, 16, 3), jnp.float32)

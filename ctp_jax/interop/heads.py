@@ -62,9 +62,7 @@ def find(
 
 
 def _is_ctp_head(there: list[np.ndarray | None], channels: int) -> bool:
-    if any(tensor is None for tensor in there):
-        return False
-    shapes = [tensor.shape for tensor in there]
+    shapes = [tensor.shape for tensor in there if tensor is not None]
     if tuple(len(shape) for shape in shapes) != _SHAPES_WANTED:
         return False
     hidden, taps, outputs = shapes[0][0], shapes[0][2], shapes[4][0]

@@ -130,13 +130,12 @@ def _find_tensors(loaded: Any, kind: type) -> dict[str, Any]:
 
 def _harmless() -> list[Any]:
     """What old checkpoints carry beside tensors: numbers of NumPy, parsed flags."""
-    scalar = np.float64(0).__reduce__()[0]
-    rebuild = np.zeros(1).__reduce__()[0]
+    pickled: list[Any] = [np.float64(0), np.zeros(1)]
     types = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "u1", "?")]
     # NumPy 2 moved its core; pickles keep the name of their time.
     moved = [
         (function, f"numpy.{core}.multiarray.{function.__name__}")
-        for function in (scalar, rebuild)
+        for function in (example.__reduce__()[0] for example in pickled)
         for core in ("core", "_core")
     ]
     return [*moved, *types, np.dtype, np.ndarray, argparse.Namespace]

@@ -8,7 +8,7 @@ appendix D).
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -147,6 +147,16 @@ class Encoder(nn.Module):
         return jax.tree_util.tree_map_with_path(
             lambda path, _: path[0].key.startswith(names[:parts]), params
         )
+
+
+def apply(
+    module: nn.Module, variables: Mapping[str, Any], *args: Any, **options: Any
+) -> Array:
+    """`module.apply` where the module returns one array and updates no variables.
+
+    Flax's own signature also allows for a tuple with the updated variables.
+    """
+    return cast(Array, module.apply(variables, *args, **options))
 
 
 def scaled(channels: int, width: float) -> int:

@@ -6,12 +6,14 @@ areas and overlaps of NumPy arrays, which NumPy computes in their own precision.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-AnyArray = Array | np.ndarray
+AnyArray = TypeVar("AnyArray", Array, np.ndarray)
+"""A function of these returns what it is given: NumPy arrays for NumPy arrays."""
 
 
 def xyxy_to_cxcywh(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:

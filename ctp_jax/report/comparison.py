@@ -99,10 +99,10 @@ def _without_network(
     cells = []
     for name in names:
         values = [found[name][0] for found in known if name in found]
-        values = [value for value in values if value is not None] or [None]
+        values = [value for value in values if value is not None]
+        ends = [end(values) for end in (min, max)] if values else [None]
         # Other runs may have been evaluated on other videos.
-        ends = dict.fromkeys(words.show(name, end(values)) for end in (min, max))
-        cells.append(" to ".join(ends))
+        cells.append(" to ".join(dict.fromkeys(words.show(name, end) for end in ends)))
     row = ["without a network", *["–"] * between, *cells]
     return [row] if set(cells) - {"–"} else []
 

@@ -10,7 +10,6 @@ from ctp_jax.report import words
 from ctp_jax.report.figures import GREY, Drawing, Line, draw
 from ctp_jax.report.read import BASELINE, Run
 
-_GREY = {"colour": GREY, "dash": 1}
 _UNDRAWN = ("kind", "step", "epoch", "eta", "replaced")
 _UNDRAWN += ("loss", "eval_loss", "training loss")
 _CAPTIONS = {
@@ -33,14 +32,18 @@ def figures(run: Run) -> list[Drawing]:
 
 
 def line_of(
-    lines: Sequence[dict[str, Any]], name: str, label: str, **style: int
+    lines: Sequence[dict[str, Any]],
+    name: str,
+    label: str,
+    colour: int = 0,
+    dash: int = 0,
 ) -> list[Line]:
     """[a metric's line], or [] where none of the log lines has a value of it."""
     has = [line for line in lines if name in line]
     if all(line[name] is None for line in has):
         return []
     steps = [line["step"] for line in has]
-    return [Line(label, steps, [line[name] for line in has], **style)]
+    return [Line(label, steps, [line[name] for line in has], colour, dash)]
 
 
 def _loss(run: Run) -> Drawing | None:
@@ -84,7 +87,8 @@ def _family(run: Run, title: str, names: list[str]) -> Drawing | None:
         label = "" if name in _CAPTIONS else f"{label}, training"
         style = {"colour": colour, "dash": 2 if held_out else 0}
         lines += held_out + line_of(run.train, name, label, **style)
-    lines += line_of(run.held_out, names[0] + BASELINE, "box left where it is", **_GREY)
+    baseline, label = names[0] + BASELINE, "box left where it is"
+    lines += line_of(run.held_out, baseline, label, colour=GREY, dash=1)
     # A single evaluation stands in the tiles and the table.
     if all(len(line.x) < 2 for line in lines):
         return None
@@ -101,13 +105,14 @@ def _family(run: Run, title: str, names: list[str]) -> Drawing | None:
 def _per_frame(run: Run, name: str) -> Drawing | None:
     """A metric over the frames of a clip, with its baseline."""
     lines = []
-    for key, label, style in (
-        (name, "predicted", {}),
-        (name + BASELINE, "box left where it is", _GREY),
+    for key, label, colour, dash in (
+        (name, "predicted", 0, 0),
+        (name + BASELINE, "box left where it is", GREY, 1),
     ):
         values = np.asarray(run.arrays.get(key, []), float)
         if values.ndim == 1 and values.size:
-            lines.append(Line(label, list(range(len(values))), list(values), **style))
+            frames = list(range(len(values)))
+            lines.append(Line(label, frames, list(values), colour, dash))
     return draw(
         f"{words.label(name.removesuffix('_per_frame'))} per frame",
         lines,

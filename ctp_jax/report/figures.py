@@ -4,7 +4,7 @@ import dataclasses
 import io
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -23,7 +23,7 @@ _DASHES = ("", "5 2.5", "1.5 2")
 _INK, _FAINT, _COLOUR = "#010203", "#020304", "#0a0b0{}"
 _SIZE = (4.6, 2.9)  # inches: on a phone, 10 points come to about 10 pixels
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ctp_jax",
     "font.family": "DejaVu Sans",

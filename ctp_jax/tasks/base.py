@@ -222,11 +222,11 @@ class Task:
         found = np.asarray(labels(batch))
         captions = [""] * len(found)
         if len(self.class_names) and found.ndim == 1:
-            captions = [self.class_names[i] if i >= 0 else "" for i in found]
+            captions = [self.class_names[int(i)] if i >= 0 else "" for i in found]
         if outputs is not None and "logits" in outputs and len(self.class_names):
             chosen = np.asarray(outputs["logits"]).mean(axis=1).argmax(axis=-1)
             captions = [
-                f"{caption}, predicted: {self.class_names[i]}".removeprefix(", ")
+                f"{caption}, predicted: {self.class_names[int(i)]}".removeprefix(", ")
                 for caption, i in zip(captions, chosen, strict=True)
             ]
         return Overlay(captions)

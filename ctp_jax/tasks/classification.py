@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads
+from ctp_jax.models.base import apply
 from ctp_jax.ops import colour
 from ctp_jax.tasks import base, encoder, render
 
@@ -69,7 +70,8 @@ class Task(encoder.Task):
             train,
             self.frozen_parts,
         )
-        logits = self.make_head().apply(
+        logits = apply(
+            self.make_head(),
             {"params": variables.params["head"]},
             features,
             train=train,
@@ -109,8 +111,8 @@ def change_colours(
     """
     frames = {name: plan[name][:, None] for name in ("brightness", "contrast")}
     clips = colour.adjust_brightness_contrast(clips, **frames)
-    apply, degrees, factor = (
+    chosen, degrees, factor = (
         jnp.broadcast_to(plan[name][:, None], clips.shape[:2])
         for name in ("hue_saturation", "hue", "saturation")
     )
-    return colour.adjust_hue_saturation(clips, degrees, factor, apply)
+    return colour.adjust_hue_saturation(clips, degrees, factor, chosen)

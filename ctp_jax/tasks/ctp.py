@@ -18,6 +18,7 @@ from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads
+from ctp_jax.models.base import apply
 from ctp_jax.ops import boxes, colour, paste
 from ctp_jax.tasks import base, encoder
 
@@ -133,7 +134,8 @@ class Task(encoder.Task):
         """Predicted deltas and boxes, and the state with new batch statistics."""
         clips = colour.normalize(self.draw(batch)[:, 0])
         features, state = self.features(variables, clips, train)
-        deltas = self._head.apply(
+        deltas = apply(
+            self._head,
             {"params": variables.params["head"]},
             features,
             targets.query,

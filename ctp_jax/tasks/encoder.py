@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
+from ctp_jax.models.base import apply
 from ctp_jax.tasks import base
 
 
@@ -47,7 +48,7 @@ class Task(base.Task):
         size, num_frames = self.config.clip.size, self.config.clip.num_frames
         clip = jnp.zeros((1, num_frames, size, size, 3))
         variables = self._encoder.init(rng, clip, train=False)
-        features = self._encoder.apply(variables, clip, train=False)
+        features = apply(self._encoder, variables, clip, train=False)
         params = {"encoder": variables["params"]}
         state = {"batch_stats": {"encoder": variables.get("batch_stats", {})}}
         return base.Variables(params, state), features
@@ -88,11 +89,11 @@ class Task(base.Task):
         """
         variables = {"params": params, "batch_stats": batch_stats}
         if not train:
-            return self._encoder.apply(variables, clips, train=False), batch_stats
+            return apply(self._encoder, variables, clips, train=False), batch_stats
         features, changed = self._encoder.apply(
             variables, clips, train=True, frozen=frozen, mutable=["batch_stats"]
         )
-        return features, changed.get("batch_stats", {})
+        return features, dict(changed).get("batch_stats", {})
 
     def loss(self, variables, batch, step, rng):
         raise UserError(

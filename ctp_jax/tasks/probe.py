@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
+from ctp_jax.models.base import apply
 from ctp_jax.ops import colour
 from ctp_jax.tasks import base, encoder, render
 
@@ -68,7 +69,7 @@ class Probe(base.Task):
 
         def describe(part):
             clips = colour.normalize(self.draw(part)[:, 0])
-            features = self._network.apply(encoder_variables, clips, train=False)
+            features = apply(self._network, encoder_variables, clips, train=False)
             return adaptive_pool(
                 features, tuple(self.config.probe.pool), self.config.probe.pooling
             )
