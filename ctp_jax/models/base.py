@@ -42,6 +42,8 @@ class Encoder(nn.Module):
         spatial_strides: of the four stages, height and width alike.
         temporal_strides: of the four stages.
         epsilon: of batch normalisation.
+        batch_norm_groups: of batch normalisation, see `layers.BatchNorm.groups`; not
+            part of the weights.
         dtype: of convolutions and activations; parameters are float32.
         impl: how convolutions are computed, see `ctp_jax.models.conv.conv3d`.
     """
@@ -51,6 +53,7 @@ class Encoder(nn.Module):
     spatial_strides: tuple[int, ...]
     temporal_strides: tuple[int, ...]
     epsilon: float
+    batch_norm_groups: int
     dtype: Any
     impl: str
 
@@ -172,8 +175,8 @@ def attributes(model: ConfigDict, *optional: str) -> dict[str, Any]:
         *optional: the fields of `OPTIONAL` that the network has.
 
     Raises:
-        UserError: for a width, stride, dtype or convolution that is not offered, and
-            for fields that the network does not have.
+        UserError: for a width, stride, dtype, convolution or number of groups that is
+            not offered, and for fields that the network does not have.
     """
     for name, valid in (("dtype", DTYPES), ("conv", IMPLEMENTATIONS)):
         if model[name] not in valid:
@@ -183,6 +186,10 @@ def attributes(model: ConfigDict, *optional: str) -> dict[str, Any]:
             )
     if not model.width > 0:
         raise UserError(f"config.model.width = {model.width}: must be above 0")
+    # Configs and encoders of before there was a choice have no such field.
+    groups = model.get("batch_norm_groups", 1)
+    if groups < 1:
+        raise UserError(f"config.model.batch_norm_groups = {groups}: must be 1 or more")
     for name in ("spatial_strides", "temporal_strides"):
         strides = tuple(model[name])
         good = len(strides) == STAGES and all(
@@ -208,6 +215,7 @@ def attributes(model: ConfigDict, *optional: str) -> dict[str, Any]:
         "spatial_strides": tuple(model.spatial_strides),
         "temporal_strides": tuple(model.temporal_strides),
         "epsilon": float(model.epsilon),
+        "batch_norm_groups": groups,
         "dtype": jnp.dtype(dtype),
         "impl": model.conv,
         **{name: bool(model.get(name, OPTIONAL[name])) for name in optional},

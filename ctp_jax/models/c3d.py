@@ -77,6 +77,7 @@ class C3D(Encoder):
         return ConvBlock(
             scaled(channels, self.width),
             self.epsilon,
+            self.batch_norm_groups,
             self.dtype,
             self.impl,
             self.batch_norm,
