@@ -1,7 +1,17 @@
 """Reports: a page per run, and a page that compares runs.
 
 `python -m ctp_jax.report WORKDIR [WORKDIR ...]`. A page is one HTML file that needs
-nothing but a browser. Neither JAX nor TensorFlow is imported.
+nothing but a browser. Neither JAX nor TensorFlow is imported. Read `read` first (what is
+known about a run), then `page`.
+
+read         reads the files of a workdir
+page         the page of one run: its values, figures and tables
+comparison   the page that compares runs
+groups       which runs are the same experiment with other seeds
+curves       the figures of one run
+figures      draws lines as SVG
+tables       the tables of one run
+words        how metrics and config values are written
 """
 
 import errno
