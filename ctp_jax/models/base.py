@@ -1,4 +1,4 @@
-"""What every encoder is: a stem and four stages, and what it can be asked.
+"""The base class of encoders: networks of a stem and four stages.
 
 A network's module has a function `create(config.model)` that returns an `Encoder`. The
 strides of the stages are arguments, not architecture: every choice has the same
@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def architecture(self) -> dict[str, Any]:
-        """What an exported encoder says about itself: plain JSON values."""
+        """What is exported with the weights to build the network again, as JSON."""
         return {
             "name": self.variant,
             "width": self.width,
@@ -115,7 +115,7 @@ class Encoder(nn.Module):
     def check_same_weights(self, stored: Mapping[str, Any]) -> None:
         """Raises `UserError` if the weights of another encoder do not fit this one.
 
-        Strides may differ: they are no part of the weights.
+        Strides may differ: they are not part of the weights.
 
         Args:
             stored: the `architecture` that was exported with the weights.

@@ -66,7 +66,8 @@ class BatchNorm(nn.Module):
 
     Attributes:
         epsilon: added to the variance.
-        momentum: what a running statistic keeps in a step (1 - PyTorch's momentum).
+        momentum: share of its value that a running statistic keeps in a step, 1 minus
+            PyTorch's momentum.
         dtype: of the output.
         groups: contiguous equal parts of the batch, the first axis.
     """
@@ -162,10 +163,10 @@ class Block(nn.Module):
 def max_pool(
     x: Float[Array, "b t h w c"], strides: Triple
 ) -> Float[Array, "b t_out h_out w_out c"]:
-    """The maximum of windows as large as their strides, as many as cover the input.
+    """Max-pooling in windows as large as the strides; the last ones may be cut off.
 
-    As `torch.nn.MaxPool3d(strides, ceil_mode=True)`, but for equal maxima, which share
-    the gradient instead of leaving it to the first. Not `flax.linen.max_pool`, whose
+    As `torch.nn.MaxPool3d(strides, ceil_mode=True)`, except that equal maxima share the
+    gradient, which PyTorch gives to the first of them. Not `flax.linen.max_pool`, whose
     gradient takes five times as long on CPUs.
     """
     edges = [(0, -size % stride, 0) for size, stride in zip(x.shape[1:4], strides)]
