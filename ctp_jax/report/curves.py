@@ -21,7 +21,7 @@ _CAPTIONS = {
 
 
 def figures(run: Run) -> list[Drawing]:
-    """Every figure that a run has the numbers for."""
+    """Every figure for which the run has numbers."""
     found = [run.attempt("loss", _loss, run)]
     for title, names in _families(run).items():
         found.append(run.attempt(title, _family, run, title, names))
@@ -38,7 +38,7 @@ def line_of(
     colour: int = 0,
     dash: int = 0,
 ) -> list[Line]:
-    """[a metric's line], or [] where none of the log lines has a value of it."""
+    """[the line of a metric]; [] if no log line has a value of it."""
     has = [line for line in lines if name in line]
     if all(line[name] is None for line in has):
         return []
@@ -64,7 +64,7 @@ def _families(run: Run) -> dict[str, list[str]]:
     names = [*run.results(), *(name for line in run.train for name in line)]
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
-        # Of nearest neighbours, those of other ranks than the first stand in the table.
+        # Of nearest neighbours, only top 1 is drawn; the table has the others.
         if name in _UNDRAWN or re.match(r"loss_|(retrieval|knn)_top(?!1$)", name):
             continue
         title = words.label(name)
@@ -79,7 +79,7 @@ def _families(run: Run) -> dict[str, list[str]]:
 
 
 def _family(run: Run, title: str, names: list[str]) -> Drawing | None:
-    """Metrics on held-out videos and in training, and what to compare with."""
+    """Metrics on held-out videos and in training, with their baseline."""
     lines = []
     for colour, name in enumerate(names):
         label = words.label(name)
@@ -89,7 +89,7 @@ def _family(run: Run, title: str, names: list[str]) -> Drawing | None:
         lines += held_out + line_of(run.train, name, label, **style)
     baseline, label = names[0] + BASELINE, "box left where it is"
     lines += line_of(run.held_out, baseline, label, colour=GREY, dash=1)
-    # A single evaluation stands in the tiles and the table.
+    # A single evaluation is shown in the tiles and the table.
     if all(len(line.x) < 2 for line in lines):
         return None
     caption = "On held-out videos; “training”: on the clips trained with."
