@@ -69,8 +69,8 @@ class Run:
     def attempt(self, what: str, make: Callable, *args: Any) -> Any:
         """The result of `make(*args)`; if that fails, adds a note and returns None.
 
-        The files of a run may be damaged in any way, and no part of a report may prevent
-        the others.
+        The files of a run may be damaged in any way. No part of a report may prevent the
+        others.
         """
         try:
             return make(*args)
@@ -135,7 +135,7 @@ def _read_dict(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _by_step(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Lines of a kind, merged to one per step, in order; later values take precedence."""
+    """Lines of a kind, merged to one per step, in order; later values replace earlier."""
     found: dict[int, dict[str, Any]] = {}
     for line in lines:
         if line["kind"] == kind:
