@@ -278,6 +278,9 @@ def model(spatial_strides: tuple[int, ...]) -> ConfigDict:
     config.spatial_strides = spatial_strides  # of the four stages
     config.temporal_strides = (1, 2, 2, 2)
     config.epsilon = 1e-3  # of BatchNorm; torchvision's weights need 1e-5
+    # 1: BatchNorm takes the statistics of the whole batch, over all devices. g: those of
+    # each of g equal groups of the batch, as g devices would without SyncBN.
+    config.batch_norm_groups = 1
     config.mid_per_block = False  # True for torchvision's r2plus1d18
     config.batch_norm = True  # False for the c3d of 2015
     config.dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU

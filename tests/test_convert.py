@@ -141,7 +141,7 @@ def test_mistakes(files, imported, tmp_path, capsys):
     assert "--from=pyvrl: only for files" in message
     assert "not an exported encoder" in refusal(capsys, tmp_path, tmp_path / "a.pth")
     message = refusal(capsys, imported, tmp_path / "a.safetensors")
-    assert "--to=torchvision has them" in message
+    assert "use --to=torchvision" in message
     message = refusal(capsys, source, new, "--from=imagenet")
     assert "does not fit imagenet r3d18" in message
     assert "--from=caffe: value should be one of <auto|pyvrl" in refusal(

@@ -1,0 +1,12 @@
+"""Evaluators: what is measured on held-out videos.
+
+base           the interface of an evaluator; read this first
+recognition    accuracy of a classifier, confusion matrix
+tracking       overlap of predicted and true trajectories
+retrieval      whether a video's nearest neighbours have its class
+knn            classification by the nearest neighbours
+feature_bank   features of two splits, which retrieval and knn share
+nearest        exact search for nearest neighbours
+
+`config.evaluators` names the modules. docs/tasks.md shows a whole evaluator.
+"""

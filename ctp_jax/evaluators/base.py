@@ -1,4 +1,4 @@
-"""The interface of evaluators: fed predictions, they yield (name, value).
+"""The interface of evaluators: they take predictions and yield (name, value).
 
 An evaluator is one module `ctp_jax/evaluators/<name>.py` with
 
@@ -24,14 +24,14 @@ from ctp_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What a pass is about: the same for all evaluators that share it.
+    """What all evaluators of one pass over held-out videos have in common.
 
     Attributes:
-        held_out: `ctp_jax.data.records.Records` of the held-out split; None where it has
+        held_out: `ctp_jax.data.records.Records` of the held-out split; None if it has
             none.
-        gallery: of the whole training split, likewise.
+        gallery: those of the whole training split, likewise.
         class_names: of the labels that are predicted.
-        shared: anything that evaluators of a pass make once, by name.
+        shared: objects that the evaluators of a pass make once and share, by name.
     """
 
     held_out: Any | None = None
@@ -41,21 +41,21 @@ class Subject:
 
 
 class Evaluator:
-    """Gathers predictions over one pass of held-out videos.
+    """Collects predictions over one pass over the held-out videos.
 
     The trainer calls `reset`, then `update` once per batch with host arrays of the
     *global* batch, then `results`, then, on process 0, `save`. Rows where
     `batch['mask']` is 0 are padding.
 
     Attributes:
-        needs_gallery: whether it also wants predictions on the training split, cut and
-            cropped as held-out videos are; they come first, through `update_gallery`.
+        needs_gallery: whether it also needs predictions on the training split, with
+            clips like those of held-out videos. They come first, by `update_gallery`.
     """
 
     needs_gallery = False
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Forgets all predictions."""
         raise NotImplementedError
 
     def update_gallery(
@@ -67,11 +67,11 @@ class Evaluator:
     def update(
         self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
     ) -> None:
-        """Takes one batch (arrays that are small: no frames) and `Task.predict`."""
+        """Takes one batch without its frames, and what `Task.predict` returned."""
         raise NotImplementedError
 
     def results(self) -> Iterator[tuple[str, Any]]:
-        """Yields (name, value): floats to log, arrays and others to keep."""
+        """Yields (name, value): floats are logged, arrays and others are saved."""
         raise NotImplementedError
 
     def notes(self) -> list[str]:
@@ -79,19 +79,19 @@ class Evaluator:
         return []
 
     def save(self, directory: pathlib.Path) -> None:
-        """Writes pictures and tables of what `results` yielded, if there are any."""
+        """Writes pictures and tables of the results, if the evaluator has any."""
 
 
 def load(name: str, options: ConfigDict) -> Any:
     """The module of an evaluator that a config names.
 
     Args:
-        name: under `config.evaluators`.
-        options: `config.evaluators.<name>`; its `module` is the name of the module where
-            that is another: one of this folder, or with a dot a path of its own.
+        name: of the entry of `config.evaluators`.
+        options: `config.evaluators.<name>`. Its `module` is needed if the module has
+            another name: a module of this folder, or with a dot the path of another.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such module.
     """
     module = str(options.module or name)
     path = module if "." in module else f"ctp_jax.evaluators.{module}"

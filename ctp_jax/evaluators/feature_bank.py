@@ -19,11 +19,11 @@ class Neighbours(NamedTuple):
     """The nearest gallery videos of every query: q queries, g gallery videos.
 
     Attributes:
-        similarity: float32 (q, k), cosine, falling.
-        row: (q, k), into the gallery's arrays below.
-        query: (q,) record numbers in their split.
+        similarity: float32 (q, k), cosine, in descending order.
+        row: (q, k), indices into the gallery's arrays below.
+        query: (q,) record numbers in the split of the queries.
         query_label: (q,), -1 for none.
-        gallery: (g,) record numbers in theirs.
+        gallery: (g,) record numbers in the split of the gallery.
         gallery_label: (g,), -1 for none.
     """
 
@@ -36,30 +36,30 @@ class Neighbours(NamedTuple):
 
     @property
     def correct(self) -> np.ndarray:
-        """bool (q, k): whether a neighbour has the query's class."""
+        """bool (q, k): whether the neighbour has the query's class."""
         labels = self.gallery_label[self.row]
         return (labels == self.query_label[:, None]) & (labels >= 0)
 
 
 class FeatureBank:
-    """Gathers features of queries and of a gallery; finds neighbours on request.
+    """Collects features of queries and of a gallery; finds neighbours on request.
 
-    Every record counts once: it may be added again, by another evaluator or another
-    batch, and is passed over then. Where both splits are of one data set, a video that
-    is in both does not find itself.
+    Every record counts once: if another evaluator or another batch adds it again, it is
+    ignored. If both splits are of one data set, a video that is in both does not find
+    itself.
     """
 
     def __init__(
         self, query_records: Any | None = None, gallery_records: Any | None = None
     ):
-        """The splits, if they are known: for names of videos and classes.
+        """Keeps the splits, if they are known, for the names of videos and classes.
 
         Args:
-            query_records: `ctp_jax.data.records.Records` of the split that asks.
-            gallery_records: of the split that is searched.
+            query_records: `ctp_jax.data.records.Records` of the split of the queries.
+            gallery_records: those of the split that is searched.
 
         Raises:
-            UserError: the splits have no labels, or not the same classes.
+            UserError: the splits have no labels, or different classes.
         """
         self.query_records, self.gallery_records = query_records, gallery_records
         self._queries = _Features("query", query_records)
@@ -73,19 +73,19 @@ class FeatureBank:
             return
         if query_records.class_names != gallery_records.class_names:
             raise UserError(
-                f"{query_records.name} and {gallery_records.name} have not the same "
-                "classes: neighbours can be judged within a data set only"
+                f"{query_records.name} and {gallery_records.name} do not have the "
+                "same classes: neighbours can only be judged within one data set"
             )
 
     @classmethod
     def of(cls, subject: Subject) -> "FeatureBank":
-        """The one bank of a pass."""
+        """The bank that the evaluators of a pass share."""
         if "bank" not in subject.shared:
             subject.shared["bank"] = cls(subject.held_out, subject.gallery)
         return subject.shared["bank"]
 
     def want(self, k: int) -> None:
-        """Asks for k neighbours; the search finds as many as anybody wants."""
+        """Asks for k neighbours; the search uses the largest k that was asked for."""
         self._k = max(self._k, k)
 
     def reset(self) -> None:
@@ -97,7 +97,7 @@ class FeatureBank:
     def add_queries(
         self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
     ) -> None:
-        """Takes `outputs['features']`, float (b, d), of the split that asks."""
+        """Takes `outputs['features']`, float (b, d), of the split of the queries."""
         self._queries.add(batch, outputs)
 
     def add_gallery(
@@ -107,12 +107,12 @@ class FeatureBank:
         self._gallery.add(batch, outputs)
 
     def neighbours(self) -> Neighbours:
-        """As many neighbours as are wanted, or all if there are fewer.
+        """As many neighbours as were asked for, or all if there are fewer.
 
-        The first call searches and lets the features go; later ones remember.
+        The first call searches and frees the features; later calls return its result.
 
         Raises:
-            UserError: there is nothing to find, or there are no labels.
+            UserError: there are no queries, no gallery or no labels.
         """
         if self._found is not None:
             return self._found
@@ -120,8 +120,8 @@ class FeatureBank:
         available = len(self._gallery) - bool((own >= 0).any())
         if available < 1 or not len(self._queries):
             raise UserError(
-                f"neighbours of {len(self._queries)} videos among {available}: there "
-                "is nothing to search; are both splits named, and not empty?"
+                f"cannot search for neighbours of {len(self._queries)} videos among "
+                f"{available}: check that both splits are set and not empty"
             )
         for side in (self._queries, self._gallery):
             _check_labels(side.labels, f"{side.name} videos")
@@ -140,11 +140,11 @@ class FeatureBank:
         return self._found
 
     def _own_rows(self) -> Int[np.ndarray, " q"]:
-        """The gallery row of each query's own video, -1 where it is not in there."""
+        """The gallery row of each query's own video, -1 if it is not in the gallery."""
         queries, gallery = self.query_records, self.gallery_records
         if queries is None or gallery is None or queries.name != gallery.name:
             return np.full(len(self._queries), -1)
-        # By their names: the same video may have other numbers in other splits.
+        # Compared by name: a video has different numbers in different splits.
         names = gallery.ids[self._gallery.numbers].tolist()
         row_of = {name: row for row, name in enumerate(names)}
         names = queries.ids[self._queries.numbers].tolist()
@@ -154,8 +154,8 @@ class FeatureBank:
 def _check_labels(labels: Any, where: str) -> None:
     if len(labels) and max(labels) < 0:
         raise UserError(
-            f"{where}: no labels, so nothing says which neighbours are right; prepare "
-            "the videos in one folder per class"
+            f"{where}: no labels, so neighbours cannot be judged: prepare the videos in "
+            "one folder per class"
         )
 
 
@@ -187,7 +187,7 @@ class _Features:
         if not finite.all():
             raise UserError(
                 f"{self._name(numbers[int(np.argmin(finite))])}: the encoder gave "
-                "features that are not finite; has its training diverged? take an "
+                "features that are not finite, its training may have diverged: use an "
                 "earlier checkpoint"
             )
         self._parts.append(features)
@@ -200,17 +200,17 @@ class _Features:
         return f"{self.name} video {self._records.ids[number]}"
 
     def take(self) -> Float[np.ndarray, "n d"]:
-        """All features as one array; they are not kept here any longer."""
+        """All features as one array; they are then no longer kept here."""
         parts, self._parts = self._parts, []
         return np.concatenate(parts)
 
 
 class NeighbourEvaluator(Evaluator):
-    """Feeds a feature bank; subclasses judge the neighbours.
+    """Fills a feature bank; subclasses judge the neighbours.
 
-    Per evaluation: `reset`; `update_gallery` for each batch of the split that is
-    searched; `update` for each batch of the split that asks; `results`. Evaluators
-    that share a bank go through the same passes together.
+    The calls of an evaluation are: `reset`; `update_gallery` for each batch of the
+    split that is searched; `update` for each batch of the queries; `results`.
+    Evaluators that share a bank take part in the same passes.
     """
 
     needs_gallery = True

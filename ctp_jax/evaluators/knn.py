@@ -13,18 +13,19 @@ from ctp_jax.evaluators.feature_bank import FeatureBank, NeighbourEvaluator
 
 LOOKS_AT = "features"
 
-_BLOCK = 1024  # queries at a time: they have a column for every class
+_BLOCK = 1024  # queries at a time, to bound the memory: queries times classes
 
 
 class KNNEvaluator(NeighbourEvaluator):
     """Weighted k-nearest-neighbour classification (Wu et al., CVPR 2018, section 3.4).
 
     Each of the k nearest gallery videos votes for its class with the weight
-    exp(similarity / temperature). Classes without a vote are not predicted; of equal
-    sums the lower class wins. Queries without a label are left out.
+    exp(similarity / temperature). Classes without a vote are not predicted; if sums are
+    equal, the class of the lower number wins. Queries without a label are left out.
 
     Yields:
-        knn_top1, knn_top5: share of queries whose class is among the first 1, 5.
+        knn_top1, knn_top5: share of queries whose class has the largest sum of votes, or
+            one of the five largest.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class KNNEvaluator(NeighbourEvaluator):
         """See the class.
 
         Args:
-            k: neighbours that vote; all of the gallery where it is smaller.
+            k: how many neighbours vote; the whole gallery if it has fewer videos.
             temperature: of the weights.
             bank: to share with other evaluators.
 
@@ -41,11 +42,9 @@ class KNNEvaluator(NeighbourEvaluator):
             UserError: for k below 1, or a temperature that is not positive.
         """
         if k < 1:
-            raise UserError(f"k-NN with k = {k}: at least one neighbour has to vote")
+            raise UserError(f"k-NN with k = {k}: needs at least 1 neighbour")
         if not temperature > 0:
-            raise UserError(
-                f"k-NN with temperature = {temperature}: it has to be positive"
-            )
+            raise UserError(f"k-NN with temperature = {temperature}: must be above 0")
         super().__init__(bank or FeatureBank(), k)
         self._k, self._temperature = k, temperature
 
@@ -74,23 +73,23 @@ def rank_by_votes(
     truth: Int[np.ndarray, " q"],
     temperature: float,
 ) -> Int[np.ndarray, " q"]:
-    """The place of the true class among those voted for, from 0.
+    """The rank of the true class by its sum of votes, from 0.
 
     Args:
-        labels: of the neighbours; -1 does not vote.
-        similarity: of the neighbours, falling.
+        labels: of the neighbours; those of label -1 do not vote.
+        similarity: of the neighbours, in descending order.
         truth: the queries' classes.
         temperature: of the weights.
 
     Returns:
-        int (q,): a number above every place for a class that nobody voted for.
+        int (q,): for a class without a vote, the largest int64.
     """
     classes = int(max(labels.max(), truth.max())) + 1
-    # Divided by the largest weight, which changes no order and cannot overflow.
+    # Weights are divided by the largest: the order stays, and exp cannot overflow.
     exponent = (similarity - similarity[:, :1]).astype(np.float64) / temperature
     weights = np.where(labels >= 0, np.exp(exponent), 0.0)
     votes, query = np.zeros((len(labels), classes)), np.arange(len(labels))
-    # Not a product with one-hot labels, which nearly all are zeros.
+    # Not a product with one-hot labels, nearly all of which are zeros.
     np.add.at(votes, (query[:, None], np.maximum(labels, 0)), weights)
     own = votes[query, truth][:, None]
     before: Bool[np.ndarray, "q c"] = votes > own

@@ -19,29 +19,27 @@ def search(
     query_block: int = 1024,
     gallery_block: int = 8192,
 ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-    """The k gallery rows of the largest cosine similarity to each query.
+    """The k gallery rows with the largest cosine similarity to each query.
 
-    The host holds both matrices; the default device sees one block of each at a time.
-    Products are float32 at full precision. A row of zeros has similarity 0 to
-    everything.
+    The host holds both matrices; the default device holds one block of each at a time.
+    Products are float32 at full precision. A row of zeros has similarity 0 to all rows.
 
     Args:
         queries: float32, finite.
         gallery: likewise.
-        k: how many, at most as many as a query may find.
+        k: how many; no more than there are rows that a query may find.
         exclude: for each query a gallery row that it must not find, -1 for none.
         query_block: queries on the device at a time.
         gallery_block: gallery rows on the device at a time.
 
     Returns:
-        Similarities, float32, falling, and gallery rows, int32.
+        Similarities, float32, in descending order, and gallery rows, int32.
     """
     if exclude is None:
         exclude = np.full(len(queries), -1)
     similarity = np.full((len(queries), k), -np.inf, np.float32)
     row = np.full((len(queries), k), -1, np.int32)
-    # Queries inside: they are sent once for each block of the gallery, which is sent
-    # once.
+    # The inner loop is over queries: so a gallery block is sent to the device only once.
     for start in range(0, len(gallery), gallery_block):
         block = _normalise(jax.device_put(gallery[start : start + gallery_block]))
         for first in range(0, len(queries), query_block):
@@ -56,7 +54,7 @@ def search(
 @jax.jit
 def _normalise(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """Rows of length one; zeros stay zeros."""
-    # Scaled first: squares of very large or small features leave float32's range.
+    # Scaled first: squares of very large or small features are out of float32's range.
     peak = jnp.abs(rows).max(axis=1, keepdims=True)
     rows = rows / jnp.where(peak > 0, peak, 1.0)
     length = jnp.sqrt((rows**2).sum(axis=1, keepdims=True))
@@ -72,15 +70,15 @@ def _merge(
     similarity: Float[Array, "b k"] | np.ndarray,
     row: Int[Array, "b k"] | np.ndarray,
 ) -> tuple[Float[Array, "b k"], Int[Array, "b k"]]:
-    """The best of what was found before and of one block of the gallery.
+    """The nearest rows among those found so far and one block of the gallery.
 
     Args:
-        queries: as they are.
-        gallery: normalised.
+        queries: not normalised.
+        gallery: the block, normalised.
         start: the number of the block's first row.
         exclude: the row that each query must not find.
-        similarity: the best so far, falling.
-        row: their numbers.
+        similarity: of the nearest rows so far, in descending order.
+        row: the numbers of these rows.
     """
     products = jnp.matmul(
         _normalise(queries), gallery.T, precision=lax.Precision.HIGHEST

@@ -1,4 +1,4 @@
-"""How well videos are recognised: the ten-clip test and its tables.
+"""Accuracy of a classifier of videos: the ten-clip test and its tables.
 
 Symbols: n videos, c clips per video, k classes.
 """
@@ -27,14 +27,20 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def ranking(logits: np.ndarray) -> np.ndarray:
-    """Classes from likely to unlikely, (n, k); of equal ones the lower number first."""
+    """Classes by falling logit, (n, k); those of equal logits by their number."""
     return np.argsort(-logits, axis=-1, kind="stable")
 
 
 def count_confusions(
     label: np.ndarray, predicted: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """How many videos of class i were taken for j, int64 (k, k), of int (n,) each."""
+    """How many videos of class i were predicted as class j: int64 (k, k).
+
+    Args:
+        label: true classes, int (n,).
+        predicted: predicted classes, int (n,).
+        num_classes: k.
+    """
     confusion = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(confusion, (label, predicted), 1)
     return confusion
@@ -46,8 +52,8 @@ class RecognitionEvaluator(Evaluator):
     The logits of a video's clips are averaged; then:
 
     Yields:
-        top1, top5: share of videos whose class is the likeliest, among the five
-            likeliest (or among all, with fewer classes).
+        top1, top5: share of videos whose class has the largest logit, or one of the five
+            largest.
         class_accuracy: top1 of each class, averaged over the classes that occur.
         clip_top1: share of single clips that are right.
         eval_loss: cross-entropy of the averaged logits.
@@ -57,7 +63,7 @@ class RecognitionEvaluator(Evaluator):
     """
 
     def __init__(self, records: Any = None, class_names: Sequence[str] = ()):
-        """Keeps names for tables and pictures; numbers stand for those that it lacks.
+        """Keeps names for tables and pictures; without them, numbers are used.
 
         Args:
             records: `ctp_jax.data.records.Records` of the split, for names of videos.

@@ -36,9 +36,9 @@ class RetrievalEvaluator(NeighbourEvaluator):
     """Nearest neighbours by cosine similarity, the protocol of VCOP (CVPR 2019).
 
     Yields:
-        retrieval_top1, ...: share of the labelled queries of which at least one of
-            the k nearest gallery videos has the class. A k that the gallery is too
-            small for is left out; see `notes`.
+        retrieval_top1, ...: share of the labelled queries for which at least one of the
+            k nearest gallery videos has the query's class. If the gallery has fewer than
+            k videos, this k is left out; see `notes`.
         neighbours: int32 (q, k), record numbers in the gallery's split, nearest first.
         neighbour_similarity: float32 (q, k).
         neighbour_query: int32 (q,), record numbers in the queries' split.
@@ -56,8 +56,8 @@ class RetrievalEvaluator(NeighbourEvaluator):
 
         Args:
             ks: numbers of neighbours to report.
-            query_records: `ctp_jax.data.records.Records` of the split that asks.
-            gallery_records: of the split that is searched.
+            query_records: `ctp_jax.data.records.Records` of the split of the queries.
+            gallery_records: those of the split that is searched.
             bank: to share with other evaluators, instead of the records.
 
         Raises:
@@ -67,13 +67,13 @@ class RetrievalEvaluator(NeighbourEvaluator):
         if not self._ks or self._ks[0] < 1:
             raise UserError(
                 f"retrieval at k = {', '.join(map(str, ks)) or 'nothing'}: needs "
-                "numbers of neighbours, from 1 on"
+                "numbers of neighbours, each at least 1"
             )
         bank = bank or FeatureBank(query_records, gallery_records)
         super().__init__(bank, max(self._ks[-1], _LISTED))
 
     def _find(self) -> tuple[Neighbours, list[int]]:
-        """The neighbours, and which k they are enough for."""
+        """The neighbours, and each k for which there are enough of them."""
         found = self.bank.neighbours()
         ks = [k for k in self._ks if k <= found.row.shape[1]]
         if not ks:
@@ -138,7 +138,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
                     )
 
     def _draw(self, path: pathlib.Path) -> None:
-        # Here, because reading frames imports TensorFlow.
+        # Imported here, because reading frames imports TensorFlow.
         from ctp_jax import pictures
         from ctp_jax.data import reading
 
@@ -163,7 +163,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
 
 
 def class_name(records: Any, label: int | np.integer) -> str:
-    """What a class is called; its number where names are missing; '' without one."""
+    """The name of a class, its number if it has no name, '' for label -1."""
     if label < 0:
         return ""
     return (

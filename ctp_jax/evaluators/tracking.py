@@ -16,19 +16,19 @@ THRESHOLDS = np.linspace(0.0, 1.0, 21)
 
 
 def success_auc(iou: np.ndarray) -> float:
-    """Area under the success curve: mean over thresholds of the share above them."""
+    """Area under the success curve: the share of overlaps above a threshold, averaged."""
     return float((np.ravel(iou)[:, None] > THRESHOLDS).mean())
 
 
 class TrackingEvaluator(Evaluator):
     """Overlap of `outputs['predicted']` with `outputs['boxes']`, both (b, n, t, 4).
 
-    The network was given `outputs['query']`, (b, n, 4).
+    `outputs['query']`, (b, n, 4), are the boxes that the network was given.
 
     Yields:
         iou: mean over videos, trajectories and all t frames, the first included.
-        iou_stay_put: the same of a predictor that leaves the box where it was.
-        success_auc: see `success_auc`; success_auc_stay_put likewise.
+        iou_stay_put: the same for a baseline, the query box in every frame.
+        success_auc, success_auc_stay_put: see the function `success_auc`.
         iou_per_frame, iou_per_frame_stay_put: arrays (t,).
     """
 

@@ -1,8 +1,12 @@
-"""Checkpoints of PyTorch, both ways. The only part that imports torch, and lazily.
+"""PyTorch checkpoints, read and written. Only this room imports torch, when needed.
 
-names         what the layers are called there
-layouts       how an array lies there
-state_dicts   .pth and .safetensors files
+Read `from_torch` first, then `names`.
+
 from_torch    a state dict -> an exported encoder
 to_torch      an exported encoder -> a state dict
+names         the names of the layers in the supported code bases
+matching      which of these encoders a state dict contains
+heads         the heads that are converted with the encoder
+layouts       the order of the axes of an array in PyTorch
+state_dicts   .pth and .safetensors files
 """

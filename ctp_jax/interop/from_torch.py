@@ -1,11 +1,11 @@
-"""A state dict of PyTorch becomes an encoder of ours.
+"""Converts a state dict of PyTorch to an encoder of ctp_jax.
 
-The family is told from the names, width and mid channels from the shapes. Every array
-of the encoder must be there in its shape; what is left over is listed.
+The family is found from the names of the tensors, width and mid channels from their
+shapes. The state dict must have every array of the encoder, in the right shape. Tensors
+that are not used are listed.
 """
 
 import dataclasses
-import functools
 import itertools
 import json
 from collections.abc import Mapping
@@ -22,18 +22,18 @@ from ctp_jax.models import base, resnet3d
 from ctp_jax.train.checkpoints.export import Encoder
 
 STRIDES = (1, 2, 2, 2)
-CTP_STRIDES = (1, 2, 2, 1)  # spatial, where a model was made to follow patches
+CTP_STRIDES = (1, 2, 2, 1)  # spatial, of models with a Catch-the-Patch head
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """What came out of a state dict.
+    """The result of converting a state dict.
 
     Attributes:
-        encoder: with its head, if there was one that we have too.
-        family: whose names they were.
-        prefix: of the encoder's names.
-        unused: how many tensors were left, by the first part of their names.
+        encoder: with its head, if it has one that a task here has as well.
+        family: the code base that the names are of.
+        prefix: of the names of the encoder's tensors.
+        unused: how many tensors were not used, by the first part of their names.
     """
 
     encoder: Encoder
@@ -53,13 +53,13 @@ def convert(
 
     Args:
         tensors: by name.
-        about: what the file says about itself, see `ctp_jax.interop.to_torch.about`.
+        about: text stored in the file, see `ctp_jax.interop.to_torch.about`.
         path: for messages.
-        family: a name of `names.FAMILIES`, or 'auto' to find out.
-        provenance: to keep with the encoder; the family is added.
+        family: a name of `names.FAMILIES`, or 'auto' to find it.
+        provenance: stored with the encoder; the family is added.
 
     Raises:
-        UserError: there is no such encoder, or it is not complete, or of another shape.
+        UserError: there is no such encoder, it is incomplete, or shapes do not fit.
     """
     match = matching.find(tensors, path, family)
     matching.check_names(tensors, match, path)
@@ -106,14 +106,13 @@ def _arrays(
             tree = tree.setdefault(part, {})
         tree[entry.path[-1]] = layouts.to_ours(tensor, entry.layout, shape)
     if wrong:
-        what = f"{len(wrong)} of another shape ({matching.some(wrong)})"
+        what = f"{len(wrong)} of the wrong shape ({matching.some(wrong)})"
         raise match.misfit(path, what)
     return collections
 
 
-@functools.cache
 def _shapes(network: base.Encoder) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Shapes of our encoder's arrays, by collection and path."""
+    """Shapes of the arrays of an encoder here, by collection and path."""
     clip = jax.ShapeDtypeStruct((1, 2, 16, 16, 3), jnp.float32)
     variables = jax.eval_shape(
         lambda x: network.init(jax.random.key(0), x, train=False), clip
@@ -128,8 +127,9 @@ def _model(
     stored: Mapping[str, Any],
     path: str,
 ) -> ConfigDict:
-    """The `config.model` that builds the network the tensors are of."""
-    # A vector is as long as its layer has channels. C3D may be without normalisation.
+    """The `config.model` of the network that the tensors belong to."""
+    # The length of these vectors is the number of channels of their layers. Not always
+    # those of normalisation, which a C3D may lack.
     layer, vector = ("conv", "bias") if match.variant == names.C3D else ("bn1", "scale")
     sizes = {
         entry.path[:-1]: tensors[match.prefix + entry.name].size
@@ -163,7 +163,7 @@ def _model(
 
 
 def _mid_per_block(channels: list[int], mid: int | None, family: names.Family) -> bool:
-    """Which of the two rules gave the mid channels of stage 2; the family's if both."""
+    """Which rule gives the mid channels of stage 2; the family's if both rules do."""
     if mid is None:
         return False
     before, here = channels[:2]
@@ -176,7 +176,7 @@ def _mid_per_block(channels: list[int], mid: int | None, family: names.Family) -
 
 
 def _stored(about: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of `config.model` that a file of ours carries; empty for other files."""
+    """Fields of `config.model` in a file that ctp_jax wrote; empty for other files."""
     try:
         stored = json.loads(about["architecture"])
         return {
@@ -195,16 +195,16 @@ def find_width(
     stem_mid: int | None = None,
     hint: float | None = None,
 ) -> float | None:
-    """A `config.model.width` with these channels, a round one if there is one.
+    """A `config.model.width` that gives these channels, a round number if possible.
 
     Args:
         channels: of the four stages.
         whole: those at width 1.
-        stem_mid: between the halves of a factorised stem; None for others.
-        hint: what it should be, if that fits.
+        stem_mid: between the halves of a factorised stem; None for other stems.
+        hint: the width to try first.
 
     Returns:
-        None where no width up to 4 gives these channels.
+        None if no width up to 4 gives these channels.
     """
     fractions = (k / n for n in (1, 2, 4, 8, 10, 100, 1000) for k in range(1, 4 * n))
     for width in itertools.chain([hint] if hint else [], fractions):

@@ -1,4 +1,4 @@
-"""Heads of state dicts: pyvrl's CtP head, and classifiers."""
+"""Heads in state dicts: pyvrl's Catch-the-Patch head, and classifiers."""
 
 import math
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ import numpy as np
 from ctp_jax.errors import UserError
 from ctp_jax.interop import layouts, matching, names
 
-CTP, RECOGNITION = "ctp", "recognition"  # names of our tasks
+CTP, RECOGNITION = "ctp", "recognition"  # names of tasks here
 
-_SHAPES_WANTED = 5, 1, 2, 1, 2, 1  # how many dimensions, in the order of CTP_HEAD
+_DIMENSIONS = 5, 1, 2, 1, 2, 1  # of the tensors, in the order of names.CTP_HEAD
 
 
 class Head(NamedTuple):
-    """A head that was found.
+    """A head that was found in a state dict.
 
     Attributes:
-        task: of ours that has such a head, '' where none was found.
-        params: of the head, None where none was found.
-        names: of the tensors it was made of.
+        task: the task here that has such a head; '' if none was found.
+        params: of the head; None if none was found.
+        names: of the tensors that it was made of.
     """
 
     task: str
@@ -34,7 +34,7 @@ NONE = Head("", None, frozenset())
 def find(
     tensors: Mapping[str, np.ndarray], match: matching.Match, channels: int
 ) -> Head:
-    """The head that belongs to an encoder, `NONE` if there is none we have too.
+    """The head that belongs to an encoder; `NONE` if no task here has such a head.
 
     Args:
         tensors: by name.
@@ -51,7 +51,8 @@ def find(
     if not name:
         return NONE
     for prefix in places.get(f"{name}weight", ()):
-        # pyvrl's lies beside the whole encoder, others' beside the stem.
+        # In pyvrl, the classifier is next to the encoder as a whole; in the other
+        # families, it is next to the parts of the encoder, with the same prefix.
         if match.family is not names.PYVRL and prefix != match.prefix:
             continue
         weight = tensors[f"{prefix}{name}weight"]
@@ -62,10 +63,8 @@ def find(
 
 
 def _is_ctp_head(there: list[np.ndarray | None], channels: int) -> bool:
-    if any(tensor is None for tensor in there):
-        return False
-    shapes = [tensor.shape for tensor in there]
-    if tuple(len(shape) for shape in shapes) != _SHAPES_WANTED:
+    shapes = [tensor.shape for tensor in there if tensor is not None]
+    if tuple(len(shape) for shape in shapes) != _DIMENSIONS:
         return False
     hidden, taps, outputs = shapes[0][0], shapes[0][2], shapes[4][0]
     side = math.isqrt(shapes[2][1] // hidden)
@@ -92,7 +91,7 @@ def to_torch(
 
     Args:
         params: of the head.
-        family: whose names.
+        family: the code base that the names are for.
         squeeze: of a CtP head, see `ctp_jax.models.heads.CtPHead`.
         path: for messages.
 

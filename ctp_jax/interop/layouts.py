@@ -1,14 +1,15 @@
-"""How the same array lies here and in PyTorch.
+"""The axes of the same array here and in PyTorch.
 
+    layout     here                    PyTorch
     vector     (c)                     (c)
     linear     (in, out)               (out, in)
     conv       (t, h, w, in, out)      (out, in, t, h, w)
     inflated   (t, h, w, in, out)      (out, in, h, w), a 2-D kernel
     pooled     (h w c, out)            (out, c h w), a layer on a flattened map
 
-An inflated kernel shares the 2-D one out equally over time, so that on a clip of equal
-frames it gives what the 2-D one gives on the frame (Carreira and Zisserman 2017,
-section 2.4). There is no way back.
+An inflated kernel is the 2-D kernel divided by the number of time steps and repeated
+over them. On a clip of equal frames it gives what the 2-D kernel gives on the frame
+(Carreira and Zisserman 2017, section 2.4). It cannot be converted back.
 """
 
 import math
@@ -58,7 +59,7 @@ def shape_there(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
 
 
 def shape_here(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """The reverse of `shape_there`; a 2-D kernel does not say."""
+    """The reverse of `shape_there`; not for 2-D kernels, which have no time axis."""
     if layout in ("linear", "pooled"):
         return shape[::-1]
     if layout == "conv":
@@ -67,7 +68,7 @@ def shape_here(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
 
 
 def _pooled(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Channels and side of the map under a (out, channels side side) layer.
+    """Channels and side of the map that a layer (out, channels side side) reads.
 
     The map has as many channels as the layer has outputs: `CtPHead.channels`.
     """

@@ -1,4 +1,4 @@
-"""Which encoder is in a state dict, told from its names."""
+"""Finds out from the names in a state dict which encoder it contains."""
 
 import dataclasses
 from collections import Counter
@@ -9,7 +9,7 @@ import numpy as np
 from ctp_jax.errors import UserError
 from ctp_jax.interop import names
 
-# Which of several encoders in one file, e.g. not the momentum encoder.
+# Prefixes to prefer if a file has several encoders, e.g. a momentum encoder as well.
 _PREFERRED = ("backbone", "encoder_q", "encoder")
 
 
@@ -18,11 +18,11 @@ class Match:
     """An encoder in a state dict.
 
     Attributes:
-        family: whose names they are.
-        variant: our name of the network.
+        family: the code base that the names are of.
+        variant: the name of the network here.
         prefix: of the names.
-        share: of its names that are there.
-        entries: its arrays.
+        share: of the encoder's names that the state dict has.
+        entries: the arrays of the encoder.
     """
 
     family: names.Family
@@ -32,13 +32,13 @@ class Match:
     entries: list[names.Entry]
 
     def misfit(self, path: str, what: str) -> UserError:
-        """The line for a state dict that is nearly this encoder."""
+        """The error for a state dict that does not fit this encoder."""
         kind = f"{self.family.name} {self.variant}"
         return UserError(f"{path}: does not fit {kind}: {what}")
 
 
 def find(tensors: Mapping[str, np.ndarray], path: str, family: str = "auto") -> Match:
-    """The encoder of which the largest share of names is there.
+    """The encoder with the largest share of its names in the state dict.
 
     Args:
         tensors: by name.
@@ -71,14 +71,14 @@ def find(tensors: Mapping[str, np.ndarray], path: str, family: str = "auto") -> 
     if best is None or (family == "auto" and best.share < 0.5):
         tried = ", ".join(names.FAMILIES) if family == "auto" else family
         raise UserError(
-            f"{path}: not the names of an encoder that is known here (tried {tried}); "
-            f"its first are {some(tensors)}"
+            f"{path}: no known encoder has these names: {some(tensors)} "
+            f"(tried {tried}): docs/checkpoints.md lists the encoders to convert"
         )
     return best
 
 
 def prefixes_by_ending(keys: Iterable[str]) -> dict[str, list[str]]:
-    """For every ending of a name (at a dot) what stands before it, in file order."""
+    """For every ending of a name, the prefixes before it, in the order of the file."""
     places = {}
     for key in keys:
         parts = key.split(".")
@@ -94,7 +94,7 @@ def _rank(prefix: str) -> int:
 
 
 def check_names(tensors: Mapping[str, np.ndarray], match: Match, path: str) -> None:
-    """Raises `UserError` unless the encoder is complete, and has no further layers."""
+    """Raises `UserError` unless the encoder is complete and has no other layers."""
     wanted = dict.fromkeys(match.prefix + entry.name for entry in match.entries)
     roots = {entry.name.partition(".")[0] for entry in match.entries}
     missing = [name for name in wanted if name not in tensors]
@@ -116,7 +116,7 @@ def check_names(tensors: Mapping[str, np.ndarray], match: Match, path: str) -> N
 
 
 def groups(left: Iterable[str]) -> dict[str, int]:
-    """How many names there are, by their first part; counters of steps are not said."""
+    """How many names there are, by their first part; counters of steps are left out."""
     found = Counter(
         ".".join(name.split(".")[: 2 if name.startswith("module.") else 1])
         for name in left

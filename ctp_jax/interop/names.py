@@ -1,9 +1,9 @@
-"""What the layers are called in PyTorch's state dicts.
+"""The names of the layers in state dicts of PyTorch.
 
 A family is a code base with names of its own: pyvrl, the authors' release of
 Catch-the-Patch (github microsoft/CtP); torchvision's `models.video`; VCOP (github
 xudejing/video-clip-order-prediction), whose C3D has the names of the network of 2015;
-and, to read only, torchvision's 2-D `resnet18`, whose kernels are inflated.
+and, for reading only, torchvision's 2-D `resnet18`, whose kernels are inflated.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ R3D, R2PLUS1D, C3D = *resnet3d.NAMES, "c3d"
 
 
 class Entry(NamedTuple):
-    """One array here, one tensor there.
+    """An array here, and the tensor in PyTorch that corresponds to it.
 
     Attributes:
         collection: 'params' or 'batch_stats' of the encoder, or 'head'.
-        path: where it lies in there.
+        path: of the array in the collection.
         name: of the tensor, without the prefix of the encoder or head.
         layout: see `ctp_jax.interop.layouts`.
     """
@@ -32,20 +32,20 @@ class Entry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A code base, and what its networks take for granted.
+    """A code base: the names of its layers and the properties of its networks.
 
     Attributes:
-        name: as on the command line.
+        name: on the command line.
         epsilon: of its batch normalisation.
-        variants: our name of a network -> layer here -> layer there. 'block/' stands
-            for every block of a ResNet, '*' for 'conv1' and 'conv2' and for what they
-            are called there.
+        variants: name of a network here -> layer here -> layer in the code base.
+            'block/' stands for every block of a ResNet, '*' for the number of one of
+            its two convolutions.
         prefix: of the encoder's names in a whole model.
-        classifier: prefix of its classifier's names; '' where there is none.
-        ctp_head: prefix of its Catch-the-Patch head's names; '' where there is none.
-        mid_per_block: see `ResNet3D`; of its R(2+1)D.
-        kernel: how its kernels lie, see `ctp_jax.interop.layouts`.
-        note: what somebody has to know who takes its own weights.
+        classifier: prefix of the names of its classifier; '' if it has none.
+        ctp_head: prefix of the names of its Catch-the-Patch head; '' if it has none.
+        mid_per_block: of its R(2+1)D, see `ResNet3D`.
+        kernel: layout of its kernels, see `ctp_jax.interop.layouts`.
+        note: what users of its published weights have to know.
     """
 
     name: str
@@ -109,8 +109,8 @@ TORCHVISION = Family(
     variants={R3D: _column(_R3D, 2), R2PLUS1D: _column(_R2PLUS1D, 2)},
     classifier="fc.",
     mid_per_block=True,
-    note="torchvision's own weights saw frames normalised with the mean and deviation "
-    "of Kinetics; here ImageNet's are used",
+    note="torchvision trained its weights on frames normalised with the mean and "
+    "standard deviation of Kinetics; here those of ImageNet are used",
 )
 IMAGENET = Family(
     name="imagenet",
@@ -129,8 +129,8 @@ VCOP = Family(
         }
     },
     classifier="linear.",
-    note="VCOP's own weights saw frames between 0 and 1, without mean and deviation; "
-    "here ImageNet's are used",
+    note="VCOP trained its weights on frames between 0 and 1, without mean and "
+    "standard deviation; here those of ImageNet are used",
 )
 
 FAMILIES = {family.name: family for family in (PYVRL, TORCHVISION, IMAGENET, VCOP)}
@@ -143,7 +143,7 @@ CTP_HEAD = (
     Entry("head", ("dense2", "kernel"), "pred_head.weight", "linear"),
     Entry("head", ("dense2", "bias"), "pred_head.bias", "vector"),
 )
-"""pyvrl's; nobody else has one."""
+"""That of pyvrl; no other family has one."""
 
 CLASSIFIER = (
     Entry("head", ("classifier", "kernel"), "weight", "linear"),
@@ -151,7 +151,7 @@ CLASSIFIER = (
 )
 
 NOT_WEIGHTS = "num_batches_tracked"
-"""Of each batch normalisation there; counts steps, and nothing here asks for it."""
+"""End of the name of PyTorch's counters of steps in BatchNorm, which are not used."""
 
 _NORM = (
     ("params", "scale", "weight"),
@@ -167,9 +167,9 @@ def encoder_entries(
     """Every array of an encoder, in the order of the network.
 
     Args:
-        family: whose names.
-        variant: our name of the network.
-        batch_norm: False for a C3D without.
+        family: the code base that the names are of.
+        variant: the name of the network here.
+        batch_norm: False for a C3D without batch normalisation.
     """
     entries = []
     for path, name in _layers(family.variants[variant]):
@@ -188,7 +188,7 @@ def encoder_entries(
 
 
 def _layers(table: dict[str, str]) -> list[tuple[tuple[str, ...], str]]:
-    """(path here, name there) of each layer."""
+    """(path here, name in the code base) of each layer."""
     found, block = [], {}
     for ours, theirs in table.items():
         if ours.startswith("block/"):

@@ -1,6 +1,6 @@
-"""Files that hold state dicts: .pth (and .pt, .pth.tar) of torch, and .safetensors.
+"""Files with state dicts: .pth (and .pt, .pth.tar) of torch, and .safetensors.
 
-Nothing in a file is ever run: torch reads with `weights_only=True`.
+No code in a file is ever run: torch reads with `weights_only=True`.
 """
 
 import argparse
@@ -22,16 +22,16 @@ from ctp_jax.errors import UserError, is_disk_full
 SAFETENSORS = ".safetensors"
 SUFFIXES = (".pth", ".pt", ".pth.tar", SAFETENSORS)
 
-# Where training code keeps the state dict of the network, in this order.
+# Keys under which training code stores the state dict; the first one found is taken.
 _PLACES = ("state_dict", "model", "model_state_dict", "net", "network")
 
 
 class StateDict(NamedTuple):
-    """What was read.
+    """The contents of a file.
 
     Attributes:
-        tensors: NumPy arrays by name; floating ones are float32.
-        about: what the file says about them, text by name; may be empty.
+        tensors: NumPy arrays by name; those of floating-point types are float32.
+        about: text about them that the file contains, by name; may be empty.
         sha256: of the file, in hexadecimal.
     """
 
@@ -41,7 +41,7 @@ class StateDict(NamedTuple):
 
 
 def is_file_name(path: str | pathlib.Path) -> bool:
-    """Whether the name ends as those of state dicts do."""
+    """Whether the name has a suffix of files with state dicts."""
     return str(path).endswith(SUFFIXES)
 
 
@@ -49,8 +49,8 @@ def read(path: pathlib.Path) -> StateDict:
     """Reads a state dict.
 
     Raises:
-        UserError: the file is missing, damaged, of another kind, or would have to be
-            run to be read; or torch is needed and missing.
+        UserError: the file is missing, damaged, of another kind or contains code that
+            would have to be run; or torch is needed and missing.
     """
     try:
         with path.open("rb") as file:
@@ -91,13 +91,15 @@ def _read_torch(path):
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
             raise UserError(
-                f"{path}: to read it, code would have to be run ({refused[1]}): save "
-                "its state_dict() alone, with torch.save, and convert that"
+                f"{path}: reading it would run code ({refused[1]}): save only the "
+                "state_dict() with torch.save, and convert that file"
             ) from error
         raise _damaged(path, "torch") from error
     tensors = _find_tensors(loaded, torch.Tensor)
     if not tensors:
-        raise UserError(f"{path}: no state dict in it, i.e. no tensors by name")
+        raise UserError(
+            f"{path}: contains no state dict (tensors by name): name another file"
+        )
     about = loaded.get("meta")
     about = about if isinstance(about, Mapping) else {}
     about = {k: v for k, v in about.items() if isinstance(v, str)}
@@ -110,7 +112,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def _find_tensors(loaded: Any, kind: type) -> dict[str, Any]:
-    """The tensors of a state dict that lies here or one level below."""
+    """The tensors of a state dict at the top level or one level below."""
     if not isinstance(loaded, Mapping):
         return {}
     places = [loaded]
@@ -129,14 +131,13 @@ def _find_tensors(loaded: Any, kind: type) -> dict[str, Any]:
 
 
 def _harmless() -> list[Any]:
-    """What old checkpoints carry beside tensors: numbers of NumPy, parsed flags."""
-    scalar = np.float64(0).__reduce__()[0]
-    rebuild = np.zeros(1).__reduce__()[0]
+    """Harmless types that old checkpoints contain: NumPy's numbers, parsed flags."""
+    pickled: list[Any] = [np.float64(0), np.zeros(1)]
     types = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "u1", "?")]
-    # NumPy 2 moved its core; pickles keep the name of their time.
+    # NumPy 2 renamed its core; old pickles have the old name.
     moved = [
         (function, f"numpy.{core}.multiarray.{function.__name__}")
-        for function in (scalar, rebuild)
+        for function in (example.__reduce__()[0] for example in pickled)
         for core in ("core", "_core")
     ]
     return [*moved, *types, np.dtype, np.ndarray, argparse.Namespace]
@@ -148,14 +149,14 @@ def write(
     about: Mapping[str, str],
     bare: bool,
 ) -> None:
-    """Writes a state dict, whole or not at all, over what is there.
+    """Writes a state dict atomically; replaces an existing file.
 
     Args:
         path: its suffix chooses the format.
         tensors: by name, in the order to write.
-        about: text to keep with them.
-        bare: the .pth file is nothing but the state dict, so that `about` is lost;
-            else it is {'meta': about, 'state_dict': ...}.
+        about: text to store with them.
+        bare: write only the state dict to a .pth file, without `about`; otherwise the
+            file contains {'meta': about, 'state_dict': ...}.
 
     Raises:
         UserError: it cannot be written, or torch is needed and missing.
@@ -174,13 +175,13 @@ def write(
 
 @contextlib.contextmanager
 def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A name to write to; what is there replaces `path` if nothing goes wrong."""
+    """A temporary path to write to, which replaces `path` if nothing fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as new:
             yield new
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        # torch and safetensors wrap what the system says in errors of their own.
+        # torch and safetensors wrap errors of the system in errors of their own.
         full = "the disk is full" if is_disk_full(error) else ""
         reason = full or getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path}: cannot be written: {reason}") from error
@@ -192,12 +193,12 @@ def _torch(path: pathlib.Path):
     except ImportError as error:
         raise UserError(
             f'{path}: needs PyTorch: pip install torch, or pip install -e ".[torch]"; '
-            f"{SAFETENSORS} files do without"
+            f"{SAFETENSORS} files do not need it"
         ) from error
     return torch
 
 
 def _damaged(path: pathlib.Path, kind: str) -> UserError:
     return UserError(
-        f"{path}: not a {kind} file, or damaged or cut short: fetch it again"
+        f"{path}: not a {kind} file, or damaged or incomplete: download it again"
     )

@@ -1,4 +1,4 @@
-"""An exported encoder of ours becomes a state dict of PyTorch."""
+"""Converts an exported encoder to a state dict of PyTorch."""
 
 import json
 from collections.abc import Mapping
@@ -18,14 +18,15 @@ def convert(
 
     Args:
         encoder: as exported by a run or made by `from_torch`.
-        family: whose names; not 'imagenet', to which there is no way back.
-        with_head: or the encoder alone.
+        family: the code base that the names are for; not 'imagenet', as inflated
+            kernels cannot be converted back.
+        with_head: convert the head as well.
 
     Returns:
         Tensors by name, in the order of the network.
 
     Raises:
-        UserError: the family's network is another one, or has no such head.
+        UserError: the family has no such network, or no such head.
     """
     architecture = encoder.architecture
     _check(architecture, family, encoder.path)
@@ -37,7 +38,7 @@ def convert(
         name = family.prefix + entry.name
         tensors[name] = layouts.to_torch(array, entry.layout)
         if entry.path[-1] == "var":
-            # Behind the running variance, as torch has it.
+            # After the running variance, as in torch.
             counter = name.replace("running_var", names.NOT_WEIGHTS)
             tensors[counter] = np.zeros((), np.int64)
     if with_head and encoder.head is not None:
@@ -48,7 +49,7 @@ def convert(
 
 
 def about(encoder: Encoder, family: names.Family) -> dict[str, str]:
-    """What to write beside the tensors, for `from_torch` and for people."""
+    """Text to write with the tensors, for `from_torch` and for people."""
     architecture = encoder.architecture
     return {
         "family": family.name,
@@ -68,9 +69,9 @@ def _check(architecture: Mapping[str, Any], family: names.Family, path: str) -> 
     if name == names.R2PLUS1D and rule != family.mid_per_block:
         other = "torchvision" if rule else "pyvrl"
         raise UserError(
-            f"{path}: the mid channels of {family.name}'s {name} are others "
-            f"(config.model.mid_per_block is {rule} here, {not rule} there); "
-            f"--to={other} has them"
+            f"{path}: {name} has other mid channels in {family.name} "
+            f"(config.model.mid_per_block is {rule} in the encoder, {not rule} in "
+            f"{family.name}): use --to={other}"
         )
 
 

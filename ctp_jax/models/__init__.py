@@ -1,6 +1,6 @@
 """Networks: encoders, which turn clips into features, and the heads on top of them.
 
-base       what every encoder is and can be asked; read this first
+base       the base class of encoders; read this first
 resnet3d   R3D-18 and R(2+1)D-18
 c3d        C3D
 heads      the prediction heads of the tasks

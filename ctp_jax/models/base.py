@@ -1,4 +1,4 @@
-"""What every encoder is: a stem and four stages, and what it can be asked.
+"""The base class of encoders: networks of a stem and four stages.
 
 A network's module has a function `create(config.model)` that returns an `Encoder`. The
 strides of the stages are arguments, not architecture: every choice has the same
@@ -8,7 +8,7 @@ appendix D).
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,8 @@ class Encoder(nn.Module):
         spatial_strides: of the four stages, height and width alike.
         temporal_strides: of the four stages.
         epsilon: of batch normalisation.
+        batch_norm_groups: of batch normalisation, see `layers.BatchNorm.groups`; not
+            part of the weights.
         dtype: of convolutions and activations; parameters are float32.
         impl: how convolutions are computed, see `ctp_jax.models.conv.conv3d`.
     """
@@ -51,6 +53,7 @@ class Encoder(nn.Module):
     spatial_strides: tuple[int, ...]
     temporal_strides: tuple[int, ...]
     epsilon: float
+    batch_norm_groups: int
     dtype: Any
     impl: str
 
@@ -98,7 +101,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def architecture(self) -> dict[str, Any]:
-        """What an exported encoder says about itself: plain JSON values."""
+        """What is exported with the weights to build the network again, as JSON."""
         return {
             "name": self.variant,
             "width": self.width,
@@ -112,7 +115,7 @@ class Encoder(nn.Module):
     def check_same_weights(self, stored: Mapping[str, Any]) -> None:
         """Raises `UserError` if the weights of another encoder do not fit this one.
 
-        Strides may differ: they are no part of the weights.
+        Strides may differ: they are not part of the weights.
 
         Args:
             stored: the `architecture` that was exported with the weights.
@@ -149,6 +152,16 @@ class Encoder(nn.Module):
         )
 
 
+def apply(
+    module: nn.Module, variables: Mapping[str, Any], *args: Any, **options: Any
+) -> Array:
+    """`module.apply` where the module returns one array and updates no variables.
+
+    Flax's own signature also allows for a tuple with the updated variables.
+    """
+    return cast(Array, module.apply(variables, *args, **options))
+
+
 def scaled(channels: int, width: float) -> int:
     """Channels times width, rounded to a multiple of 8, at least 8."""
     return max(8, 8 * round(channels * width / 8))
@@ -162,8 +175,8 @@ def attributes(model: ConfigDict, *optional: str) -> dict[str, Any]:
         *optional: the fields of `OPTIONAL` that the network has.
 
     Raises:
-        UserError: for a width, stride, dtype or convolution that is not offered, and
-            for fields that the network does not have.
+        UserError: for a width, stride, dtype, convolution or number of groups that is
+            not offered, and for fields that the network does not have.
     """
     for name, valid in (("dtype", DTYPES), ("conv", IMPLEMENTATIONS)):
         if model[name] not in valid:
@@ -173,6 +186,10 @@ def attributes(model: ConfigDict, *optional: str) -> dict[str, Any]:
             )
     if not model.width > 0:
         raise UserError(f"config.model.width = {model.width}: must be above 0")
+    # Configs and encoders of before there was a choice have no such field.
+    groups = model.get("batch_norm_groups", 1)
+    if groups < 1:
+        raise UserError(f"config.model.batch_norm_groups = {groups}: must be 1 or more")
     for name in ("spatial_strides", "temporal_strides"):
         strides = tuple(model[name])
         good = len(strides) == STAGES and all(
@@ -198,6 +215,7 @@ def attributes(model: ConfigDict, *optional: str) -> dict[str, Any]:
         "spatial_strides": tuple(model.spatial_strides),
         "temporal_strides": tuple(model.temporal_strides),
         "epsilon": float(model.epsilon),
+        "batch_norm_groups": groups,
         "dtype": jnp.dtype(dtype),
         "impl": model.conv,
         **{name: bool(model.get(name, OPTIONAL[name])) for name in optional},

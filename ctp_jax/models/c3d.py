@@ -13,9 +13,9 @@ normalisation after every convolution, and global average pooling in place of po
 the three dense layers. So has ours, unless `config.model.batch_norm` is False: then the
 convolutions are those of 2015.
 
-A pool of a stage is as large as the stage's stride, so that strides are no part of the
-weights here either: those of `configs/common.py` give the network above, with features
-of 2x7x7 for 16 frames of 112x112, or at spatial stride 8 one whose pool4 is 2x1x1.
+The max-pooling of a stage is as large as the stage's stride, so strides are not part of
+the weights here either. Those of `configs/common.py` give the network above, with
+features of 2x7x7 for 16 frames of 112x112; at spatial stride 8, pool4 is 2x1x1.
 """
 
 from flax import linen as nn
@@ -77,6 +77,7 @@ class C3D(Encoder):
         return ConvBlock(
             scaled(channels, self.width),
             self.epsilon,
+            self.batch_norm_groups,
             self.dtype,
             self.impl,
             self.batch_norm,

@@ -84,7 +84,7 @@ class CtPHead(nn.Module):
         return jnp.moveaxis(x, 1, 2).reshape(*boxes.shape[:2], num_frames, 4)
 
     def _dense(self, features, std, name):
-        # Full float32: a delta is in pixels, TF32 would round it to a tenth or so.
+        # Full float32: deltas are in pixels, and TF32 would round them to about 0.1.
         return nn.Dense(
             features,
             kernel_init=nn.initializers.normal(std),
@@ -96,15 +96,15 @@ class CtPHead(nn.Module):
 class OrderHead(nn.Module):
     """The order of clips from their features, pair by pair (Xu et al., CVPR 2019).
 
-    Each clip's features are pooled; those of every two clips go through one dense layer
-    and a relu, and what comes out of all pairs, side by side, is classified. Children:
+    Each clip's features are pooled. Those of every two clips go through the same dense
+    layer and a relu. The results of all pairs are concatenated and classified. Children:
     'pair', 'classifier'.
 
     Attributes:
-        num_classes: k, orders.
-        num_clips: c.
-        hidden: width of the layer of pairs.
-        dropout: share of what the pairs give that is dropped in training.
+        num_classes: k, how many orders there are.
+        num_clips: c, how many clips a video has.
+        hidden: width of the dense layer of the pairs.
+        dropout: share of the pairs' results that are dropped in training.
         init_std: standard deviation of the classifier's initial weights.
     """
 
@@ -122,7 +122,7 @@ class OrderHead(nn.Module):
 
         Args:
             features: of all clips, those of a video one after the other.
-            train: whether to drop.
+            train: apply dropout.
         """
         x = features.astype(jnp.float32).mean(axis=(1, 2, 3))
         clips = x.reshape(-1, self.num_clips, x.shape[-1])

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from ctp_jax.errors import UserError
 from ctp_jax.models.conv.conv3d import conv3d
 from ctp_jax.models.conv.temporal import Triple
 
@@ -58,42 +59,68 @@ class BatchNorm(nn.Module):
     `flax.linen.BatchNorm` keeps the biased variance in its running statistics, PyTorch
     the unbiased one; with batches of a few positions they differ, so this is our own.
     Statistics are float32 over the whole batch: under jit that is the batch of all
-    devices, which PyTorch calls SyncBN. Parameters: 'scale', 'bias'; collection
-    'batch_stats': 'mean', 'var'; all (c,).
+    devices, which PyTorch calls SyncBN. With several groups, each is normalised with
+    its own statistics in training, as PyTorch does on as many devices without SyncBN;
+    the running statistics are updated with the mean over the groups. Parameters:
+    'scale', 'bias'; collection 'batch_stats': 'mean', 'var'; all (c,).
 
     Attributes:
         epsilon: added to the variance.
-        momentum: what a running statistic keeps in a step (1 - PyTorch's momentum).
+        momentum: share of its value that a running statistic keeps in a step, 1 minus
+            PyTorch's momentum.
         dtype: of the output.
+        groups: contiguous equal parts of the batch, the first axis.
     """
 
     epsilon: float = 1e-3
     momentum: float = 0.9
     dtype: Any = jnp.float32
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
-        shape = x.shape[-1:]
+        """Normalises x, in training with the statistics of the batch.
+
+        Raises:
+            UserError: in training, if the batch does not divide into the groups.
+        """
+        batch, shape = x.shape, x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         x = x.astype(jnp.float32)
         if train:
-            axes = tuple(range(x.ndim - 1))
-            mean = x.mean(axes)
+            grouped = self.groups > 1
+            if grouped:
+                x = self._split(x)
+            axes = tuple(range(int(grouped), x.ndim - 1))
+            mean = x.mean(axes, keepdims=grouped)
             # Not E[x^2] - E[x]^2, which cancels where the mean is large.
-            var = jnp.square(x - mean).mean(axes)
+            var = jnp.square(x - mean).mean(axes, keepdims=grouped)
             if not self.is_initializing():
-                count = x.size // x.shape[-1]
+                count = x.size // mean.size
                 unbiased = var * (count / max(count - 1, 1))
+                new = [mean, unbiased]
+                if grouped:
+                    new = [each.reshape(-1, *shape).mean(0) for each in new]
                 keep = self.momentum
-                running_mean.value = keep * running_mean.value + (1 - keep) * mean
-                running_var.value = keep * running_var.value + (1 - keep) * unbiased
+                running_mean.value = keep * running_mean.value + (1 - keep) * new[0]
+                running_var.value = keep * running_var.value + (1 - keep) * new[1]
         else:
             mean, var = running_mean.value, running_var.value
         x = (x - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
-        return x.astype(self.dtype)
+        return x.reshape(batch).astype(self.dtype)
+
+    def _split(self, x: Float[Array, "*b c"]) -> Float[Array, "g *_b c"]:
+        """The groups, along a new first axis."""
+        if len(x) % self.groups:
+            raise UserError(
+                f"config.model.batch_norm_groups = {self.groups} does not divide the "
+                f"{len(x)} clips that are computed together: choose a divisor of "
+                f"{len(x)}, or another config.batch_size"
+            )
+        return x.reshape(self.groups, -1, *x.shape[1:])
 
 
 class Block(nn.Module):
@@ -102,12 +129,14 @@ class Block(nn.Module):
     Attributes:
         features: channels of the output.
         epsilon: of batch normalisation.
+        batch_norm_groups: of batch normalisation, see `BatchNorm.groups`.
         dtype: that the layers compute in.
         impl: how convolutions are computed, see `ctp_jax.models.conv.conv3d`.
     """
 
     features: int
     epsilon: float
+    batch_norm_groups: int
     dtype: Any
     impl: str
 
@@ -126,16 +155,18 @@ class Block(nn.Module):
         )
 
     def _norm(self, name):
-        return BatchNorm(self.epsilon, dtype=self.dtype, name=name)
+        return BatchNorm(
+            self.epsilon, dtype=self.dtype, groups=self.batch_norm_groups, name=name
+        )
 
 
 def max_pool(
     x: Float[Array, "b t h w c"], strides: Triple
 ) -> Float[Array, "b t_out h_out w_out c"]:
-    """The maximum of windows as large as their strides, as many as cover the input.
+    """Max-pooling in windows as large as the strides; the last ones may be cut off.
 
-    As `torch.nn.MaxPool3d(strides, ceil_mode=True)`, but for equal maxima, which share
-    the gradient instead of leaving it to the first. Not `flax.linen.max_pool`, whose
+    As `torch.nn.MaxPool3d(strides, ceil_mode=True)`, except that equal maxima share the
+    gradient, which PyTorch gives to the first of them. Not `flax.linen.max_pool`, whose
     gradient takes five times as long on CPUs.
     """
     edges = [(0, -size % stride, 0) for size, stride in zip(x.shape[1:4], strides)]

@@ -69,6 +69,7 @@ class Factorisable(Block):
         return Conv2Plus1D(
             self.features,
             self.epsilon,
+            self.batch_norm_groups,
             self.dtype,
             self.impl,
             mid,
@@ -139,7 +140,12 @@ class ResNet3D(Encoder):
     stage_channels = CHANNELS
 
     def _part(self, part, strides, x, train):
-        common = {"epsilon": self.epsilon, "dtype": self.dtype, "impl": self.impl}
+        common = {
+            "epsilon": self.epsilon,
+            "batch_norm_groups": self.batch_norm_groups,
+            "dtype": self.dtype,
+            "impl": self.impl,
+        }
         factorised = self.variant == R2PLUS1D
         if part == 0:
             mid = max(8, round(STEM_MID_CHANNELS * self.width)) if factorised else 0

@@ -1,0 +1,10 @@
+"""Operations on pixels and boxes, in jax.numpy: pure, with any leading dimensions.
+
+resample    bilinear sampling of axis-aligned windows; read this first
+paste       pasting patches along trajectories
+roi_align   RoIAlign
+boxes       formats of boxes, regression targets, overlaps
+colour      changes of colour, normalisation
+
+The docstrings contain examples, which the tests run.
+"""

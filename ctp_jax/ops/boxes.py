@@ -1,17 +1,19 @@
 """Boxes and their regression.
 
-`xyxy` is x1, y1, x2, y2 in pixels, continuous; `cxcywh` centre, width, height. A
-*trajectory* is the boxes of one patch over time, (..., t, 4). All in float32, but for
-areas and overlaps of NumPy arrays, which NumPy computes in their own precision.
+`xyxy` is x1, y1, x2, y2 in continuous pixel coordinates; `cxcywh` is centre, width,
+height. A *trajectory* is the boxes of one patch over time, (..., t, 4). Everything is
+float32, except areas and overlaps of NumPy arrays, which keep the arrays' precision.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-AnyArray = Array | np.ndarray
+AnyArray = TypeVar("AnyArray", Array, np.ndarray)
+"""A function of these returns what it is given: NumPy arrays for NumPy arrays."""
 
 
 def xyxy_to_cxcywh(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
@@ -94,7 +96,7 @@ def decode_trajectory_xyxy(
 
 
 def area_xyxy(boxes: Float[AnyArray, "*b 4"]) -> Float[AnyArray, "*b"]:
-    """Areas; 0 for boxes turned inside out.
+    """Areas; 0 for boxes with x2 < x1 or y2 < y1.
 
     >>> area_xyxy(jnp.array([[0.0, 0.0, 4.0, 3.0], [4.0, 3.0, 0.0, 0.0]])).tolist()
     [12.0, 0.0]
@@ -106,7 +108,7 @@ def area_xyxy(boxes: Float[AnyArray, "*b 4"]) -> Float[AnyArray, "*b"]:
 def iou_xyxy(
     a: Float[AnyArray, "*#b 4"], b: Float[AnyArray, "*#b 4"]
 ) -> Float[AnyArray, "*#b"]:
-    """Intersection over union of boxes pairwise; 0 where both are empty.
+    """Intersection over union of pairs of boxes; 0 where both are empty.
 
     >>> a = jnp.array([0.0, 0.0, 4.0, 4.0])
     >>> iou_xyxy(a, jnp.array([2.0, 0.0, 4.0, 4.0])).item()  # the right half of it

@@ -27,7 +27,7 @@ def rgb_to_hsv(
             value == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe
         ),
     )
-    # Not %, which is a call of the C library for every pixel on CPUs.
+    # Not %, which on CPUs calls the C library for every pixel.
     hue = 60.0 * sector
     hue = jnp.where(hue < 0.0, hue + 360.0, hue)
     hue = jnp.where(chroma > 0, hue, 0.0)
@@ -61,8 +61,8 @@ def adjust_hue_saturation(
 ) -> Float[Array, "*b t h w 3"]:
     """Adds to the hue and multiplies the saturation, where `apply`.
 
-    The hue stops at both ends of OpenCV's circle, 0 and 358 degrees, instead of
-    wrapping around, as in the authors' release.
+    As in the authors' release, the hue does not wrap around: it is clipped to 0 to 358
+    degrees, the range of OpenCV's 8-bit hue.
 
     >>> red = jnp.zeros((1, 1, 1, 3)).at[..., 0].set(200.0)  # one frame of one pixel
     >>> shift, same = jnp.array(60.0), jnp.array(1.0)
@@ -70,8 +70,8 @@ def adjust_hue_saturation(
     [200.0, 200.0, 0.0]
     """
     hue, saturation, value = rgb_to_hsv(clip)
-    # OpenCV's 8-bit hue counts in steps of 2 degrees and rounds what is within one of
-    # full circle to 0. Without that, rounding errors would tear pure reds apart.
+    # OpenCV's 8-bit hue has steps of 2 degrees, so hues of 359 or more round to 0.
+    # Without this, rounding errors would give some pure reds a hue near 360, not 0.
     hue = jnp.where(hue >= 359.0, hue - 360.0, hue)
     hue = jnp.clip(hue + degrees[..., None, None, None], 0.0, 358.0)
     saturation = jnp.clip(saturation * factor[..., None, None, None], 0.0, 1.0)
@@ -86,7 +86,8 @@ def adjust_brightness_contrast(
 ) -> Float[Array, "*b t h w 3"]:
     """Adds `brightness` grey levels, then multiplies by `contrast`, frame by frame.
 
-    Each of the two steps clips to [0, 255]; 0 and 1 leave a clip in that range as is.
+    Each of the two steps clips to [0, 255]. Brightness 0 and contrast 1 do not change a
+    clip in that range.
 
     >>> clip = jnp.full((2, 1, 1, 3), 100.0)  # two frames of one pixel
     >>> brightness, contrast = jnp.array([0.0, -40.0]), jnp.array([1.0, 1.5])
@@ -117,7 +118,7 @@ def denormalize(clip: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
 
 
 def to_uint8(clip: Float[Array, "*b 3"]) -> UInt8[Array, "*b 3"]:
-    """Grey levels, rounded, as pictures have them.
+    """Grey levels rounded to 8-bit integers, for pictures.
 
     >>> to_uint8(jnp.array([-3.0, 99.6, 300.0])).tolist()
     [0, 100, 255]

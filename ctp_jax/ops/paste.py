@@ -1,8 +1,8 @@
 """Pasting patches along their trajectories (paper section 3.3, pyvrl's PatchMask).
 
-A patch is the crop of one untouched frame, the source, at the trajectory's box there.
-In frame t it is stretched over the trajectory's box of that frame and blended with an
-opacity mask that is stretched along with it.
+A patch is cut from one frame of the original clip, its source frame, at the
+trajectory's box in that frame. In every frame t it is stretched over the trajectory's box
+of frame t and blended with an opacity mask, which is stretched in the same way.
 
 Symbols: n trajectories, t frames, s side of the clip. Boxes are x1, y1, x2, y2 and
 hold whole numbers: box [x1, x2) covers the pixels x1 .. x2 - 1.
@@ -45,7 +45,7 @@ class Patches(NamedTuple):
 def _axis_offsets(
     low: Float[Array, "*b"], high: Float[Array, "*b"], size: int
 ) -> tuple[Float[Array, "*b size"], Bool[Array, "*b size"]]:
-    """Whole pixels between each pixel and the box's centre; whether in the box."""
+    """Distance of each pixel to the box's centre in whole pixels; whether inside."""
     pixels = jnp.arange(size, dtype=jnp.float32)
     centre = low + jnp.floor((high - low - 1.0) / 2.0)
     inside = (pixels >= low[..., None]) & (pixels < high[..., None])
@@ -71,8 +71,8 @@ def opacity_mask(
     x, inside_x = _axis_offsets(box[..., 0], box[..., 2], size)
     y, inside_y = _axis_offsets(box[..., 1], box[..., 3], size)
     width, height = jnp.moveaxis(jnp.maximum(box[..., 2:] - box[..., :2], 1.0), -1, 0)
-    # Times 2 and times the box's area all lengths are whole numbers, so that pixels
-    # exactly on the outline, at distance 0.5, fall outside whatever the rounding.
+    # Multiplied by 2 and by the box's area, all lengths are whole numbers. So pixels
+    # exactly on the outline, at distance 0.5, are always outside, without rounding.
     area = (width * height)[..., None, None]
     x = 2.0 * x[..., None, :] * height[..., None, None]
     y = 2.0 * y[..., :, None] * width[..., None, None]
@@ -97,9 +97,9 @@ def opacity_mask(
 def paste(
     clip: Float[Array, "*b t s s 3"], patches: Patches, way: str = ""
 ) -> Float[Array, "*b t s s 3"]:
-    """Pastes all patches, in their order, on a clip.
+    """Pastes all patches on a clip, in their order.
 
-    Every patch is cut from the clip as given, never from one already pasted on.
+    Every patch is cut from the given clip, which has no patches pasted on it yet.
 
     Args:
         clip: grey levels, any range; the result is float32.
@@ -156,13 +156,14 @@ def paste(
         mask = opacity_mask(box, shape, edge, size)[..., None]
         alpha = resample.sample_over_time(mask, rows, columns, way)
         alpha = alpha * (opacity * visible)[..., None, None, None]
-        # The mask is 0 outside the box: there the patch may be anything.
+        # Outside the box the mask is 0, so the values of the patch do not matter.
         rows, columns = (points._replace(inside=None) for points in (rows, columns))
         patch = resample.sample_over_time(_take(clip, source), rows, columns, way)
         return out + (patch - out) * alpha, None
 
-    # A loop of XLA's, so that each turn's result is written once. Unrolled, gathers are
-    # fused with all that reads them, and done anew for every channel of every reader.
+    # A loop in XLA, so that the result of each iteration is written to memory once. If
+    # it were unrolled, XLA would fuse the gathers into each operation that reads them
+    # and compute them again for each of its channels.
     out, _ = jax.lax.scan(paste_one, clip, jnp.moveaxis(patches.order, -1, 0))
     return out
 

@@ -2,20 +2,22 @@
 
 Resizing, cropping, pasting a patch and RoIAlign all read an image at the points of a
 grid whose rows and columns are independent, so that one axis is sampled after the
-other. `Points` says where along an axis; there are two ways to go on from there:
+other. `Points` says where along an axis. There are two ways to compute the samples:
 
-    gathers   both neighbours of each point, and their mean by its fraction of a pixel.
-              Next to no arithmetic; on CPUs and GPUs
-    products  a matrix of weights per axis, `out[y, x] = sum_h sum_w rows[y, h]
-              columns[x, w] image[h, w]`: many times the arithmetic, nearly all of it
-              with zeros, but TPUs, whose gathers are slow, do it beside nothing. GPUs
-              do not: float32 does not run on their matrix units
+    gathers   Read both neighbours of each point and interpolate. This takes little
+              arithmetic. The choice on CPUs and GPUs.
+    products  Multiply by a matrix of weights per axis, `out[y, x] = sum_h sum_w
+              rows[y, h] columns[x, w] image[h, w]`. This takes many times the
+              arithmetic, most of it with zeros. The choice on TPUs, whose gathers are
+              slow and whose matrix units are fast. The matrix units of GPUs do not
+              compute in float32.
 
-They differ by rounding. `chosen_way` picks. RoIAlign has few points and many channels
-and always uses the weights.
+Their results differ by rounding. `chosen_way` chooses. RoIAlign has few points and many
+channels and always uses the weights.
 
-Conventions: pixel i of an axis covers [i, i + 1) and its centre is i + 0.5, so a
-coordinate used here, `i`, addresses a *centre*. Axes are (..., h, w, channels).
+Conventions: pixel i of an axis covers [i, i + 1), so its centre is i + 0.5. Coordinates
+here count from the first centre: coordinate i is the *centre* of pixel i. Axes are
+(..., h, w, channels).
 """
 
 from typing import NamedTuple
@@ -35,16 +37,16 @@ _PRECISION = jax.lax.Precision.HIGHEST
 
 
 def chosen_way() -> str:
-    """The faster way on the default backend; products where it is not known."""
+    """The faster way on the default backend; products on an unknown one."""
     return "gathers" if jax.default_backend() in _GATHERING else "products"
 
 
 class Points(NamedTuple):
-    """Where the output pixels of one axis read.
+    """Where along an input axis the output pixels are read.
 
     Attributes:
         coordinates: float32 (*b, out), pixel-centre coordinates in [0, pixels - 1].
-        inside: bool (*b, out), False where the output is 0; None: nowhere.
+        inside: bool (*b, out), False where the output is 0; None: True everywhere.
     """
 
     coordinates: Float[Array, "*b out"]
@@ -62,8 +64,8 @@ def hat_weights(
     """Linear interpolation weights of `size` pixels at each coordinate.
 
     Args:
-        coordinates: pixel-centre coordinates, in pixels. A row outside
-            [0, size - 1] loses the share of weight that falls outside.
+        coordinates: pixel-centre coordinates, in pixels. Outside [0, size - 1], weights
+            that would belong to pixels outside are left out.
         size: number of input pixels.
 
     Returns:
@@ -85,13 +87,13 @@ def window_points(
 ) -> Points:
     """Points that stretch the window [start, start + length) over `out_size` pixels.
 
-    Half-pixel centres, clamped to the image's edge, no antialiasing: what
-    `cv2.resize` with INTER_LINEAR and torch's `interpolate(align_corners=False)` do.
+    With half-pixel centres, clamped to the image's edge, without antialiasing: as in
+    `cv2.resize` with INTER_LINEAR and torch's `interpolate(align_corners=False)`.
 
     Args:
         start: where the window begins, in input pixels.
         length: its length, in input pixels.
-        extent: how many of the input pixels are image (the rest is padding).
+        extent: how many of the input pixels belong to the image; the rest is padding.
         out_size: output pixels.
 
     >>> start, length, extent = jnp.array([2.0, 4.0, 8.0])
@@ -112,8 +114,8 @@ def stretch_points(
 ) -> Points:
     """Points that stretch input pixels [source_low, source_high) over [low, high).
 
-    Inside are the output pixels low to high - 1; there they read what `cv2.resize` of
-    the cut-out pixels does. All bounds are whole numbers.
+    The output pixels low to high - 1 are inside. They read the same as `cv2.resize` of
+    the cut-out pixels. All bounds are whole numbers.
 
     >>> points = stretch_points(*jnp.array([0.0, 2.0, 1.0, 5.0]), out_size=6)
     >>> points.coordinates.tolist()
@@ -188,13 +190,13 @@ def sample_over_time(
     """
     height, width = image.shape[-3:-1]
     if _gathers(way):
-        # Not written out: gathers read the image through it.
+        # XLA does not write this copy to memory: the gathers read the image directly.
         frames = image[..., None, None, :, :, :]
         times = rows.coordinates.shape[:-1]
         frames = jnp.broadcast_to(frames, (*times, *frames.shape[-4:]))
         return _gather(frames, rows, columns)[..., 0, :, :, :]
-    # Channels between the axes: so both products, (t y) h by h (k w) and in each frame
-    # (y k) w by w x, are of whole matrices.
+    # With the channels between the axes, both products are of large matrices: (t y) h
+    # by h (k w), and in each frame (y k) w by w x.
     image = jnp.moveaxis(jnp.asarray(image, jnp.float32), -1, -2)
     for weights, equation in (
         (rows.weights(height), "...tyh,...hkw->...tykw"),
@@ -205,7 +207,7 @@ def sample_over_time(
 
 
 def _gathers(way):
-    """Whether a way, or the chosen one, is by gathers."""
+    """Whether a way, by default the chosen one, is 'gathers'."""
     way = way or chosen_way()
     if way not in WAYS:
         raise UserError(f"way = {way!r}: choose one of {', '.join(WAYS)}")
@@ -215,20 +217,20 @@ def _gathers(way):
 def _gather(frames, rows, columns):
     """`sample_frames` by gathers.
 
-    Columns first: then the frames' own type is gathered pixel by pixel, float32 only
-    by whole rows.
+    Columns come first. They are gathered pixel by pixel, in the type of the frames; the
+    float32 results are then gathered by whole rows.
     """
     for points, axis in ((columns, -2), (rows, -3)):
         pixels = frames.shape[axis]
         coordinates = jnp.clip(points.coordinates, 0.0, pixels - 1.0)
         low = jnp.floor(coordinates)
-        # On the last pixel (the only one of an axis of 1) both neighbours are that one.
+        # At the last pixel (on an axis of 1, the only one) both neighbours are the same.
         high = jnp.minimum(low + 1.0, pixels - 1.0)
         share = coordinates - low
         shares = (1.0 - share, share)
         if points.inside is not None:
             shares = tuple(share * points.inside for share in shares)
-        # From (*b, out) to what broadcasts with (*b, t, out, ...), channels last.
+        # From (*b, out) to a shape that broadcasts with (*b, t, out, ...).
         leading, trailing = frames.ndim + axis - low.ndim + 1, -axis - 1
         spread = (..., *(None,) * leading, slice(None), *(None,) * trailing)
         first, second = (
@@ -241,16 +243,16 @@ def _gather(frames, rows, columns):
 
 
 def _lookup(values, index, axis):
-    """values[..., index, ...] at an axis (from behind), index (*b, out) each its own."""
+    """values[..., index, ...] along an axis, a negative number; index is (*b, out)."""
 
     def one(values, index):
         where = (..., index, *(slice(None),) * (-axis - 1))
-        # They lie in bounds: without this they are compared with them once more.
+        # The indices are in bounds. Without this, XLA would check that.
         return values.at[where].get(
             mode="promise_in_bounds", wrap_negative_indices=False
         )
 
-    # A dimension at a time stays a dimension: one that is split over devices stays so.
+    # vmap keeps the dimensions of b apart, so that one may be split over devices.
     for _ in range(index.ndim - 1):
         one = jax.vmap(one)
     return one(values, index)
@@ -264,12 +266,12 @@ def crop_resize_flip(
     size: int,
     way: str = "",
 ) -> Float[Array, "*b t size size k"]:
-    """Cuts a window out of every frame, resizes it to a square and may mirror it.
+    """Crops a window from every frame, resizes it to a square and may mirror it.
 
     Args:
         frames: frames, zero-padded at the bottom and right.
         window: y, x, height, width in pixels; may be fractional.
-        extent: height and width of what is image.
+        extent: height and width of the image within the frame.
         flip: bool (*b): mirror left-right.
         size: side of the result, in pixels.
         way: one of `WAYS`; empty: `chosen_way`.

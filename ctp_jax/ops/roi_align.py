@@ -14,7 +14,7 @@ def _axis_weights(
     sampling_ratio: int,
     size: int,
 ) -> Float[Array, "*b out size"]:
-    """Averaged weights of the sampling points of each bin along one axis."""
+    """Weights of the pixels in each bin along one axis: means over its points."""
     points = output_size * sampling_ratio
     steps = (jnp.arange(points, dtype=jnp.float32) + 0.5) / points
     coordinates = low[..., None] + (high - low)[..., None] * steps
@@ -37,8 +37,8 @@ def roi_align(
 
     The convention of `torchvision.ops.roi_align(aligned=True)` and mmcv: the box is
     shifted by half a feature pixel; each of output_size^2 bins averages
-    sampling_ratio^2 points; points outside [-1, size] give 0, those between there and
-    the border are clamped to it. Bins factorise over the axes, so no gather is needed.
+    sampling_ratio^2 points; points outside [-1, size] give 0, others are clamped to
+    [0, size - 1]. The weights of a bin factorise over the axes, so no gather is needed.
 
     Args:
         features: feature maps.

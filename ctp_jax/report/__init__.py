@@ -1,7 +1,17 @@
 """Reports: a page per run, and a page that compares runs.
 
 `python -m ctp_jax.report WORKDIR [WORKDIR ...]`. A page is one HTML file that needs
-nothing but a browser. Neither JAX nor TensorFlow is imported.
+nothing but a browser. Neither JAX nor TensorFlow is imported. Read `read` first (what is
+known about a run), then `page`.
+
+read         reads the files of a workdir
+page         the page of one run: its values, figures and tables
+comparison   the page that compares runs
+groups       which runs are the same experiment with other seeds
+curves       the figures of one run
+figures      draws lines as SVG
+tables       the tables of one run
+words        how metrics and config values are written
 """
 
 import errno
@@ -24,7 +34,7 @@ _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 def write(
     workdir: str | os.PathLike, out: str | os.PathLike | None = None
 ) -> pathlib.Path:
-    """Writes the report of a run, of whatever of it is there.
+    """Writes the report of a run; missing and damaged files are left out.
 
     Args:
         workdir: of a run, finished or not.
@@ -34,7 +44,7 @@ def write(
         The path of the report.
 
     Raises:
-        UserError: there is no run, or the report cannot be written.
+        UserError: there is no run there, or the report cannot be written.
     """
     run = read.read(workdir)
     path = pathlib.Path(out).expanduser() if out else run.path / "report.html"
@@ -44,17 +54,17 @@ def write(
 def compare(
     workdirs: Sequence[str | os.PathLike], out: str | os.PathLike
 ) -> pathlib.Path:
-    """Writes a page that sets runs side by side.
+    """Writes a page that compares runs.
 
     Args:
-        workdirs: of runs, finished or not; one that is named twice counts once.
+        workdirs: of runs, finished or not; duplicates are ignored.
         out: the file to write.
 
     Returns:
         The path of the page.
 
     Raises:
-        UserError: one of them is no run, or the page cannot be written.
+        UserError: one of them contains no run, or the page cannot be written.
     """
     runs = _read_all(workdirs)
     path = pathlib.Path(out).expanduser()
@@ -62,7 +72,7 @@ def compare(
 
 
 def table(workdirs: Sequence[str | os.PathLike]) -> str:
-    """The tables of `compare` as text: means over seeds, or runs."""
+    """The tables of `compare` as text: means over seeds, or a row for each run."""
     return comparison.text(_read_all(workdirs))
 
 
@@ -78,7 +88,7 @@ def _read_all(workdirs: Sequence[str | os.PathLike]) -> list[read.Run]:
 
 
 def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathlib.Path:
-    """Fills a template; a reader sees the old file or the new one."""
+    """Fills a template and writes the page atomically."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -93,7 +103,7 @@ def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathl
     text = environment.get_template(template).render(**values, **more)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        # 'replace': names on disk may hold bytes that are no UTF-8.
+        # 'replace': file names may contain bytes that are not UTF-8.
         temporary.write_bytes(text.encode("utf-8", "replace"))
         os.replace(temporary, path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The page that sets runs side by side (paper Fig. 4: accuracy over labels)."""
+"""The page that compares runs (paper Fig. 4: accuracy over the share of labels)."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _MAX_FIELDS = 12
 
 
 class Table(NamedTuple):
-    """A table of texts; the first `words` columns hold words, those behind numbers."""
+    """A table of texts; the first `words` columns contain words, the others numbers."""
 
     columns: list[str]
     rows: list[list[str]]
@@ -21,7 +21,7 @@ class Table(NamedTuple):
 
 
 def context(runs: list[Run]) -> dict[str, Any]:
-    """Everything that `comparison.html` shows. What cannot be made becomes a note."""
+    """Everything that `comparison.html` shows; a part that fails becomes a note."""
     sections = []
     for task, members in by_task(runs).items():
         attempt, fields = members[0].attempt, differing(members)[:_MAX_FIELDS]
@@ -38,7 +38,7 @@ def context(runs: list[Run]) -> dict[str, Any]:
 
 
 def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of different tasks have other numbers and cannot be compared."""
+    """Runs by task: those of different tasks have different metrics."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         found.setdefault(str(run.fields.get("task", "unknown task")), []).append(run)
@@ -46,7 +46,7 @@ def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def shared(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """What holds for all runs of a task."""
+    """The facts that are the same for all runs of a task."""
     first, *others = [page.facts(run) for run in runs]
     return [fact for fact in first if all(fact in facts for facts in others)]
 
@@ -74,7 +74,7 @@ def runs_table(runs: Sequence[Run], fields: Sequence[str] = ()) -> Table:
 
 
 def seeds_table(runs: Sequence[Run]) -> Table | None:
-    """Mean and deviation over seeds; None where every group is a single run."""
+    """Mean and deviation over seeds; None if every group is a single run."""
     groups, names = group(runs), _metric_names(runs)
     if all(len(member.runs) == 1 for member in groups):
         return None
@@ -94,21 +94,21 @@ def seeds_table(runs: Sequence[Run]) -> Table | None:
 def _without_network(
     runs: Sequence[Run], names: Sequence[str], between: int
 ) -> list[list[str]]:
-    """[the row of what the metrics would be without a network], or [] if unknown."""
+    """[the row of the baselines without a network]; [] if there are none."""
     known = [tables.baselines(run) for run in runs]
     cells = []
     for name in names:
         values = [found[name][0] for found in known if name in found]
-        values = [value for value in values if value is not None] or [None]
-        # Other runs may have been evaluated on other videos.
-        ends = dict.fromkeys(words.show(name, end(values)) for end in (min, max))
-        cells.append(" to ".join(ends))
+        values = [value for value in values if value is not None]
+        ends = [end(values) for end in (min, max)] if values else [None]
+        # A range, because runs may have been evaluated on different videos.
+        cells.append(" to ".join(dict.fromkeys(words.show(name, end) for end in ends)))
     row = ["without a network", *["–"] * between, *cells]
     return [row] if set(cells) - {"–"} else []
 
 
 def text(runs: Sequence[Run]) -> str:
-    """The tables for a terminal: means over seeds where there are some, else runs."""
+    """The tables for a terminal: means over seeds, or else a row for each run."""
     lines = []
     for task, members in by_task(runs).items():
         table = seeds_table(members) or runs_table(members)
@@ -122,7 +122,7 @@ def text(runs: Sequence[Run]) -> str:
 
 
 def _by_share(runs: Sequence[Run]) -> dict[float, list[Run]]:
-    """Runs by the share of the labels that they had, from small to large."""
+    """Runs by the share of the labels that they used, in ascending order."""
     found: dict[float, list[Run]] = {}
     for run in runs:
         share = finite(run.fields.get("data.fraction")) or 1.0
@@ -131,7 +131,7 @@ def _by_share(runs: Sequence[Run]) -> dict[float, list[Run]]:
 
 
 def fractions(runs: Sequence[Run]) -> list[Drawing | None]:
-    """Accuracy against the share of the labels, where runs have several (Fig. 4)."""
+    """Accuracy over the share of the labels, if the runs have several (Fig. 4)."""
     shares = list(_by_share(runs))
     drawings = []
     for name in words.main_metrics(_metric_names(runs)) if len(shares) > 1 else []:

@@ -10,7 +10,6 @@ from ctp_jax.report import words
 from ctp_jax.report.figures import GREY, Drawing, Line, draw
 from ctp_jax.report.read import BASELINE, Run
 
-_GREY = {"colour": GREY, "dash": 1}
 _UNDRAWN = ("kind", "step", "epoch", "eta", "replaced")
 _UNDRAWN += ("loss", "eval_loss", "training loss")
 _CAPTIONS = {
@@ -22,7 +21,7 @@ _CAPTIONS = {
 
 
 def figures(run: Run) -> list[Drawing]:
-    """Every figure that a run has the numbers for."""
+    """Every figure for which the run has numbers."""
     found = [run.attempt("loss", _loss, run)]
     for title, names in _families(run).items():
         found.append(run.attempt(title, _family, run, title, names))
@@ -33,14 +32,18 @@ def figures(run: Run) -> list[Drawing]:
 
 
 def line_of(
-    lines: Sequence[dict[str, Any]], name: str, label: str, **style: int
+    lines: Sequence[dict[str, Any]],
+    name: str,
+    label: str,
+    colour: int = 0,
+    dash: int = 0,
 ) -> list[Line]:
-    """[a metric's line], or [] where none of the log lines has a value of it."""
+    """[the line of a metric]; [] if no log line has a value of it."""
     has = [line for line in lines if name in line]
     if all(line[name] is None for line in has):
         return []
     steps = [line["step"] for line in has]
-    return [Line(label, steps, [line[name] for line in has], **style)]
+    return [Line(label, steps, [line[name] for line in has], colour, dash)]
 
 
 def _loss(run: Run) -> Drawing | None:
@@ -61,7 +64,7 @@ def _families(run: Run) -> dict[str, list[str]]:
     names = [*run.results(), *(name for line in run.train for name in line)]
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
-        # Of nearest neighbours, those of other ranks than the first stand in the table.
+        # Of nearest neighbours, only top 1 is drawn; the table has the others.
         if name in _UNDRAWN or re.match(r"loss_|(retrieval|knn)_top(?!1$)", name):
             continue
         title = words.label(name)
@@ -76,7 +79,7 @@ def _families(run: Run) -> dict[str, list[str]]:
 
 
 def _family(run: Run, title: str, names: list[str]) -> Drawing | None:
-    """Metrics on held-out videos and in training, and what to compare with."""
+    """Metrics on held-out videos and in training, with their baseline."""
     lines = []
     for colour, name in enumerate(names):
         label = words.label(name)
@@ -84,8 +87,9 @@ def _family(run: Run, title: str, names: list[str]) -> Drawing | None:
         label = "" if name in _CAPTIONS else f"{label}, training"
         style = {"colour": colour, "dash": 2 if held_out else 0}
         lines += held_out + line_of(run.train, name, label, **style)
-    lines += line_of(run.held_out, names[0] + BASELINE, "box left where it is", **_GREY)
-    # A single evaluation stands in the tiles and the table.
+    baseline, label = names[0] + BASELINE, "box left where it is"
+    lines += line_of(run.held_out, baseline, label, colour=GREY, dash=1)
+    # A single evaluation is shown in the tiles and the table.
     if all(len(line.x) < 2 for line in lines):
         return None
     caption = "On held-out videos; “training”: on the clips trained with."
@@ -101,13 +105,14 @@ def _family(run: Run, title: str, names: list[str]) -> Drawing | None:
 def _per_frame(run: Run, name: str) -> Drawing | None:
     """A metric over the frames of a clip, with its baseline."""
     lines = []
-    for key, label, style in (
-        (name, "predicted", {}),
-        (name + BASELINE, "box left where it is", _GREY),
+    for key, label, colour, dash in (
+        (name, "predicted", 0, 0),
+        (name + BASELINE, "box left where it is", GREY, 1),
     ):
         values = np.asarray(run.arrays.get(key, []), float)
         if values.ndim == 1 and values.size:
-            lines.append(Line(label, list(range(len(values))), list(values), **style))
+            frames = list(range(len(values)))
+            lines.append(Line(label, frames, list(values), colour, dash))
     return draw(
         f"{words.label(name.removesuffix('_per_frame'))} per frame",
         lines,

@@ -1,10 +1,10 @@
-"""Curves as SVG inside the page: its text is text, its colours are the page's."""
+"""Draws curves as SVG for a page: text stays text, colours are those of the page."""
 
 import dataclasses
 import io
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,16 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 ID = "figure-id-"
-"""What ids begin with, to be made another in each figure of a page."""
+"""Prefix of the ids of an SVG, which each figure of a page replaces by its own."""
 
 GREY = -1
 COLOURS = 6  # --c0 to --c5 of the style sheet
 _DASHES = ("", "5 2.5", "1.5 2")
-# Stand for colours of the page, which differ by day and by night.
+# Placeholders for colours of the page, which has a light and a dark theme.
 _INK, _FAINT, _COLOUR = "#010203", "#020304", "#0a0b0{}"
 _SIZE = (4.6, 2.9)  # inches: on a phone, 10 points come to about 10 pixels
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ctp_jax",
     "font.family": "DejaVu Sans",
@@ -49,9 +49,9 @@ class Line:
 
     Attributes:
         label: its name in the legend; '' for none.
-        x, y: points; y may have None or nan, where the line breaks.
+        x, y: points; the line is interrupted where y is None or nan.
         colour: number of a colour of the page, or `GREY`.
-        dash: 0 for none.
+        dash: number of a pattern; 0 for a solid line.
         low, high: ends of a bar through every point, or ().
     """
 
@@ -65,7 +65,7 @@ class Line:
 
 
 class Drawing(NamedTuple):
-    """A figure with what stands around it; of its legend: label, colour, dashes."""
+    """A figure with its title, caption and legend, [(label, colour, dashes)]."""
 
     title: str
     svg: Markup
@@ -86,13 +86,13 @@ def draw(
     """A figure of lines, or None if there are none.
 
     Args:
-        title: a few words; stands in the page, not in the picture.
+        title: a few words, shown above the picture.
         lines: with at least one point each.
-        caption: what is shown.
-        xlabel: what x is.
-        percent: y is a share, to be written as percent.
-        from_zero: y begins at 0.
-        x_shares: x is a share, and has these values and no others.
+        caption: text below the picture.
+        xlabel: label of the x axis.
+        percent: y is a share and is written as percent.
+        from_zero: the y axis begins at 0.
+        x_shares: if given, x is a share and has only these values.
     """
     if not lines:
         return None
@@ -138,7 +138,7 @@ def _add(axes, line: Line) -> tuple[str, str, str]:
 
 
 def _for_page(text: str, title: str) -> Markup:
-    """What a whole SVG file draws, with ids and colours that fit into a page."""
+    """An SVG file as an element of a page, with its ids and colours replaced."""
     body = text[text.index('<g id="figure_1">') :]
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{ID}", body)
     for number in range(COLOURS):

@@ -1,4 +1,4 @@
-"""Which runs are the same experiment, and what the groups of them are called."""
+"""Groups runs that are the same experiment, and labels the groups."""
 
 import dataclasses
 import json
@@ -10,15 +10,15 @@ from ctp_jax import config as config_lib
 from ctp_jax.report import words
 from ctp_jax.report.read import Run, finite
 
-_MAX_LABEL = 64  # characters; what is longer is called by its runs
+_MAX_LABEL = 64  # characters; a longer label is replaced by the names of the runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs that differ by their seed alone.
+    """Runs that differ only by their seed.
 
     Attributes:
-        label: what sets it apart from the other groups.
+        label: how it differs from the other groups.
         runs: at least one.
     """
 
@@ -27,23 +27,23 @@ class Group:
 
     @property
     def counted(self) -> list[Run]:
-        """One run per seed, of those that got as far as the furthest of them.
+        """One run per seed, of the runs with the most steps.
 
-        A run that is not finished says little about the experiment, and one seed run
-        twice says nothing about the spread.
+        An unfinished run says little about the experiment, and two runs of one seed say
+        nothing about the spread.
         """
         furthest = max(run.step or 0 for run in self.runs)
         done = [run for run in self.runs if (run.step or 0) == furthest]
         return list({run.fields.get("seed"): run for run in done}.values())
 
     def values(self, name: str) -> list[float]:
-        """The last value of every run that counts and has one."""
+        """The last value of a metric for each of the `counted` runs that has one."""
         found = (run.results().get(name) for run in self.counted)
         return [value for value in found if value is not None]
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Config fields that are not the same in all runs, without mere plumbing."""
+    """Config fields that are not the same in all runs and influence the results."""
     names = dict.fromkeys(name for run in runs for name in run.fields)
     return [
         name
@@ -54,17 +54,18 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def _key(run: Run, name: str) -> str:
-    """Equal for equal settings."""
+    """The setting of a run as text, equal for equal settings."""
     value = run.fields.get(name)
     same = finite(value)  # 1 and 1.0
     return json.dumps(value if same is None else same, sort_keys=True)
 
 
 def group(runs: Sequence[Run], without: Iterable[str] = ()) -> list[Group]:
-    """Groups runs that differ by nothing but seed, plumbing and fields `without`.
+    """Groups runs that differ only by the seed and the fields in `without`.
 
-    Encoders to start from count as one where they differ by no more than that: each
-    seed of an experiment begins with its own pretraining.
+    Fields that do not influence the results are ignored. Encoders that runs start from
+    count as the same if their own runs differ only by the seed: each seed of an
+    experiment may begin with its own pretraining.
     """
     fields = [name for name in differing(runs) if name not in {"seed", *without}]
     found: dict[tuple[str, ...], list[Run]] = {}
@@ -96,9 +97,9 @@ def _label(runs: Sequence[Run], fields: Sequence[str], short: dict[str, str]) ->
 
 
 def paths_in_short(paths: Iterable[str]) -> dict[str, str]:
-    """{path: as many of its last parts as tell it from the others}."""
+    """{path: as few of its last parts as distinguish it from the others}."""
     parts = {path: pathlib.PurePath(path).parts for path in set(paths)}
-    # An encoder is called by the run that it is of.
+    # An encoder is named after its run.
     parts = {k: v[:-1] if v[-1:] == ("encoder",) else v for k, v in parts.items()}
     short = {}
     for path, own in parts.items():
@@ -116,9 +117,9 @@ def short_origins(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _origin(run: Run) -> str:
-    """What the encoder that a run started from is, but for its seed.
+    """Identifies the encoder that a run started from, except for its seed.
 
-    How it came about, where that can still be read; its path where not.
+    By the config it was trained with if that can still be read, otherwise by its path.
     """
     path = str(run.fields.get("init_from") or "")
     given = pathlib.Path(path).expanduser()

@@ -1,4 +1,4 @@
-"""The page of one run: what goes into its template."""
+"""The page of one run: the values for its template."""
 
 import base64
 import datetime
@@ -18,13 +18,13 @@ _MAX_BYTES = 10_000_000  # of a picture
 
 
 def context(run: Run) -> dict[str, Any]:
-    """Everything that `run.html` shows. What cannot be made becomes a note."""
+    """Everything that `run.html` shows; a part that fails becomes a note."""
     parts = (facts, metrics, figures, pictures, classes, confusions, predictions)
     return {"run": run} | {p.__name__: run.attempt(p.__name__, p, run) for p in parts}
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """[(what, value)] for the head of the page, of what is known."""
+    """[(name, value)] for the head of the page; unknown values are left out."""
     fields = run.fields
     share = finite(fields.get("data.fraction"))
     width = finite(fields.get("model.width"))
@@ -50,7 +50,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _starts_from(fields: dict[str, Any]) -> str | None:
-    """'from scratch', or the end of a path, which the configuration has in full."""
+    """'from scratch', or the end of the path; the configuration has it in full."""
     path = fields.get("init_from")
     if not path:
         return "from scratch" if path == "" else None
@@ -66,7 +66,7 @@ def _written(run: Run) -> str | None:
 
 
 def _steps(run: Run) -> str | None:
-    """'300 of 1,000 (30.0 epochs)'; None for what only evaluates."""
+    """'300 of 1,000 (30.0 epochs)'; None for a run without training."""
     if not run.step:
         return None
     total = _total_steps(run)
@@ -76,7 +76,7 @@ def _steps(run: Run) -> str | None:
 
 
 def _total_steps(run: Run) -> int:
-    """How many steps the run was to have; 0 if that is not known."""
+    """How many steps the run has by its config; 0 if that is not known."""
     steps, epochs = (finite(run.fields.get(n)) or 0 for n in ("steps", "epochs"))
     known = [line for line in run.train if line.get("epoch")]
     per_epoch = known[-1]["step"] / known[-1]["epoch"] if known else 0
@@ -84,7 +84,7 @@ def _total_steps(run: Run) -> int:
 
 
 def _training_time(run: Run) -> str | None:
-    """From the time to go that is logged: the median of a step's, times steps."""
+    """The steps done times the median time of a step, from the logged time to go."""
     total = _total_steps(run)
     lines = [x for x in run.train if x.get("eta") and x["step"] < total]
     per_step = [line["eta"] / (total - line["step"]) for line in lines]
@@ -93,13 +93,13 @@ def _training_time(run: Run) -> str | None:
 
 
 def _median(run: Run, name: str) -> float | None:
-    """Of a value of the training log lines."""
+    """The median of a value over the training log lines."""
     values = [line[name] for line in run.train if line.get(name) is not None]
     return statistics.median(values) if values else None
 
 
 def metrics(run: Run) -> list[dict[str, str]]:
-    """Rows of the table of metrics: last, best and its step, what needs no network."""
+    """Rows of the table of metrics: last, best and its step, baseline."""
     rows = []
     without = baselines(run)
     for name, last in run.results().items():
@@ -119,22 +119,22 @@ def metrics(run: Run) -> list[dict[str, str]]:
 
 
 def pictures(run: Run) -> dict[str, dict[str, Any]]:
-    """{name of the file: {'source', 'width', 'height'}} of the workdir's."""
+    """The pictures of the workdir: {file name: {'source', 'width', 'height'}}."""
     paths = sorted(p for p in run.path.glob("[!.]*") if p.suffix in (".png", ".gif"))
     found = {path.name: run.attempt(path.name, _load, path) for path in paths}
     return {name: picture for name, picture in found.items() if picture}
 
 
 def _load(path: pathlib.Path) -> dict[str, Any]:
-    """A picture as data that stands in the page."""
+    """A picture as a data URL for the page."""
     data = path.read_bytes()
     if len(data) > _MAX_BYTES:
         raise ValueError(f"larger than {_MAX_BYTES // 10**6} MB")
     with Image.open(path) as image:
-        image.load()  # fails on a file that was cut
-        # But not on a GIF that was cut after its first frame.
+        image.load()  # fails on an incomplete file
+        # But not on a GIF that is incomplete after its first frame.
         if image.format == "GIF" and not data.endswith(b";"):
-            raise ValueError("cut")
+            raise ValueError("incomplete")
         width, height = image.size
     text = base64.b64encode(data).decode("ascii")
     source = f"data:image/{path.suffix[1:]};base64,{text}"

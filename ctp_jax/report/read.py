@@ -1,4 +1,4 @@
-"""Reads what lies in a workdir, whatever of it is there and readable."""
+"""Reads the files of a workdir; missing and damaged ones are left out."""
 
 import csv
 import dataclasses
@@ -16,7 +16,7 @@ from ctp_jax import metrics_file
 from ctp_jax.errors import UserError
 
 _ARRAYS = ("confusion", "class_names")
-# Metric `x_stay_put` is what `x` would be of a box that is left where it is.
+# Metric `x_stay_put` is the metric `x` of a baseline, the first box in every frame.
 BASELINE = "_stay_put"
 
 
@@ -26,15 +26,15 @@ class Run:
 
     Attributes:
         path: the workdir, absolute.
-        name: what to call it; by default the name of its folder.
-        config: as in config.json; {} where there is none.
-        versions: as in versions.json.
+        name: shown in the page; by default the name of its folder.
+        config: of config.json; {} if there is none.
+        versions: of versions.json, likewise.
         train: lines of metrics.jsonl of the kind 'train', by step; every value is a
             finite float or None.
         held_out: likewise of the kind 'eval'.
-        arrays: of evaluation.npz, by name: what has to do with classes or frames.
+        arrays: those of evaluation.npz about classes or frames, by name.
         predictions: rows of predictions.csv, by the names of its columns.
-        notes: one line for each part that is there and could not be read or shown.
+        notes: one line for each part that could not be read or shown.
     """
 
     path: pathlib.Path
@@ -49,16 +49,16 @@ class Run:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The config, flat: {'optimizer.learning_rate': 0.01, ...}."""
+        """The config as a flat dict: {'optimizer.learning_rate': 0.01, ...}."""
         return config_lib.flatten(self.config)
 
     @property
     def step(self) -> int | None:
-        """The last step that any line tells of."""
+        """The last step in any line of metrics.jsonl."""
         return max((line["step"] for line in self.train + self.held_out), default=None)
 
     def results(self) -> dict[str, float | None]:
-        """The metrics of the last evaluation, and the loss that it was trained to."""
+        """The metrics of the last evaluation, and the last training loss."""
         last = self.held_out[-1] if self.held_out else {}
         others = ("kind", "step", "epoch")
         found = {k: v for k, v in last.items() if k not in others}
@@ -67,10 +67,10 @@ class Run:
         return {k: v for k, v in found.items() if not k.endswith(BASELINE)}
 
     def attempt(self, what: str, make: Callable, *args: Any) -> Any:
-        """What `make(*args)` returns; where it fails, a note and None.
+        """The result of `make(*args)`; if that fails, adds a note and returns None.
 
-        Anything may have happened to the files of a run, and no part of its report may
-        take down the rest.
+        The files of a run may be damaged in any way. No part of a report may prevent the
+        others.
         """
         try:
             return make(*args)
@@ -81,7 +81,7 @@ class Run:
 
 
 def finite(value: Any) -> float | None:
-    """A finite float, or None for whatever else it is."""
+    """The value as a float; None if it is not a finite number."""
     if isinstance(value, bool):
         return None
     try:
@@ -95,7 +95,7 @@ def read(workdir: str | os.PathLike) -> Run:
     """Everything in a workdir that can be read.
 
     Raises:
-        UserError: the folder is not there, or has nothing of a run in it.
+        UserError: the folder does not exist, or contains no run.
     """
     path = pathlib.Path(workdir).expanduser().absolute()
     if not path.is_dir():
@@ -103,8 +103,8 @@ def read(workdir: str | os.PathLike) -> Run:
     parts = ("config.json", "metrics.jsonl", "checkpoints")
     if not any((path / part).exists() for part in parts):
         raise UserError(
-            f"{workdir}: no run there (no config.json, no metrics.jsonl): give what "
-            "was --workdir of ctp_jax.main"
+            f"{workdir}: no run there (no config.json, no metrics.jsonl): give the "
+            "--workdir of ctp_jax.main"
         )
     path = path.resolve()
     run = Run(path, path.name)
@@ -113,7 +113,7 @@ def read(workdir: str | os.PathLike) -> Run:
     lines, bad = _part(run, "metrics.jsonl", metrics_file.read, ([], 0))
     if bad:
         whole = bad + len(lines)
-        run.notes.append(f"metrics.jsonl: {bad} of {whole} lines left out: cut")
+        run.notes.append(f"metrics.jsonl: {bad} of {whole} lines left out: incomplete")
     run.train, run.held_out = _by_step(lines, "train"), _by_step(lines, "eval")
     run.arrays = _part(run, "evaluation.npz", _read_arrays, {})
     run.predictions = _part(run, "predictions.csv", _read_rows, [])
@@ -121,7 +121,7 @@ def read(workdir: str | os.PathLike) -> Run:
 
 
 def _part(run: Run, name: str, reader: Callable, otherwise: Any) -> Any:
-    """What a reader makes of a file, if it is there and can be read."""
+    """What `reader` returns of a file; `otherwise` if it is missing or damaged."""
     path = run.path / name
     made = run.attempt(name, reader, path) if path.exists() else None
     return otherwise if made is None else made
@@ -135,7 +135,7 @@ def _read_dict(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _by_step(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Lines of a kind in the order of their steps; later lines add to earlier ones."""
+    """Lines of a kind, merged to one per step, in order; later values replace earlier."""
     found: dict[int, dict[str, Any]] = {}
     for line in lines:
         if line["kind"] == kind:
@@ -146,7 +146,7 @@ def _by_step(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    # Opened here: NumPy leaves a file open that is no whole archive.
+    # Opened here, because NumPy does not close a file that is a damaged archive.
     with path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
         # The others are for later analysis, and may be large.
         names = [n for n in file.files if n in _ARRAYS or "_per_frame" in n]
@@ -154,7 +154,7 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_rows(path: pathlib.Path) -> list[dict[str, str]]:
-    """Rows with all columns: the last one may have been cut."""
+    """Rows that have all columns; the last one may be incomplete."""
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         reader = csv.DictReader(file)
         if "predicted" not in (reader.fieldnames or ()):

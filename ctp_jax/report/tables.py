@@ -6,18 +6,18 @@ import numpy as np
 
 from ctp_jax.report.read import BASELINE, Run, finite
 
-_SAMPLE = 12  # rows of what is best, worst or most frequent
+_SAMPLE = 12  # rows of confusions and of wrong predictions
 
 
 def confusion(run: Run) -> tuple[list[str], np.ndarray]:
-    """(class names, counts (K, K) [true, predicted]); K = 0 where there are none."""
+    """(class names, counts (K, K) [true, predicted]); K = 0 if there are none."""
     counts = run.arrays.get("confusion", np.zeros((0, 0))).astype(np.int64)
     names = run.arrays.get("class_names", range(len(counts)))
     return [str(name) for name in names], counts
 
 
 def baselines(run: Run) -> dict[str, tuple[float | None, str]]:
-    """What metrics would be without a network: {metric: (value, how)}."""
+    """Metrics of baselines without a network: {metric: (value, which baseline)}."""
     found = {
         name.removesuffix(BASELINE): (value, "box left where it is")
         for line in run.held_out[-1:]
@@ -48,7 +48,7 @@ def classes(run: Run) -> list[dict[str, Any]]:
 
 
 def confusions(run: Run) -> list[dict[str, Any]]:
-    """The pairs of classes that are mistaken most often."""
+    """The pairs of classes that are confused most often."""
     names, counts = confusion(run)
     wrong = counts - np.diag(np.diag(counts))
     rows = []
@@ -61,7 +61,7 @@ def confusions(run: Run) -> list[dict[str, Any]]:
 
 
 def predictions(run: Run) -> dict[str, Any]:
-    """How many predictions there are and are right, and the surest mistakes."""
+    """How many predictions there are and are right; the most confident mistakes."""
     wrong = [row for row in run.predictions if row["correct"].strip() != "1"]
     wrong.sort(key=lambda row: -(finite(row["probability"]) or 0.0))
     right = len(run.predictions) - len(wrong)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ctp_jax import formatting
 
-# What a run is judged by, where it has it.
+# The main metrics; a run may have any of them.
 MAIN = ("top1", "retrieval_top1", "knn_top1", "iou")
 
 _LABELS = {
@@ -25,30 +25,30 @@ _LABELS = {
 
 
 def is_share(name: str) -> bool:
-    """Whether a metric is a share in [0, 1] that reads as percent."""
+    """Whether a metric is a share in [0, 1], which is written as percent."""
     return bool(re.search(r"(^|_)(top\d+|accuracy|share)$", name))
 
 
 def label(name: str) -> str:
-    """A metric's name as one reads it: 'retrieval_top5' -> 'retrieval, top 5'."""
+    """The name of a metric in words: 'retrieval_top5' -> 'retrieval, top 5'."""
     if match := re.fullmatch(r"(retrieval|knn)_top(\d+)", name):
         return f"{match[1].replace('knn', 'k-NN')}, top {match[2]}"
     return _LABELS.get(name, name.replace("_", " "))
 
 
 def main_metrics(names: Sequence[str]) -> list[str]:
-    """What runs with these metrics are judged by: `MAIN`, else the first that is."""
+    """Those of `MAIN` among these metrics; without any, the first that is no loss."""
     others = [name for name in names if "loss" not in name]
     return [name for name in MAIN if name in names] or others[:1]
 
 
 def percent(share: float) -> str:
-    """0.8391 -> '83.9 %' (with a space that does not break)."""
+    """0.8391 -> '83.9 %' (with a non-breaking space)."""
     return f"{100 * share:.1f}\u00a0%"
 
 
 def show(name: str, value: float | None) -> str:
-    """A metric's value as one reads it; a dash where it is not finite."""
+    """The value of a metric as text; a dash for None."""
     if value is None:
         return "–"
     return percent(value) if is_share(name) else formatting.number(value)
@@ -65,7 +65,7 @@ def spread(name: str, values: Sequence[float]) -> str:
 
 
 def field(name: str, value: Any) -> str:
-    """A config value as one reads it."""
+    """The value of a config field as text."""
     if name == "init_from" and not value:
         return "from scratch"
     return "–" if value is None else str(value) or "(empty)"

@@ -1,0 +1,15 @@
+"""Tasks: which clips a network sees, what it learns from them and what it predicts.
+
+base             the interface between a task and everything else; read this first
+encoder          what tasks with an encoder share; as a task, it trains nothing
+classification   what tasks that classify clips share
+ctp              Catch-the-Patch
+rotation         3DRotNet
+vcop             VCOP, the order of clips
+recognition      action recognition
+probe            features of a task's encoder, for evaluators of nearest neighbours
+render           draws the clips of a batch, on the device
+
+`config.task` is the name of a module with a class `Task`, or the path of one outside this
+package. docs/tasks.md shows a whole task.
+"""

@@ -31,11 +31,11 @@ ModelState = Mapping[str, Any]
 
 
 class Variables(NamedTuple):
-    """Everything that predictions depend on beside the batch.
+    """Everything that predictions depend on besides the batch.
 
     Attributes:
-        params: what gradients change.
-        state: what changes without a gradient, as one pytree: `batch_stats`, and
+        params: what the optimiser updates.
+        state: what is updated without a gradient, as one pytree: `batch_stats`, and
             whatever else the task keeps (further networks, a queue, counters).
     """
 
@@ -46,14 +46,14 @@ class Variables(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepOutput:
-    """What a loss returns beside its value.
+    """What a loss returns besides its value.
 
     Attributes:
         metrics: scalars, means over the global batch, for the log.
         state: the new `Variables.state`, of the same structure as the one given.
         carry: anything that `Task.after_step` needs (embeddings for a queue). With
-            `config.optimizer.accumulate`, arrays with rows of the batch along their
-            leading axis are those of the whole batch, others means over its parts.
+            `config.optimizer.accumulate`, an array with a row for each video of a part
+            gets the rows of the whole batch; any other is the mean over the parts.
     """
 
     metrics: Mapping[str, jax.Array]
@@ -63,13 +63,13 @@ class StepOutput:
 
 @dataclasses.dataclass(frozen=True)
 class Overlay:
-    """What a picture of clips shows beside their pixels.
+    """What a picture of clips shows besides their pixels.
 
     Attributes:
-        captions: a line per video: its label in words, say; '' for none.
-        boxes: float (b, c, n, t, 4), x1 y1 x2 y2 in pixels of the clip, to learn; None
-            where the task knows no boxes.
-        predicted: likewise, of the network; None without one.
+        captions: a line per video, for example its label in words; '' for none.
+        boxes: the true boxes, float (b, c, n, t, 4), x1 y1 x2 y2 in pixels of the clip;
+            None if the task has no boxes.
+        predicted: the boxes that the network predicts, likewise; None without one.
     """
 
     captions: Sequence[str]
@@ -85,7 +85,7 @@ class Task:
 
     Attributes:
         config: of the run.
-        class_names: of the labels that are learnt; () where labels have no names.
+        class_names: of the labels that are learnt; () if they have no names.
     """
 
     class_names: Sequence[str] = ()
@@ -97,12 +97,12 @@ class Task:
     # On the host -----------------------------------------------------------------
 
     def see_data(self, train: Any, held_out: Any | None) -> None:
-        """Looks at the splits, before parameters are made.
+        """Checks the splits and keeps what the task needs of them, before `init`.
 
         Args:
-            train: `ctp_jax.data.records.Records` of the split to train on, all of it
-                whatever `config.data.fraction` is.
-            held_out: of the one to evaluate on; None without evaluation.
+            train: `ctp_jax.data.records.Records` of the whole training split, whatever
+                `config.data.fraction` is.
+            held_out: those of the split to evaluate on; None without evaluation.
 
         Raises:
             UserError: the task cannot use them (other classes, no labels, ...).
@@ -113,18 +113,17 @@ class Task:
         raise NotImplementedError
 
     def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
-        """Every random decision that is not which pixels to decode, in TensorFlow.
+        """Samples all that is random, except which pixels to decode, in TensorFlow.
 
         Args:
             rng: `ctp_jax.data.rng.Rng`, uniform numbers that depend on (seed, position)
                 alone, one row per video of the batch.
-            batch: the host's share of the batch so far (see `Batch`); `choice` says what
-                was chosen with the frames.
+            batch: this host's share of the batch (see `Batch`), without the plan.
             train: False for evaluation.
 
         Returns:
-            Arrays with leading dimension b. A `label` among them, int32 (b, ...), is
-            learnt and judged in place of the data set's.
+            Arrays with leading dimension b. If one is called `label`, int32 (b, ...), it
+            replaces the label of the data set, in training and in evaluation.
         """
         return {}
 
@@ -133,12 +132,13 @@ class Task:
     def draw(self, batch: Batch) -> Float[Array, "b c t s s 3"]:
         """The clips as the network sees them, grey levels in [0, 255].
 
-        Here: cut, resized and mirrored; tasks paste, rotate and colour.
+        By default they are cropped, resized and mirrored. Tasks may then paste
+        patches, rotate the clips or change their colours.
         """
         return render.crop_clips(batch, self.clip_spec(True).size)
 
     def targets(self, batch: Batch) -> Any:
-        """What is learnt from, apart from what is drawn: by default the labels."""
+        """What the predictions are compared with: by default the labels."""
         return labels(batch)
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
@@ -148,36 +148,36 @@ class Task:
     def loss(
         self, variables: Variables, batch: Batch, step: jax.Array | int, rng: jax.Array
     ) -> tuple[jax.Array, StepOutput]:
-        """The training loss: a scalar, and what came with it.
+        """The training loss, a scalar, and the other results of the step.
 
         Args:
             variables: before the step.
             batch: see `Batch`.
-            step: int32 scalar, steps done: for schedules.
-            rng: for dropout and the like; another one in every step.
+            step: int32 scalar, how many steps are done; for schedules.
+            rng: random key for dropout and the like, a new one in every step.
         """
         raise NotImplementedError
 
     def after_step(
         self, variables: Variables, carry: Any, step: jax.Array
     ) -> ModelState:
-        """State to keep once the optimiser has made new parameters: momentum, queue.
+        """The state after the optimiser's update, e.g. of a momentum encoder or queue.
 
         Args:
             variables: the new parameters, and the state that `loss` returned.
-            carry: what `loss` handed over.
+            carry: `StepOutput.carry` of `loss`.
             step: as for `loss`.
         """
         return variables.state
 
     def predict(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        """What evaluators read: arrays with leading dimension b."""
+        """The predictions that evaluators read: arrays with leading dimension b."""
         raise NotImplementedError
 
     def encoder(
         self, variables: Variables
     ) -> tuple[Params, Mapping[str, Any], dict[str, Any]]:
-        """The part worth keeping: parameters, batch statistics, architecture."""
+        """The encoder to export: parameters, batch statistics, architecture."""
         raise NotImplementedError
 
     def check_encoder(self, architecture: Mapping[str, Any]) -> None:
@@ -189,20 +189,20 @@ class Task:
     def load_encoder(
         self, variables: Variables, params: Params, batch_stats: Mapping[str, Any]
     ) -> Variables:
-        """The reverse of `encoder`, for one that `check_encoder` has passed.
+        """The variables with an encoder that `check_encoder` has accepted put in.
 
-        Fills every network of the task that starts from the encoder.
+        It is put into every network of the task that starts from the encoder.
         """
         raise NotImplementedError
 
     def head(self, params: Params) -> Params | None:
-        """The rest of the network, exported beside the encoder; None: there is none."""
+        """The rest of the network, exported with the encoder; None if there is none."""
         return params.get("head")
 
     def frozen(self, params: Params) -> Any | None:
-        """Which parameters the optimiser leaves alone: bools in the tree of `params`.
+        """Which parameters the optimiser must not change: bools in the tree of `params`.
 
-        None where it may change all of them.
+        None if it may change all of them.
         """
         return None
 
@@ -211,22 +211,23 @@ class Task:
     def overlay(
         self, batch: Batch, outputs: Mapping[str, np.ndarray] | None = None
     ) -> Overlay:
-        """What pictures of a batch show beside the pixels, on the host.
+        """What pictures of a batch show besides the pixels, on the host.
 
-        Here: the label in words, and the prediction where there are `logits`.
+        By default: the names of the label and, if `outputs` has `logits`, of the
+        predicted class.
 
         Args:
             batch: see `Batch`, NumPy arrays.
-            outputs: of `predict`, if a trained network has looked at the batch.
+            outputs: of `predict`; None without a trained network.
         """
         found = np.asarray(labels(batch))
         captions = [""] * len(found)
         if len(self.class_names) and found.ndim == 1:
-            captions = [self.class_names[i] if i >= 0 else "" for i in found]
+            captions = [self.class_names[int(i)] if i >= 0 else "" for i in found]
         if outputs is not None and "logits" in outputs and len(self.class_names):
             chosen = np.asarray(outputs["logits"]).mean(axis=1).argmax(axis=-1)
             captions = [
-                f"{caption}, predicted: {self.class_names[i]}".removeprefix(", ")
+                f"{caption}, predicted: {self.class_names[int(i)]}".removeprefix(", ")
                 for caption, i in zip(captions, chosen, strict=True)
             ]
         return Overlay(captions)
@@ -235,8 +236,10 @@ class Task:
 def load(config: ConfigDict) -> Task:
     """The task that `config.task` names: `Task` of `ctp_jax.tasks.<name>`.
 
-    A name with a dot is a module path of its own, so that a task can live outside
-    this package. Raises `UserError` for a name that is not there.
+    A name with a dot is the path of a module outside this package.
+
+    Raises:
+        UserError: for an unknown name.
     """
     name = str(config.task)
     module_name = name if "." in name else f"ctp_jax.tasks.{name}"
@@ -268,14 +271,14 @@ def open_pipeline(
     """The pipeline of the clips that a task wants.
 
     Args:
-        config: says which split, see `ctp_jax.data.pipeline.open_pipeline`.
-        task: says which clips, and plans them.
-        train: the split to train on, or the held-out one.
+        config: names the splits, see `ctp_jax.data.pipeline.open_pipeline`.
+        task: says which clips it needs, and plans them.
+        train: True for the training split, False for the held-out one.
         *share: index of this process and number of processes; (0, 1) if left out.
-        opener: stands in for `ctp_jax.data.pipeline.open_pipeline`.
+        opener: called in place of `ctp_jax.data.pipeline.open_pipeline`.
     """
     if opener is None:
-        # Here and not above: it brings TensorFlow.
+        # Imported here, because it imports TensorFlow.
         from ctp_jax.data.pipeline import open_pipeline as opener
     plan = functools.partial(task.plan, train=train)
     return opener(config, task.clip_spec(train), plan, train, *share)

@@ -1,6 +1,6 @@
-"""Clips to classes: what recognition and the pretext tasks with labels share.
+"""Classification of clips: what recognition and several pretext tasks share.
 
-A subclass says what it draws and where its labels come from; the network is the encoder,
+A subclass says what it draws and where its labels come from. The network is the encoder,
 global average pooling, dropout and a linear layer. Symbols: b videos, c clips per video,
 t frames, s side of the clip, k classes.
 """
@@ -16,15 +16,17 @@ from ml_collections import ConfigDict
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads
+from ctp_jax.models.base import apply
 from ctp_jax.ops import colour
 from ctp_jax.tasks import base, encoder, render
 
 
 class Task(encoder.Task):
-    """Cross-entropy of the logits of every clip with the label of its video.
+    """Learns the label of the video from each of its clips, by cross-entropy.
 
     Attributes:
-        frozen_parts: how many parts of the encoder stay as they are.
+        frozen_parts: how many parts of the encoder are frozen, see
+            `ctp_jax.models.base.Encoder`.
     """
 
     frozen_parts = 0
@@ -37,7 +39,7 @@ class Task(encoder.Task):
             )
 
     def make_head(self):
-        """The Flax module behind the encoder, called with (features, train)."""
+        """The Flax module on top of the encoder, called with (features, train)."""
         head = self.config.head
         return heads.ClassifierHead(len(self.class_names), head.dropout, head.init_std)
 
@@ -57,7 +59,7 @@ class Task(encoder.Task):
         Args:
             variables: of encoder and head.
             batch: see `Batch`.
-            rng: for the dropout, and the sign of training; None for evaluation.
+            rng: random key for dropout in training; None for evaluation.
         """
         train = rng is not None
         clips = colour.normalize(self.draw(batch))
@@ -69,7 +71,8 @@ class Task(encoder.Task):
             train,
             self.frozen_parts,
         )
-        logits = self.make_head().apply(
+        logits = apply(
+            self.make_head(),
             {"params": variables.params["head"]},
             features,
             train=train,
@@ -102,15 +105,15 @@ class Task(encoder.Task):
 def change_colours(
     clips: Float[Array, "b c t s s 3"], plan: Mapping[str, Array]
 ) -> Float[Array, "b c t s s 3"]:
-    """Colours changed as `ctp_jax.data.plans.colour.sample_clip_colour` planned.
+    """Changes colours as `ctp_jax.data.plans.colour.sample_clip_colour` planned.
 
-    In the order of the authors' release for recognition: hue and saturation last. All
+    Hue and saturation change last, as in the authors' release for recognition. All
     clips of a video change alike.
     """
     frames = {name: plan[name][:, None] for name in ("brightness", "contrast")}
     clips = colour.adjust_brightness_contrast(clips, **frames)
-    apply, degrees, factor = (
+    chosen, degrees, factor = (
         jnp.broadcast_to(plan[name][:, None], clips.shape[:2])
         for name in ("hue_saturation", "hue", "saturation")
     )
-    return colour.adjust_hue_saturation(clips, degrees, factor, apply)
+    return colour.adjust_hue_saturation(clips, degrees, factor, chosen)

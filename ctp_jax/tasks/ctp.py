@@ -18,12 +18,13 @@ from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads
+from ctp_jax.models.base import apply
 from ctp_jax.ops import boxes, colour, paste
 from ctp_jax.tasks import base, encoder
 
 
 def smooth_l1(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Huber's loss with its corner at 1."""
+    """The Huber loss with threshold 1."""
     size = jnp.abs(error)
     return jnp.where(size < 1.0, 0.5 * size**2, size - 0.5)
 
@@ -32,9 +33,9 @@ class Targets(NamedTuple):
     """What the network has to predict, and from what.
 
     Attributes:
-        boxes: where each trajectory is in every frame, x1 y1 x2 y2 in pixels.
-        query: the box that is given; in the game that of the first frame.
-        weights: what every box counts in the loss and in the metrics; None: all alike.
+        boxes: of each trajectory in every frame, x1 y1 x2 y2 in pixels.
+        query: the box that the network is given; in the game, that of the first frame.
+        weights: of every box in the loss and in the metrics; None: all equal.
     """
 
     boxes: Float[Array, "b n t 4"]
@@ -133,7 +134,8 @@ class Task(encoder.Task):
         """Predicted deltas and boxes, and the state with new batch statistics."""
         clips = colour.normalize(self.draw(batch)[:, 0])
         features, state = self.features(variables, clips, train)
-        deltas = self._head.apply(
+        deltas = apply(
+            self._head,
             {"params": variables.params["head"]},
             features,
             targets.query,
@@ -178,7 +180,7 @@ class Task(encoder.Task):
     def overlay(
         self, batch: Batch, outputs: Mapping[str, np.ndarray] | None = None
     ) -> base.Overlay:
-        """The true boxes, and the predicted ones where there are some."""
+        """The true boxes, and the predicted ones if there are `outputs`."""
         truth = np.asarray(self.targets(batch).boxes)[:, None]
         predicted = None
         if outputs is not None:
@@ -189,7 +191,7 @@ class Task(encoder.Task):
 def change_colours(
     clips: Float[Array, "*b t s s 3"], plan: Mapping[str, Array]
 ) -> Float[Array, "*b t s s 3"]:
-    """Colours changed as `ctp_jax.data.plans.colour.sample_colour` planned."""
+    """Changes colours as `ctp_jax.data.plans.colour.sample_colour` planned."""
     clips = colour.adjust_hue_saturation(
         clips, plan["hue"], plan["saturation"], plan["hue_saturation"]
     )
@@ -199,7 +201,7 @@ def change_colours(
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raises `UserError` for the first thing in the config that cannot be."""
+    """Raises `UserError` for the first value in the config that is not possible."""
     clip, game, head = config.clip, config.game, config.head
     for name, values in (
         ("game.scales", game.scales),
@@ -237,7 +239,7 @@ def check_config(config: ConfigDict) -> None:
     steps = -(-clip.num_frames // temporal)
     if not head.squeeze and clip.num_frames % steps:
         raise UserError(
-            f"config.clip.num_frames = {clip.num_frames} gives {steps} time steps of "
-            "features, which config.head.squeeze = False cannot share out; use a "
-            f"multiple of {temporal}"
+            f"config.clip.num_frames = {clip.num_frames} is not a multiple of the {steps} "
+            "time steps of the features, which config.head.squeeze = False requires: use "
+            f"a multiple of {temporal}"
         )

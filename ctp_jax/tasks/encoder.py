@@ -1,7 +1,7 @@
-"""Nothing but an encoder: what tasks with an encoder share, and a task to probe one.
+"""What tasks with an encoder share; as a task, the evaluation of a given encoder.
 
-As a task of its own it trains nothing (`config.epochs = 0`): the evaluators of
-`config.probe` look at the features of the encoder that `config.init_from` names.
+The task `encoder` trains nothing (`config.epochs = 0`). Its evaluators look at the
+features, see `ctp_jax.tasks.probe`, of the encoder that `config.init_from` names.
 Symbols: b clips, t frames, s side of a clip.
 """
 
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
+from ctp_jax.models.base import apply
 from ctp_jax.tasks import base
 
 
@@ -47,7 +48,7 @@ class Task(base.Task):
         size, num_frames = self.config.clip.size, self.config.clip.num_frames
         clip = jnp.zeros((1, num_frames, size, size, 3))
         variables = self._encoder.init(rng, clip, train=False)
-        features = self._encoder.apply(variables, clip, train=False)
+        features = apply(self._encoder, variables, clip, train=False)
         params = {"encoder": variables["params"]}
         state = {"batch_stats": {"encoder": variables.get("batch_stats", {})}}
         return base.Variables(params, state), features
@@ -80,19 +81,19 @@ class Task(base.Task):
         train: bool,
         frozen: int = 0,
     ) -> tuple[Float[Array, "b _t _h _w c"], base.ModelState]:
-        """As `features`, of any network that is built as the encoder is.
+        """As `features`, for any network with the architecture of the encoder.
 
-        A task with several keeps those that no gradient changes in its state, under
-        `networks`: {name: {'params': ..., 'batch_stats': ...}}, so that `load_encoder`
-        finds them.
+        A task with several such networks keeps those that get no gradient in its state,
+        under `networks`: {name: {'params': ..., 'batch_stats': ...}}. There
+        `load_encoder` finds them.
         """
         variables = {"params": params, "batch_stats": batch_stats}
         if not train:
-            return self._encoder.apply(variables, clips, train=False), batch_stats
+            return apply(self._encoder, variables, clips, train=False), batch_stats
         features, changed = self._encoder.apply(
             variables, clips, train=True, frozen=frozen, mutable=["batch_stats"]
         )
-        return features, changed.get("batch_stats", {})
+        return features, dict(changed).get("batch_stats", {})
 
     def loss(self, variables, batch, step, rng):
         raise UserError(
@@ -118,7 +119,7 @@ class Task(base.Task):
         params: base.Params,
         batch_stats: Mapping[str, Any],
     ) -> base.Variables:
-        """Fills the encoder and every network that is kept under `networks`."""
+        """Puts the encoder also into every network that is kept under `networks`."""
         stats = {**variables.state["batch_stats"], "encoder": batch_stats}
         state = {**variables.state, "batch_stats": stats}
         if "networks" in state:
@@ -128,7 +129,7 @@ class Task(base.Task):
 
 
 def check_clip(config: ConfigDict) -> None:
-    """Raises `UserError` for clips that cannot be cut, or not for this network."""
+    """Raises `UserError` for clips that cannot be cut or are too small to process."""
     clip, stride = config.clip, models.create(config.model).total_stride()[1]
     if clip.num_frames < 1:
         raise UserError(f"config.clip.num_frames = {clip.num_frames}: needs at least 1")
@@ -148,7 +149,7 @@ def check_scales(name: str, scales: Sequence[Any], size: int) -> None:
 
     Args:
         name: of the field.
-        scales: see `ctp_jax.tasks.ClipSpec`.
+        scales: see `ctp_jax.data.batch.ClipSpec`.
         size: side of the clip.
     """
     if not scales:
@@ -163,12 +164,12 @@ def check_scales(name: str, scales: Sequence[Any], size: int) -> None:
         if min(sides, default=0) < size:
             raise UserError(
                 f"config.{name}: a side of {min(sides, default=0)} pixels is smaller "
-                f"than the crop, config.clip.size = {size}; raise the one or lower the "
-                "other"
+                f"than the crop, config.clip.size = {size}; use larger scales or a "
+                "smaller crop"
             )
 
 
 def check_probability(name: str, value: float) -> None:
-    """Raises `UserError` for what is none."""
+    """Raises `UserError` for a value that is not a probability."""
     if not 0 <= value <= 1:
         raise UserError(f"config.{name} = {value}: needs a probability, 0 to 1")

@@ -1,8 +1,11 @@
-"""Features of an encoder that is being trained, or was, for nearest neighbours.
+"""Features of a task's encoder, for evaluators of nearest neighbours.
 
 The protocol is the paper's (appendix): ten evenly spread clips per video, the last
 feature map pooled to 2x3x3, averaged over the clips, cosine similarity. It follows that
-of VCOP (Xu et al. 2019); docs/fidelity.md says where VCOP's code differs. Symbols: b videos, c clips per video, t frames, s side of the clip.
+of VCOP (Xu et al. 2019); docs/fidelity.md says where VCOP's code differs.
+
+Symbols: b videos, c clips per video, t frames, s side of the clip, d numbers in a
+feature vector.
 """
 
 from typing import Any
@@ -15,14 +18,16 @@ from ml_collections import ConfigDict
 from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
+from ctp_jax.models.base import apply
 from ctp_jax.ops import colour
 from ctp_jax.tasks import base, encoder, render
 
 
 class Probe(base.Task):
-    """Looks at the encoder of another task. See `configs/common.py:probe`.
+    """Computes features with the encoder of another task.
 
-    It has no parameters of its own: `predict` takes those of the other task.
+    It has no parameters of its own: `predict` takes those of the other task. See
+    `configs/common.py:probe` for its options.
     """
 
     def __init__(self, config: ConfigDict, task: base.Task):
@@ -58,7 +63,7 @@ class Probe(base.Task):
         )
 
     def draw(self, batch: Batch) -> Float[Array, "b c t s s 3"]:
-        """Plain clips, whatever the other task draws."""
+        """The clips without whatever the other task adds to them."""
         return render.crop_clips(batch, self.config.clip.size)
 
     def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
@@ -68,7 +73,7 @@ class Probe(base.Task):
 
         def describe(part):
             clips = colour.normalize(self.draw(part)[:, 0])
-            features = self._network.apply(encoder_variables, clips, train=False)
+            features = apply(self._network, encoder_variables, clips, train=False)
             return adaptive_pool(
                 features, tuple(self.config.probe.pool), self.config.probe.pooling
             )
@@ -78,7 +83,7 @@ class Probe(base.Task):
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raises `UserError` for the first thing in `config.probe` that cannot be."""
+    """Raises `UserError` for the first value of `config.probe` that is not possible."""
     probe = config.probe
     if probe.pooling not in ("average", "max"):
         raise UserError(

@@ -82,7 +82,7 @@ class Task(classification.Task):
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raises `UserError` for the first thing in the config that cannot be."""
+    """Raises `UserError` for the first value in the config that is not possible."""
     options = models.create(config.model).freeze_options
     if config.freeze not in options:
         known = ", ".join(repr(name) for name in options)
@@ -103,9 +103,9 @@ def check_data(num_classes: int, train: Any, held_out: Any | None) -> None:
     """Raises `UserError` for splits that cannot train or test a classifier.
 
     Args:
-        num_classes: that the config expects; 0: any number.
-        train: `ctp_jax.data.records.Records`.
-        held_out: likewise, or None.
+        num_classes: how many classes the config expects; 0: any number.
+        train: `ctp_jax.data.records.Records` of the split to train on.
+        held_out: those of the split to test on, or None.
     """
     found = len(train.class_names)
     for split in filter(None, (train, held_out)):

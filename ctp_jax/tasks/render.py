@@ -1,7 +1,7 @@
-"""From a batch of decoded windows to clips: pixels, on the device.
+"""Draws the clips of a batch on the device, from decoded frames.
 
-The host decides, the device draws: these functions carry out what `ctp_jax.data`
-planned. Symbols: b videos, c clips per video, t frames, s side of the drawn clip.
+The host samples every random decision, see `ctp_jax.data`; these functions carry them
+out. Symbols: b videos, c clips per video, t frames, s side of the drawn clip.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ctp_jax.ops import resample
 
 
 def crop_clips(batch: Batch, size: int) -> Float[Array, "b c t s s 3"]:
-    """Cuts, resizes and mirrors every clip of the batch; grey levels [0, 255]."""
+    """Crops, resizes and mirrors every clip of the batch; grey levels [0, 255]."""
     return resample.crop_resize_flip(
         batch["frames"], batch["window"], batch["extent"], batch["flip"], size
     )
@@ -24,15 +24,16 @@ def crop_clips(batch: Batch, size: int) -> Float[Array, "b c t s s 3"]:
 def map_clips(
     function: Callable[[Batch], jax.Array], batch: Batch
 ) -> Float[Array, "b c *d"]:
-    """Applies a function of batches with one clip per video to every clip, in turn.
+    """Applies a function to one clip of every video after the other.
 
-    So ten clips per video need the memory of one.
+    Ten clips per video then need no more memory than one.
 
     Args:
-        function: gives (b, *d) of a batch with c = 1.
+        function: takes a batch with c = 1 and returns (b, *d).
         batch: with any number of clips.
     """
-    # The clips' axis to the front: the loop is over it, b stays split over devices.
+    # The loop is over the first axis, so that of the clips goes there. The axis of the
+    # videos stays whole and may be split over devices.
     parts = {
         name: jnp.moveaxis(batch[name], 1, 0)[:, :, None]
         for name in PER_CLIP

@@ -2,10 +2,11 @@
 
 Jing et al., "Self-Supervised Spatiotemporal Feature Learning via Video Rotation
 Prediction", arXiv:1811.11387; the numbers are those of the CtP authors' release. All
-frames of a clip are turned alike, counter-clockwise, by an exact permutation of pixels:
-the release turns about a point half a pixel off the centre and fills the border, so that
-the answer can be read off the first row and column. Symbols: b videos, c clips, t frames,
-s side of the clip.
+frames of a clip are turned alike, counter-clockwise, by an exact permutation of pixels.
+The release turns about a point half a pixel off the centre and fills the border, so that
+a network can read the answer off the first row and column.
+
+Symbols: b videos, c clips, t frames, s side of the clip.
 """
 
 from typing import Any

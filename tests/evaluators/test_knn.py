@@ -100,7 +100,7 @@ def test_evaluators_with_one_bank_store_and_search_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments, message", [((0,), "at least one"), ((5, 0.0), "has to be positive")]
+    "arguments, message", [((0,), "at least 1"), ((5, 0.0), "must be above 0")]
 )
 def test_mistakes_get_one_line(arguments, message):
     with pytest.raises(UserError, match=message):

@@ -145,7 +145,7 @@ def test_mistakes_get_one_line():
         made.run([retrieval.RetrievalEvaluator()], queries, (gallery[0], none))
     with pytest.raises(UserError, match="made, split test: no labels"):
         retrieval.RetrievalEvaluator((1,), made.records(none), made.records(none))
-    with pytest.raises(UserError, match="not the same classes"):
+    with pytest.raises(UserError, match="do not have the same classes"):
         retrieval.RetrievalEvaluator(
             (1,),
             made.records(queries[1]),
@@ -164,7 +164,7 @@ def test_mistakes_get_one_line():
         made.run([retrieval.RetrievalEvaluator(bank=bank)], queries, gallery)
     evaluator = retrieval.RetrievalEvaluator()
     evaluator.reset()
-    with pytest.raises(UserError, match="nothing to search"):
+    with pytest.raises(UserError, match="cannot search for neighbours of . videos"):
         list(evaluator.results())
 
 

@@ -86,7 +86,9 @@ def test_missing_unexpected_shape(pyvrl, torchvision):
     kernel = torchvision["layer3.0.conv1.0.weight"][:, :, :1]
     flat = {**torchvision, "layer3.0.conv1.0.weight": kernel}
     message = refusal(flat)
-    assert "1 of another shape (layer3.0.conv1.0.weight is (32, 16, 1, 3, 3)" in message
+    assert (
+        "1 of the wrong shape (layer3.0.conv1.0.weight is (32, 16, 1, 3, 3)" in message
+    )
     assert "not (32, 16, 3, 3, 3)" in message
     odd = {**torchvision, "stem.1.weight": np.zeros(11, np.float32)}
     assert "no width gives the channels" in refusal(

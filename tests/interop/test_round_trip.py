@@ -169,7 +169,9 @@ def test_c3d_there_and_back(batch_norm):
 def test_what_cannot_be_expressed():
     pyvrl, torchvision = names.PYVRL, names.TORCHVISION
     per_convolution, per_block = model("r2plus1d18"), model("r2plus1d18", True)
-    with pytest.raises(UserError, match="mid_per_block is False here.*--to=pyvrl"):
+    with pytest.raises(
+        UserError, match="mid_per_block is False in the enc.*--to=pyvrl"
+    ):
         to_torch.convert(ours(per_convolution), torchvision)
     with pytest.raises(UserError, match="mid_per_block is True.*--to=torchvision"):
         to_torch.convert(ours(per_block), pyvrl)

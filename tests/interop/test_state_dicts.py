@@ -116,7 +116,7 @@ class Anything:
 def test_nothing_is_run(tmp_path, torch):
     torch.save({"net": Anything(), "w": torch.ones(2)}, tmp_path / "a.pth")
     message = refusal(tmp_path / "a.pth")
-    assert "code would have to be run" in message and "Anything" in message
+    assert "reading it would run code" in message and "Anything" in message
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -127,13 +127,13 @@ def test_what_is_no_checkpoint(tmp_path, torch, suffix):
     assert "empty" in refusal(path)
     for junk in (b"\x89PNG\r\n\x1a\n" + b"0" * 99, b"hello " * 99, b"PK\x03\x04" * 9):
         path.write_bytes(junk)
-        assert "damaged or cut short" in refusal(path)
+        assert "damaged or incomplete" in refusal(path)
     big = {"w": np.random.default_rng(0).normal(size=(99, 99)).astype(np.float32)}
     state_dicts.write(path, big, {}, bare=True)
     whole = path.read_bytes()
     for length in (len(whole) // 2, len(whole) - 30):
         path.write_bytes(whole[:length])
-        assert "damaged or cut short" in refusal(path)
+        assert "damaged or incomplete" in refusal(path)
     path.unlink()
     path.mkdir()
     assert "directory" in refusal(path)
@@ -141,9 +141,9 @@ def test_what_is_no_checkpoint(tmp_path, torch, suffix):
 
 def test_a_file_of_other_things(tmp_path, torch):
     torch.save([torch.ones(3)], tmp_path / "a.pth")
-    assert "no state dict in it" in refusal(tmp_path / "a.pth")
+    assert "contains no state dict" in refusal(tmp_path / "a.pth")
     torch.save({"epoch": 3, "loss": {"train": 0.5}}, tmp_path / "a.pth")
-    assert "no state dict in it" in refusal(tmp_path / "a.pth")
+    assert "contains no state dict" in refusal(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

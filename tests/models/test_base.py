@@ -9,7 +9,12 @@ import pytest
 
 from ctp_jax import models
 from ctp_jax.errors import UserError
-from tests.models.made_networks import model_config, random_variables, shapes
+from tests.models.made_networks import (
+    assert_close,
+    model_config,
+    random_variables,
+    shapes,
+)
 
 NAMES = ("r3d18", "r2plus1d18", "c3d")
 each_network = pytest.mark.parametrize("name", NAMES)
@@ -78,6 +83,7 @@ def test_dtype_follows_the_backend():
         ("width", 0.0, "above 0"),
         ("spatial_strides", (1, 2, 2), "needs 4"),
         ("temporal_strides", (2, 2, 2, 2), "first of them 1"),
+        ("batch_norm_groups", 0, "1 or more"),
         ("batch_norm", False, "r3d18 has no such choice; leave it at True"),
         ("mid_per_block", True, "r3d18 has no such choice; leave it at False"),
     ],
@@ -95,6 +101,40 @@ def test_a_field_of_another_network_is_refused():
     ):
         with pytest.raises(UserError, match=f"{field} = {value}: {name} has no such"):
             models.create(model_config(name=name, **{field: value}))
+
+
+@each_network
+def test_groups_are_normalised_apart(name):
+    """Two groups of two clips: the same as each group alone; statistics averaged."""
+
+    def train(groups, clips):
+        config = model_config(
+            name=name, batch_norm_groups=groups, width=0.03, dtype="float32"
+        )
+        encoder = models.create(config)
+        features, changed = jax.jit(
+            lambda v, x: encoder.apply(v, x, True, mutable=["batch_stats"])
+        )(random_variables(encoder), clips)
+        return features, changed["batch_stats"]
+
+    clips = jax.random.normal(jax.random.key(0), (4, 4, 16, 16, 3))
+    features, stats = train(2, clips)
+    alone = [train(1, clips[:2]), train(1, clips[2:])]
+    assert_close(features, np.concatenate([each[0] for each in alone]), 1e-4)
+    assert np.abs(features - train(1, clips)[0]).max() > 0.01 * np.abs(features).max()
+    means = jax.tree.map(lambda a, b: (a + b) / 2, alone[0][1], alone[1][1])
+    jax.tree.map(lambda got, want: assert_close(got, want, 1e-4), stats, means)
+    with pytest.raises(UserError, match="groups = 3 does not divide the 4 clips"):
+        train(3, clips)
+
+
+def test_groups_are_not_part_of_the_weights():
+    config = model_config()
+    del config.batch_norm_groups  # as in configs of before
+    old, new = models.create(config), models.create(model_config(batch_norm_groups=4))
+    assert (old.batch_norm_groups, new.batch_norm_groups) == (1, 4)
+    assert old.architecture() == new.architecture()
+    new.check_same_weights(old.architecture())
 
 
 def test_a_network_of_ones_own():

@@ -231,6 +231,69 @@ def test_batch_norm_is_torchs():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("groups", [2, 3, 6])
+def test_batch_norm_of_groups_is_torchs_of_each(groups):
+    """Values, gradients and running statistics, beside a loop over the groups."""
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    rng = np.random.default_rng(0)
+    x, cotangent = rng.normal(1.0, 2.0, (2, 6, 1, 2, 2, 5)).astype(np.float32)
+    # Groups of different mean and spread, so that it matters which clip is in which.
+    x *= np.arange(1, 7, dtype=np.float32).reshape(6, 1, 1, 1, 1)
+    scale, bias = rng.normal(size=(2, 5)).astype(np.float32)
+    layer = BatchNorm(1e-3, groups=groups)
+    stats = layer.init(jax.random.key(0), jnp.asarray(x), train=False)["batch_stats"]
+
+    def train(params, stats, x):
+        variables = {"params": params, "batch_stats": stats}
+        return layer.apply(variables, x, train=True, mutable="batch_stats")
+
+    oracles = []
+    for part, part_cotangent in zip(
+        np.split(x, groups), np.split(cotangent, groups), strict=True
+    ):
+        oracle = torch.nn.BatchNorm3d(5, eps=1e-3)
+        oracle.weight.data.copy_(torch.tensor(scale))
+        oracle.bias.data.copy_(torch.tensor(bias))
+        clips = torch.tensor(part).permute(0, 4, 1, 2, 3).requires_grad_()
+        y = oracle(clips)
+        y.backward(torch.tensor(part_cotangent).permute(0, 4, 1, 2, 3))
+        oracles.append((oracle, *(a.permute(0, 2, 3, 4, 1) for a in (y, clips.grad))))
+
+    params = {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}
+    got, pullback, changed = jax.vjp(
+        lambda params, x: train(params, stats, x), params, jnp.asarray(x), has_aux=True
+    )
+    params_gradient, x_gradient = pullback(jnp.asarray(cotangent))
+
+    def compare(got, parts, combine):
+        want = combine([part.detach().numpy() for part in parts], axis=0)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+    layers = [each[0] for each in oracles]
+    compare(got, [each[1] for each in oracles], np.concatenate)
+    compare(x_gradient, [each[2] for each in oracles], np.concatenate)
+    compare(params_gradient["scale"], [each.weight.grad for each in layers], np.sum)
+    compare(params_gradient["bias"], [each.bias.grad for each in layers], np.sum)
+    new = changed["batch_stats"]
+    compare(new["mean"], [each.running_mean for each in layers], np.mean)
+    compare(new["var"], [each.running_var for each in layers], np.mean)
+    # Afterwards groups play no part: the running statistics are the only ones.
+    variables = {"params": params, "batch_stats": new}
+    clip = jnp.asarray(x[:1])
+    np.testing.assert_array_equal(
+        layer.apply(variables, clip, train=False),
+        BatchNorm(1e-3).apply(variables, clip, train=False),
+    )
+
+
+def test_a_batch_that_groups_do_not_divide_is_the_users_mistake():
+    x, layer = jnp.zeros((6, 1, 2, 2, 5)), BatchNorm(groups=4)
+    variables = layer.init(jax.random.key(0), x, train=False)
+    with pytest.raises(UserError, match="batch_norm_groups = 4 .* 6 clips") as caught:
+        layer.apply(variables, x, train=True, mutable="batch_stats")
+    assert "\n" not in str(caught.value)
+
+
 def test_initialising_leaves_the_statistics_alone():
     x = jnp.full((1, 1, 2, 3, 5), 7.0)
     stats = BatchNorm().init(jax.random.key(0), x, train=True)["batch_stats"]
