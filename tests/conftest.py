@@ -20,6 +20,22 @@ from tests import checking
 install_import_hook("ctp_jax", f"{checking.__name__}.check")
 
 
+# Files that take longest. At the end one worker would be left alone with them.
+LONGEST = (
+    "test_end_to_end.py",
+    "test_coordination.py",
+    "test_end_to_end_c3d.py",
+    "test_evaluation.py",
+    "test_base.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """pytest-xdist gives the workers whole files, in this order."""
+    order = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache():
     """Tests compile the same programs again and again: kept for the session.

@@ -1,5 +1,7 @@
 """Encoders of the real configs, and weights for them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ def model_config(**overrides):
     return config
 
 
+@functools.cache  # tracing takes a second, and equal encoders have equal shapes
 def shapes(encoder, *args, clip=(1, 16, 112, 112, 3)):
     """Of the variables and of the features."""
 

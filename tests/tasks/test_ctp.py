@@ -147,18 +147,16 @@ def test_perfect_deltas_give_the_true_boxes(batch):
 
 @pytest.mark.slow
 def test_a_step_of_gradient_descent_helps(task, batch, state):
+    # Everything is an argument: XLA computes what it can of constants, and takes long.
     @jax.jit
-    def loss_and_grad(params):
-        variables = base.Variables(params, state.state)
-        return jax.value_and_grad(
-            lambda p: task.loss(
-                variables._replace(params=p), batch, 0, jax.random.key(1)
-            )[0]
-        )(params)
+    @jax.value_and_grad
+    def loss_and_grad(params, model_state, batch):
+        variables = base.Variables(params, model_state)
+        return task.loss(variables, batch, 0, jax.random.key(1))[0]
 
-    before, grads = loss_and_grad(state.params)
+    before, grads = loss_and_grad(state.params, state.state, batch)
     lower = jax.tree.map(lambda p, g: p - 1e-4 * g, state.params, grads)
-    after, _ = loss_and_grad(lower)
+    after, _ = loss_and_grad(lower, state.state, batch)
     assert float(after) < float(before)
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["head"]))
 

@@ -18,27 +18,48 @@ from ctp_jax.train import step
 from tests import toy_task
 from tests.toy_data import ToyPipeline, toy_config
 
+# Every run of this module in one process, which has eight devices.
 SCRIPT = """
 import json, sys
 import jax
 from ctp_jax.train import loop
 from tests.toy_data import opener, toy_config
 
-config = toy_config(**{"log_every": 1, **json.loads(sys.argv[2])})
-results = loop.train(config, sys.argv[1], opener())
-print(jax.device_count(), json.dumps(results))
+devices = jax.devices()
+for workdir, count, fields in json.loads(sys.argv[1]):
+    jax.devices = lambda: devices[:count]
+    config = toy_config(**{"log_every": 1, **fields})
+    loop.train(config, workdir, opener())
+print(len(devices))
 """
 
+PARTS = {"batch_size": 16, "optimizer.accumulate": 2, "ema": 0.8, "steps": 8}
+# Workdir, devices, fields of the config. Step 4 is where an epoch ends and is evaluated
+# anyway.
+RUNS = (
+    ("one", 1, {"steps": 6}),
+    ("two", 2, {"steps": 6}),
+    ("four", 4, {"steps": 6}),
+    ("eight", 8, {"steps": 6}),
+    ("eight, then two", 8, {"steps": 4}),
+    ("eight, then two", 2, {"steps": 6}),
+    ("parts on one", 1, PARTS),
+    ("parts on four", 4, PARTS),
+)
 
-def run_on(devices, workdir, steps=6, **fields):
-    fields = json.dumps({"steps": steps, **fields})
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    """Carries out `RUNS`; {workdir: the lines of its metrics}."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [(str(folder / name), *about) for name, *about in RUNS]
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     }
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(workdir), fields],
+        [sys.executable, "-c", SCRIPT, json.dumps(runs)],
         check=False,
         env=environment,
         capture_output=True,
@@ -46,9 +67,16 @@ def run_on(devices, workdir, steps=6, **fields):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith(f"{devices} ")
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    assert done.stdout.splitlines()[-1] == "8"
+    for name, count, _ in RUNS:
+        assert f"{count} x cpu" in done.stdout, name
+    return {
+        name: [
+            json.loads(line)
+            for line in (folder / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name, *_ in RUNS
+    }
 
 
 def assert_agree(ours, theirs):
@@ -59,25 +87,17 @@ def assert_agree(ours, theirs):
             assert a[name] == pytest.approx(b[name], rel=2e-5, abs=2e-6), (name, a, b)
 
 
-@pytest.fixture(scope="module")
-def on_one(tmp_path_factory):
-    return run_on(1, tmp_path_factory.mktemp("one"))
+@pytest.mark.parametrize("name", ["two", "four", "eight"])
+def test_devices_agree(logged, name):
+    assert_agree(logged["one"], logged[name])
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
-def test_devices_agree(on_one, tmp_path, devices):
-    assert_agree(on_one, run_on(devices, tmp_path))
+def test_a_checkpoint_of_one_mesh_goes_on_on_another(logged):
+    assert_agree(logged["one"], logged["eight, then two"])
 
 
-def test_a_checkpoint_of_one_mesh_goes_on_on_another(on_one, tmp_path):
-    run_on(8, tmp_path, steps=4)  # where an epoch ends and is evaluated anyway
-    assert_agree(on_one, run_on(2, tmp_path))
-
-
-def test_devices_agree_on_parts_of_a_batch_and_on_an_average(tmp_path):
-    fields = {"batch_size": 16, "optimizer.accumulate": 2, "ema": 0.8}
-    one = run_on(1, tmp_path / "one", 8, **fields)
-    assert_agree(one, run_on(4, tmp_path / "four", 8, **fields))
+def test_devices_agree_on_parts_of_a_batch_and_on_an_average(logged):
+    assert_agree(logged["parts on one"], logged["parts on four"])
 
 
 def test_the_moving_average_is_that_of_a_plain_loop():
