@@ -102,6 +102,11 @@ def test_max_pool_and_its_gradient_equal_torch(strides):
     np.testing.assert_allclose(slope, there.grad.permute(0, 2, 3, 4, 1), rtol=1e-6)
 
 
-def test_equal_maxima_share_the_gradient():
-    slope = jax.grad(lambda x: max_pool(x, (2, 2, 2)).sum())(jnp.zeros((1, 2, 2, 2, 1)))
-    np.testing.assert_array_equal(slope, 1 / 8)
+def test_of_equal_maxima_the_first_gets_the_gradient():
+    """As in PyTorch, and exactly one of them: a sum of shares could be 0 / 0."""
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    x = np.random.default_rng(1).integers(0, 2, (2, 4, 4, 6, 3)).astype(np.float32)
+    there = torch.tensor(x).permute(0, 4, 1, 2, 3).requires_grad_()
+    torch.nn.functional.max_pool3d(there, (2, 2, 2)).sum().backward()
+    slope = jax.grad(lambda x: max_pool(x, (2, 2, 2)).sum())(jnp.asarray(x))
+    np.testing.assert_array_equal(slope, there.grad.permute(0, 2, 3, 4, 1))
