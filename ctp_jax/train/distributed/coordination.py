@@ -37,6 +37,7 @@ _REPORT = "ctp_jax/report"
 _LOST = re.compile(
     r"gloo|NCCL|peer|UNAVAILABLE|heartbeat|coordination|Socket", re.IGNORECASE
 )
+_OF_XLA = (jax.errors.JaxRuntimeError, ValueError)
 
 _met = threading.Event()  # set once all processes are connected
 _counters: dict[str, Iterator[int]] = collections.defaultdict(itertools.count)
@@ -257,7 +258,8 @@ def _fail(error: BaseException) -> NoReturn:
         code = error.exit_code
     elif isinstance(error, KeyboardInterrupt):
         code, text = 130, "interrupted"
-    elif isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(text):
+    # What XLA raises is a ValueError where Python asks for the truth of an array.
+    elif isinstance(error, _OF_XLA) and _LOST.search(text):
         text = (
             f"connection to another process lost ({text[:200]}): start all processes "
             "again to resume"
