@@ -134,7 +134,9 @@ def test_targets_are_not_overwritten_by_mistake(files, imported, tmp_path, capsy
 def test_mistakes(files, imported, tmp_path, capsys):
     source, new = files / "tv.safetensors", tmp_path / "new"
     assert "no such file or folder" in refusal(capsys, tmp_path / "nowhere", new)
-    assert "the target is a folder" in refusal(capsys, source, tmp_path / "b.pth")
+    assert "must be a folder if the source is a file" in refusal(
+        capsys, source, tmp_path / "b.pth"
+    )
     assert "the target is a file: .pth" in refusal(capsys, imported, new)
     assert "for folders" in refusal(capsys, source, new, "--to=pyvrl")
     message = refusal(capsys, imported, tmp_path / "a.safetensors", "--from=pyvrl")

@@ -155,10 +155,7 @@ def test_recognition_starts_from_the_pretrained_encoder(probed, straight):
     workdir, out = probed
     loaded = next(line for line in out.splitlines() if "loaded" in line)
     assert str(straight[0]) in loaded and "params/encoder" in loaded
-    assert (
-        "stays random: params/head" in out
-        and "unused: head of task ctp" in out
-    )
+    assert "stays random: params/head" in out and "unused: head of task ctp" in out
     # A linear probe: not a bit of the encoder has changed, statistics included.
     ours, theirs = (export.load_encoder(path) for path in (workdir, straight[0]))
     for a, b in zip(

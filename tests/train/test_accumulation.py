@@ -23,7 +23,8 @@ ROWS, PARTS = 8, 4
 class Regression(base.Task):
     """No BatchNorm and no dropout; keeps `carry` and a running mean."""
 
-    def loss(self, params, model_state, batch, rng):
+    def loss(self, variables, batch, step, rng):
+        params, model_state = variables
         hidden = jnp.tanh(batch["x"] @ params["first"])
         wrong = hidden @ params["last"] - batch["y"]
         loss = jnp.square(wrong).mean()
@@ -38,8 +39,8 @@ class Regression(base.Task):
         metrics = {"error": jnp.abs(wrong).mean(), "key": jax.random.uniform(rng)}
         return loss, base.StepOutput(metrics, {**model_state, "mean": mean}, carry)
 
-    def after_step(self, params, model_state, carry):
-        return {**model_state, **carry}
+    def after_step(self, variables, carry, step):
+        return {**variables.state, **carry}
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_parts_are_the_whole(x64):
 
 
 def test_it_needs_less_memory():
-    def loss(params, model_state, batch, rng):
+    def loss(params, model_state, batch, step, rng):
         # 64 activations of 1 kB a row, kept for the gradient.
         x = jnp.tile(batch["x"], 50)
         for _ in range(64):
@@ -107,7 +108,7 @@ def test_it_needs_less_memory():
     def temporaries(parts):
         program = accumulation.value_and_grad(loss, parts, mesh_lib.one_device())
         shapes = jax.eval_shape(lambda: ({"scale": jnp.ones(())}, {}, made(64)[1]))
-        compiled = jax.jit(program).lower(*shapes, jax.random.key(0)).compile()
+        compiled = jax.jit(program).lower(*shapes, 0, jax.random.key(0)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporaries(8) < temporaries(1) / 4
@@ -119,7 +120,7 @@ import jax, jax.numpy as jnp
 from ctp_jax.train import accumulation
 from ctp_jax.train import mesh as mesh_lib
 
-def loss(params, model_state, batch, rng):
+def loss(params, model_state, batch, step, rng):
     x = batch["frames"].astype(jnp.float32) @ params
     return jnp.square(x).mean(), ({}, model_state, x)
 
@@ -127,7 +128,9 @@ mesh = mesh_lib.make_mesh()
 everywhere, rows = mesh_lib.replicated(mesh), mesh_lib.over_batch(mesh)
 program = accumulation.value_and_grad(loss, 4, mesh)
 def run(params, batch):
-    (value, (_, _, carry)), gradients = program(params, {}, batch, jax.random.key(0))
+    (value, (_, _, carry)), gradients = program(
+        params, {}, batch, 0, jax.random.key(0)
+    )
     return value, carry, gradients
 shapes = jax.ShapeDtypeStruct((6, 3), "float32"), jax.ShapeDtypeStruct((64, 6), "uint8")
 lowered = jax.jit(

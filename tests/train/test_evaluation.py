@@ -204,7 +204,11 @@ def test_an_evaluator_that_is_not_there_is_named():
         UserError, match="no evaluator 'retreival'.* knn, recognition, "
     ):
         evaluation.open_all(
-            config, Recorded(config), None, mesh_lib.one_device(), open_toy
+            config,
+            Recorded(config),
+            ToyPipeline(config, True),
+            mesh_lib.one_device(),
+            open_toy,
         )
 
 

@@ -203,10 +203,13 @@ def test_modules_that_are_no_optimizers(tmp_path, monkeypatch):
     (tmp_path / "inside/empty.py").write_text("")
     (tmp_path / "inside/broken.py").write_text("import not_installed")
     for name, message in (
-        ("nowhere.signs", r"config\.optimizer\.name = 'nowhere\.signs': .* nowhere;"),
+        (
+            "nowhere.signs",
+            r"config\.optimizer\.name = 'nowhere\.signs': there is no module nowhere:",
+        ),
         (
             "inside.signs",
-            r"config\.optimizer\.name = 'inside\.signs': .*inside\.signs;",
+            r"config\.optimizer\.name = 'inside\.signs': there is no module inside\.signs:",
         ),
         ("inside.empty", r"empty\.py has no function make\(config, schedule\)"),
     ):

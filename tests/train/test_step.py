@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from ctp_jax.errors import UserError
+from ctp_jax.tasks.base import Variables
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state as state_lib
 from ctp_jax.train import step
@@ -128,7 +129,7 @@ def test_the_moving_average_is_that_of_a_plain_loop():
     # It is what is evaluated, with the statistics of the network that is trained.
     _, outputs = step.make_eval_step(task, mesh)(state, mesh_lib.put(batch, mesh))
     embedding, others = (
-        jax.jit(task.predict)(params, state.model_state, batch)["embedding"]
+        jax.jit(task.predict)(Variables(params, state.model_state), batch)["embedding"]
         for params in (state.ema, state.params)
     )
     np.testing.assert_allclose(outputs["embedding"], embedding, rtol=1e-5, atol=1e-6)

@@ -86,7 +86,7 @@ def test_a_second_run_in_the_workdir_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files, "_PATIENCE", 0.1)
     with pytest.raises(TryLater, match="process 1 on elsewhere.*delete"):
         loop.train(config, tmp_path, opener())
-    assert "waiting for process 1 on elsewhere" in capsys.readouterr().err
+    assert "waiting for the lock of process 1 on elsewhere" in capsys.readouterr().err
     (tmp_path / ".lock").write_text(text)
     assert not (tmp_path / "config.json").exists()
     holder.kill()
