@@ -137,7 +137,7 @@ def test_mistakes(files, imported, tmp_path, capsys):
     assert "must be a folder if the source is a file" in refusal(
         capsys, source, tmp_path / "b.pth"
     )
-    assert "the target is a file: .pth" in refusal(capsys, imported, new)
+    assert "must be a file if the source is a folder" in refusal(capsys, imported, new)
     assert "for folders" in refusal(capsys, source, new, "--to=pyvrl")
     message = refusal(capsys, imported, tmp_path / "a.safetensors", "--from=pyvrl")
     assert "--from=pyvrl: only for files" in message
@@ -149,7 +149,7 @@ def test_mistakes(files, imported, tmp_path, capsys):
     assert "--from=caffe: value should be one of <auto|pyvrl" in refusal(
         capsys, source, new, "--from=caffe"
     )
-    assert "1 paths: needs SOURCE and TARGET" in refusal(capsys, source)
+    assert "1 paths: give SOURCE and TARGET" in refusal(capsys, source)
     image = tmp_path / "cat.png"
     image.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 99)
     assert "cat.png" in refusal(capsys, image, new)
