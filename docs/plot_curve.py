@@ -3,11 +3,12 @@
 python docs/plot_curve.py OUT.png WORKDIR [WORKDIR ...]
 """
 
-import json
 import pathlib
 import sys
 
 import matplotlib
+
+from ctp_jax import metrics_file
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -16,8 +17,7 @@ import matplotlib.pyplot as plt
 def main(out, *workdirs):
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for workdir in map(pathlib.Path, workdirs):
-        lines = (workdir / "metrics.jsonl").read_text().splitlines()
-        lines = [json.loads(line) for line in lines]
+        lines, _ = metrics_file.read(workdir / "metrics.jsonl")
         train = [line for line in lines if line["kind"] == "train"]
         held_out = [line for line in lines if line["kind"] == "eval"]
         steps = [line["step"] for line in held_out]

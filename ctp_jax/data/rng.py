@@ -1,7 +1,7 @@
 """Uniform random numbers that are a pure function of (seed, stream, position).
 
-A batch has to be the same on any number of hosts and after any restart, so nothing
-random number may depend on earlier ones. Each example gets one vector of uniforms
+A batch has to be the same on any number of hosts and after any restart, so no random
+number may depend on earlier ones. Each example gets one vector of uniforms
 from one stateless op, seeded by the run's seed, the stream's name and the example's
 position in the run; every decision takes its share of that vector. The decisions are
 then plain arithmetic, vectorised over the batch, and no further random op runs.
