@@ -1,6 +1,7 @@
 """Every test also checks every shape: jaxtyping's import hook, with beartype."""
 
 import os
+import signal
 import tempfile
 
 import pytest
@@ -13,9 +14,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A third of the suite's time is LLVM's, optimising programs that run for an instant.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+# Tests compile the same programs again and again: kept for the session. The process that
+# starts first makes the folder; pytest-xdist's workers and the commands that tests run
+# inherit its name. With a limit to its size, JAX locks it, so that no process reads what
+# another is writing.
+if "CTP_TESTS" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="ctp_jax_xla_")
+    os.environ["CTP_TESTS"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(8 << 30)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
 from jaxtyping import install_import_hook
 
 from tests import checking
+
+# A shell ignores SIGINT for what it starts in the background, and so would the commands
+# that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 install_import_hook("ctp_jax", f"{checking.__name__}.check")
 
@@ -34,24 +49,6 @@ def pytest_collection_modifyitems(items):
     """pytest-xdist gives the workers whole files, in this order."""
     order = {name: index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache():
-    """Tests compile the same programs again and again: kept for the session.
-
-    Each of pytest-xdist's workers has its own: JAX may read what another is writing.
-    """
-    import jax  # not above: JAX reads the environment
-
-    with tempfile.TemporaryDirectory() as directory:
-        # In the environment too, for the subprocesses.
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        jax.config.update("jax_compilation_cache_dir", directory)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        yield
-        jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ def test_a_task_outside_the_package_in_two_files(tmp_path, monkeypatch):
     config = cli.load_config(f"{folder / 'arrow_config.py'}:{arguments}")
     config.data.data_dir, config.steps = data, 2
     config.evaluators.zeros.module = "my_tasks.zeros"
+    config.model.name = "tests.tiny_network"  # for time
     workdir = tmp_path / "run"
     results = loop.train(config, workdir)
     assert 0 <= results["top1"] <= 1 and 0 <= results["share_of_zeros"] <= 1
