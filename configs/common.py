@@ -243,11 +243,17 @@ def schedule(config: ConfigDict, epochs: int, milestones: tuple[int, ...]) -> No
 
 
 def evaluators(*names: str) -> ConfigDict:
-    """What is measured on held-out videos: modules of `ctp_jax/evaluators/`, by name."""
+    """What is measured on held-out videos.
+
+    Args:
+        *names: of modules of `ctp_jax/evaluators/`; with a dot, of modules elsewhere,
+            which are called by the last part of the name.
+    """
     config = ConfigDict()
-    for name in names:
+    for module in names:
+        name = module.rpartition(".")[2]
         config[name] = ConfigDict()
-        config[name].module = ""  # empty: of this name; with a dot: a module elsewhere
+        config[name].module = module if module != name else ""  # empty: of this name
         config[name].split = ""  # empty: config.data.eval_split
         config[name].videos = 0  # 0: config.data.eval_videos
         config[name].every = 0.0  # epochs; 0: config.eval_every

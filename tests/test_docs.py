@@ -16,7 +16,7 @@ PAGE = pathlib.Path(__file__).parents[1] / "docs" / "tasks.md"
 @pytest.mark.slow
 def test_a_task_outside_the_package_in_two_files(tmp_path, monkeypatch):
     task, config_file, evaluator = re.findall(
-        r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL
+        r"^```python\n(.*?)```", PAGE.read_text(), re.DOTALL | re.MULTILINE
     )
     folder = tmp_path / "my_tasks"
     folder.mkdir()
@@ -32,10 +32,9 @@ def test_a_task_outside_the_package_in_two_files(tmp_path, monkeypatch):
     prepare.main(
         ["moving_shapes", "--train_videos=6", "--test_videos=4", "--data_dir", data]
     )
-    arguments = "small,runlocal,data=moving_shapes,evaluate=zeros"
+    arguments = "small,runlocal,data=moving_shapes,evaluate=my_tasks.zeros"
     config = cli.load_config(f"{folder / 'arrow_config.py'}:{arguments}")
     config.data.data_dir, config.steps = data, 2
-    config.evaluators.zeros.module = "my_tasks.zeros"
     config.model.name = "tests.tiny_network"  # for time
     workdir = tmp_path / "run"
     results = loop.train(config, workdir)

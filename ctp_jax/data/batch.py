@@ -76,6 +76,8 @@ class ClipSpec:
         crop: 'random' or 'center'.
         flip: probability of mirroring.
         shared_window: all clips of a video have the same scale, crop and flip.
+        min_frames: refuse a data set with shorter videos, where the repeated last frame
+            would give the label away.
     """
 
     num_clips: int
@@ -90,3 +92,4 @@ class ClipSpec:
     crop: str = "random"
     flip: float = 0.0
     shared_window: bool = False
+    min_frames: int = 1

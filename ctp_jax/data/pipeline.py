@@ -80,7 +80,7 @@ class Pipeline:
         self.whole = opened
         if train:
             opened = records.take_fraction(opened, config.data.fraction, config.seed)
-        records.check_lengths(opened, config.data.min_frames)
+        records.check_lengths(opened, config.data.min_frames, spec.min_frames)
         self.records = opened
         self.class_names = opened.class_names
         limit = 0 if train else config.data.eval_videos

@@ -147,21 +147,32 @@ def select(opened: Records, numbers: np.ndarray) -> Records:
     return dataclasses.replace(opened, **columns)
 
 
-def check_lengths(opened: Records, min_frames: int) -> None:
-    """Raises `UserError` if a split is empty or has videos of too few frames."""
+def check_lengths(opened: Records, wanted: int, needed: int = 1) -> None:
+    """Raises `UserError` if a split is empty or has videos of too few frames.
+
+    Args:
+        opened: the split.
+        wanted: frames, `config.data.min_frames`.
+        needed: frames that the task's clips span, `ClipSpec.min_frames`.
+    """
     if not len(opened):
         raise UserError(
             f"{opened.name}: split {opened.split!r} has no videos: choose another split"
         )
+    min_frames = max(wanted, needed)
     short = int((opened.num_frames < min_frames).sum())
     if short:
         worst = int(opened.num_frames.argmin())
+        about = "config.data.min_frames"
+        remedy = "lower min_frames: the last frame of a short video is then repeated"
+        if needed > wanted:
+            about = "the clips of this task span"
+            remedy = "use smaller strides or fewer frames"
         raise UserError(
             f"{opened.name}: {short} of {len(opened)} videos of split {opened.split!r} "
-            f"have fewer than config.data.min_frames = {min_frames} frames "
+            f"have fewer than {about} = {min_frames} frames "
             f"({opened.id_of(worst)}: {opened.num_frames[worst]}): prepare the data set "
-            "without them, or lower min_frames: the last frame of a short video is then "
-            "repeated"
+            f"without them, or {remedy}"
         )
 
 

@@ -195,6 +195,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def load_head(self, variables: Variables, head: Params) -> Variables:
+        """The variables with an exported head of the same task put in."""
+        return variables._replace(params={**variables.params, "head": head})
+
     def head(self, params: Params) -> Params | None:
         """The rest of the network, exported with the encoder; None if there is none."""
         return params.get("head")

@@ -41,6 +41,11 @@ class Task(encoder.Task):
     def make_head(self):
         """The Flax module on top of the encoder, called with (features, train)."""
         head = self.config.head
+        if not self.class_names:
+            raise UserError(
+                f"config.task = {self.config.task!r}: no class_names: set them in the "
+                "class, or in __init__ after that of the base class"
+            )
         return heads.ClassifierHead(len(self.class_names), head.dropout, head.init_std)
 
     def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
@@ -62,7 +67,7 @@ class Task(encoder.Task):
             rng: random key for dropout in training; None for evaluation.
         """
         train = rng is not None
-        clips = colour.normalize(self.draw(batch))
+        clips = self.draw(batch)
         videos = len(clips)
         features, state = self.features(
             variables,
@@ -88,7 +93,13 @@ class Task(encoder.Task):
         rng: jax.Array,
     ) -> tuple[jax.Array, base.StepOutput]:
         logits, state = self.logits(variables, batch, rng)
-        label = jnp.broadcast_to(self.targets(batch)[:, None], logits.shape[:2])
+        label = self.targets(batch)
+        if label.shape != logits.shape[:1]:
+            raise UserError(
+                f"config.task = {self.config.task!r}: its labels are {label.shape}, not "
+                f"{logits.shape[:1]}: one per video"
+            )
+        label = jnp.broadcast_to(label[:, None], logits.shape[:2])
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         top1 = (logits.argmax(-1) == label).mean()
         return loss, base.StepOutput({"loss": loss, "top1": top1}, state)

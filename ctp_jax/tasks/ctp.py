@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from ctp_jax import models
-from ctp_jax.data.batch import Batch, ClipSpec
+from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads
 from ctp_jax.models.base import apply
@@ -83,19 +83,6 @@ class Task(encoder.Task):
 
     # On the host -----------------------------------------------------------------
 
-    def clip_spec(self, train: bool) -> ClipSpec:
-        del train  # The game is the same on held-out videos.
-        clip = self.config.clip
-        return ClipSpec(
-            num_clips=1,
-            num_frames=clip.num_frames,
-            size=clip.size,
-            strides=tuple(clip.strides),
-            jitter=clip.jitter,
-            scales=tuple(clip.scales),
-            flip=clip.flip,
-        )
-
     def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
         from ctp_jax.data.plans import colour, trajectories  # import TensorFlow
 
@@ -132,8 +119,7 @@ class Task(encoder.Task):
         self, variables: base.Variables, batch: Batch, targets: Targets, train: bool
     ) -> tuple[Float[Array, "b n t 4"], Float[Array, "b n t 4"], base.ModelState]:
         """Predicted deltas and boxes, and the state with new batch statistics."""
-        clips = colour.normalize(self.draw(batch)[:, 0])
-        features, state = self.features(variables, clips, train)
+        features, state = self.features(variables, self.draw(batch)[:, 0], train)
         deltas = apply(
             self._head,
             {"params": variables.params["head"]},

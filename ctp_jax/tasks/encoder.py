@@ -17,6 +17,7 @@ from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.models.base import apply
+from ctp_jax.ops import colour
 from ctp_jax.tasks import base
 
 
@@ -29,13 +30,19 @@ class Task(base.Task):
         check_clip(config)
 
     def clip_spec(self, train: bool) -> ClipSpec:
+        """One clip as `config.clip` says, of held-out videos, too.
+
+        A subclass that wants other clips changes this one (`dataclasses.replace`).
+        """
         clip = self.config.clip
         return ClipSpec(
             num_clips=1,
             num_frames=clip.num_frames,
             size=clip.size,
             strides=tuple(clip.strides),
+            jitter=clip.jitter,
             scales=tuple(clip.scales),
+            flip=clip.flip,
         )
 
     def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
@@ -60,9 +67,12 @@ class Task(base.Task):
         train: bool,
         frozen: int = 0,
     ) -> tuple[Float[Array, "b _t _h _w c"], base.ModelState]:
-        """Features of normalised clips, and the state with new batch statistics.
+        """Features of clips as drawn, and the state with new batch statistics.
 
-        See `ctp_jax.models.base.Encoder` for `train` and `frozen`.
+        Args:
+            variables: of the task.
+            clips: grey levels; they are normalised here.
+            train: see `ctp_jax.models.base.Encoder`, and for `frozen`.
         """
         params, state = variables
         features, batch_stats = self.apply_encoder(
@@ -85,9 +95,10 @@ class Task(base.Task):
 
         A task with several such networks keeps those that get no gradient in its state,
         under `networks`: {name: {'params': ..., 'batch_stats': ...}}. There
-        `load_encoder` finds them.
+        `load_encoder` finds them, and `load_head` an entry 'head', if there is one.
         """
         variables = {"params": params, "batch_stats": batch_stats}
+        clips = colour.normalize(clips)
         if not train:
             return apply(self._encoder, variables, clips, train=False), batch_stats
         features, changed = self._encoder.apply(
@@ -122,10 +133,26 @@ class Task(base.Task):
         """Puts the encoder also into every network that is kept under `networks`."""
         stats = {**variables.state["batch_stats"], "encoder": batch_stats}
         state = {**variables.state, "batch_stats": stats}
-        if "networks" in state:
-            network = {"params": params, "batch_stats": batch_stats}
-            state["networks"] = {name: network for name in state["networks"]}
-        return base.Variables({**variables.params, "encoder": params}, state)
+        network = {"params": params, "batch_stats": batch_stats}
+        return base.Variables(
+            {**variables.params, "encoder": params}, _in_networks(state, network)
+        )
+
+    def load_head(self, variables: base.Variables, head: base.Params) -> base.Variables:
+        """Puts the head also into every network under `networks` that has one."""
+        params = {**variables.params, "head": head}
+        return base.Variables(params, _in_networks(variables.state, {"head": head}))
+
+
+def _in_networks(state: base.ModelState, new: Mapping[str, Any]) -> base.ModelState:
+    """The state with `new` entries in every network; a head only where there is one."""
+    if "networks" not in state:
+        return state
+    networks = {
+        name: {**old, **{key: new[key] for key in new if key in old or key != "head"}}
+        for name, old in state["networks"].items()
+    }
+    return {**state, "networks": networks}
 
 
 def check_clip(config: ConfigDict) -> None:

@@ -33,17 +33,9 @@ class Task(classification.Task):
         self.class_names = train.class_names
 
     def clip_spec(self, train: bool) -> ClipSpec:
-        clip, test = self.config.clip, self.config.test
         if train:
-            return ClipSpec(
-                num_clips=1,
-                num_frames=clip.num_frames,
-                size=clip.size,
-                strides=tuple(clip.strides),
-                jitter=clip.jitter,
-                scales=tuple(clip.scales),
-                flip=clip.flip,
-            )
+            return super().clip_spec(train)
+        clip, test = self.config.clip, self.config.test
         return ClipSpec(
             num_clips=test.num_clips,
             num_frames=clip.num_frames,

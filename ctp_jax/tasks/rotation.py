@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ctp_jax.data.batch import Batch, ClipSpec
+from ctp_jax.data.batch import Batch
 from ctp_jax.tasks import classification
 
 
@@ -23,19 +23,6 @@ class Task(classification.Task):
     """See `configs/common.py:pretext` for its options."""
 
     class_names = ("0°", "90°", "180°", "270°")
-
-    def clip_spec(self, train: bool) -> ClipSpec:
-        del train  # The same on held-out videos.
-        clip = self.config.clip
-        return ClipSpec(
-            num_clips=1,
-            num_frames=clip.num_frames,
-            size=clip.size,
-            strides=tuple(clip.strides),
-            jitter=clip.jitter,
-            scales=tuple(clip.scales),
-            flip=clip.flip,
-        )
 
     def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
         from ctp_jax.data.plans import colour  # imports TensorFlow

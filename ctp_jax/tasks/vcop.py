@@ -6,6 +6,7 @@ VCOP's own code it has ten layers). Symbols: b videos, c clips per video, t fram
 of the clip, k orders.
 """
 
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -30,17 +31,11 @@ class Task(classification.Task):
     class_names = tuple("-".join(str(clip + 1) for clip in order) for order in ORDERS)
 
     def clip_spec(self, train: bool) -> ClipSpec:
-        del train  # The same on held-out videos.
-        clip = self.config.clip
-        return ClipSpec(
+        return dataclasses.replace(
+            super().clip_spec(train),
             num_clips=CLIPS,
-            num_frames=clip.num_frames,
-            size=clip.size,
-            strides=tuple(clip.strides),
             sampling="ordered",
-            gap=clip.gap,
-            scales=tuple(clip.scales),
-            flip=clip.flip,
+            gap=self.config.clip.gap,
             shared_window=True,
         )
 

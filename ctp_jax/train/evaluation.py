@@ -3,7 +3,7 @@
 import copy
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import Batch
+from ctp_jax.errors import UserError
 from ctp_jax.evaluators import base as evaluators
 from ctp_jax.tasks import base, probe
 from ctp_jax.tasks.base import Task
@@ -124,8 +125,8 @@ class Evaluation:
                 for evaluator in self._with_gallery:
                     evaluator.update_gallery(batch, outputs)
         for batch, outputs in predict(self._held_out):
-            for evaluator in self.evaluators.values():
-                evaluator.update(batch, outputs)
+            for name, evaluator in self.evaluators.items():
+                evaluator.update(batch, _Outputs(outputs, name))
         return {
             f"{name}/{key}" if self._own_names[name] else key: value
             for name, evaluator in self.evaluators.items()
@@ -171,6 +172,20 @@ class Evaluation:
             place = directory / name if self._own_names[name] else directory
             place.mkdir(exist_ok=True)
             evaluator.save(place)
+
+
+class _Outputs(dict):
+    """What a task predicts, for one evaluator; what is missing is the user's to mend."""
+
+    def __init__(self, outputs: Mapping[str, np.ndarray], evaluator: str):
+        super().__init__(outputs)
+        self._evaluator = evaluator
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise UserError(
+            f"config.evaluators.{self._evaluator} reads {name!r}, but config.task "
+            f"predicts {', '.join(self)}: choose other evaluators"
+        )
 
 
 def rhythm(config: ConfigDict, options: ConfigDict) -> float:

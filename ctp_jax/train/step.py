@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from ctp_jax.errors import UserError
 from ctp_jax.tasks.base import Task, Variables
 from ctp_jax.train import accumulation
 from ctp_jax.train import mesh as mesh_lib
-from ctp_jax.train.state import AveragedTrainState, TrainState
+from ctp_jax.train.state import AveragedTrainState, TrainState, describe
 
 
 def stream_key(seed: int, stream: str, step: Any = 0) -> jax.Array:
@@ -69,6 +70,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         model_state = task.after_step(Variables(params, model_state), carry, state.step)
+        _check_same_tree(state.model_state, model_state)
         metrics |= {
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
@@ -94,6 +96,21 @@ def make_train_step(
         in_shardings=(everywhere, mesh_lib.over_batch(mesh)),
         out_shardings=everywhere,
     )
+
+
+def _check_same_tree(old: Any, new: Any) -> None:
+    """Raises `UserError` where a task loses, adds or reshapes an entry of its state.
+
+    The next step would fail, in places that say nothing about the reason.
+    """
+    before, after = describe(old), describe(new)
+    for name in dict.fromkeys([*before, *after]):
+        was, now = before.get(name, "absent"), after.get(name, "absent")
+        if was != now:
+            raise UserError(
+                f"the task's state has {name} {now} after a step, {was} before: "
+                "return {**variables.state, ...} from loss and after_step"
+            )
 
 
 def make_eval_step(task: Task, mesh: Mesh) -> Callable:

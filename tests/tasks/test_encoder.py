@@ -36,12 +36,23 @@ def test_an_encoder_fills_every_network_and_nothing_else_changes(task):
     head, queue = jnp.ones(3), jnp.zeros(2)
     params = {"encoder": {"old": 0}, "head": head}
     state = {"batch_stats": {"encoder": {"old": 0}, "other": 1}, "queue": queue}
-    state["networks"] = {"key": {"params": {"old": 3}, "batch_stats": {"old": 4}}}
+    old = {"params": {"old": 3}, "batch_stats": {"old": 4}}
+    state["networks"] = {"key": {**old, "head": {"old": 5}}, "bare": old}
     weights, stats = {"new": 1}, {"new": 2}
     new = task.load_encoder(base.Variables(params, state), weights, stats)
     assert new.params["encoder"] is weights and new.params["head"] is head
     assert new.state["batch_stats"] == {"encoder": stats, "other": 1}
-    assert new.state["networks"] == {"key": {"params": weights, "batch_stats": stats}}
+    network = {"params": weights, "batch_stats": stats}
+    assert new.state["networks"] == {
+        "key": {**network, "head": {"old": 5}},
+        "bare": network,
+    }
+    new = task.load_head(new, {"new": 6})
+    assert new.params == {"encoder": weights, "head": {"new": 6}}
+    assert new.state["networks"] == {
+        "key": {**network, "head": {"new": 6}},
+        "bare": network,
+    }
     assert new.state["queue"] is queue
     assert task.encoder(new)[:2] == (weights, stats)
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from configs import rotation as rotation_config
 from configs import vcop as vcop_config
 from ctp_jax.data import rng as rng_lib
+from ctp_jax.errors import UserError
 from ctp_jax.models import heads
 from ctp_jax.tasks import base, rotation
 from ctp_jax.train import mesh as mesh_lib
@@ -157,6 +158,24 @@ def test_labels_are_uniform_and_named(name, labels):
     expected = 6000 / labels
     assert len(found) == len(task.class_names) == labels
     assert np.abs(found - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_labels_of_another_shape_and_missing_names_are_refused():
+    task = make_task("rotation")
+    batch = dict(made.make_batch(task, train=True))
+    batch["plan"] = {**batch["plan"], "label": jnp.zeros((made.VIDEOS, 1), jnp.int32)}
+    variables = jax.eval_shape(task.init, jax.random.key(0), batch)
+
+    def loss(variables):
+        task.targets = lambda batch: batch["plan"]["label"]
+        task.draw = lambda batch: jnp.zeros((made.VIDEOS, 1, 4, 32, 32, 3))
+        return task.loss(variables, batch, 0, jax.random.key(0))
+
+    with pytest.raises(UserError, match=r"labels are \(4, 1\), not \(4,\)"):
+        jax.eval_shape(loss, variables)
+    task.class_names = ()
+    with pytest.raises(UserError, match="'rotation': no class_names"):
+        jax.eval_shape(task.init, jax.random.key(0), batch)
 
 
 def test_quarters_are_numpys():

@@ -212,6 +212,19 @@ def test_an_evaluator_that_is_not_there_is_named():
         )
 
 
+def test_an_output_that_the_task_does_not_predict_is_named(monkeypatch):
+    task, (every,) = make(toy_task.Task)
+
+    def update(self, batch, outputs):
+        assert set(outputs) == {"class", "embedding"}
+        outputs["logits"]
+
+    monkeypatch.setattr(toy_task.Accuracy, "update", update)
+    message = "config.evaluators.toy_task reads 'logits', .* predicts class, embedding"
+    with pytest.raises(UserError, match=message):
+        run(every, toy_state(task))
+
+
 def test_a_second_pass_starts_afresh():
     task, (every,) = make(toy_task.Task)
     state = toy_state(task)

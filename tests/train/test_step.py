@@ -157,6 +157,35 @@ def test_all_finite_looks_at_every_float():
     assert not step.all_finite(jnp.array(jnp.nan), good)
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda state: state.pop("queue"), "has queue absent after a step, float32"),
+        (lambda state: state.update(more=jnp.ones(2)), r"more float32\(2\) after"),
+        (lambda state: state.update(queue=jnp.ones(2)), r"queue float32\(2\) after"),
+    ],
+)
+def test_state_that_changes_its_form_is_named(change, message):
+    config = toy_config()
+
+    class Forgetful(toy_task.Task):
+        def after_step(self, variables, carry, step):
+            state = dict(super().after_step(variables, carry, step))
+            change(state)
+            return state
+
+    task, optimizer = Forgetful(config), optax.sgd(0.1)
+    batch = next(ToyPipeline(config, True).train_batches(0))
+    train_step = step.make_train_step(
+        task, optimizer, lambda count: 0.1, 0, mesh_lib.one_device()
+    )
+    state = jax.eval_shape(
+        lambda: state_lib.initial(task, optimizer, jax.random.key(0), batch)
+    )
+    with pytest.raises(UserError, match=message):
+        train_step.lower(state, batch)
+
+
 def test_batch_must_divide():
     mesh_lib.check_batch_size(16, 8)
     with pytest.raises(UserError, match="12 .* 8 devices: use 8 or 16"):

@@ -111,15 +111,13 @@ def start(
         UserError: names or shapes differ from those of this network, or the head is
             for other classes.
     """
-    params, model_state = task.load_encoder(
-        state.variables, encoder.params, encoder.batch_stats
-    )
+    variables = task.load_encoder(state.variables, encoder.params, encoder.batch_stats)
     if head_classes is not None:
         check_head(task, encoder)
         _check_classes(encoder, head_classes)
-        params = {**params, "head": encoder.head}
+        variables = task.load_head(variables, encoder.head)
     before = {"params": state.params, "model_state": state.model_state}
-    after = {"params": params, "model_state": model_state}
+    after = {"params": variables.params, "model_state": variables.state}
     loaded, random = _compare(before, after, encoder.path)
     if not loaded:
         raise UserError(
