@@ -121,9 +121,9 @@ def normalized(clip):
     return np.float32((np.float64(clip) / 255 - mean) / std)
 
 
-def make_weights(task):
+def make_weights(task, batch=None):
     """Kaiming kernels; scales, biases and statistics away from 1 and 0."""
-    shapes = jax.eval_shape(task.init, jax.random.key(0), {})
+    shapes = jax.eval_shape(task.init, jax.random.key(0), batch or {})
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
