@@ -129,8 +129,13 @@ def test_both_ways_agree_on_a_batch_and_in_the_gradient():
         clips, back = jax.vjp(lambda frames: draw(frames, way), frames)
         return clips, back(towards)[0]
 
-    for one, other in zip(*(both(frames, way) for way in resample.WAYS), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-3)
+    (clips, slopes), (other_clips, other_slopes) = (
+        both(frames, way) for way in resample.WAYS
+    )
+    # XLA may round a coordinate once or twice; edges of this noise are 255 a pixel.
+    rounding = 255 * np.spacing(np.float32(max(frames.shape[-3:-1])))
+    np.testing.assert_allclose(clips, other_clips, atol=rounding)
+    np.testing.assert_allclose(slopes, other_slopes, atol=1e-3)
 
 
 def test_the_backend_decides(monkeypatch):
