@@ -31,6 +31,9 @@ SKIPPED_FILE = "skipped.txt"
 """Beside the shards: one line `file<TAB>reason` per unreadable video."""
 MISSING_FILE = "missing.txt"
 """Beside the shards: one line `split<TAB>file` per listed video without a file."""
+REPEATED_FILE = "repeated.txt"
+"""Beside the shards: one line `split: file<TAB>same as split: file` per video that has the
+same frames as one in another split."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,8 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
     HOMEPAGE = ""
     CLASSES = 0
     """Number of classes of the complete data set; 0: any number."""
+    MAX_BAD = 0.01
+    """Default of `--max_bad`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keeps data sets out of TFDS's registry: their names may be taken there."""
@@ -223,10 +228,13 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
         numbers = {item.id: i for i, item in enumerate(self.source.items)}
         skipped = [pair for shard in made for pair in shard.skipped]
         skipped.sort(key=lambda pair: numbers[pair[0]])
-        pairs = {SKIPPED_FILE: skipped, MISSING_FILE: self.source.missing}
-        for name, lines in pairs.items():
-            text = "".join(f"{first}\t{second}\n" for first, second in lines)
-            (where / name).write_text(text)
+        for name, pairs in (
+            (SKIPPED_FILE, skipped),
+            (MISSING_FILE, self.source.missing),
+            (REPEATED_FILE, repeated(made, self.source.splits)),
+        ):
+            lines = [" ".join(a.split()) + "\t" + " ".join(b.split()) for a, b in pairs]
+            (where / name).write_text("".join(f"{line}\n" for line in lines))
         provenance.write(folder, self.flags, made)
         lengths = [len(shard.rows) for shard in made]
         found = index.build(
@@ -263,3 +271,31 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
                 progress=self.options.progress,
             )
             self.assemble(self.data_dir, made)
+
+
+def repeated(
+    made: Sequence[shards.Shard], splits: Mapping[str, Sequence[str]]
+) -> list[tuple[str, str]]:
+    """Videos that have the same frames as one in another split, and that one.
+
+    As in lists, train01 and test01 must differ, train01 and test02 need not.
+    """
+    content = {
+        row.id.decode(): digest
+        for shard in made
+        for row, digest in zip(shard.rows, shard.contents, strict=True)
+    }
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+    pairs = []
+    for split, videos in splits.items():
+        for video in filter(content.__contains__, videos):
+            key = (numbering(split), content[video])
+            before_split, before = first.setdefault(key, (split, video))
+            if before_split != split:
+                pairs.append((f"{split}: {video}", f"same as {before_split}: {before}"))
+    return pairs
+
+
+def numbering(split: str) -> str:
+    """`01` of the split train01: splits of one numbering must not share videos."""
+    return split.lstrip("abcdefghijklmnopqrstuvwxyz")
