@@ -99,7 +99,7 @@ def prefixes_by_ending(keys: Iterable[str]) -> dict[str, list[str]]:
 
 def _rank(prefix: str) -> tuple[bool, bool]:
     """Lower for the prefix to prefer: `encoder_q.`, not `momentumEncoder.`."""
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", prefix)}
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", prefix)}
     return bool(words & _AVERAGES), not words & _LEARNERS
 
 

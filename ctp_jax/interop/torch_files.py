@@ -53,7 +53,7 @@ _PLAIN = re.compile(
     r"|torch\.(Size|device|dtype|layout|memory_format|\w*Storage|\w*Tensor|[a-z]+\d\w*)"
     r"|torch\.(_utils\._rebuild_\w+|nn\.parameter\.\w+|serialization\._get_layout)"
     r"|(addict|easydict|lightning\w*|mmcv|mmengine|omegaconf|pytorch_lightning|yacs)\."
-    r"[\w.]*(Buffer|Config|Container|Dict|Metadata|Node)\w*"
+    r"[\w.]*(Buffer|Checkpoint|Config|Container|Dict|Metadata|Node)\w*"
 )
 """Names of what only holds values: metrics, flags and configs beside the weights."""
 
@@ -199,6 +199,12 @@ def _tensors(loaded: Any) -> Iterator[tuple[str, Tensor]]:
 class _Unpickler(pickle._Unpickler):
     """Makes mappings, lists, numbers, text, `Tensor` and `Thing`."""
 
+    # Of the base class, whose type stubs lack them.
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
+
     def __init__(self, file: io.BytesIO):
         super().__init__(file, encoding="utf-8", errors="replace")
         self.sizes: dict[str, int] = {}
@@ -251,7 +257,7 @@ class _Unpickler(pickle._Unpickler):
         self.append(Thing())
 
     def load_bytearray(self) -> None:
-        self.read(*struct.unpack("<Q", self.read(8)))  # reserves only what is there
+        self.read(struct.unpack("<Q", self.read(8))[0])  # reserves only what is there
         self.append(Thing())
 
     dispatch: ClassVar[dict[int, Any]] = {

@@ -214,6 +214,8 @@ def test_folders_of_which_some_are_splits(tmp_path, others):
 def test_classes_that_sound_like_splits_are_classes(tmp_path):
     source = list_folder(touch(tmp_path, "training dog/a.mp4", "test drive/b.mp4"))
     assert source.class_names == ["test drive", "training dog"]
+    source = list_folder(touch(tmp_path / "b", "training dog/a.mp4"))
+    assert source.class_names == ["training dog"]
 
 
 def test_the_first_command_of_the_readme(tmp_path, capsys):

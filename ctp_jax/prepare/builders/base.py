@@ -23,6 +23,7 @@ from tensorflow_datasets.core import dataset_builder
 
 from ctp_jax.data import index
 from ctp_jax.errors import UserError
+from ctp_jax.formatting import one_line
 from ctp_jax.prepare import provenance, shards
 from ctp_jax.prepare import schema as schema_lib
 from ctp_jax.prepare.workers import Item
@@ -233,8 +234,8 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
             (MISSING_FILE, self.source.missing),
             (REPEATED_FILE, repeated(made, self.source.splits)),
         ):
-            lines = [" ".join(a.split()) + "\t" + " ".join(b.split()) for a, b in pairs]
-            (where / name).write_text("".join(f"{line}\n" for line in lines))
+            lines = ["\t".join(map(one_line, pair)) + "\n" for pair in pairs]
+            (where / name).write_text("".join(lines))
         provenance.write(folder, self.flags, made)
         lengths = [len(shard.rows) for shard in made]
         found = index.build(

@@ -16,14 +16,12 @@ from collections.abc import Mapping, Sequence
 
 from ctp_jax.data.storage import absolute, is_remote, walk_store
 from ctp_jax.errors import UserError
+from ctp_jax.formatting import one_line
 from ctp_jax.prepare import video
 from ctp_jax.prepare.builders import base
 
 _NOT_OF_THE_USER = frozenset(["__MACOSX", "@eaDir", "$RECYCLE.BIN"])
 """Folders that systems make for themselves; copies of files lie in them."""
-
-_CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))}
-_CONTROL |= {0x2028: "\\u2028", 0x2029: "\\u2029"}  # these two end a line
 
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= dict.fromkeys(("val", "valid", "validate", "validation"), "val")
@@ -48,11 +46,6 @@ def is_split(folder: str) -> bool:
     return bool(split) and not others
 
 
-def one_line(text: str) -> str:
-    """The text with its control characters and line ends escaped."""
-    return text.translate(_CONTROL)
-
-
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden, or one that the system made for itself."""
     return name.startswith(".") or name in _NOT_OF_THE_USER
@@ -70,7 +63,7 @@ def fold(name: str) -> str:
 
 def class_name(folder: str) -> str:
     """The class of a folder of this name: with composed accents, as Latin-1 if need be."""
-    name = re.sub(r"\\x([89a-f][0-9a-f])", lambda byte: chr(int(byte[1], 16)), folder)
+    name = re.sub(r"\\x([a-f][0-9a-f])", lambda byte: chr(int(byte[1], 16)), folder)
     return unicodedata.normalize("NFC", name)
 
 
@@ -137,9 +130,8 @@ class Folder:
             return name
         key = _key(name)
         while key:
-            found = self._by_ending.get(key, [])
-            whole = [name for name in found if name.count("/") == key.count("/")]
-            if found:
+            if found := self._by_ending.get(key):
+                whole = [other for other in found if other.count("/") == key.count("/")]
                 found = found if len(found) == 1 else whole
                 return found[0] if len(found) == 1 else None
             key = key.partition("/")[2]

@@ -196,10 +196,10 @@ def _classes_of_folders(lines: Sequence[Line]) -> Callable[[Line], str]:
         return "" if folders.is_split(name) else name
 
     pairs = {(folder(line), line.number) for line in lines}
-    names, numbers = ({pair[i] for pair in pairs} for i in (0, 1))
-    if None in numbers or (
-        "" not in names and len(names) == len(numbers) == len(pairs)
-    ):
+    names = {name for name, _ in pairs}
+    numbers = [number for _, number in pairs if number is not None]
+    agree = "" not in names and len(names) == len(set(numbers)) == len(pairs)
+    if agree or len(numbers) < len(pairs):
         return folder
     digits = len(str(max(numbers)))
     return lambda line: f"{line.number:0{digits}d}"

@@ -115,9 +115,9 @@ def read_folders(
     for level in (0, 1):
         at = {name: (*path, "", "")[level] for name, path in inside.items()}
         found = {folder: folders.split_of(folder) for folder in at.values()}
-        if all(split for split, _ in found.values()) and (
-            len({others for _, others in found.values()}) == 1
-        ):
+        called, rest = ({pair[i] for pair in found.values()} for i in (0, 1))
+        # videos_train and videos_val; but not training_dog and test_drive.
+        if all(called) and len(rest) == 1 and (len(called) > 1 or rest == {""}):
             splits = {name: found[folder][0] for name, folder in at.items()}
             inside = {name: p[:level] + p[level + 1 :] for name, p in inside.items()}
             break
