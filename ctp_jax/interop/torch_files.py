@@ -21,6 +21,8 @@ from typing import Any, ClassVar
 import ml_dtypes  # with it, NumPy has bfloat16
 import numpy as np
 
+from ctp_jax.formatting import one_line
+
 DEPTH, NAME, TENSORS, ALIASES = 32, 500, 100_000, 16
 """Limits: levels of nesting, length of a name, tensors in a file, and how many times the
 size of the file its tensors may have together (tensors can share their storage)."""
@@ -216,7 +218,7 @@ class _Unpickler(pickle._Unpickler):
         if known is None and module.startswith("__torch__"):
             return Module
         if known is None and not _PLAIN.fullmatch(full):
-            raise CodeError(full)
+            raise CodeError(one_line(full)[:100])
         return Thing if known is None else known
 
     def persistent_load(self, pid: Any) -> tuple[str, Any]:
