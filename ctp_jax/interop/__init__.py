@@ -9,5 +9,6 @@ matching      which of these encoders a state dict contains
 heads         the heads that are converted with the encoder
 layouts       the order of the axes of an array in PyTorch
 state_dicts   files with state dicts
-torch_files   what is in a file of torch.save, without running it
+torch_files   the tensors in a file of torch.save
+unpickling    pickles, of which nothing is run
 """

@@ -1,6 +1,6 @@
 """Files with state dicts: those of torch.save and torch.jit.save, and .safetensors.
 
-No code in a file is ever run, see `ctp_jax.interop.torch_files`. Only writing needs torch.
+No code in a file is ever run, see `ctp_jax.interop.unpickling`. Only writing needs torch.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from ctp_jax import files
 from ctp_jax.errors import UserError, is_disk_full
-from ctp_jax.interop import torch_files
+from ctp_jax.interop import torch_files, unpickling
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (".pth", ".pt", ".pyth", ".pth.tar", ".tar", ".bin", ".ckpt", SAFETENSORS)
@@ -93,7 +93,7 @@ def _widened(array: np.ndarray) -> np.ndarray:
 def _read_torch(path):
     try:
         tensors, about = torch_files.read(path)
-    except torch_files.CodeError as error:
+    except unpickling.CodeError as error:
         raise UserError(
             f"{path}: reading it would run code ({error}): save only the state_dict() with "
             "torch.save, and convert that file"

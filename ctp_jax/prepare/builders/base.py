@@ -24,7 +24,7 @@ from tensorflow_datasets.core import dataset_builder
 from ctp_jax.data import index
 from ctp_jax.errors import UserError
 from ctp_jax.formatting import one_line
-from ctp_jax.prepare import provenance, shards
+from ctp_jax.prepare import provenance, repeated, shards
 from ctp_jax.prepare import schema as schema_lib
 from ctp_jax.prepare.workers import Item
 
@@ -232,7 +232,7 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
         for name, pairs in (
             (SKIPPED_FILE, skipped),
             (MISSING_FILE, self.source.missing),
-            (REPEATED_FILE, repeated(made, self.source.splits)),
+            (REPEATED_FILE, repeated.find(made, self.source.splits)),
         ):
             lines = ["\t".join(map(one_line, pair)) + "\n" for pair in pairs]
             (where / name).write_text("".join(lines))
@@ -272,31 +272,3 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
                 progress=self.options.progress,
             )
             self.assemble(self.data_dir, made)
-
-
-def repeated(
-    made: Sequence[shards.Shard], splits: Mapping[str, Sequence[str]]
-) -> list[tuple[str, str]]:
-    """Videos that have the same frames as one in another split, and that one.
-
-    As in lists, train01 and test01 must differ, train01 and test02 need not.
-    """
-    content = {
-        row.id.decode(): digest
-        for shard in made
-        for row, digest in zip(shard.rows, shard.contents, strict=True)
-    }
-    first: dict[tuple[str, str], tuple[str, str]] = {}
-    pairs = []
-    for split, videos in splits.items():
-        for video in filter(content.__contains__, videos):
-            key = (numbering(split), content[video])
-            before_split, before = first.setdefault(key, (split, video))
-            if before_split != split:
-                pairs.append((f"{split}: {video}", f"same as {before_split}: {before}"))
-    return pairs
-
-
-def numbering(split: str) -> str:
-    """`01` of the split train01: splits of one numbering must not share videos."""
-    return split.lstrip("abcdefghijklmnopqrstuvwxyz")

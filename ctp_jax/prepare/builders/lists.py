@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ctp_jax import config
 from ctp_jax.errors import UserError
+from ctp_jax.prepare import repeated
 from ctp_jax.prepare.builders import base, folders
 
 
@@ -112,7 +113,7 @@ def source_from_lists(
     seen: dict[tuple[str, str], Entry] = {}
     of_path: dict[str, Entry] = {}
     for split, entries in splits.items():
-        number = base.numbering(split)
+        number = repeated.numbering(split)
         for entry in entries:
             path = paths[entry]
             before = seen.setdefault((number, path), entry)

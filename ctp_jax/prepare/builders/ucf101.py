@@ -8,6 +8,7 @@ from typing import NamedTuple
 from absl import flags
 
 from ctp_jax.errors import UserError
+from ctp_jax.formatting import one_line
 from ctp_jax.prepare import video
 from ctp_jax.prepare.builders import base, folders, lists
 
@@ -139,17 +140,16 @@ def read_list(path: str, locate: Callable[[str], str | None]) -> list[Line]:
     for where, text in lists.read_lines(path):
         match = re.fullmatch(r"(.+?)((?:[\s,;]{1,20}\d{1,9}){0,2})", text)
         assert match
-        numbers = re.findall(r"[\s,;]+\d+", match[2])
+        numbers, digits = (re.findall(p, match[2]) for p in (r"[\s,;]+\d+", r"\d+"))
         ways = [text[: len(text) - len("".join(numbers[i:]))] for i in range(3)]
         ways = [re.sub(r"\\(?!x[89a-f][0-9a-f])", "/", way.strip('"')) for way in ways]
+        ways = list(map(one_line, ways))
         usual = ways[max(0, len(numbers) - 1)]
         name = next(filter(locate, (usual, *ways)), ways[0])
         ending = os.path.splitext(name)[1].lower()
         if text[0] == "#" and ending not in video.SUFFIXES and not locate(name):
             continue
-        number = (
-            int(numbers[-1].strip(" \t,;")) if name in ways[: len(numbers)] else None
-        )
+        number = int(digits[-1]) if name in ways[: len(numbers)] else None
         if not folders.is_hidden(name.rpartition("/")[2]):
             lines.append(Line(name, number, where))
     return lines
