@@ -4,6 +4,7 @@ A command defines its flags on its own `FlagValues`, so that importing it does n
 another command, and ends with `cli.run(main, FLAGS)`.
 """
 
+import io
 import logging
 import os
 import pathlib
@@ -101,6 +102,10 @@ def quiet() -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names that the terminal's encoding lacks are shown, as on stderr, as `\xe9`.
+            stream.reconfigure(errors="backslashreplace")
     for module, name in (
         (sys, "excepthook"),
         (sys, "unraisablehook"),

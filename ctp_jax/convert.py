@@ -44,8 +44,9 @@ OVERWRITE = flags.DEFINE_boolean(
 def main(arguments):
     """Converts a PyTorch checkpoint to an exported encoder, or the reverse.
 
-    python -m ctp_jax.convert FILE FOLDER      .pth, .pt, .pth.tar, .safetensors; the
-                                               folder is for config.init_from
+    python -m ctp_jax.convert FILE FOLDER      .pth, .pt, .pyth, .bin, .ckpt, .tar or
+                                               .safetensors; the folder is for
+                                               config.init_from
     python -m ctp_jax.convert FOLDER FILE      a workdir, or its encoder folder
     """
     # Copying arrays needs no accelerator, which another program may be using.
@@ -117,6 +118,8 @@ def import_file(
     lines = [*_found(source, encoder, imported.family.name)]
     if imported.prefix:
         lines.append(f"  encoder: the names that begin with {imported.prefix}")
+    if imported.others:
+        lines.append(f"  other encoders, not taken: {', '.join(imported.others)}")
     unused = [f"{name} ({number})" for name, number in imported.unused.items()]
     lines.append(f"  unused tensors: {', '.join(unused) or 'none'}")
     if imported.family.note:

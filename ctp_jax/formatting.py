@@ -1,4 +1,12 @@
-"""Formats numbers and durations for log lines and reports."""
+"""Formats numbers, durations and names for log lines, lists and reports."""
+
+_CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))}
+_CONTROL |= {0x2028: "\\u2028", 0x2029: "\\u2029"}  # these two end a line
+
+
+def one_line(text: str) -> str:
+    r"""The text with its control characters and line ends escaped, `\x0a`."""
+    return text.translate(_CONTROL)
 
 
 def number(value: float) -> str:

@@ -209,10 +209,12 @@ def build(
         for split, numbers in ranges.items()
         for i, n in enumerate(numbers)
     ]
-    numbers = {name.decode(): number for number, name in enumerate(names)}
+    numbers = {name: number for number, name in enumerate(names)}
     if splits is not None:
         ranges = {
-            split: np.array([numbers[v] for v in videos if v in numbers], np.int64)
+            split: np.array(
+                [numbers[v] for v in map(str.encode, videos) if v in numbers], np.int64
+            )
             for split, videos in splits.items()
         }
     columns = {

@@ -43,11 +43,11 @@ class Records(index.Table):
     @functools.cached_property
     def ids(self) -> np.ndarray:
         """str (n,), names of the videos; decoded at the first access."""
-        return np.char.decode(self.id_bytes, "utf-8")
+        return np.char.decode(self.id_bytes, "utf-8", "backslashreplace")
 
     def id_of(self, number: int) -> str:
         """Name of one video, without decoding all of them as `ids` does."""
-        return self.id_bytes[number].decode()
+        return self.id_bytes[number].decode(errors="backslashreplace")
 
 
 def default_data_dir(data_dir: str = "") -> str:

@@ -20,17 +20,14 @@ def absolute(path: str) -> str:
     return path if is_remote(path) else os.path.abspath(path)
 
 
-def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """`os.walk` that follows links; in object stores, pruning has no effect."""
-    if not is_remote(folder):
-        yield from os.walk(folder, followlinks=True)
-        return
+def walk_store(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """The folders below one of an object store, and the names of the files in each."""
     top = folder.rstrip("/")
     inside = top.partition("://")[2]
-    for parent, folders, names in epath.Path(top).walk():
+    for parent, _, names in epath.Path(top).walk():
         # Some of epath's backends lose the scheme.
         path = os.fspath(parent).rpartition("://")[2].strip("/")
-        yield top + path.removeprefix(inside), folders, names
+        yield top + path.removeprefix(inside), names
 
 
 @contextlib.contextmanager

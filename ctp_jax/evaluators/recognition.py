@@ -127,7 +127,9 @@ class RecognitionEvaluator(Evaluator):
         index, label, logits = self._all()
         names = self._names(logits.shape[1])
         order = ranking(logits)
-        with (directory / "predictions.csv").open("w", newline="") as file:
+        with (directory / "predictions.csv").open(
+            "w", newline="", encoding="utf-8"
+        ) as file:
             writer = csv.writer(file)
             header = ("video", "label", "predicted", "probability", "correct", "top5")
             writer.writerow(header)
@@ -162,8 +164,8 @@ def save_confusion(path: pathlib.Path, confusion: np.ndarray, names: list[str]) 
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     axes.set(xlabel="predicted", ylabel="true")
     size = 9 if count <= 30 else max(2.5, 250 / count)
-    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
-    axes.set_yticks(range(count), names, fontsize=size)
+    axes.set_xticks(range(count), names, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(range(count), names, fontsize=size, parse_math=False)
     if count <= 15:
         for row in range(count):
             for column in np.flatnonzero(confusion[row]).tolist():

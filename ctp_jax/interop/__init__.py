@@ -8,5 +8,7 @@ names         the names of the layers in the supported code bases
 matching      which of these encoders a state dict contains
 heads         the heads that are converted with the encoder
 layouts       the order of the axes of an array in PyTorch
-state_dicts   .pth and .safetensors files
+state_dicts   files with state dicts
+torch_files   the tensors in a file of torch.save
+unpickling    pickles, of which nothing is run
 """

@@ -33,12 +33,14 @@ class Imported:
         encoder: with its head, if it has one that a task here has as well.
         family: the code base that the names are of.
         prefix: of the names of the encoder's tensors.
+        others: prefixes of other encoders in the state dict.
         unused: how many tensors were not used, by the first part of their names.
     """
 
     encoder: Encoder
     family: names.Family
     prefix: str
+    others: list[str]
     unused: dict[str, int]
 
 
@@ -80,8 +82,9 @@ def convert(
         path=path,
     )
     taken = {match.prefix + entry.name for entry in match.entries} | head.names
-    unused = matching.groups(name for name in tensors if name not in taken)
-    return Imported(encoder, match.family, match.prefix, unused)
+    left = (name for name in tensors if name not in taken)
+    unused = matching.groups(left, match.prefix)
+    return Imported(encoder, match.family, match.prefix, match.others, unused)
 
 
 def _arrays(

@@ -1,6 +1,7 @@
 """Heads in state dicts: pyvrl's Catch-the-Patch head, and classifiers."""
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -42,15 +43,23 @@ def find(
         channels: of the encoder's features.
     """
     places = matching.prefixes_by_ending(tensors)
+
+    def nearest(name: str) -> list[str]:
+        """Prefixes of a tensor; first those that have most in common with the encoder."""
+        return sorted(
+            places.get(name, ()),
+            key=lambda prefix: -len(os.path.commonprefix([prefix, match.prefix])),
+        )
+
     if match.family.ctp_head:
-        for prefix in places.get(names.CTP_HEAD[0].name, ()):
+        for prefix in nearest(names.CTP_HEAD[0].name):
             there = [tensors.get(prefix + entry.name) for entry in names.CTP_HEAD]
             if _is_ctp_head(there, channels):
                 return _take(tensors, CTP, prefix, names.CTP_HEAD)
     name = match.family.classifier
     if not name:
         return NONE
-    for prefix in places.get(f"{name}weight", ()):
+    for prefix in nearest(f"{name}weight"):
         # In pyvrl, the classifier is next to the encoder as a whole; in the other
         # families, it is next to the parts of the encoder, with the same prefix.
         if match.family is not names.PYVRL and prefix != match.prefix:

@@ -48,6 +48,14 @@ def to_torch(array: np.ndarray, layout: str) -> np.ndarray:
     return np.array(array, FLOAT, order="C")
 
 
+_DIMENSIONS = {"vector": 1, "linear": 2, "pooled": 2, "conv": 5, "inflated": 4}
+
+
+def may_be(tensor: np.ndarray, layout: str) -> bool:
+    """Whether a tensor of PyTorch has the type and number of axes of this layout."""
+    return tensor.dtype == FLOAT and tensor.ndim == _DIMENSIONS[layout]
+
+
 def shape_there(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
     """The shape in PyTorch of an array that has this shape here."""
     if layout in ("linear", "pooled"):

@@ -1,16 +1,21 @@
 """Finds out from the names in a state dict which encoder it contains."""
 
 import dataclasses
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from ctp_jax.errors import UserError
-from ctp_jax.interop import names
+from ctp_jax.interop import layouts, names
 
-# Prefixes to prefer if a file has several encoders, e.g. a momentum encoder as well.
-_PREFERRED = ("backbone", "encoder_q", "encoder")
+# Words in prefixes: of several encoders that fit equally well, the one that learns by
+# gradients is taken, not a moving average of it.
+_AVERAGES = {"averaged", "ema", "k", "key", "momentum", "shadow", "swa", "target"}
+_AVERAGES |= {"teacher"}
+_LEARNERS = {"backbone", "encoder", "model", "net", "online", "q", "query", "student"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +26,9 @@ class Match:
         family: the code base that the names are of.
         variant: the name of the network here.
         prefix: of the names.
-        share: of the encoder's names that the state dict has.
+        share: of the encoder's arrays that the state dict has.
         entries: the arrays of the encoder.
+        others: prefixes of other encoders in the state dict, the best fit first.
     """
 
     family: names.Family
@@ -30,6 +36,7 @@ class Match:
     prefix: str
     share: float
     entries: list[names.Entry]
+    others: list[str] = dataclasses.field(default_factory=list)
 
     def misfit(self, path: str, what: str) -> UserError:
         """The error for a state dict that does not fit this encoder."""
@@ -57,24 +64,26 @@ def find(tensors: Mapping[str, np.ndarray], path: str, family: str = "auto") -> 
             for batch_norm in (True, False) if variant == names.C3D else (True,):
                 entries = names.encoder_entries(candidate, variant, batch_norm)
                 found = Counter(
-                    prefix for entry in entries for prefix in places.get(entry.name, ())
+                    prefix
+                    for entry in entries
+                    for prefix in places.get(entry.name, ())
+                    if layouts.may_be(tensors[prefix + entry.name], entry.layout)
                 )
                 matches += [
                     Match(candidate, variant, prefix, number / len(entries), entries)
                     for prefix, number in found.items()
                 ]
-    best = min(
-        matches,
-        key=lambda m: (-m.share, _rank(m.prefix), -len(m.entries)),
-        default=None,
-    )
-    if best is None or (family == "auto" and best.share < 0.5):
+    matches.sort(key=lambda m: (-m.share, _rank(m.prefix), -len(m.entries)))
+    if not matches or (family == "auto" and matches[0].share < 0.5):
         tried = ", ".join(names.FAMILIES) if family == "auto" else family
         raise UserError(
             f"{path}: no known encoder has these names: {some(tensors)} "
             f"(tried {tried}): docs/checkpoints.md lists the encoders to convert"
         )
-    return best
+    best = matches[0]
+    others = dict.fromkeys(m.prefix for m in matches if m.share > 0.5)
+    others.pop(best.prefix, None)
+    return dataclasses.replace(best, others=list(others))
 
 
 def prefixes_by_ending(keys: Iterable[str]) -> dict[str, list[str]]:
@@ -88,9 +97,10 @@ def prefixes_by_ending(keys: Iterable[str]) -> dict[str, list[str]]:
     return places
 
 
-def _rank(prefix: str) -> int:
-    last = prefix.rstrip(".").rpartition(".")[2]
-    return _PREFERRED.index(last) if last in _PREFERRED else len(_PREFERRED)
+def _rank(prefix: str) -> tuple[bool, bool]:
+    """Lower for the prefix to prefer: `encoder_q.`, not `momentumEncoder.`."""
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", prefix)}
+    return bool(words & _AVERAGES), not words & _LEARNERS
 
 
 def check_names(tensors: Mapping[str, np.ndarray], match: Match, path: str) -> None:
@@ -115,13 +125,18 @@ def check_names(tensors: Mapping[str, np.ndarray], match: Match, path: str) -> N
         raise match.misfit(path, "; ".join(parts))
 
 
-def groups(left: Iterable[str]) -> dict[str, int]:
-    """How many names there are, by their first part; counters of steps are left out."""
-    found = Counter(
-        ".".join(name.split(".")[: 2 if name.startswith("module.") else 1])
-        for name in left
-        if not name.endswith(names.NOT_WEIGHTS)
-    )
+def groups(left: Iterable[str], prefix: str = "") -> dict[str, int]:
+    """How many names there are, by their first part that differs from the prefix.
+
+    PyTorch's counters of steps are left out.
+    """
+    there = prefix.split(".")[:-1]
+    found = Counter()
+    for name in left:
+        parts = name.split(".")
+        if not name.endswith(names.NOT_WEIGHTS):
+            same = len(os.path.commonprefix([parts, there]))
+            found[".".join(parts[: same + 1])] += 1
     return dict(found)
 
 

@@ -1,16 +1,15 @@
-"""Files with state dicts: .pth (and .pt, .pth.tar) of torch, and .safetensors.
+"""Files with state dicts: those of torch.save and torch.jit.save, and .safetensors.
 
-No code in a file is ever run: torch reads with `weights_only=True`.
+No code in a file is ever run, see `ctp_jax.interop.unpickling`. Only writing needs torch.
 """
 
-import argparse
 import contextlib
 import hashlib
 import pathlib
-import re
+import stat
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ml_dtypes  # with it, NumPy has bfloat16
 import numpy as np
@@ -18,19 +17,25 @@ import safetensors.numpy
 
 from ctp_jax import files
 from ctp_jax.errors import UserError, is_disk_full
+from ctp_jax.interop import torch_files, unpickling
 
 SAFETENSORS = ".safetensors"
-SUFFIXES = (".pth", ".pt", ".pth.tar", SAFETENSORS)
+SUFFIXES = (".pth", ".pt", ".pyth", ".pth.tar", ".tar", ".bin", ".ckpt", SAFETENSORS)
 
-# Keys under which training code stores the state dict; the first one found is taken.
-_PLACES = ("state_dict", "model", "model_state_dict", "net", "network")
+_OTHERS = {  # how files begin that are often taken for checkpoints
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself, git lfs pull",
+    b"<": "a web page: download the file that it offers",
+    b"\x1f\x8b": "a compressed archive: unpack it",
+    b"\x89HDF": "an HDF5 file: save the state_dict() with torch.save",
+}
 
 
 class StateDict(NamedTuple):
     """The contents of a file.
 
     Attributes:
-        tensors: NumPy arrays by name; those of floating-point types are float32.
+        tensors: NumPy arrays by name; those of floating-point types are float32. The
+            tensors of an entry of the file are called `entry.name`, at any depth.
         about: text about them that the file contains, by name; may be empty.
         sha256: of the file, in hexadecimal.
     """
@@ -50,9 +55,12 @@ def read(path: pathlib.Path) -> StateDict:
 
     Raises:
         UserError: the file is missing, damaged, of another kind or contains code that
-            would have to be run; or torch is needed and missing.
+            would have to be run.
     """
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise UserError(f"{path}: not a file")  # a pipe would keep us waiting
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             if not file.tell():
@@ -83,64 +91,22 @@ def _widened(array: np.ndarray) -> np.ndarray:
 
 
 def _read_torch(path):
-    torch = _torch(path)
     try:
-        with torch.serialization.safe_globals(_harmless()):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has no class for damaged files
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused:
-            raise UserError(
-                f"{path}: reading it would run code ({refused[1]}): save only the "
-                "state_dict() with torch.save, and convert that file"
-            ) from error
+        tensors, about = torch_files.read(path)
+    except unpickling.CodeError as error:
+        raise UserError(
+            f"{path}: reading it would run code ({error}): save only the state_dict() with "
+            "torch.save, and convert that file"
+        ) from error
+    except torch_files.ClaimError as error:
+        raise UserError(f"{path}: {error}: needs a file of torch.save") from error
+    except Exception as error:  # pickles and archives fail in many ways
         raise _damaged(path, "torch") from error
-    tensors = _find_tensors(loaded, torch.Tensor)
     if not tensors:
         raise UserError(
             f"{path}: contains no state dict (tensors by name): name another file"
         )
-    about = loaded.get("meta")
-    about = about if isinstance(about, Mapping) else {}
-    about = {k: v for k, v in about.items() if isinstance(v, str)}
-    return {name: _array(tensor) for name, tensor in tensors.items()}, about
-
-
-def _array(tensor: Any) -> np.ndarray:
-    tensor = tensor.detach()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-
-
-def _find_tensors(loaded: Any, kind: type) -> dict[str, Any]:
-    """The tensors of a state dict at the top level or one level below."""
-    if not isinstance(loaded, Mapping):
-        return {}
-    places = [loaded]
-    places += [loaded[name] for name in _PLACES if name in loaded]
-    places += [value for key, value in loaded.items() if key not in _PLACES]
-    for place in places:
-        if isinstance(place, Mapping):
-            found = {
-                name: value
-                for name, value in place.items()
-                if isinstance(name, str) and isinstance(value, kind)
-            }
-            if found:
-                return found
-    return {}
-
-
-def _harmless() -> list[Any]:
-    """Harmless types that old checkpoints contain: NumPy's numbers, parsed flags."""
-    pickled: list[Any] = [np.float64(0), np.zeros(1)]
-    types = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "u1", "?")]
-    # NumPy 2 renamed its core; old pickles have the old name.
-    moved = [
-        (function, f"numpy.{core}.multiarray.{function.__name__}")
-        for function in (example.__reduce__()[0] for example in pickled)
-        for core in ("core", "_core")
-    ]
-    return [*moved, *types, np.dtype, np.ndarray, argparse.Namespace]
+    return {name: _widened(tensor) for name, tensor in tensors.items()}, about
 
 
 def write(
@@ -199,6 +165,11 @@ def _torch(path: pathlib.Path):
 
 
 def _damaged(path: pathlib.Path, kind: str) -> UserError:
+    with path.open("rb") as file:
+        begins = file.read(32)
+    for magic, what in _OTHERS.items():
+        if begins.startswith(magic):
+            return UserError(f"{path}: not a {kind} file, but {what}")
     return UserError(
         f"{path}: not a {kind} file, or damaged or incomplete: download it again"
     )

@@ -54,7 +54,7 @@ def parse(
     # Preparation needs no GPU.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     names = sorted(m.name for m in pkgutil.iter_modules(builders.__path__))
-    names = [name for name in names if name not in ("base", "lists")]
+    names = [name for name in names if name not in ("base", "folders", "lists")]
     name = argv[0] if argv else ""
     values = flags.FlagValues()
     if name in ("-h", "--help"):
@@ -67,7 +67,7 @@ def parse(
         )
     builder_class = importlib.import_module(f"{builders.__name__}.{name}").Builder
     builder_class.define_flags(values)
-    _define_common(values, name)
+    _define_common(values, name, builder_class.MAX_BAD)
     rest = cli.parse(argv, values, builder_class.__doc__)
     if rest:
         raise UserError(f"{rest[0]!r}: not a flag; flags begin with --")
@@ -77,7 +77,7 @@ def parse(
     return arguments, builder_class
 
 
-def _define_common(values: flags.FlagValues, name: str) -> None:
+def _define_common(values: flags.FlagValues, name: str, max_bad: float) -> None:
     """Defines the flags that every data set has."""
     text = functools.partial(flags.DEFINE_string, flag_values=values)
     number = functools.partial(flags.DEFINE_integer, flag_values=values, lower_bound=0)
@@ -95,7 +95,7 @@ def _define_common(values: flags.FlagValues, name: str) -> None:
     number("shards", 0, "Number of files; 0: one per 512 videos.")
     flags.DEFINE_float(
         "max_bad",
-        0.01,
+        max_bad,
         "Share of the videos that may be unreadable (at least one may be, unless 0).",
         flag_values=values,
         lower_bound=0,
@@ -271,6 +271,7 @@ def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str
     for file, what, shown in [
         ("skipped.txt", "videos skipped", 10),
         ("missing.txt", "listed videos were not there", 3),
+        ("repeated.txt", "videos have the same frames as one in another split", 3),
     ]:
         path = directory / file
         listed = path.read_text().splitlines() if path.exists() else []

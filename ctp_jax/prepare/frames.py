@@ -98,7 +98,8 @@ def list_frames(folder: str | os.PathLike, first: int | None = 1) -> list[str]:
         VideoError: no folder, no frames, a missing or a repeated number.
     """
     try:
-        files = sorted(os.listdir(folder))
+        with os.scandir(folder) as entries:
+            files = sorted(entry.name for entry in entries if entry.is_file())
     except OSError as error:
         raise video.VideoError(str(error.strerror or error)) from error
     numbered: dict[int, str] = {}

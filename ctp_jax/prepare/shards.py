@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -59,6 +60,7 @@ class Shard:
         size: bytes.
         sha256: of the file.
         rows: of the records.
+        contents: digest of the frames of every record: equal for equal videos.
         skipped: (name, reason) of the videos that could not be used.
     """
 
@@ -67,6 +69,7 @@ class Shard:
     size: int
     sha256: str
     rows: tuple[tfrecord.Row, ...]
+    contents: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
 
 
@@ -102,9 +105,9 @@ def read(order: Order) -> Shard | None:
         found = json.loads(epath.Path(order.receipt).read_text())
         rows = [row | {"id": row["id"].encode()} for row in found.pop("rows")]
         skipped = tuple((name, reason) for name, reason in found.pop("skipped"))
-        shard = Shard(
-            **found, rows=tuple(tfrecord.Row(**row) for row in rows), skipped=skipped
-        )
+        contents = tuple(found.pop("contents"))
+        rows = tuple(tfrecord.Row(**row) for row in rows)
+        shard = Shard(**found, rows=rows, contents=contents, skipped=skipped)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None  # none, half of one, or a file of another kind
     return shard if shard.fingerprint == order.fingerprint else None
@@ -139,7 +142,7 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
         results: the encoded videos, in the order of its items.
     """
     serialize = schema_lib.Serializer(order.schema)
-    digest, position, rows, skipped = hashlib.sha256(), 0, [], []
+    digest, position, rows, contents, skipped = hashlib.sha256(), 0, [], [], []
     with storage.replacing(order.file) as file:
         for item, result in results:
             if isinstance(result, str):
@@ -152,6 +155,7 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
                 digest.update(part)
             start = position + len(before)
             rows.append(schema_lib.row(item, result, start, len(payload)))
+            contents.append(hashlib.sha256(b"".join(result.frames)).hexdigest()[:32])
             position = start + len(payload) + len(after)
     about = {
         "fingerprint": order.fingerprint,
@@ -159,6 +163,7 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
         "size": position,
         "sha256": digest.hexdigest(),
         "rows": [row._asdict() | {"id": row.id.decode()} for row in rows],
+        "contents": contents,
         "skipped": skipped,
     }
     with storage.replacing(order.receipt) as file:
@@ -217,7 +222,8 @@ def make(
 
     Raises:
         TooManyBad: too many unreadable videos. Shards that lack one lose their receipt,
-            so that the next run tries their videos again.
+            so that the next run tries their videos again. A set of one shard is tried to
+            its end first, so that all bad videos are known.
     """
     total = sum(len(order.items) for order in orders)
     with concurrent.futures.ThreadPoolExecutor(workers_lib.available_cores()) as pool:
@@ -244,7 +250,8 @@ def make(
                 bar.update()
                 if isinstance(result, str):
                     bad.append((item.id, result))
-                    _check(bad, count, total, max_bad)
+                    if total > VIDEOS:
+                        _check(bad, count, total, max_bad)
                 yield item, result
 
     try:
@@ -274,9 +281,11 @@ def _check(
 ) -> None:
     allowed = allowed_bad(total, max_bad)
     if len(skipped) > allowed:
+        needed = math.ceil(100 * len(skipped) / tried) / 100
         raise TooManyBad(
             f"{len(skipped)} of the {tried} videos tried so far are unreadable, and "
             f"--max_bad={max_bad:g} allows {allowed} of {total}: repair or remove them, "
-            "or raise --max_bad",
+            f"or leave them out: pass --max_bad={needed:g}"
+            + (" or more" if tried < total else ""),
             skipped,
         )

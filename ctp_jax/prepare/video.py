@@ -16,7 +16,13 @@ from PIL import Image
 
 from ctp_jax.data import storage
 
-_NAMES = "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg ogv ts webm wmv"
+_NAMES = (
+    "3g2 3gp amv asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2p m2t m2ts m2v"
+)
+_NAMES += (
+    " m4v mjpeg mjpg mk3d mkv mod mov mp4 mp4v mpe mpeg mpg mts mxf nut ogm ogv qt rm"
+)
+_NAMES += " rmvb tod trp ts vob vro webm wmv wtv xvid y4m"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 """File name endings of videos, in lower case."""
 

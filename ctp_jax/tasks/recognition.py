@@ -118,7 +118,7 @@ def check_data(num_classes: int, train: Any, held_out: Any | None) -> None:
     both = np.intersect1d(train.id_bytes, held_out.id_bytes)
     if len(both):
         raise UserError(
-            f"{train.name}: {len(both)} videos, {both[0].decode()} the first, are in the "
+            f"{train.name}: {len(both)} videos, {both[0].decode(errors='backslashreplace')} the first, are in the "
             f"split to train on, {train.split!r}, and in the one to test on, "
             f"{held_out.split!r}: set config.data.eval_split to the test list that "
             "belongs to config.data.split"

@@ -1,10 +1,12 @@
 """Which encoder is found, and the line for a file that does not hold one."""
 
+import argparse
+
 import numpy as np
 import pytest
 
 from ctp_jax.errors import UserError
-from ctp_jax.interop import from_torch, names, to_torch
+from ctp_jax.interop import from_torch, names, state_dicts, to_torch
 from tests.interop.test_round_trip import model, ours
 
 
@@ -55,6 +57,115 @@ def test_not_the_momentum_encoder(pyvrl):
     kernel = found.encoder.params["stem"]["conv"]["kernel"]
     want = wanted["backbone.stem.conv.weight"].transpose(2, 3, 4, 1, 0)
     np.testing.assert_array_equal(kernel, want)
+
+
+FILES = {  # name: its contents, the prefix that is taken, those that are named
+    "moco.pth.tar": (
+        lambda w, o: {
+            "epoch": 1,
+            "state_dict": named(o, "module.encoder_k.") | named(w, "module.encoder_q."),
+        },
+        "state_dict.module.encoder_q.",
+        ["state_dict.module.encoder_k."],
+    ),
+    "dino.pth": (
+        lambda w, o: {
+            "teacher": named(o, "backbone."),
+            "student": named(w, "module.backbone."),
+        },
+        "student.module.backbone.",
+        ["teacher.backbone."],
+    ),
+    "slowfast.pyth": (
+        lambda w, o: {"optimizer_state": momentum(o), "model_state": w, "cfg": "a: 1"},
+        "model_state.",
+        [],
+    ),
+    "mmaction.pth": (
+        lambda w, o: {
+            "meta": {"epoch": 3},
+            "optimizer": momentum(o),
+            "state_dict": named(w, "backbone."),
+        },
+        "state_dict.backbone.",
+        [],
+    ),
+    "lightning.ckpt": (
+        lambda w, o: {
+            "callbacks": {"ema": {"state": named(o, "net.")}},
+            "loops": {"fit_loop": {"history": [{"loss": np.ones(3, np.float32)}]}},
+            "optimizer_states": [momentum(o)],
+            "state_dict": named(w, "net."),
+        },
+        "state_dict.net.",
+        ["callbacks.ema.state.net."],
+    ),
+    "timm.pth.tar": (
+        lambda w, o: {
+            "state_dict_ema": o,
+            "state_dict": w,
+            "args": argparse.Namespace(lr=1),
+        },
+        "state_dict.",
+        ["state_dict_ema."],
+    ),
+    "byol.pt": (
+        lambda w, o: {"targetNetwork": o, "onlineNetwork": w},
+        "onlineNetwork.",
+        ["targetNetwork."],
+    ),
+    "pytorch_model.bin": (lambda w, o: w, "", []),
+    "part of a teacher.pth": (
+        lambda w, o: {"student": dict(list(o.items())[:70]), "teacher": w},
+        "teacher.",
+        ["student."],
+    ),
+    "optimizer.pth": (
+        lambda w, o: {
+            "ema": {n: t for n, t in o.items() if "running" not in n},
+            "net": w,
+        },
+        "net.",
+        ["ema."],
+    ),
+}
+
+
+def named(state, prefix):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def momentum(state):
+    buffers = {
+        i: {"momentum_buffer": tensor} for i, tensor in enumerate(state.values())
+    }
+    return {"state": buffers, "param_groups": [{"lr": 0.1, "params": list(buffers)}]}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_best_of_all_weights_in_a_file(torchvision, tmp_path, file):
+    torch = pytest.importorskip("torch", reason="writes PyTorch's files")
+    make, prefix, others = FILES[file]
+    contents = make(torchvision, {n: t + 1 for n, t in torchvision.items()})
+
+    def tensors(value):
+        if isinstance(value, dict):
+            return {key: tensors(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return list(map(tensors, value))
+        return torch.tensor(value) if isinstance(value, np.ndarray) else value
+
+    torch.save(tensors(contents), tmp_path / file)
+    assert state_dicts.is_file_name(tmp_path / file)
+    read = state_dicts.read(tmp_path / file)
+    found = from_torch.convert(read.tensors, read.about, file)
+    assert (found.prefix, found.others) == (prefix, others)
+    kernel = found.encoder.params["stage2_block1"]["conv1"]["kernel"]
+    want = torchvision["layer2.0.conv1.0.weight"].transpose(2, 3, 4, 1, 0)
+    np.testing.assert_array_equal(kernel, want)
+    np.testing.assert_array_equal(
+        found.encoder.head["classifier"]["kernel"], torchvision["fc.weight"].T
+    )
 
 
 def test_a_head_of_another_kind_stays_behind(pyvrl, torchvision):

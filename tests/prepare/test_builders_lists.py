@@ -1,9 +1,11 @@
 """What the builders of video files find in folders and lists."""
 
+import os
+
 import pytest
 
 from ctp_jax.errors import UserError
-from ctp_jax.prepare.builders import hmdb51, lists, ucf101, video_folder
+from ctp_jax.prepare.builders import folders, hmdb51, ucf101, video_folder
 from tests.prepare.make_sources import make_source, touch
 
 
@@ -81,7 +83,8 @@ def test_ucf_videos_in_one_folder(tmp_path):
         ("classInd.txt", "1 Archery\nrun\n", r"classInd.txt:2: needs `2 ClassName`"),
         ("classInd.txt", "", r"classInd.txt: is empty"),
         ("trainlist01.txt", "Archery/a.avi 1\na b c\n", r"trainlist01.txt:2: needs"),
-        ("trainlist01.txt", "v_Archery.avi 1\n", r"trainlist01.txt:1: needs"),
+        ("trainlist01.txt", "v_Archery.avi\n", r"trainlist01.txt:1: needs"),
+        ("trainlist01.txt", "v_Archery.avi 3\n", r"trainlist01.txt:1: needs .* and 3"),
         ("trainlist01.txt", "Swim/a.avi\n", r"trainlist01.txt:1: class 'Swim' is not"),
         ("trainlist01.txt", "Archery/a.avi 2\n", r"trainlist01.txt:1: .* number 1 in"),
         (
@@ -106,9 +109,17 @@ def test_bad_ucf_lists(tmp_path, file, text, message):
 
 def test_a_list_that_is_not_text(tmp_path):
     videos, folder = make_ucf(tmp_path)
-    (folder / "trainlist01.txt").write_bytes(b"\xff\xfe\x00\x81")
+    path, flags = (
+        folder / "trainlist01.txt",
+        ["--videos", videos, "--lists", str(folder)],
+    )
+    path.write_bytes(b"\x89PNG\0\0\x81")
     with pytest.raises(UserError, match="trainlist01.txt: not a text file"):
-        make_source(ucf101.Ucf101, "--videos", videos, "--lists", str(folder))
+        make_source(ucf101.Ucf101, *flags)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="trainlist01.txt: not a file"):
+        make_source(ucf101.Ucf101, *flags)
 
 
 def test_missing_folders(tmp_path):
@@ -193,8 +204,10 @@ def test_flat_folder_and_deep_folder_without_labels(tmp_path):
     assert [(i.id, i.label) for i in source.items] == [("a.mp4", -1), ("b.MOV", -1)]
     assert list(source.class_names) == []
     mixed = touch(tmp_path / "mixed", "a.mp4", "walk/b.mp4", "walk/deep/c.mp4")
-    with pytest.raises(UserError, match="1 videos lie beside.*a.mp4"):
-        make_source(video_folder.VideoFolder, "--videos", mixed)
+    source = make_source(video_folder.VideoFolder, "--videos", mixed)
+    assert [item.label for item in source.items] == [-1, 0, 0]
+    (note,) = source.notes
+    assert "1 videos lie beside the class folders and have no label" in note
     source = make_source(video_folder.VideoFolder, "--videos", mixed, "--unlabelled")
     assert {item.label for item in source.items} == {-1}
 
@@ -212,7 +225,7 @@ def test_one_list_each(tmp_path):
 
 
 def test_two_files_of_one_name_are_not_mistaken(tmp_path):
-    folder = lists.Folder(touch(tmp_path, "x/a.avi", "y/a.mp4", "x/B.mp4"))
+    folder = folders.Folder(touch(tmp_path, "x/a.avi", "y/a.mp4", "x/B.mp4"))
     assert folder.locate("x/a.avi") == "x/a.avi"
     assert folder.locate("y/A.avi") == "y/a.mp4"
     assert folder.locate("z/a.avi") is None

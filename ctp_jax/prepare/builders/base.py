@@ -23,7 +23,8 @@ from tensorflow_datasets.core import dataset_builder
 
 from ctp_jax.data import index
 from ctp_jax.errors import UserError
-from ctp_jax.prepare import provenance, shards
+from ctp_jax.formatting import one_line
+from ctp_jax.prepare import provenance, repeated, shards
 from ctp_jax.prepare import schema as schema_lib
 from ctp_jax.prepare.workers import Item
 
@@ -31,6 +32,9 @@ SKIPPED_FILE = "skipped.txt"
 """Beside the shards: one line `file<TAB>reason` per unreadable video."""
 MISSING_FILE = "missing.txt"
 """Beside the shards: one line `split<TAB>file` per listed video without a file."""
+REPEATED_FILE = "repeated.txt"
+"""Beside the shards: one line `split: file<TAB>same as split: file` per video that has the
+same frames as one in another split."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +92,8 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
     HOMEPAGE = ""
     CLASSES = 0
     """Number of classes of the complete data set; 0: any number."""
+    MAX_BAD = 0.01
+    """Default of `--max_bad`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keeps data sets out of TFDS's registry: their names may be taken there."""
@@ -223,10 +229,13 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
         numbers = {item.id: i for i, item in enumerate(self.source.items)}
         skipped = [pair for shard in made for pair in shard.skipped]
         skipped.sort(key=lambda pair: numbers[pair[0]])
-        pairs = {SKIPPED_FILE: skipped, MISSING_FILE: self.source.missing}
-        for name, lines in pairs.items():
-            text = "".join(f"{first}\t{second}\n" for first, second in lines)
-            (where / name).write_text(text)
+        for name, pairs in (
+            (SKIPPED_FILE, skipped),
+            (MISSING_FILE, self.source.missing),
+            (REPEATED_FILE, repeated.find(made, self.source.splits)),
+        ):
+            lines = ["\t".join(map(one_line, pair)) + "\n" for pair in pairs]
+            (where / name).write_text("".join(lines))
         provenance.write(folder, self.flags, made)
         lengths = [len(shard.rows) for shard in made]
         found = index.build(

@@ -6,7 +6,7 @@ import re
 from absl import flags
 
 from ctp_jax.errors import UserError
-from ctp_jax.prepare.builders import base, lists
+from ctp_jax.prepare.builders import base, folders, lists
 
 
 class Hmdb51(base.VideoBuilder):
@@ -25,7 +25,8 @@ class Hmdb51(base.VideoBuilder):
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:
         splits = read_lists(arguments.lists)
-        return lists.source_from_lists(arguments.videos, splits, None, options)
+        videos = folders.Folder(arguments.videos)
+        return lists.source_from_lists(videos, splits, None, options)
 
 
 def read_lists(folder: str) -> lists.Splits:
@@ -38,17 +39,19 @@ def read_lists(folder: str) -> lists.Splits:
     Raises:
         UserError: no folder, no lists, or a list of another format.
     """
-    folder = lists.check_folder("lists", folder, "testTrainMulti_7030_splits")
+    folder = folders.check_folder("lists", folder, "testTrainMulti_7030_splits")
     splits: lists.Splits = {}
-    for file in sorted(os.listdir(folder)):
+    for file in lists.list_files(folder):
         match = re.fullmatch(r"(.+)_test_split(\d)\.txt", file)
         if not match:
             continue
         class_name, number = match.groups()
         for where, line in lists.read_lines(os.path.join(folder, file)):
-            fields = re.fullmatch(r"(\S+)\s+([012])", line)
+            fields = re.fullmatch(r"(.+?)\s+([012])", line)
             if not fields:
                 raise UserError(f"{where}: needs `video.avi 0|1|2`, has `{line}`")
+            if folders.is_hidden(fields[1]):
+                continue
             use = ("unused", "train", "test")[int(fields[2])]
             entry = lists.Entry(f"{class_name}/{fields[1]}", class_name, where)
             splits.setdefault(f"{use}0{number}", []).append(entry)

@@ -8,16 +8,14 @@ import io
 import os
 import pathlib
 import re
+from collections.abc import Iterable
 
 from absl import flags
 
 from ctp_jax.errors import UserError
-from ctp_jax.prepare.builders import base, lists
+from ctp_jax.prepare.builders import base, folders, lists
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
-
-_SPLITS = {"train": "train", "val": "val", "test": "test"}
-_SPLITS |= {"validate": "val", "validation": "val"}
 
 
 class Kinetics400(base.VideoBuilder):
@@ -54,7 +52,9 @@ class Kinetics400(base.VideoBuilder):
     def make_source(cls, arguments, options) -> base.Source:
         names, listed = read_lists(arguments.lists)
         listed, notes = drop_repeated(listed)
-        clips = Clips(arguments.videos, listed)
+        videos = folders.Folder(arguments.videos)
+        notes = [*videos.notes, *notes]
+        clips = Clips(videos.paths, listed)
         found = {s: [e for e in v if clips.locate(e.name)] for s, v in listed.items()}
         check_found(arguments, listed, found)
         missing = []
@@ -65,11 +65,11 @@ class Kinetics400(base.VideoBuilder):
                 notes.append(
                     f"{split}: {len(without)} of {len(entries)} listed clips "
                     f"({len(without) / len(entries):.1%}) are not in {arguments.videos}: "
-                    f"{lists.some(without)}"
+                    f"{folders.some(without)}"
                 )
         found = {split: entries for split, entries in found.items() if entries}
         source = lists.source_from_lists(
-            arguments.videos, found, names, options, locate=clips.locate
+            videos, found, names, options, locate=clips.locate
         )
         notes += lists.empty_classes(found, names)
         return dataclasses.replace(source, missing=missing, notes=notes)
@@ -126,10 +126,10 @@ class Clips:
     hold the clips that replace damaged ones.
     """
 
-    def __init__(self, folder: str, splits: lists.Splits):
-        """Searches the folder once; raises `UserError` if no video is in it."""
+    def __init__(self, videos: Iterable[str], splits: lists.Splits):
+        """Matches the names of all videos with those of the clips."""
         stems: dict[str, list[str]] = collections.defaultdict(list)
-        for path in lists.find_videos(folder):
+        for path in videos:
             stems[os.path.splitext(path.rpartition("/")[2])[0]].append(path)
         names = [entry.name for entries in splits.values() for entry in entries]
         clips_of_video = collections.Counter(name.rsplit("_", 2)[0] for name in names)
@@ -165,9 +165,10 @@ def read_lists(place: str) -> tuple[list[str], lists.Splits]:
     if os.path.isfile(place):
         files[_split_of(place)] = place
     else:
-        folder = pathlib.Path(lists.check_folder("lists", place))
+        folder = pathlib.Path(folders.check_folder("lists", place))
         for path in map(str, sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv")])):
-            split = _split_of(path)
+            inside = os.path.relpath(path, folder).split(os.sep)
+            split = None if any(map(folders.is_hidden, inside)) else _split_of(path)
             if split and files.setdefault(split, path) != path:
                 raise UserError(
                     f"--lists={place}: {files[split]} or {path}? needs one of them"
@@ -191,7 +192,7 @@ def read_lists(place: str) -> tuple[list[str], lists.Splits]:
 
 def _split_of(path: str) -> str | None:
     """The split of `val.csv`, `kinetics_val.csv`, `kinetics-400_val.csv`, ..."""
-    return _SPLITS.get(re.split("[_-]", pathlib.Path(path).stem)[-1])
+    return folders.SPLITS.get(re.split("[_-]", pathlib.Path(path).stem)[-1])
 
 
 def read_csv(path: str, split: str | None) -> lists.Splits:
@@ -219,9 +220,9 @@ def read_csv(path: str, split: str | None) -> lists.Splits:
         for row in reader:
             where = f"{path}:{reader.line_num}"
             row = {key: (row[key] or "").strip() for key in header}
-            into = split or _SPLITS.get(row["split"])
+            into = split or folders.SPLITS.get(row["split"])
             start, end = _seconds(row["time_start"]), _seconds(row["time_end"])
-            label, video = row.get("label", ""), row["youtube_id"]
+            label, video = folders.class_name(row.get("label", "")), row["youtube_id"]
             unlabelled = not label and into != "test"
             if into is None or start is None or end is None or not video or unlabelled:
                 has = " ".join(",".join(row.values()).split())[:100]

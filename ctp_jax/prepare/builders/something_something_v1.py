@@ -10,7 +10,7 @@ from absl import flags
 
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import frames
-from ctp_jax.prepare.builders import base, lists
+from ctp_jax.prepare.builders import base, folders, lists
 
 FPS = 12.0
 """Rate at which the frames were extracted."""
@@ -40,30 +40,39 @@ class SomethingSomethingV1(base.VideoBuilder):
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:
         names, splits = read_lists(arguments.lists)
-        folder = lists.check_folder("videos", arguments.videos, f"20bn-{PREFIX}")
-        with os.scandir(folder) as entries:
-            there = {entry.name for entry in entries if entry.is_dir()}
-        source = lists.source_from_lists(
-            folder,
-            splits,
-            names,
-            options,
-            locate=lambda name: name if name in there else None,
-            make_item=frames_item,
-        )
+        folder = folders.check_folder("videos", arguments.videos, f"20bn-{PREFIX}")
+        source = lists.source_from_lists(FrameFolders(folder), splits, names, options)
         return dataclasses.replace(source, notes=lists.empty_classes(splits, names))
 
 
-def frames_item(folder: str, path: str, label: int, options: base.Options) -> base.Item:
-    """The item of one folder of frames."""
-    encode = functools.partial(
-        frames.encode_frames,
-        os.path.join(os.path.abspath(folder), path),
-        FPS,
-        options.short_side,
-        options.quality,
-    )
-    return base.Item(path, label, encode)
+class FrameFolders(folders.Folder):
+    """The videos of a folder that has a folder of frames for each."""
+
+    def __init__(self, where: str):
+        """Lists the folders without reading them."""
+        self.where, self.notes = where, []
+        try:
+            with os.scandir(where) as entries:
+                self.paths = {e.name: e.name for e in entries if e.is_dir()}
+        except OSError as error:
+            raise UserError(
+                f"--videos={where}: {error.strerror}: make it readable"
+            ) from error
+
+    def locate(self, name: str) -> str | None:
+        """The name itself, None if there is no such folder."""
+        return name if name in self.paths else None
+
+    def item(self, name: str, label: int, options: base.Options) -> base.Item:
+        """The item of one folder of frames."""
+        encode = functools.partial(
+            frames.encode_frames,
+            os.path.join(os.path.abspath(self.where), name),
+            FPS,
+            options.short_side,
+            options.quality,
+        )
+        return base.Item(name, label, encode)
 
 
 def read_lists(folder: str) -> tuple[list[str], lists.Splits]:
@@ -75,7 +84,7 @@ def read_lists(folder: str) -> tuple[list[str], lists.Splits]:
     Raises:
         UserError: no folder, missing lists, or a list of another format.
     """
-    lists.check_folder("lists", folder)
+    folders.check_folder("lists", folder)
     names: list[str] = []
     labels_file = os.path.join(folder, f"{PREFIX}-labels.csv")
     for where, fields in _read(labels_file):
@@ -122,7 +131,7 @@ def _read(path: str) -> list[tuple[str, list[str]]]:
     apostrophes are part of the class names. Quotes that spreadsheets add are removed.
     """
     return [
-        (where, [field.strip() for field in fields])
+        (where, [folders.class_name(field.strip()) for field in fields])
         for where, line in lists.read_lines(path)
         for fields in csv.reader([line], delimiter=";")
     ]
