@@ -166,7 +166,8 @@ def max_pool(
 ) -> Float[Array, "b t_out h_out w_out c"]:
     """Max-pooling in windows as large as the strides; the last ones may be cut off.
 
-    As `torch.nn.MaxPool3d(strides, ceil_mode=True)`, of equal maxima the first included.
+    As `torch.nn.MaxPool3d(strides, ceil_mode=True)`: NaN is the largest number, and of
+    equal maxima the first gets the gradient.
     Not `flax.linen.max_pool`, whose gradient takes five times as long on CPUs, and not
     `jnp.max`: its gradient asks which elements equal the maximum, and where XLA computes
     x a second time for that, rounded in another way, none does, and 0 / 0 is NaN.
@@ -179,5 +180,7 @@ def max_pool(
         parts = [
             lax.slice_in_dim(x, start, None, stride, axis) for start in range(stride)
         ]
-        x = functools.reduce(lambda a, b: jnp.where(a >= b, a, b), parts)
+        x = functools.reduce(
+            lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), parts
+        )
     return x

@@ -52,8 +52,8 @@ class StepOutput:
         metrics: scalars, means over the global batch, for the log.
         state: the new `Variables.state`, of the same structure as the one given.
         carry: anything that `Task.after_step` needs (embeddings for a queue). With
-            `config.optimizer.accumulate`, an array with a row for each video of a part
-            gets the rows of the whole batch; any other is the mean over the parts.
+            `config.optimizer.accumulate`, arrays (b, ...) get the rows of the whole
+            batch; those whose shape does not depend on b are means over the parts.
     """
 
     metrics: Mapping[str, jax.Array]

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ctp_jax.errors import UserError
+
 
 def value_and_grad(loss: Callable, parts: int, mesh: Mesh) -> Callable:
     """`jax.value_and_grad` of a loss over a batch, computed in parts.
@@ -27,8 +29,8 @@ def value_and_grad(loss: Callable, parts: int, mesh: Mesh) -> Callable:
         (params, model_state, batch, step, rng) -> ((value, (metrics, model_state,
         carry)), gradients). Value, metrics and gradients are means over the parts. Row
         i of the batch is in part i modulo `parts`. `model_state` passes through the
-        parts in order; each part has its own key. Arrays in `carry` with the rows of
-        the batch along their leading axis are joined in the order of the batch; others
+        parts in order; each part has its own key. Arrays in `carry` with a row for each
+        video are joined in the order of the batch; those of the same shape for any batch
         are means over the parts.
     """
     gradients_of = jax.value_and_grad(loss, has_aux=True)
@@ -51,7 +53,8 @@ def value_and_grad(loss: Callable, parts: int, mesh: Mesh) -> Callable:
         value, metrics, carry = outputs
         if jax.tree.leaves(carry):
             whole = jax.eval_shape(loss, params, model_state, batch, step, rng)[1][2]
-            carry = jax.tree.map(_join, carry, whole)
+            videos = len(jax.tree.leaves(batch)[0])
+            carry = jax.tree.map(lambda p, w: _join(p, w, videos), carry, whole)
         value, metrics = jax.tree.map(lambda x: x.mean(axis=0), (value, metrics))
         gradients = jax.tree.map(lambda x: x / parts, total)
         return (value, (metrics, model_state, carry)), gradients
@@ -67,13 +70,23 @@ def _cut(rows: jax.Array, parts: int, mesh: Mesh) -> jax.Array:
     return jax.lax.with_sharding_constraint(cut, sharding)
 
 
-def _join(pieces: jax.Array, whole: jax.ShapeDtypeStruct) -> jax.Array:
+def _join(pieces: jax.Array, whole: jax.ShapeDtypeStruct, videos: int) -> jax.Array:
     """The reverse of `_cut` for (parts, m, ...), or the mean over the parts.
 
     Args:
         pieces: one array per part, stacked along the first axis.
         whole: shape that the undivided batch would give.
+        videos: rows of the undivided batch.
+
+    Raises:
+        UserError: the leading axis is neither the videos' nor the same for any batch:
+            of b c rows, nobody could tell whether the clips or the videos come first.
     """
     if pieces.shape[1:] == whole.shape:
         return pieces.mean(axis=0)
+    if whole.shape[0] != videos:
+        raise UserError(
+            f"the task's carry has an array {whole.shape} for {videos} videos: with "
+            "config.optimizer.accumulate, its first axis must be the videos"
+        )
     return pieces.swapaxes(0, 1).reshape(whole.shape)

@@ -102,6 +102,13 @@ def test_max_pool_and_its_gradient_equal_torch(strides):
     np.testing.assert_allclose(slope, there.grad.permute(0, 2, 3, 4, 1), rtol=1e-6)
 
 
+def test_max_pool_keeps_nan():
+    x = np.float32([np.nan, 1.0, 1.0, np.nan, 1.0, 2.0]).reshape(1, 1, 1, 6, 1)
+    np.testing.assert_array_equal(
+        max_pool(jnp.asarray(x), (1, 1, 2)).ravel(), [np.nan, np.nan, 2.0]
+    )
+
+
 def test_of_equal_maxima_the_first_gets_the_gradient():
     """As in PyTorch, and exactly one of them: a sum of shares could be 0 / 0."""
     torch = pytest.importorskip("torch", reason="compares with PyTorch")

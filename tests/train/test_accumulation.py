@@ -31,8 +31,7 @@ class Regression(base.Task):
         mean = 0.5 * model_state["mean"] + 0.5 * batch["x"].mean(axis=0)
         carry = {
             "rows": hidden,
-            # Two views of every row, one view after the other.
-            "views": jnp.concatenate([batch["x"], -batch["x"]]),
+            "views": jnp.stack([batch["x"], -batch["x"]], axis=1),
             "centre": hidden.mean(axis=0),
             "scalar": wrong.mean(),
         }
@@ -63,7 +62,7 @@ def run(parts, steps=3):
     model_state = {
         "mean": np.zeros(5),
         "rows": np.zeros((ROWS, 6)),
-        "views": np.zeros((2 * ROWS, 5)),
+        "views": np.zeros((ROWS, 2, 5)),
         "centre": np.zeros(6),
         "scalar": np.zeros(()),
     }
@@ -95,6 +94,18 @@ def test_parts_are_the_whole(x64):
         wanted = 0.5 * wanted + 0.5 * x[number::PARTS].mean(axis=0)
     np.testing.assert_allclose(mean[1], wanted, rtol=1e-12)
     assert (np.abs(mean[0] - mean[1]) > 1e-3).all()
+
+
+def test_rows_of_clips_are_ambiguous():
+    mesh = mesh_lib.one_device()
+
+    def loss(params, state, batch, step, rng):
+        return params.sum(), ({}, state, batch.repeat(2))
+
+    parts = accumulation.value_and_grad(loss, 2, mesh)
+    given = jnp.ones(3), {}, jnp.arange(8.0), 0, jax.random.key(0)
+    with pytest.raises(UserError, match=r"array \(16,\) for 8 videos"):
+        jax.eval_shape(parts, *given)
 
 
 def test_it_needs_less_memory():

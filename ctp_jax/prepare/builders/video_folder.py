@@ -150,7 +150,7 @@ def split_by_hash(labels: Mapping[str, int], test_share: float) -> dict[str, lis
     Args:
         labels: class of every video.
         test_share: in [0, 1); unless 0, `test` has at least one video of every class
-            that has two.
+            that has two, and one if none has.
     """
     classes = collections.defaultdict(list)
     for name, label in labels.items():
@@ -163,6 +163,8 @@ def split_by_hash(labels: Mapping[str, int], test_share: float) -> dict[str, lis
             count = min(max(count, 1), len(names) - 1)
         test += names[:count]
         train += names[count:]
+    if test_share and not test and len(train) > 1:
+        test = [train.pop(train.index(min(train, key=_digest)))]
     return {"train": sorted(train), "test": sorted(test)}
 
 
