@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ctp_jax import files
 from ctp_jax.data.batch import Batch
 from ctp_jax.evaluators import base as evaluators
 from ctp_jax.tasks import base, probe
@@ -170,7 +171,8 @@ class Evaluation:
         for name, evaluator in self.evaluators.items():
             place = directory / name if self._own_names[name] else directory
             place.mkdir(exist_ok=True)
-            evaluator.save(place)
+            with files.replacing_inside(place) as new:
+                evaluator.save(new)
 
 
 def rhythm(config: ConfigDict, options: ConfigDict) -> float:

@@ -71,6 +71,14 @@ def test_torch_reads_what_was_written(tmp_path, torch, suffix, bare):
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_others_may_read_what_was_written(tmp_path, torch, suffix):
+    path = tmp_path / f"a{suffix}"
+    state_dicts.write(path, TENSORS, {}, bare=True)
+    os.umask(umask := os.umask(0))
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
 @pytest.mark.parametrize("place", ["", "state_dict", "model", "something"])
 def test_where_the_state_dict_lies(tmp_path, torch, place):
     state = {"w": torch.tensor(TENSORS["w"]).requires_grad_()}
