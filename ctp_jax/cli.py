@@ -21,11 +21,22 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from ctp_jax import config as config_lib
+from ctp_jax import modules
 from ctp_jax.errors import UserError
 
 
 def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
-    """Defines `--config=FILE[:ARGUMENTS]` with its overrides `--config.x=y`."""
+    """Defines `--config=FILE[:ARGUMENTS]` with its overrides `--config.x=y`.
+
+    And --allow_code, for names of modules that the config does not contain.
+    """
+    flags.DEFINE_list(
+        "allow_code",
+        [],
+        "Modules outside of ctp_jax that a config read from a run or a checkpoint may "
+        "name: they are imported, so that their code runs.",
+        flag_values=flag_values,
+    )
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
@@ -178,6 +189,10 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
     for name in flag_values:
         if name.startswith("config."):
             _check_items(name, flag_values[name])
+    if "allow_code" in flag_values:
+        modules.allow(*(flag_values["allow_code"].value or ()))
+        if config := flag_values["config"].value:
+            modules.allow_named_by(config)
     return arguments
 
 

@@ -162,15 +162,23 @@ def export_file(
         )
     _check_free(target, overwrite, target.is_file())
     encoder = export.load_encoder(source)
-    usual = "vcop" if encoder.architecture.get("name") == names.C3D else "pyvrl"
+    usual = "vcop" if encoder.architecture["name"] == names.C3D else "pyvrl"
     theirs = names.FAMILIES[family or usual]
-    tensors = to_torch.convert(encoder, theirs, not encoder_only)
-    if encoder_only:
-        encoder = dataclasses.replace(encoder, head=None, head_task="")
+    try:
+        tensors = to_torch.convert(encoder, theirs, not encoder_only)
+        if encoder_only:
+            encoder = dataclasses.replace(encoder, head=None, head_task="")
+        about = to_torch.about(encoder, theirs)
+        lines = [*_found(source, encoder), *_differences(encoder.architecture, theirs)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # Intact, so written by other code, or by hand.
+        raise UserError(
+            f"{source}: its arrays are not those of its architecture, "
+            f"{encoder.architecture['name']} ({type(error).__name__}: {error}): export it "
+            "with this version of ctp_jax"
+        ) from error
     # Other code bases load the file itself as a state dict.
-    bare = theirs is not names.PYVRL
-    state_dicts.write(target, tensors, to_torch.about(encoder, theirs), bare)
-    lines = [*_found(source, encoder), *_differences(encoder.architecture, theirs)]
+    state_dicts.write(target, tensors, about, bare=theirs is not names.PYVRL)
     lines.append(f"wrote {target}: {len(tensors)} tensors, names of {theirs.name}")
     return lines
 

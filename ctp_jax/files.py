@@ -1,17 +1,20 @@
-"""Files that are written atomically, and locks between processes."""
+"""Files that are written atomically or published, and locks between processes."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
+import re
 import socket
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
-from ctp_jax.errors import TryLater
+from ctp_jax.errors import TryLater, UserError
 
 _PATIENCE = 120  # seconds to wait for the lock of another machine
 
@@ -34,6 +37,18 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
+def replacing_inside(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a new folder, whose files replace those of `folder` unless the body fails.
+
+    Where `folder` has a link of that name, the link is replaced and not what it leads to.
+    """
+    with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=folder) as new:
+        yield pathlib.Path(new)
+        for path in pathlib.Path(new).iterdir():
+            os.replace(path, folder / path.name)
+
+
+@contextlib.contextmanager
 def locked(path: str | os.PathLike, busy: str, remedy: str) -> Iterator[None]:
     """Holds a lock while the body runs, or until this process dies.
 
@@ -47,13 +62,25 @@ def locked(path: str | os.PathLike, busy: str, remedy: str) -> Iterator[None]:
 
     Raises:
         TryLater: another process holds it.
+        UserError: `path` is a folder, a link or a pipe.
     """
-    with open(path, "a+") as lock:
+    try:
+        lock = open(path, "a+", opener=_open_itself)  # noqa: SIM115 (closed below)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, None):
+            raise
+        raise UserError(f"{path}: is not a file, must be one: move it away") from error
+    with lock:
         _take(lock, busy, remedy)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         yield
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Opens no link, because the file that it leads to would be emptied; no pipe waits."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def _take(lock: TextIO, busy: str, remedy: str) -> None:
@@ -86,3 +113,18 @@ def _take(lock: TextIO, busy: str, remedy: str) -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def without_folders(value: Any) -> Any:
+    """JSON to publish: of every path that starts at a root, only the last part.
+
+    Other parts are names of users and machines. A relative path stays as it is, unless it
+    leads out of its folder.
+    """
+    if isinstance(value, dict):
+        return {name: without_folders(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(item) for item in value]
+    if isinstance(value, str) and re.match(r"[/~\\]|\.\.[/\\]|\w+:[/\\]", value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1].lstrip("~")
+    return value

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import json
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -11,7 +10,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import cli
+from ctp_jax import cli, files, untrusted
+from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -97,7 +97,9 @@ def _config_of_run(workdir: str | None) -> ConfigDict:
         raise UserError(
             f"--workdir={workdir}: no run (no config.json): name the folder of a run"
         )
-    return ConfigDict(json.loads(path.read_text()))
+    config = ConfigDict(untrusted.read_json(path, "give --config instead"))
+    config_lib.validate(config)
+    return config
 
 
 def draw(
@@ -178,15 +180,16 @@ def save(
             zoom=zoom,
         )
         # A palette: a third of the size, and exact colours do not matter.
-        sheet.quantize(256).save(out / "game.png", optimize=True)
-        pictures.save_animation(
-            out / "game.gif",
-            drawn.clips,
-            drawn.boxes,
-            drawn.predicted,
-            title=drawn.title,
-            zoom=zoom,
-        )
+        with files.replacing_inside(out) as new:
+            sheet.quantize(256).save(new / "game.png", optimize=True)
+            pictures.save_animation(
+                new / "game.gif",
+                drawn.clips,
+                drawn.boxes,
+                drawn.predicted,
+                title=drawn.title,
+                zoom=zoom,
+            )
     except OSError as error:
         raise UserError(
             f"{out}: cannot be written ({error.strerror}): name another --out"

@@ -34,6 +34,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 install_import_hook("ctp_jax", f"{checking.__name__}.check")
 
+from ctp_jax import modules
+
+modules.allow("tests.toy_task", "tests.tiny_network", "tests.train.recorder")
+modules.allow("tests.models.own_network")
+
 
 # Files that take longest. At the end one worker would be left alone with them.
 LONGEST = (

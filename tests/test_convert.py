@@ -1,5 +1,6 @@
 """The command converts both ways, and reports every mistake in one line."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -154,6 +155,24 @@ def test_mistakes(files, imported, tmp_path, capsys):
     image.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 99)
     assert "cat.png" in refusal(capsys, image, new)
     assert os.listdir(tmp_path) == ["cat.png"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": {"name": "r2plus1d18"}},
+        {"architecture": {"name": "nothing"}},
+        {"params": {}},
+        {"params": {"stem": {"conv": {"spatial": {"kernel": np.zeros(3)}}}}},
+        {"head": {"classifier": {}}},
+        {"head": {"classifier": {"bias": {"x": np.zeros(2)}, "kernel": np.zeros(2)}}},
+    ],
+)
+def test_intact_encoders_of_other_code(imported, tmp_path, capsys, change):
+    encoder = dataclasses.replace(export.load_encoder(imported), **change)
+    export.write_encoder(tmp_path / "theirs", encoder)
+    refusal(capsys, tmp_path / "theirs", tmp_path / "a.safetensors")
+    assert os.listdir(tmp_path) == ["theirs"]
 
 
 def test_as_a_command(tmp_path):

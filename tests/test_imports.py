@@ -14,8 +14,10 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 # From the bottom to the top: a room may import itself and what is listed before it.
 ROOMS = (
     ("errors", "formatting", "versions"),
+    ("untrusted",),
     ("files", "metrics_file"),
     ("config", "ops"),
+    ("modules",),
     ("pictures", "cli"),
     ("models",),
     ("data",),
@@ -30,6 +32,7 @@ PREPARE_MAY_IMPORT = {
     "formatting",
     "files",
     "metrics_file",
+    "untrusted",
     "versions",
     "cli",
     "config",
@@ -46,6 +49,17 @@ DOORS = {
     "torch": ("interop/",),
     "torchvision": ("interop/",),
     "apache_beam": ("prepare/",),
+}
+
+
+# What a stranger's file may reach, likewise.
+CALLS = {
+    "json.load": (),
+    "json.loads": ("untrusted.py", "config.py", "train/distributed/coordination.py"),
+    "np.load": (),
+    "pickle.load": (),
+    "pickle.loads": ("prepare/beam.py",),
+    "importlib.import_module": ("modules.py", "prepare/__main__.py"),
 }
 
 
@@ -98,6 +112,15 @@ def test_each_big_dependency_has_one_door(path):
     for module in imports(path):
         doors = DOORS.get(module.split(".")[0])
         assert doors is None or place.startswith(doors), f"{path}: {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_are_read_and_code_is_imported_in_one_place(path):
+    place = path.relative_to(ROOT / "ctp_jax").as_posix()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert place in CALLS.get(called, (place,)), f"{path}: {called}"
 
 
 def test_no_cycles():

@@ -8,12 +8,12 @@ import dataclasses
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
 
+from ctp_jax import untrusted
 from ctp_jax.data import storage, tfrecord
 from ctp_jax.errors import UserError
 
@@ -21,6 +21,9 @@ INDEX_FILE = "ctp_index.npz"
 STORED_SPLIT = "videos"
 """The TFDS split that contains every video of the data sets prepared here."""
 VERSION = 3
+_MAX_BYTES = 1 << 32  # fifty million videos
+_MAX_SIDE = 1 << 16  # pixels; JPEG has no larger frames
+_MAX_RATIO = 4096  # pixels of a video to its bytes; JPEG has at most a few hundred
 
 COLUMNS = {
     "file_index": np.int32,
@@ -33,6 +36,15 @@ COLUMNS = {
     "fps": np.float32,
 }
 """Arrays of the index with one number per record."""
+
+
+_ABOUT = {
+    "features": {"frames": str, "annotations": {str: [int]}},
+    "encoding": str,
+    "class_names": [str],
+    "files": [str],
+    "splits": [str],
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -106,27 +118,81 @@ def read(directory: str | os.PathLike) -> Index | None:
     if not path.exists():
         return None
     try:
-        with path.open("rb") as file, np.load(io.BytesIO(file.read())) as stored:
-            about = json.loads(stored["about"].tobytes())
-            if about["version"] != VERSION:
-                raise ValueError(f"version {about['version']}, not {VERSION}")
-            features = tfrecord.Features(**about["features"])
-            shapes = {name: tuple(s) for name, s in features.annotations.items()}
-            return Index(
-                features=dataclasses.replace(features, annotations=shapes),
-                encoding=about["encoding"],
-                class_names=tuple(about["class_names"]),
-                files=tuple(about["files"]),
-                splits={name: stored[f"split:{name}"] for name in about["splits"]},
-                file_size=stored["file_size"],
-                id_bytes=stored["ids"],
-                **{name: stored[name] for name in COLUMNS},
-            )
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        with storage.opened(path, _MAX_BYTES) as file:
+            stored = untrusted.read_arrays(file)
+        about = untrusted.parse_json(stored["about"].tobytes(), {"version": int})
+        if about["version"] != VERSION:
+            raise ValueError(f"version {about['version']}, not {VERSION}")
+        untrusted.check_shape(about, _ABOUT)
+        features = tfrecord.Features(**about["features"])
+        shapes = {name: tuple(s) for name, s in features.annotations.items()}
+        found = Index(
+            features=dataclasses.replace(features, annotations=shapes),
+            encoding=about["encoding"],
+            class_names=tuple(about["class_names"]),
+            files=tuple(about["files"]),
+            splits={name: stored[f"split:{name}"] for name in about["splits"]},
+            file_size=stored["file_size"],
+            id_bytes=stored["ids"],
+            **{name: stored[name] for name in COLUMNS},
+        )
+        _check(found)
+        return found
+    except (ValueError, TypeError, KeyError, OSError) as error:
         raise UserError(
-            f"{path}: this index cannot be read ({error}): prepare the data set again "
-            "with --overwrite, or delete the file if TFDS made the data set"
+            f"{path}: this index cannot be read ({untrusted.reason(error)}): prepare the "
+            "data set again with --overwrite, or delete the file if TFDS made the data "
+            "set"
         ) from error
+
+
+def _check(found: Index) -> None:
+    """Raises `ValueError` for numbers that no data set has.
+
+    TensorFlow ends the process, or allocates without limit, where an offset, a length or
+    a size is not what a file can hold.
+    """
+    count = len(found.id_bytes)
+    places = {"file_size": (len(found.files), np.int64)}
+    places |= {name: (count, dtype) for name, dtype in COLUMNS.items()}
+    for name, (length, dtype) in places.items():
+        array = getattr(found, name)
+        if array.shape != (length,) or array.dtype != dtype:
+            raise ValueError(f"{name} has another type or length")
+    if found.id_bytes.ndim != 1 or found.id_bytes.dtype.kind != "S":
+        raise ValueError("ids has another type or length")
+    for name, numbers in found.splits.items():
+        if (
+            numbers.ndim != 1
+            or numbers.dtype.kind != "i"
+            or _outside(numbers, 0, count)
+        ):
+            raise ValueError(f"split {name!r} has other numbers than those of records")
+    if _outside(found.file_index, 0, len(found.files)):
+        raise ValueError("file_index has other numbers than those of files")
+    # In this order, so that no sum overflows.
+    size = found.file_size[found.file_index]
+    room = size - found.offset - tfrecord.FOOTER
+    pixels = found.num_frames * found.height.astype(float) * found.width
+    wrong = {
+        "offset": _outside(found.offset, tfrecord.HEADER, size + 1),
+        "length": _outside(found.length, 1, room + 1),
+        "num_frames": _outside(found.num_frames, 1, found.length + 1),
+        "height": _outside(found.height, 1, _MAX_SIDE),
+        "width": _outside(found.width, 1, _MAX_SIDE),
+        "height and width": bool((pixels > _MAX_RATIO * found.length).any()),
+        "label": _outside(found.label, -1, len(found.class_names) or 1 << 30),
+        "fps": not (np.isfinite(found.fps) & (found.fps >= 0)).all(),
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            raise ValueError(f"{name} has impossible values")
+    np.char.decode(found.id_bytes, "utf-8")
+
+
+def _outside(numbers: np.ndarray, low: int, high: int | np.ndarray) -> bool:
+    """Whether a number is below `low`, or not below `high`."""
+    return bool(((numbers < low) | (numbers >= high)).any())
 
 
 def scan(
@@ -232,37 +298,4 @@ def build(
         **columns,
         id_bytes=np.array(names, np.bytes_),
         splits={"all": np.arange(len(records)), **ranges},
-    )
-
-
-def read_features_json(tree: Mapping) -> tfrecord.Features:
-    """Finds the frames, label, boxes, name and frame rate in the schema of TFDS.
-
-    Frames are a `Video` or a `Sequence` of `Image`, the label a `ClassLabel` or an
-    integer called `label`.
-
-    Raises:
-        UserError: no frames, or several candidates for them.
-    """
-    fields = tree.get("featuresDict", {}).get("features", {})
-    frames = [
-        name
-        for name, feature in fields.items()
-        if "video" in feature
-        or "image" in feature.get("sequence", {}).get("feature", {})
-    ]
-    if len(frames) != 1:
-        raise UserError(
-            f"the data set has the features {', '.join(sorted(fields))}: needs exactly "
-            "one that is a video or a sequence of images"
-        )
-    labels = sorted(name for name in fields if "classLabel" in fields[name])
-    if "label" in fields:
-        labels.insert(0, "label")
-    return tfrecord.Features(
-        frames=frames[0],
-        label=labels[0] if labels else None,
-        annotations={"boxes": (4,)} if "boxes" in fields else {},
-        id="video_id" if "video_id" in fields else None,
-        fps="fps" if "fps" in fields else None,
     )

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
 import math
 import os
 import re
@@ -16,7 +15,8 @@ import re
 import numpy as np
 from etils import epath
 
-from ctp_jax.data import index
+from ctp_jax import untrusted
+from ctp_jax.data import index, storage, tfrecord
 from ctp_jax.errors import UserError
 
 
@@ -90,7 +90,7 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
 def open_index(name: str, data_dir: str = "") -> tuple[epath.Path, index.Index]:
     """The folder and the index of a prepared data set; raises as `open_records`."""
     directory = find_directory(name, default_data_dir(data_dir))
-    found = index.read(directory) or _scan_foreign(directory)
+    found = index.read(directory) or _scan_foreign(directory, name, data_dir)
     for file, size in zip(found.files, found.file_size, strict=True):
         path = directory / file
         actual = path.stat().length if path.exists() else None
@@ -223,29 +223,48 @@ def prepare_command(name: str, data_dir: str = "") -> str:
     return f"python -m ctp_jax.prepare video_folder --name {name} --videos DIR{where}"
 
 
-def _scan_foreign(directory: epath.Path) -> index.Index:
+def _scan_foreign(directory: epath.Path, name: str, data_dir: str) -> index.Index:
     """Scans a data set that TFDS prepared; stores the index if the folder is writable."""
-    about = json.loads((directory / "dataset_info.json").read_text())
+    again = (
+        f"prepare the data set again ({prepare_command(name, data_dir)} --overwrite)"
+    )
+    info = directory / "dataset_info.json"
+    about = storage.read_json(info, again, {"splits": [{"name": str}]})
+    lengths = {s["name"]: s.get("shardLengths", []) for s in about["splits"]}
+    if index.STORED_SPLIT in lengths:
+        # TFDS knows this split only. A run that takes it trains on its test videos.
+        raise UserError(
+            f"{directory}: {index.INDEX_FILE} is missing, which says which videos are for "
+            f"training: {again}"
+        )
     if about.get("fileFormat", "tfrecord") != "tfrecord":
         raise UserError(
             f"{directory}: stored as {about['fileFormat']}, but only tfrecord can be "
             "read: build it again with --file_format=tfrecord"
         )
-    features = index.read_features_json(
-        json.loads((directory / "features.json").read_text())
+    try:
+        untrusted.check_shape(lengths, {str: [str]})
+        lengths = {split: list(map(int, each)) for split, each in lengths.items()}
+    except ValueError as error:
+        raise UserError(f"{info}: shardLengths: {error}: {again}") from error
+    shape = {"featuresDict": {"features": {str: dict}}}
+    features = tfrecord.read_features_json(
+        storage.read_json(directory / "features.json", again, shape)
     )
-    names_file = directory / f"{features.label}.labels.txt"
-    names = names_file.read_text().split("\n") if names_file.exists() else []
-    found = index.scan(
-        directory,
-        {
-            s["name"]: [int(n) for n in s.get("shardLengths", ())]
-            for s in about["splits"]
-        },
-        features,
-        class_names=[name for name in names if name],
-    )
+    names = _read_lines(directory / f"{features.label}.labels.txt", again)
+    found = index.scan(directory, lengths, features, class_names=names)
     # In a read-only folder, the data set is scanned again next time.
     with contextlib.suppress(OSError):
         index.write(directory, found)
     return found
+
+
+def _read_lines(path: epath.Path, remedy: str) -> list[str]:
+    """The lines of a file that are not empty; [] if there is no file."""
+    if not path.exists():
+        return []
+    try:
+        with storage.opened(path) as file:
+            return [line for line in file.read().decode().split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {untrusted.reason(error)}: {remedy}") from error

@@ -1,13 +1,14 @@
 """Access to paths on file systems and in object stores."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from etils import epath
 
-from ctp_jax import files
+from ctp_jax import files, untrusted
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -28,6 +29,17 @@ def walk_store(folder: str) -> Iterator[tuple[str, list[str]]]:
         # Some of epath's backends lose the scheme.
         path = os.fspath(parent).rpartition("://")[2].strip("/")
         yield top + path.removeprefix(inside), names
+
+
+def opened(path: str | os.PathLike, limit: int = untrusted.JSON_BYTES) -> Any:
+    """Opens a file to read; on a file system as `ctp_jax.untrusted.opened`."""
+    if is_remote(path):
+        return epath.Path(path).open("rb")
+    return untrusted.opened(path, limit)
+
+
+read_json = functools.partial(untrusted.read_json, open_file=opened)
+"""As `ctp_jax.untrusted.read_json`, also from object stores."""
 
 
 @contextlib.contextmanager

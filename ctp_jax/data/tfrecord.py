@@ -10,7 +10,7 @@ import dataclasses
 import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import google_crc32c
 from etils import epath
@@ -147,3 +147,45 @@ def image_size(image: bytes) -> tuple[int, int, str]:
             return opened.height, opened.width, encoding
     except OSError as error:
         raise ValueError("frames are neither JPEG nor PNG") from error
+
+
+def read_features_json(tree: Mapping) -> Features:
+    """Finds the frames, label, boxes, name and frame rate in the schema of TFDS.
+
+    Frames are a `Video` or a `Sequence` of `Image`, the label a `ClassLabel` or an
+    integer called `label`.
+
+    Args:
+        tree: {'featuresDict': {'features': {name: an object}}}.
+
+    Raises:
+        UserError: no frames, or several candidates for them.
+    """
+    fields = tree["featuresDict"]["features"]
+    frames = [
+        name
+        for name, feature in fields.items()
+        if "video" in feature or "image" in _inside(feature, "sequence", "feature")
+    ]
+    if len(frames) != 1:
+        raise UserError(
+            f"the data set has the features {', '.join(sorted(fields))}: needs exactly "
+            "one that is a video or a sequence of images"
+        )
+    labels = sorted(name for name in fields if "classLabel" in fields[name])
+    if "label" in fields:
+        labels.insert(0, "label")
+    return Features(
+        frames=frames[0],
+        label=labels[0] if labels else None,
+        annotations={"boxes": (4,)} if "boxes" in fields else {},
+        id="video_id" if "video_id" in fields else None,
+        fps="fps" if "fps" in fields else None,
+    )
+
+
+def _inside(tree: Any, *names: str) -> Mapping:
+    """The object at a place of nested ones; {} if there is none."""
+    for name in names:
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree if isinstance(tree, Mapping) else {}

@@ -9,17 +9,14 @@ and `config.evaluators` names it.
 """
 
 import dataclasses
-import importlib
-import importlib.util
 import pathlib
-import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctp_jax.errors import UserError
+from ctp_jax import modules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,21 +88,9 @@ def load(name: str, options: ConfigDict) -> Any:
             another name: a module of this folder, or with a dot the path of another.
 
     Raises:
-        UserError: there is no such module.
+        UserError: there is no such module, see `ctp_jax.modules.load`.
     """
-    module = str(options.module or name)
-    path = module if "." in module else f"ctp_jax.evaluators.{module}"
-    try:
-        found = importlib.util.find_spec(path) is not None
-    except ModuleNotFoundError:
-        found = False
-    if not found:
-        import ctp_jax.evaluators as package
-
-        known = [m.name for m in pkgutil.iter_modules(package.__path__)]
-        known = sorted(set(known) - {"base", "feature_bank", "nearest"})
-        raise UserError(
-            f"config.evaluators.{name}: no evaluator {module!r}; the evaluators are "
-            f"{', '.join(known)}"
-        )
-    return importlib.import_module(path)
+    field = f"config.evaluators.{name}" + ".module" * bool(options.module)
+    value = str(options.module or name)
+    ours = modules.inside("ctp_jax.evaluators", "base", "feature_bank", "nearest")
+    return modules.load(field, "evaluator", value, ours, "LOOKS_AT", "make")

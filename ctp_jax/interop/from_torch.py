@@ -7,7 +7,6 @@ that are not used are listed.
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,13 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctp_jax import models
+from ctp_jax import models, untrusted
 from ctp_jax.interop import heads, layouts, matching, names
 from ctp_jax.models import base, resnet3d
 from ctp_jax.train.checkpoints.export import Encoder
 
 STRIDES = (1, 2, 2, 2)
 CTP_STRIDES = (1, 2, 2, 1)  # spatial, of models with a Catch-the-Patch head
+
+_STORED = {"width": float, "epsilon": float}
+_STORED |= {"spatial_strides": [int], "temporal_strides": [int]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,15 +183,12 @@ def _mid_per_block(channels: list[int], mid: int | None, family: names.Family) -
 def _stored(about: Mapping[str, str]) -> dict[str, Any]:
     """Fields of `config.model` in a file that ctp_jax wrote; empty for other files."""
     try:
-        stored = json.loads(about["architecture"])
-        return {
-            "width": float(stored["width"]),
-            "epsilon": float(stored["epsilon"]),
-            "spatial_strides": tuple(int(s) for s in stored["spatial_strides"]),
-            "temporal_strides": tuple(int(s) for s in stored["temporal_strides"]),
-        }
-    except (KeyError, ValueError, TypeError):
+        stored = untrusted.parse_json(about["architecture"], _STORED)
+    except (KeyError, ValueError):
         return {}
+    if not (0 < stored["width"] <= 64 and 0 < stored["epsilon"] < 1):
+        return {}
+    return {name: stored[name] for name in _STORED}
 
 
 def find_width(

@@ -129,7 +129,8 @@ def write(
     """
     with _replacing(path) as new:
         if path.name.endswith(SAFETENSORS):
-            safetensors.numpy.save_file(dict(tensors), new, dict(about))
+            # Not `save_file`: its files could be read by their owner only.
+            new.write_bytes(safetensors.numpy.save(dict(tensors), dict(about)))
         else:
             torch = _torch(path)
             state = OrderedDict(

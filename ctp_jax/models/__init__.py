@@ -11,18 +11,20 @@ conv/      how a convolution is computed
 `create(config.model)` that returns a `base.Encoder`.
 """
 
-import importlib
-import importlib.util
 from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
-from ctp_jax.errors import UserError
+from ctp_jax import modules
 
 if TYPE_CHECKING:
     from ctp_jax.models.base import Encoder
 
-MODULES = {"r3d18": "resnet3d", "r2plus1d18": "resnet3d", "c3d": "c3d"}
+MODULES = {
+    "r3d18": f"{__name__}.resnet3d",
+    "r2plus1d18": f"{__name__}.resnet3d",
+    "c3d": f"{__name__}.c3d",
+}
 """Network -> module of this package."""
 
 
@@ -35,14 +37,5 @@ def create(model: ConfigDict) -> "Encoder":
         UserError: for an unknown name, or fields that the network does not offer.
     """
     name = str(model.name)
-    module = f"{__name__}.{MODULES[name]}" if name in MODULES else name
-    try:
-        found = "." in module and importlib.util.find_spec(module) is not None
-    except ImportError:
-        found = False
-    if not found:
-        raise UserError(
-            f"config.model.name = {name!r}: no such network; choose one of "
-            f"{', '.join(MODULES)}, or name a module of your own, with a dot"
-        )
-    return importlib.import_module(module).create(model)
+    module = modules.load("config.model.name", "network", name, MODULES, "create")
+    return module.create(model)

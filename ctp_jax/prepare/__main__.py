@@ -5,6 +5,7 @@ complete. A run that was stopped resumes with the shards that are missing. Worke
 processes import this module: no heavy imports at the top.
 """
 
+import contextlib
 import functools
 import importlib
 import os
@@ -273,8 +274,9 @@ def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str
         ("missing.txt", "listed videos were not there", 3),
         ("repeated.txt", "videos have the same frames as one in another split", 3),
     ]:
-        path = directory / file
-        listed = path.read_text().splitlines() if path.exists() else []
+        path, listed = directory / file, []
+        with contextlib.suppress(FileNotFoundError), storage.opened(path) as lines_of:
+            listed = lines_of.read().decode(errors="replace").splitlines()
         if listed:
             lines.append(f"  {len(listed)} {what}, see {path}:")
             lines += ["    " + line.replace("\t", ": ") for line in listed[:shown]]

@@ -9,6 +9,7 @@ from typing import Any
 
 from etils import epath
 
+from ctp_jax import files
 from ctp_jax.data import storage
 from ctp_jax.prepare import shards, workers
 from ctp_jax.versions import installed
@@ -36,6 +37,17 @@ def flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
         for flag, value in arguments.items()
         if flag not in NOT_PART_OF_IT
     }
+
+
+def _published(value: Any) -> Any:
+    """A flag for `FILE`, which others may read: of a path, its last part and a digest.
+
+    The digest still tells two paths apart, and is too short to find the path by it.
+    """
+    shown = files.without_folders(value)
+    if shown == value:
+        return value
+    return f"{shown} (digest {hashlib.sha256(str(value).encode()).hexdigest()[:6]})"
 
 
 def fingerprint(
@@ -70,7 +82,7 @@ def write(
 ) -> None:
     """Writes `FILE`."""
     about = {
-        "flags": flags(arguments),
+        "flags": {k: _published(value) for k, value in flags(arguments).items()},
         "versions": versions(),
         "sha256": {shard.name: shard.sha256 for shard in made},
     }
@@ -88,10 +100,13 @@ def differences(directory: str | os.PathLike, arguments: Mapping[str, Any]) -> s
     path = epath.Path(directory) / FILE
     if not path.exists():
         return ""
-    then, now = json.loads(path.read_text())["flags"], flags(arguments)
-    # Flags that only one version of this package has are ignored.
+    remedy = "delete the file; what the data set was prepared from is not known then"
+    then, now = storage.read_json(path, remedy, {"flags": dict}), flags(arguments)
+    then = then["flags"]
+    # Flags that only one version of this package has are ignored; earlier ones wrote
+    # whole paths.
     return ", ".join(
         f"--{flag}={then[flag]} (now {now[flag]})"
         for flag in sorted(then.keys() & now.keys())
-        if then[flag] != now[flag]
+        if then[flag] not in (now[flag], _published(now[flag]))
     )

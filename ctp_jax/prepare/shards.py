@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 import tqdm
 from etils import epath
 
+from ctp_jax import untrusted
 from ctp_jax.data import storage, tfrecord
 from ctp_jax.errors import UserError, allowed_bad
 from ctp_jax.prepare import schema as schema_lib
@@ -27,6 +28,9 @@ from ctp_jax.prepare import workers as workers_lib
 
 VIDEOS = 512
 """Default maximum of a shard: about 1.2 GB of Kinetics."""
+
+_MAX_RECEIPT = 1 << 30  # bytes, of a single shard with all videos
+_RECEIPT = {"rows": [{"id": str}], "skipped": [[str]]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +106,14 @@ def deal(
 def read(order: Order) -> Shard | None:
     """The receipt of a shard; None without one, or if another preparation wrote it."""
     try:
-        found = json.loads(epath.Path(order.receipt).read_text())
+        with storage.opened(order.receipt, _MAX_RECEIPT) as file:
+            found = untrusted.parse_json(file.read(), _RECEIPT)
         rows = [row | {"id": row["id"].encode()} for row in found.pop("rows")]
         skipped = tuple((name, reason) for name, reason in found.pop("skipped"))
         contents = tuple(found.pop("contents"))
         rows = tuple(tfrecord.Row(**row) for row in rows)
         shard = Shard(**found, rows=rows, contents=contents, skipped=skipped)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # none, half of one, or a file of another kind
     return shard if shard.fingerprint == order.fingerprint else None
 

@@ -24,6 +24,7 @@ from typing import Any
 import jinja2
 
 import ctp_jax
+from ctp_jax import files
 from ctp_jax.errors import UserError
 from ctp_jax.report import comparison, groups, page, read, words
 from ctp_jax.report.figures import ID
@@ -101,11 +102,10 @@ def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathl
     environment.filters["own_ids"] = lambda svg: svg.replace(ID, f"f{next(count)}-")
     more = {"field": words.field, "version": ctp_jax.__version__}
     text = environment.get_template(template).render(**values, **more)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         # 'replace': file names may contain bytes that are not UTF-8.
-        temporary.write_bytes(text.encode("utf-8", "replace"))
-        os.replace(temporary, path)
+        with files.replacing(path) as new:
+            new.write_bytes(text.encode("utf-8", "replace"))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "make room" if full else "name another file with --out"

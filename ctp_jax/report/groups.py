@@ -7,9 +7,11 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from ctp_jax import config as config_lib
+from ctp_jax import untrusted
 from ctp_jax.report import words
 from ctp_jax.report.read import Run, finite
 
+_ENCODER = {"provenance": {"config": dict}}  # of encoder.json, what is read here
 _MAX_LABEL = 64  # characters; a longer label is replaced by the names of the runs
 
 
@@ -126,10 +128,11 @@ def _origin(run: Run) -> str:
     places = (given / "encoder.json", given / "encoder" / "encoder.json")
     for place in places if path else ():
         try:
-            provenance = json.loads(place.read_text(encoding="utf-8"))["provenance"]
-            fields = config_lib.flatten(provenance["config"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            about = untrusted.parse_json(untrusted.read_bytes(place), _ENCODER)
+        except (OSError, ValueError):
             continue
+        provenance = about["provenance"]
+        fields = config_lib.flatten(provenance["config"])
         ignored = ("seed", *config_lib.PLUMBING)
         kept = {k: v for k, v in fields.items() if not k.startswith(ignored)}
         return json.dumps([kept, provenance.get("steps")], sort_keys=True)

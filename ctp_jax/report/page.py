@@ -2,19 +2,23 @@
 
 import base64
 import datetime
+import io
 import pathlib
 import statistics
 from typing import Any
 
 from PIL import Image
 
+from ctp_jax import untrusted
 from ctp_jax.formatting import duration
 from ctp_jax.report import words
 from ctp_jax.report.curves import figures
+from ctp_jax.report.groups import paths_in_short
 from ctp_jax.report.read import Run, finite
 from ctp_jax.report.tables import baselines, classes, confusions, predictions
 
 _MAX_BYTES = 10_000_000  # of a picture
+_MAX_PIXELS = 50_000_000
 
 
 def context(run: Run) -> dict[str, Any]:
@@ -50,11 +54,11 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _starts_from(fields: dict[str, Any]) -> str | None:
-    """'from scratch', or the end of the path; the configuration has it in full."""
+    """'from scratch', or the last part of the path."""
     path = fields.get("init_from")
     if not path:
         return "from scratch" if path == "" else None
-    return str(pathlib.PurePath(*pathlib.PurePath(str(path)).parts[-2:]))
+    return paths_in_short([str(path)])[str(path)]
 
 
 def _written(run: Run) -> str | None:
@@ -127,10 +131,10 @@ def pictures(run: Run) -> dict[str, dict[str, Any]]:
 
 def _load(path: pathlib.Path) -> dict[str, Any]:
     """A picture as a data URL for the page."""
-    data = path.read_bytes()
-    if len(data) > _MAX_BYTES:
-        raise ValueError(f"larger than {_MAX_BYTES // 10**6} MB")
-    with Image.open(path) as image:
+    data = untrusted.read_bytes(path, _MAX_BYTES)
+    with Image.open(io.BytesIO(data), formats=("PNG", "GIF")) as image:
+        if image.width * image.height > _MAX_PIXELS:
+            raise ValueError(f"more than {_MAX_PIXELS:,} pixels")
         image.load()  # fails on an incomplete file
         # But not on a GIF that is incomplete after its first frame.
         if image.format == "GIF" and not data.endswith(b";"):

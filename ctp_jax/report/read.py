@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-import json
+import io
 import math
 import os
 import pathlib
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ctp_jax import config as config_lib
-from ctp_jax import metrics_file
+from ctp_jax import metrics_file, untrusted
 from ctp_jax.errors import UserError
 
 _ARRAYS = ("confusion", "class_names")
+_MAX_BYTES = 1 << 31
 # Metric `x_stay_put` is the metric `x` of a baseline, the first box in every frame.
 BASELINE = "_stay_put"
 
@@ -75,8 +76,7 @@ class Run:
         try:
             return make(*args)
         except Exception as error:  # noqa: BLE001
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            self.notes.append(f"{what}: {reason}")
+            self.notes.append(f"{what}: {untrusted.reason(error)}")
             return None
 
 
@@ -108,8 +108,8 @@ def read(workdir: str | os.PathLike) -> Run:
         )
     path = path.resolve()
     run = Run(path, path.name)
-    run.config = _part(run, "config.json", _read_dict, {})
-    run.versions = _part(run, "versions.json", _read_dict, {})
+    run.config = _part(run, "config.json", _read_json, {})
+    run.versions = _part(run, "versions.json", _read_json, {})
     lines, bad = _part(run, "metrics.jsonl", metrics_file.read, ([], 0))
     if bad:
         whole = bad + len(lines)
@@ -123,15 +123,12 @@ def read(workdir: str | os.PathLike) -> Run:
 def _part(run: Run, name: str, reader: Callable, otherwise: Any) -> Any:
     """What `reader` returns of a file; `otherwise` if it is missing or damaged."""
     path = run.path / name
-    made = run.attempt(name, reader, path) if path.exists() else None
+    made = run.attempt(name, reader, path) if os.path.lexists(path) else None
     return otherwise if made is None else made
 
 
-def _read_dict(path: pathlib.Path) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise TypeError("not an object")
-    return value
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    return untrusted.parse_json(untrusted.read_bytes(path))
 
 
 def _by_step(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -146,17 +143,16 @@ def _by_step(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    # Opened here, because NumPy does not close a file that is a damaged archive.
-    with path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
+    with untrusted.opened(path, _MAX_BYTES) as file:
         # The others are for later analysis, and may be large.
-        names = [n for n in file.files if n in _ARRAYS or "_per_frame" in n]
-        return {name: file[name] for name in names}
+        return untrusted.read_arrays(file, lambda n: n in _ARRAYS or "_per_frame" in n)
 
 
 def _read_rows(path: pathlib.Path) -> list[dict[str, str]]:
     """Rows that have all columns; the last one may be incomplete."""
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
+    with untrusted.opened(path, _MAX_BYTES) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
+        reader = csv.DictReader(text)
         if "predicted" not in (reader.fieldnames or ()):
             raise ValueError("other columns")
         return [row for row in reader if None not in row.values()]

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from ctp_jax import formatting
+from ctp_jax import files, formatting
 
 # The main metrics; a run may have any of them.
 MAIN = ("top1", "retrieval_top1", "knn_top1", "iou")
@@ -65,7 +65,7 @@ def spread(name: str, values: Sequence[float]) -> str:
 
 
 def field(name: str, value: Any) -> str:
-    """The value of a config field as text."""
+    """The value of a config field as text; pages are published, so without folders."""
     if name == "init_from" and not value:
         return "from scratch"
-    return "–" if value is None else str(value) or "(empty)"
+    return "–" if value is None else str(files.without_folders(value)) or "(empty)"

@@ -11,9 +11,6 @@ h w of the canvas (the decoded window), s side of the drawn clip, n boxes per fr
 
 import dataclasses
 import functools
-import importlib
-import importlib.util
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,8 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax import modules
 from ctp_jax.data.batch import Batch, ClipSpec, labels
-from ctp_jax.errors import UserError
 from ctp_jax.tasks import render
 
 Params = Any
@@ -243,26 +240,14 @@ def load(config: ConfigDict) -> Task:
     A name with a dot is the path of a module outside this package.
 
     Raises:
-        UserError: for an unknown name.
+        UserError: for an unknown name, see `ctp_jax.modules.load`.
     """
-    name = str(config.task)
-    module_name = name if "." in name else f"ctp_jax.tasks.{name}"
-    try:
-        found = importlib.util.find_spec(module_name) is not None
-    except ModuleNotFoundError:
-        found = False
-    if not found:
-        import ctp_jax.tasks as package
-
-        known = [m.name for m in pkgutil.iter_modules(package.__path__)]
-        known = sorted(set(known) - _NO_TASKS)
-        raise UserError(
-            f"config.task = {name!r}: no such task; the tasks are {', '.join(known)}"
-        )
-    return importlib.import_module(module_name).Task(config)
+    tasks = modules.inside("ctp_jax.tasks", *_NO_TASKS)
+    module = modules.load("config.task", "task", str(config.task), tasks, "Task")
+    return module.Task(config)
 
 
-_NO_TASKS = {"base", "classification", "probe", "render"}
+_NO_TASKS = ("base", "classification", "probe", "render")
 
 
 def open_pipeline(

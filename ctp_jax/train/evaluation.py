@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ctp_jax import files
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import base as evaluators
@@ -171,7 +172,8 @@ class Evaluation:
         for name, evaluator in self.evaluators.items():
             place = directory / name if self._own_names[name] else directory
             place.mkdir(exist_ok=True)
-            evaluator.save(place)
+            with files.replacing_inside(place) as new:
+                evaluator.save(new)
 
 
 class _Outputs(dict):

@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ctp_jax import files, metrics_file
+from ctp_jax import files, metrics_file, untrusted
+from ctp_jax.errors import UserError
 from ctp_jax.formatting import duration, number
 from ctp_jax.train import mesh as mesh_lib
 
@@ -129,9 +130,16 @@ class MetricWriter:
         if jax.process_index() != 0:
             return
         path = workdir / "metrics.jsonl"
+        try:
+            found = metrics_file.read(path)[0]
+        except FileNotFoundError:
+            found = []
+        except OSError as error:
+            why = untrusted.reason(error)
+            raise UserError(f"{path}: cannot be read ({why}): move it away") from error
         lines = [
             line
-            for line in (metrics_file.read(path)[0] if path.exists() else [])
+            for line in found
             if line["step"] <= step
             and not (eval_pending and (line["kind"], line["step"]) == ("eval", step))
         ]

@@ -3,7 +3,6 @@
 The default is the SGD of the paper's authors: PyTorch's update rule, step for step.
 """
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from ctp_jax.errors import UserError
+from ctp_jax import config as config_lib
+from ctp_jax import modules
 from ctp_jax.train.epochs import Epochs
 
 
@@ -58,7 +58,7 @@ def make_optimizer(
     schedule: optax.Schedule,
     frozen: Callable[[Any], Any | None] = lambda params: None,
 ) -> optax.GradientTransformation:
-    """The optimiser that `config.name` names, one of those in `build`.
+    """The optimiser that `config.name` names, one of those in `make`.
 
     A name with a dot is a module outside this package. Its function
     `make(config, schedule)` gets the first two arguments of this one and returns an
@@ -72,8 +72,9 @@ def make_optimizer(
     Raises:
         UserError: there is no such module, or it has no `make`.
     """
-    make = _make_of(config.name) if "." in config.name else build
-    chain = make(config, schedule)
+    ours = {name: __name__ for name in config_lib.OPTIMIZERS}
+    field, name = "config.optimizer.name", str(config.name)
+    chain = modules.load(field, "optimiser", name, ours, "make").make(config, schedule)
 
     def update(gradients, state, params):
         updates, state = chain.update(gradients, state, params)
@@ -91,7 +92,7 @@ def make_optimizer(
     return optax.GradientTransformation(chain.init, update)
 
 
-def build(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Clips the norm of the gradient, then one of these, each as its steps in order.
 
     sgd: as PyTorch has it, the decay coupled: it goes through the momentum.
@@ -135,22 +136,3 @@ def is_weight(params: Any) -> Any:
         return name not in ("scale", "bias")
 
     return jax.tree_util.tree_map_with_path(judge, params)
-
-
-def _make_of(name: str) -> Callable[..., optax.GradientTransformation]:
-    """The function `make` of a module."""
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and misses another
-        raise UserError(
-            f"config.optimizer.name = {name!r}: there is no module {error.name}: correct "
-            "the name, or add its folder to PYTHONPATH"
-        ) from error
-    if not hasattr(module, "make"):
-        raise UserError(
-            f"config.optimizer.name = {name!r}: {module.__file__} has no function "
-            "make(config, schedule)"
-        )
-    return module.make

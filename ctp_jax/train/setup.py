@@ -1,5 +1,6 @@
 """Opens everything that a config names, and finds the step to start from."""
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -15,7 +16,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
+from ctp_jax import files, modules
 from ctp_jax.data.batch import Batch
+from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train import evaluation, metrics, optimizer, step
 from ctp_jax.train import mesh as mesh_lib
@@ -80,6 +83,7 @@ def open_setup(
         UserError: one of them cannot be used, or the processes differ in their config,
             devices, workdir or data.
     """
+    modules.allow_named_by(config)
     _check_processes(config, workdir)
     mesh = mesh_lib.make_mesh()
     mesh_lib.check_batch_size(config.batch_size, mesh.size, config.optimizer.accumulate)
@@ -135,7 +139,8 @@ def _check_processes(config: ConfigDict, workdir: pathlib.Path) -> None:
     mark = workdir / ".shared"
     token = coordination.from_first("workdir", secrets.token_hex(8))
     if jax.process_index() == 0:
-        mark.write_text(token)
+        with files.replacing(mark) as new:
+            new.write_text(token)
     coordination.barrier("workdir")
     seen = mark.read_text() if mark.exists() else ""
     coordination.check_same(
@@ -224,6 +229,8 @@ def _resume(
     batches: Iterator[Batch],
 ) -> ResumePoint:
     """The resume point of a restored checkpoint; `expected` is the newest step."""
+    shape = {"interval": {str: float}, "results": dict, "eval_pending": bool}
+    restore.check_meta(setup.workdir, meta, shape)
     done = int(state.step)
     if done != expected:
         batches = _batches(setup, done)[1]
@@ -281,12 +288,11 @@ def exported_results(setup: Setup, done: int) -> dict[str, float] | None:
 
     None unless that encoder was exported at step `done` with this config.
     """
-    try:
-        about = json.loads((setup.workdir / "encoder/encoder.json").read_text())
-        provenance = about["provenance"]
-        differences = config_lib.differences(provenance["config"], setup.config)
+    with contextlib.suppress(UserError):
+        provenance = export.read_about(setup.workdir / "encoder")["provenance"]
+        config = files.without_folders(config_lib.as_dict(setup.config))
+        differences = config_lib.differences(provenance.get("config", {}), config)
         changed, _ = config_lib.sort_differences(differences)
-        is_this = provenance["steps"] == done and not changed
-        return provenance["metrics"] if is_this else None
-    except (OSError, ValueError, KeyError):
-        return None
+        if provenance.get("steps") == done and not changed:
+            return provenance.get("metrics")
+    return None

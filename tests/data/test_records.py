@@ -247,14 +247,19 @@ def test_a_million_records_open_in_seconds(tmp_path):
     count, folder = 1_000_000, tmp_path / "big" / "1.0.0"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("{}")
-    (folder / "shard").write_bytes(b"12345")
+    (folder / "shard").write_bytes(bytes(100))
     columns = {name: np.ones(count, dtype) for name, dtype in index.COLUMNS.items()}
+    columns |= {
+        "file_index": np.zeros(count, np.int32),
+        "offset": 12 * columns["offset"],
+    }
+    columns["label"] = np.full(count, -1, np.int32)
     found = index.Index(
         features=tfrecord.Features("frames"),
         encoding="jpeg",
         class_names=(),
         files=("shard",),
-        file_size=np.array([5]),
+        file_size=np.array([100]),
         id_bytes=np.full(count, b"some/ordinary/name_of_a_video.mp4"),
         splits={"train": np.arange(count - 1)},
         **columns,

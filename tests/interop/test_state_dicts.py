@@ -73,6 +73,14 @@ def test_torch_reads_what_was_written(tmp_path, torch, suffix, bare):
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_others_may_read_what_was_written(tmp_path, torch, suffix):
+    path = tmp_path / f"a{suffix}"
+    state_dicts.write(path, TENSORS, {}, bare=True)
+    os.umask(umask := os.umask(0))
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
 def test_old_checkpoints_carry_harmless_things(tmp_path, torch):
     meta = {"epoch": 300, "time": "Mon", "accuracy": np.float64(0.5)}
     meta |= {"step": np.int64(3), "history": np.arange(3.0), "best": np.float32(1)}

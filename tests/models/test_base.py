@@ -76,7 +76,7 @@ def test_dtype_follows_the_backend():
     "field, value, hint",
     [
         ("name", "r3d19", "no such network.*r3d18, r2plus1d18, c3d"),
-        ("name", "nowhere.net", "no such network.*r3d18, r2plus1d18, c3d"),
+        ("name", "nowhere.net", "is code outside .*--allow_code=nowhere.net"),
         ("name", ".c3d", "no such network.*r3d18, r2plus1d18, c3d"),
         ("dtype", "float16", "bfloat16"),
         ("conv", "fast", "winograd"),

@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import os
 import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -182,4 +184,52 @@ def test_a_picture_that_is_too_large_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "_MAX_BYTES", 10)
     Image.new("RGB", (50, 50)).save(tmp_path / "game.png")
     text = page_of(tmp_path).text
-    assert "game.png: larger than" in text.partition("could not be shown")[2]
+    assert "game.png: is larger than" in text.partition("could not be shown")[2]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_nothing_that_is_no_file_is_waited_for(whole, tmp_path, name, kind, undrawn):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    text = page_of(tmp_path / "run").text.partition("could not be shown")[2]
+    assert f"{name}: is not a file" in text
+
+
+def test_a_picture_that_is_large_when_decoded(tmp_path):
+    """73 million pixels in 72 kB."""
+    make_runs.write_config(tmp_path)
+    Image.new("1", (8600, 8600)).save(tmp_path / "game.png")
+    text = page_of(tmp_path).text
+    assert "game.png: more than 50,000,000 pixels" in text
+
+
+def test_the_page_names_no_folders_users_or_machines(whole, tmp_path, undrawn):
+    """Neither where the run is, nor what it read, nor where an error was met."""
+    workdir = tmp_path / "home" / "ann" / "run"
+    shutil.copytree(whole, workdir)
+    fields = {"data.data_dir": "/home/ann/tfds", "init_from": "/home/ann/runs/ctp"}
+    make_runs.write_config(workdir, **fields, **{"data.name": "ucf101/one:2.0.0"})
+    for name in ("versions.json", "evaluation.npz", "predictions.csv", "game.png"):
+        (workdir / name).unlink()
+        (workdir / name).mkdir()
+    other = tmp_path / "home" / "ann" / "other"
+    shutil.copytree(whole, other)
+    make_runs.write_config(other, **fields, seed=1)
+    compared = tmp_path / "comparison.html"
+    report.compare([workdir, other], compared)
+    for path in (report.write(workdir), compared):
+        text = path.read_text()
+        assert "/home" not in text and "ann" not in text.split(), path
+        assert str(tmp_path) not in text and socket.gethostname() + " " not in text
+        assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    text = page_of(workdir).text
+    assert "tfds" in text and "ctp" in text and "ucf101/one:2.0.0" in text
+    assert not [path for path in workdir.iterdir() if "incomplete" in path.name]
+
+
+def _umask():
+    os.umask(found := os.umask(0))
+    return found

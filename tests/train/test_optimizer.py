@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from ctp_jax import modules
 from ctp_jax.errors import UserError
 from ctp_jax.train import optimizer as optimizer_lib
 from ctp_jax.train.epochs import Epochs
@@ -190,7 +191,9 @@ def test_a_module_outside_the_package(tmp_path, monkeypatch):
         "def make(config, schedule):\n"
         "    return optax.sign_sgd(lambda step: config.momentum * schedule(step))\n"
     )
-    config = toy_config(**{"optimizer.name": "outside.signs"}).optimizer
+    config = toy_config(**{"optimizer.name": "outside.signs"})
+    modules.allow_named_by(config)
+    config = config.optimizer
     config.learning_rate = 0.1
     params, grads = {"kernel": np.ones(3)}, {"kernel": np.float64([5, -0.1, 0])}
     (found,) = follow(config, params, [grads])
@@ -211,13 +214,15 @@ def test_modules_that_are_no_optimizers(tmp_path, monkeypatch):
             "inside.signs",
             r"config\.optimizer\.name = 'inside\.signs': there is no module inside\.signs:",
         ),
-        ("inside.empty", r"empty\.py has no function make\(config, schedule\)"),
+        ("inside.empty", r"empty\.py does not define make"),
     ):
+        modules.allow(name)
         config = toy_config(**{"optimizer.name": name}).optimizer
         with pytest.raises(UserError, match=message) as caught:
             optimizer_lib.make_optimizer(config, lambda step: 0.1)
         assert "\n" not in str(caught.value)
     config = toy_config(**{"optimizer.name": "inside.broken"}).optimizer
+    modules.allow("inside.broken")
     with pytest.raises(ModuleNotFoundError, match="not_installed"):
         optimizer_lib.make_optimizer(config, lambda step: 0.1)
 

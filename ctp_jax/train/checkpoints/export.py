@@ -1,7 +1,10 @@
 """Exported encoders, from which other runs start.
 
 <workdir>/encoder/arrays         {'params': ..., 'batch_stats': ...[, 'head': ...]}
-<workdir>/encoder/encoder.json   format, architecture, head_task, digests, provenance
+<workdir>/encoder/encoder.json   format, architecture, head_task, digests, provenance,
+                                 and sha256, a digest of all that
+
+Encoders are published, so of paths in the provenance only the last part is written.
 
 The head is the rest of the task's network. Other tasks do not use it, but it is needed to
 evaluate or convert the finished network.
@@ -9,7 +12,6 @@ evaluate or convert the finished network.
 
 import dataclasses
 import datetime
-import json
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from typing import Any
 
 import jax
 
+from ctp_jax import files, untrusted
 from ctp_jax.errors import UserError
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import workdir as workdir_lib
@@ -24,8 +27,16 @@ from ctp_jax.train.checkpoints import digests, pytrees
 from ctp_jax.train.checkpoints.manifest import Damage
 from ctp_jax.train.distributed import coordination
 
-FORMAT = 1
-_FIELDS = {"format", "architecture", "head_task", "digests", "provenance"}
+FORMAT = 2
+_SHAPE = {
+    "format": int,
+    "architecture": {"name": str},
+    "head_task": str,
+    "digests": {str: str},
+    "provenance": dict,
+    "sha256": str,
+}
+_PROVENANCE = {"config": dict, "steps": int, "metrics": dict, "class_names": [str]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +111,15 @@ def write_encoder(place: pathlib.Path, encoder: Encoder) -> None:
             "digests": found,
             "provenance": {
                 "date": now.isoformat(timespec="seconds"),
-                **encoder.provenance,
+                **{
+                    name: value
+                    if name == "class_names"
+                    else files.without_folders(value)
+                    for name, value in encoder.provenance.items()
+                },
             },
         }
+        about["sha256"] = untrusted.json_digest(about)
         workdir_lib.write_json(new / "encoder.json", about)
         if place.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -127,10 +144,11 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
             f"{path}: not an exported encoder (no encoder.json): let its run finish, "
             "which exports one"
         )
-    about = _read_about(place / "encoder.json")
+    about = read_about(place)
     try:
         arrays = pytrees.load(place / "arrays")
         params, batch_stats = arrays["params"], arrays["batch_stats"]
+        untrusted.check_shape(arrays, {str: dict})
         if path := digests.difference(about["digests"], arrays):
             raise Damage(path)
     except Exception as error:  # Orbax raises many kinds for damaged files
@@ -149,20 +167,26 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
     )
 
 
-def _read_about(path: pathlib.Path) -> dict[str, Any]:
-    damaged = UserError(
-        f"{path}: damaged: delete the folder and run the command of its run again to "
-        "export it anew"
-    )
-    try:
-        about = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise damaged from error
-    if about.get("format", FORMAT) != FORMAT:
+def read_about(place: pathlib.Path) -> dict[str, Any]:
+    """The contents of `encoder.json` in the folder of an encoder.
+
+    Raises:
+        UserError: it is missing, damaged, or of another version of this package.
+    """
+    path = place / "encoder.json"
+    again = "delete the folder and export or convert it again"
+    about = untrusted.read_json(path, f"damaged: {again}", {"format": int})
+    if about["format"] != FORMAT:
         raise UserError(
-            f"{path}: has format {about['format']}, this version of ctp_jax reads "
-            f"format {FORMAT}: use the version that wrote it"
+            f"{path}: has format {about['format']}, this version of ctp_jax reads format "
+            f"{FORMAT}: {again}, or use the version that wrote it"
         )
-    if not _FIELDS <= about.keys():
-        raise damaged
+    try:
+        untrusted.check_shape(about, _SHAPE)
+        for name in _PROVENANCE.keys() & about["provenance"].keys():
+            untrusted.check_shape(about["provenance"][name], _PROVENANCE[name], name)
+        if about["sha256"] != untrusted.json_digest(about):
+            raise ValueError("it is not as it was written")
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}): {again}") from error
     return about

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import export, restore
@@ -67,12 +68,19 @@ def read_checked(config: ConfigDict, task: base.Task) -> export.Encoder:
 def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
     """The encoder in a checkpoint; in the newest one if `step` is None."""
     state, meta = restore.arrays(workdir, step)
+    restore.check_meta(workdir, meta, {"config": dict, "class_names": [str]})
     config = ConfigDict(meta["config"])
+    config_lib.validate(config)
     task = base.load(config)
-    params = state.get("ema", state["params"])
-    variables = base.Variables(params, state["model_state"])
-    encoder, stats, architecture = task.encoder(variables)
-    done = int(state["step"])
+    try:
+        params, done = state.get("ema", state["params"]), int(state["step"])
+        variables = base.Variables(params, state["model_state"])
+        encoder, stats, architecture = task.encoder(variables)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{workdir}: the arrays of the checkpoint are not of the task in its config "
+            f"({error}): name another run"
+        ) from error
     return export.Encoder(
         params=encoder,
         batch_stats=stats,

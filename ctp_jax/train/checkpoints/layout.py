@@ -1,7 +1,7 @@
 """The checkpoint layout: folders that are complete or absent.
 
     <workdir>/checkpoints/<step>/state           arrays
-    <workdir>/checkpoints/<step>/meta/metadata   JSON: leaves, digests, config, ...
+    <workdir>/checkpoints/<step>/meta/metadata   JSON: step, leaves, digests, config, ...
     <workdir>/checkpoints/<step>/files.json      size and SHA-256 of every file
     <workdir>/checkpoints/<step>.writing         a save in progress or interrupted
     <workdir>/checkpoints/<step>.deleting        a step that is being deleted
@@ -12,20 +12,26 @@ is renamed to `<step>.deleting` before its first file is deleted. Leftovers of a
 process are deleted when a run opens the folder.
 """
 
-import hashlib
 import json
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from ctp_jax import untrusted
 from ctp_jax.errors import UserError
 from ctp_jax.train.checkpoints import manifest
 from ctp_jax.train.checkpoints.manifest import Damage
 
-_STEP = re.compile(r"0|[1-9][0-9]*")
+_STEP = re.compile(r"0|[1-9][0-9]{0,8}")  # the state has 32 bits for it
 _LEFTOVER = re.compile(r"[0-9]+\.(writing|deleting)")
+_META = {"sha256": str, "leaves": {str: str}, "digests": {str: str}}
+
+
+class OtherStep(Damage):
+    """A step that was copied or renamed: its folder has another number than its meta."""
 
 
 class CheckpointLayout:
@@ -55,6 +61,19 @@ class CheckpointLayout:
         names = (path.name for path in self.path.iterdir())
         return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
+    def newest(self) -> int | None:
+        """The newest step; prints a line for each that was copied or renamed."""
+        for step in reversed(self.steps()):
+            try:
+                self.read_meta(step)
+            except OtherStep as other:
+                print(f"note: {self.step(step)}: {other}: ignored", file=sys.stderr)
+                continue
+            except (Damage, UserError):
+                pass  # whoever reads it says so
+            return step
+        return None
+
     def step(self, step: int) -> pathlib.Path:
         """The folder of a step."""
         return self.path / str(step)
@@ -72,9 +91,12 @@ class CheckpointLayout:
         """Adds meta and manifest, and commits the step."""
         folder = self.writing(step)
         (folder / "meta").mkdir()
-        text = json.dumps({**meta, "sha256": _sha256(meta)})
+        meta = {**meta, "step": step}
+        text = json.dumps({**meta, "sha256": untrusted.json_digest(meta)})
         (folder / "meta/metadata").write_text(text)
         manifest.write(folder)
+        if self.step(step).exists():  # put there since the run opened the folder
+            self.set_aside(step)
         folder.rename(self.step(step))
         manifest.sync_folder(self.path)
 
@@ -86,17 +108,20 @@ class CheckpointLayout:
         """The meta of a step; verifies only the meta itself.
 
         Raises:
+            OtherStep: it was written for another step.
             Damage: it differs from what was written.
             UserError: it cannot be read here, and is intact.
         """
         with manifest.reading(self.step(step)):
-            text = (self.step(step) / "meta/metadata").read_bytes()
+            text = untrusted.read_bytes(self.step(step) / "meta/metadata")
         try:
-            meta = dict(json.loads(text))
-        except (ValueError, TypeError) as error:
+            meta = untrusted.parse_json(text, _META)
+        except ValueError as error:
             raise Damage("meta/metadata has changed") from error
-        if meta.pop("sha256", "") != _sha256(meta):
+        if meta["sha256"] != untrusted.json_digest(meta):
             raise Damage("meta/metadata has changed")
+        if meta.get("step", step) != step:  # earlier versions did not write it
+            raise OtherStep(f"it is step {meta['step']}, copied or renamed")
         return meta
 
     def read_checked(self, step: int) -> dict[str, Any]:
@@ -133,11 +158,6 @@ class CheckpointLayout:
             place = self._damaged / f"{step}.{number}"
         self.step(step).rename(place)
         return place
-
-
-def _sha256(meta: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in meta.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -137,7 +137,7 @@ class Checkpoints:
             wait()
             if self._first:
                 self._layout.complete(step, meta)
-                self._retention.delete_surplus()
+                self._retention.delete_surplus(step)
         except BaseException as error:  # noqa: BLE001 (raised by the next `wait`)
             self._error = error
             if self._first:
@@ -231,6 +231,8 @@ class Checkpoints:
             ) from error
         path = digests.difference(meta["digests"], state)
         problem = f"{path} differs from what was saved" if path else ""
+        if not path and int(state.step) != step:
+            problem = f"it is step {int(state.step)}, copied or renamed"
         problems = coordination.gather("checkpoint problem", problem)
         if all(problems):
             raise Damage(problems[0])
@@ -267,7 +269,7 @@ class Checkpoints:
 
     def last_good(self) -> str:
         """For messages: the newest complete step."""
-        steps = self._layout.steps()
-        if not steps:
+        newest = self._layout.newest()
+        if newest is None:
             return "there is no checkpoint yet"
-        return f"the last good checkpoint is step {steps[-1]}"
+        return f"the last good checkpoint is step {newest}"

@@ -10,15 +10,17 @@ import hashlib
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ctp_jax import untrusted
 from ctp_jax.errors import UserError
 
 NAME = "files.json"
 
 LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EBADMSG, errno.EUCLEAN)
-LOST += (errno.ELOOP,)
+LOST += (errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.ENXIO)  # see `untrusted.opened`
 """Error numbers of a file that is lost, as opposed to one that cannot be read here.
 
 EIO is not among them: network file systems use it for a server that does not answer.
@@ -51,11 +53,11 @@ def check(folder: pathlib.Path) -> None:
         UserError: a file cannot be read here, and is not known to be damaged.
     """
     with reading(folder):
-        text = (folder / NAME).read_bytes()
+        text = untrusted.read_bytes(folder / NAME)
         found = _entries(folder)
     try:
-        stored = dict(json.loads(text))
-    except (ValueError, TypeError) as error:
+        stored = untrusted.parse_json(text)
+    except ValueError as error:
         raise Damage(f"{NAME} has changed") from error
     for name in dict.fromkeys([*stored, *found]):
         if name not in found:
@@ -110,14 +112,13 @@ def _entries(folder: pathlib.Path, sync: bool = False) -> dict[str, Any]:
         for name in names:
             path = inside / name
             if path != folder / NAME:
-                entry = _measured(path, sync) if path.is_file() else None
-                entries[path.relative_to(folder).as_posix()] = entry
+                entries[path.relative_to(folder).as_posix()] = _measured(path, sync)
     return dict(sorted(entries.items()))
 
 
 def _measured(path: pathlib.Path, sync: bool) -> list[int | str]:
     size, sha256 = 0, hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
+    with untrusted.opened(path, sys.maxsize) as file:
         while block := file.read(_BLOCK):  # hashing releases Python's lock
             size += len(block)
             sha256.update(block)

@@ -1,12 +1,19 @@
 """Reads and writes pytrees of arrays. The only module that imports Orbax."""
 
+import math
+import os
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from ctp_jax import untrusted
+
+_MAX_RATIO = 1000  # of arrays to their files; those of a network compress to a half
 
 
 def start_saving(path: pathlib.Path, tree: Any) -> Callable[[], None]:
@@ -31,17 +38,42 @@ def start_saving(path: pathlib.Path, tree: Any) -> Callable[[], None]:
 
 
 def save(path: pathlib.Path, tree: Any) -> None:
-    """Writes a tree of arrays and waits for it. `path` must not exist."""
+    """Writes a tree of arrays to publish, and waits for it. `path` must not exist."""
     start_saving(path, tree)()
+    mark = path / "commit_success.txt"
+    if mark.exists() and jax.process_index() == 0:
+        mark.write_text("complete\n")  # Orbax writes the whole path into it
 
 
 def load(path: pathlib.Path) -> Any:
-    """Reads a tree as NumPy arrays, whatever devices it was saved from."""
+    """Reads a tree as NumPy arrays, whatever devices it was saved from.
+
+    Raises:
+        Exception: Orbax raises many kinds for damaged files.
+    """
     with _reader() as checkpointer:
+        stored = _size(path)
         tree = checkpointer.metadata(path).item_metadata.tree
+        # A few bytes may declare arrays of any size: what is missing counts as zeros.
+        sizes = (
+            leaf.dtype.itemsize * math.prod(leaf.shape)
+            for leaf in jax.tree.leaves(tree)
+        )
+        if sum(sizes) > _MAX_RATIO * stored:
+            raise ValueError("the arrays are much larger than their files")
         # NumPy targets, because the devices it was saved from may be absent.
         empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
         return checkpointer.restore(path, empty)
+
+
+def _size(folder: pathlib.Path) -> int:
+    """Bytes of all files in a folder; raises `OSError` if there is anything else."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with untrusted.opened(os.path.join(place, name), sys.maxsize) as file:
+                size += os.fstat(file.fileno()).st_size
+    return size
 
 
 def restore(path: pathlib.Path, target: Any) -> Any:

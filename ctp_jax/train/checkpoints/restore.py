@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
+from ctp_jax import untrusted
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.tasks.base import Task
@@ -51,16 +52,14 @@ def newest(
     )
     target = state_lib.with_sharding(shapes, mesh_lib.replicated(mesh_lib.one_device()))
     folders = CheckpointLayout(directory)
-    steps = folders.steps()
-    if not steps:
+    latest = folders.newest()
+    if latest is None:
         raise UserError(f"{workdir}: no checkpoint: train there first")
 
     def read(path: pathlib.Path) -> state_lib.TrainState:
         return pytrees.restore(path, target)
 
-    found, _ = _checked(
-        folders, steps[-1], read, "read into the network of this config"
-    )
+    found, _ = _checked(folders, latest, read, "read into the network of this config")
     return found, int(found.step)
 
 
@@ -77,16 +76,16 @@ def arrays(
         UserError: there is no such step, it cannot be read, or it is damaged.
     """
     folders = CheckpointLayout(workdir)
-    steps = folders.steps()
-    if not steps:
+    latest = folders.newest()
+    if latest is None:
         raise UserError(
             f"{workdir}: has neither encoder/ nor a checkpoint: name a run that has "
             "trained"
         )
-    if step not in (None, *steps):
-        known = ", ".join(map(str, steps))
+    if step not in (None, *folders.steps()):
+        known = ", ".join(map(str, folders.steps()))
         raise UserError(f"{folders.path}: no step {step}: use one of {known}")
-    step = steps[-1] if step is None else step
+    step = latest if step is None else step
     return _checked(folders, step, pytrees.load, "read")
 
 
@@ -113,6 +112,23 @@ def _checked(
     return tree, meta
 
 
+def check_meta(place: pathlib.Path, meta: Mapping[str, Any], shape: Any) -> None:
+    """Raises `UserError` unless the meta of a checkpoint has a shape.
+
+    Args:
+        place: for the message.
+        meta: of a checkpoint.
+        shape: see `ctp_jax.untrusted.check_shape`.
+    """
+    try:
+        untrusted.check_shape(meta, shape)
+    except ValueError as error:
+        raise UserError(
+            f"{place}: a checkpoint there has another kind of meta ({error}): name "
+            "another folder"
+        ) from error
+
+
 def check_same_run(
     workdir: pathlib.Path,
     step: int,
@@ -122,6 +138,7 @@ def check_same_run(
     say: Callable[[str], None] = print,
 ) -> None:
     """Raises `UserError` unless a run can be resumed with this config."""
+    check_meta(workdir, meta, {"config": dict})
     changed, length = config_lib.sort_differences(
         config_lib.differences(meta["config"], config)
     )

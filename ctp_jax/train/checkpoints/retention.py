@@ -1,12 +1,13 @@
 """Which checkpoints are kept."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ctp_jax.errors import UserError
-from ctp_jax.train.checkpoints.layout import CheckpointLayout
+from ctp_jax.train.checkpoints.layout import CheckpointLayout, OtherStep
 from ctp_jax.train.checkpoints.manifest import Damage
 
 
@@ -33,8 +34,8 @@ class RetentionPolicy:
             meta: of the step: `results` of the last evaluation, and `evaluated`,
                 whether that was of this step and not of an earlier one.
         """
-        value = meta["results"].get(self.by.removeprefix("-"))
-        if not meta["evaluated"] or not isinstance(value, (int, float)):
+        value = meta.get("results", {}).get(self.by.removeprefix("-"))
+        if not meta.get("evaluated") or not isinstance(value, (int, float)):
             return None
         if math.isnan(value):
             return None
@@ -88,24 +89,33 @@ class Retention:
             )
             self._told = True
 
-    def delete_surplus(self) -> None:
-        """Deletes the steps that the policy does not keep."""
-        steps = self._layout.steps()
+    def delete_surplus(self, newest: int) -> None:
+        """Deletes the steps that the policy does not keep.
+
+        Steps that someone has copied or renamed neither count nor are deleted.
+
+        Args:
+            newest: the step that was just saved.
+        """
+        scores = {}
         try:
-            self._scores = {
-                step: self._scores[step] if step in self._scores else self._score(step)
-                for step in steps
-            }
+            for step in self._layout.steps():
+                if step <= newest:
+                    with contextlib.suppress(OtherStep):
+                        scores[step] = self._score(step)
         except UserError as error:  # an unreadable step may be the best
             self._say(f"note: no checkpoint is deleted this time: {error}")
             return
-        for step in self._policy.surplus(self._scores):
+        self._scores = scores
+        for step in self._policy.surplus(scores):
             self._layout.delete(step)
 
     def _score(self, step: int) -> float | None:
-        if not self._policy.best:
-            return None
+        if step in self._scores:
+            return self._scores[step]
         try:
             return self._policy.score(self._layout.read_meta(step))
+        except OtherStep:
+            raise
         except Damage:  # a damaged step is never restored
             return None

@@ -3,10 +3,19 @@
 JAX detects Slurm, Open MPI, Cloud TPU and Kubernetes (`jax._src.clusters`).
 """
 
+import contextlib
 import dataclasses
+import ipaddress
+import os
 import re
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
 
 from ctp_jax.errors import UserError
+
+_PATIENCE = 60  # seconds until a name must be known: that of a new pod takes some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +33,57 @@ class Cluster:
     coordinator: str | None = None
     process_count: int | None = None
     process_index: int | None = None
+
+    def listen_address(self, say: Callable[[str], None]) -> str | None:
+        """Where process 0 listens: at the address that was named, on no other interface.
+
+        Args:
+            say: prints a line for the user.
+
+        Returns:
+            ADDRESS:PORT, or None if this is another process, or if JAX or
+            $JAX_COORDINATOR_BIND_ADDRESS says it.
+
+        Raises:
+            UserError: no address of this machine was named.
+        """
+        said = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS")
+        if said or self.coordinator is None or self.process_index != 0:
+            return None
+        name, _, port = self.coordinator.rpartition(":")
+        name = name.strip("[]")
+        for family, place in _look_up(name):
+            with contextlib.suppress(OSError), socket.socket(family) as probe:
+                probe.bind((place[0], 0, *place[2:]))
+                address = ipaddress.ip_address(place[0].partition("%")[0])
+                if address.is_loopback and name not in (str(address), "localhost"):
+                    say(
+                        f"note: {name} is {address} here, which other machines cannot "
+                        "reach: for them, name the address of this machine instead"
+                    )
+                bracketed = f"[{place[0]}]" if address.version == 6 else place[0]
+                return f"{bracketed}:{port}"
+        raise UserError(
+            f"--coordinator={self.coordinator}: {name} is no address of this machine, "
+            "which runs process 0: name one of its own, or set "
+            f"JAX_COORDINATOR_BIND_ADDRESS=[::]:{port} to listen on all its interfaces"
+        )
+
+
+def _look_up(name: str) -> list[tuple[Any, Any]]:
+    """(family, place) of every address of a host; `UserError` if it has none."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            return [(family, place) for family, _, _, _, place in found]
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"--coordinator: {name}: {error.strerror}: name the address of the "
+                    "machine that runs process 0"
+                ) from error
+            time.sleep(1)
 
 
 def find(

@@ -174,7 +174,7 @@ def _client() -> Any:
 
 
 def _initialize(cluster: Cluster) -> None:
-    """Connects to the other processes. Raises `TryLater` if that fails."""
+    """Connects to the other processes; `TryLater` or `UserError` if that fails."""
     # JAX's own SIGTERM handler would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     # On CPUs, XLA's default scheduler may start collectives in another order on each
@@ -188,6 +188,7 @@ def _initialize(cluster: Cluster) -> None:
             "coordinator_address": cluster.coordinator,
             "num_processes": cluster.process_count,
             "process_id": cluster.process_index,
+            "coordinator_bind_address": cluster.listen_address(_say),
             "cluster_detection_method": "deactivate",
         }
     # JAX itself would end the process without a message.

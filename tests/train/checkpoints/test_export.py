@@ -1,13 +1,15 @@
 """Exported encoders are read back exactly, or refused in one line."""
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 
+from ctp_jax import untrusted
 from ctp_jax.errors import UserError
-from ctp_jax.train.checkpoints import export
+from ctp_jax.train.checkpoints import export, pytrees
 from ctp_jax.train.state import TrainState
 from tests.toy_data import toy_config
 from tests.toy_task import Task
@@ -84,3 +86,81 @@ def test_a_later_format(exported, tmp_path):
         (place / "encoder.json").write_text(json.dumps({**about, "format": 99}))
 
     assert "format 99" in damaged(exported, tmp_path, change)
+
+
+def rewrite(place, change, sign=True):
+    about = json.loads((place / "encoder.json").read_text())
+    change(about)
+    if sign:
+        about["sha256"] = untrusted.json_digest(about)
+    (place / "encoder.json").write_text(json.dumps(about))
+
+
+def set_entry(name, value):
+    return lambda about: about.update({name: value})
+
+
+def test_the_description_is_covered_by_a_digest(exported, tmp_path):
+    def change(place):
+        rewrite(place, lambda about: about["architecture"].update(width=9), sign=False)
+
+    assert "not as it was written" in damaged(exported, tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.pop("digests"),
+        lambda about: about["digests"].clear(),
+        set_entry("digests", []),
+        set_entry("architecture", ["r3d18"]),
+        set_entry("architecture", {}),
+        set_entry("head_task", None),
+        set_entry("provenance", {"class_names": "walk"}),
+        set_entry("provenance", {"steps": "7"}),
+        set_entry("format", True),
+        set_entry("format", 1),
+    ],
+)
+def test_descriptions_of_another_shape(exported, tmp_path, change):
+    damaged(exported, tmp_path, lambda place: rewrite(place, change))
+
+
+def test_no_digest_at_all(exported, tmp_path):
+    def change(place):
+        rewrite(place, lambda about: about.pop("sha256"), sign=False)
+
+    assert "sha256 is missing" in damaged(exported, tmp_path, change)
+
+
+def test_a_pipe_among_the_arrays(exported, tmp_path):
+    message = damaged(exported, tmp_path, lambda p: os.mkfifo(p / "arrays/d/pipe"))
+    assert "missing or damaged" in message
+
+
+def test_arrays_that_are_larger_than_their_files(tmp_path):
+    """Orbax stores zeros in almost no bytes; none of these may be allocated."""
+    pytrees.save(tmp_path / "arrays", {"params": np.zeros((1 << 13, 1 << 13), np.int8)})
+    with pytest.raises(ValueError, match="much larger than their files"):
+        pytrees.load(tmp_path / "arrays")
+
+
+def test_what_is_published_names_no_folders(exported, tmp_path):
+    _, state = exported
+    data = {"name": "ucf101", "data_dir": "/home/ann/tfds"}
+    config = {"init_from": "/home/ann/runs/ctp", "data": data}
+    provenance = {"data": data, "config": config, "class_names": ["/", "~b"]}
+    os.umask(umask := os.umask(0o022))
+    export.export_encoder(tmp_path, Task(toy_config()), state, provenance)
+    text = (tmp_path / "encoder/encoder.json").read_text()
+    assert "ann" not in text and "/home" not in text
+    for path in (tmp_path / "encoder").rglob("*"):
+        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), path
+    found = export.load_encoder(tmp_path).provenance
+    assert found["data"] == {"name": "ucf101", "data_dir": "tfds"}
+    assert found["config"]["init_from"] == "ctp"
+    assert found["class_names"] == ["/", "~b"]
+    ordinary = 0o777 & ~umask
+    for path in (tmp_path / "encoder").rglob("*"):
+        mode = ordinary if path.is_dir() else ordinary & 0o666
+        assert path.stat().st_mode & 0o777 == mode, path

@@ -1,6 +1,7 @@
 """Damaged checkpoints are always detected and moved away; the previous one is used."""
 
 import errno
+import os
 import shutil
 
 import numpy as np
@@ -116,15 +117,14 @@ NO_ANSWER = OSError(errno.EIO, "Input/output error")  # of a soft mount
 )
 def test_a_refused_file_is_no_damage(prepared, tmp_path, monkeypatch, path, error):
     refused = injuries.copy(prepared, tmp_path) / path
-    real = open
+    real = os.open
 
     def fake(file, *args, **kwargs):
         if str(file) == str(refused):
             raise OSError(error.errno, error.strerror, str(file))
         return real(file, *args, **kwargs)
 
-    monkeypatch.setattr("builtins.open", fake)
-    monkeypatch.setattr("io.open", fake)
+    monkeypatch.setattr("os.open", fake)
     with pytest.raises(UserError) as caught:
         injuries.restored(prepared, tmp_path)
     message = str(caught.value)

@@ -1,6 +1,7 @@
 """Which processes are one run: from flags, or as JAX detects a cluster."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from jax._src.clusters import cloud_tpu_cluster
 
 from ctp_jax.errors import UserError
+from ctp_jax.train.distributed import cluster
 from ctp_jax.train.distributed.cluster import Cluster, find
 from tests.train.distributed import toy_processes
 
@@ -153,3 +155,72 @@ def test_nobody_else_came(index):
 def test_what_jax_cannot_find_is_said():
     done = meet(60, SLURM_PROCID="2")
     assert done.returncode == 75 and "process_id=2, num_processes=2" in done.stderr
+
+
+LISTEN = """
+import pathlib
+from ctp_jax.train.distributed import cluster, coordination
+with coordination.joined(cluster.Cluster("flags", "{host}:{port}", 1, 0)):
+    for family in ("tcp", "tcp6"):
+        for line in pathlib.Path("/proc/net", family).read_text().splitlines()[1:]:
+            place, state = line.split()[1], line.split()[3]
+            if state == "0A" and place.endswith(":{port:04X}"):
+                print(place.partition(":")[0])
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="needs Linux's /proc")
+def test_process_0_listens_where_it_was_named_only():
+    text = LISTEN.format(host="127.0.0.1", port=toy_processes.free_port())
+    command = [sys.executable, "-c", text]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    # As gRPC writes 127.0.0.1, in the byte order of the kernel: IPv4 within IPv6.
+    (place,) = done.stdout.split()
+    assert place.removeprefix(16 * "0" + "FFFF0000") == "0100007F", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "listens"),
+    [
+        ("127.0.0.1:99", {"127.0.0.1:99"}),
+        ("localhost:99", {"127.0.0.1:99", "[::1]:99"}),
+        ("[::1]:99", {"[::1]:99"}),
+    ],
+)
+def test_where_process_0_listens(coordinator, listens, environ):
+    if ":" in coordinator.rpartition(":")[0] and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    said = []
+    found = Cluster("flags", coordinator, 2, 0)
+    assert found.listen_address(said.append) in listens and not said
+    environ(JAX_COORDINATOR_BIND_ADDRESS="[::]:99")
+    assert found.listen_address(said.append) is None
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def test_where_jax_finds_the_address_it_listens_as_jax_does():
+    assert Cluster("SlurmCluster").listen_address(print) is None
+
+
+def test_names_that_process_0_cannot_listen_at(monkeypatch):
+    # Of a network that is for documentation.
+    with pytest.raises(UserError, match="192.0.2.1 is no address of this machine"):
+        Cluster("flags", "192.0.2.1:99", 2, 0).listen_address(print)
+    monkeypatch.setattr(cluster, "_PATIENCE", 0)
+    with pytest.raises(UserError, match="nowhere.invalid: .*: name the address"):
+        Cluster("flags", "nowhere.invalid:99", 2, 0).listen_address(print)
+    # Debian gives the name of a machine to an address that others cannot reach.
+    found = [(socket.AF_INET, ("127.0.1.1", 0))]
+    monkeypatch.setattr(cluster, "_look_up", lambda name: found)
+    said = []
+    named = Cluster("flags", "node7:99", 2, 0)
+    assert named.listen_address(said.append) == "127.0.1.1:99"
+    assert "node7 is 127.0.1.1 here" in said[0]
