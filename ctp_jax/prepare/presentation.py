@@ -36,8 +36,8 @@ class Presentation:
     """What of a file is to be shown, and how.
 
     Attributes:
-        streams: to be read. The first is the video; if its frames are not counted, the
-            ends of the others tell, too, how far the file goes.
+        streams: to be read. The first is the video; if only the length of the whole
+            file is announced, the others tell, too, how far it goes.
         pixel_aspect: width of a pixel over its height; 1 if that is unknown or absurd.
         rate: nominal frames per second.
         frames: how many are to be shown, as announced; 0 if they are not counted.
@@ -99,7 +99,8 @@ def decide(
     # A single frame may last a tick of the clock: that is no rate.
     rate = float(next((rate for rate in rates if rate and rate < 1000), 25))
     frames = _announced_frames(container, stream, rate)
-    own = _announced_seconds(stream)
+    tagged = _tagged_seconds(stream)
+    own = _seconds(stream, stream.duration)
     # Of the longest stream, which may be the sound.
     whole = (container.duration or 0) / av.time_base
     if not whole and container.format.name == "asf":
@@ -107,11 +108,11 @@ def decide(
     aspect = stream.sample_aspect_ratio or Fraction(1)
     others = [other for other in container.streams if other is not stream]
     return Presentation(
-        streams=(stream,) if frames else (stream, *others),
+        streams=(stream,) if frames or tagged else (stream, *others),
         pixel_aspect=aspect if 0.1 <= aspect <= 10 else Fraction(1),
         rate=rate,
         frames=frames,
-        seconds=min(filter(None, (own, whole)), default=0.0),
+        seconds=min(filter(None, (tagged, own, whole)), default=0.0),
         discontinuous=bool(container.format.flags & av.format.Flags.ts_discont.value),
     )
 
@@ -171,13 +172,13 @@ def _announced_frames(
     return stream.frames
 
 
-def _announced_seconds(stream: av.video.stream.VideoStream) -> float:
-    """Duration of a stream as its container or its tags (Matroska) say; 0 if unknown."""
+def _tagged_seconds(stream: av.video.stream.VideoStream) -> float:
+    """Duration of a stream as its tags say, which Matroska files have; else 0."""
     for name, value in stream.metadata.items():
         found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", value)
         if name.startswith("DURATION") and found:
             return 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
-    return _seconds(stream, stream.duration)
+    return 0.0
 
 
 def _seconds(stream: av.stream.Stream, ticks: int | None) -> float:

@@ -159,12 +159,14 @@ def _decode(
     stream = shown.streams[0]
     # Videos are decoded in parallel: threads inside one only add overhead.
     stream.codec_context.thread_count = 1
+    tick = float(stream.time_base or 0)
     frames = errors = 0
     start = end = 0.0
     reason = ""
     for packet in _packets(container, shown.streams):
         if packet.stream is not stream:
-            end = max(end, _end(packet))
+            ticks = (packet.pts or 0) + (packet.duration or 0)
+            end = max(end, float(ticks * packet.time_base))
             continue
         try:
             decoded = packet.decode()
@@ -177,7 +179,8 @@ def _decode(
         for frame in decoded:
             frames += 1
             time = frame.time or 0.0
-            start, end = min(start, time), max(end, _end(frame), time + 1 / shown.rate)
+            duration = max(frame.duration * tick, 1 / shown.rate)
+            start, end = min(start, time), max(end, time + duration)
             yield frame
     if not frames:
         raise VideoError(f"no frame can be decoded{reason}")
@@ -196,12 +199,6 @@ def _packets(
         last.stream = streams[0]
         last.time_base = streams[0].time_base or last.time_base
         yield last
-
-
-def _end(timed: av.Packet | av.VideoFrame) -> float:
-    """When the time of a packet or frame is over, in seconds; 0 if unknown."""
-    ticks = (timed.pts or 0) + (timed.duration or 0)
-    return float(ticks * (timed.time_base or 0))
 
 
 def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
