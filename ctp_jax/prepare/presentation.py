@@ -131,7 +131,8 @@ def _choose_stream(
         context = stream.codec_context
         area = context.width * context.height if context else 0
         default = stream.disposition & av.stream.Disposition.default
-        return stream.frames != 1, default, area
+        picture = stream.frames == 1 or 0 < _tagged_seconds(stream) <= 0.1
+        return not picture, default, area
 
     stream = max(streams, key=rank)  # the first of equals
     if not stream.codec_context:
@@ -150,7 +151,7 @@ def _codec(container: av.container.InputContainer, stream: av.stream.Stream) -> 
         av.logging.set_level(level)
     # `Stream #0:1[0x2](und): Video: none (encv / 0x76636E65), ...`
     found = re.search(rf"Stream #0:{stream.index}\b.*?Video: (?:none \()?(\w+)", text)
-    return found[1] if found else "unknown"
+    return found[1] if found and found[1] != "none" else "unknown"
 
 
 def _announced_frames(
