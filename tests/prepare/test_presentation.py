@@ -1,28 +1,26 @@
-"""What of a file is shown, against the ffmpeg command, frame by frame.
+"""What of a file is shown, against the ffmpeg command, frame by frame."""
 
-Frame i of every file is a smooth picture whose blue tells i (see `number`).
-"""
-
-import functools
-import io
 import itertools
-import os
-import socket
-import subprocess
 from fractions import Fraction
 
-import av
-import imageio_ffmpeg
 import numpy as np
 import pytest
-from PIL import Image
 
-from ctp_jax.prepare import frames, video
-from tests.prepare.make_videos import picture, write_video
-
-COUNT, HEIGHT, WIDTH = 25, 64, 96
-SOURCE = [picture(HEIGHT, WIDTH, 8 * i - 10) for i in range(COUNT)]
-X264 = "-c:v libx264 -crf 8 -preset veryfast"
+from ctp_jax.prepare import video
+from tests.prepare.ffmpeg_command import (
+    COUNT,
+    HEIGHT,
+    SOURCE,
+    WIDTH,
+    X264,
+    decoded,
+    ffmpeg,
+    number,
+    shown_by_ffmpeg,
+    stored,
+    write_source,
+)
+from tests.prepare.make_videos import write_video
 
 FORMATS = {
     # container: codecs. The first of each has B-frames if the codec has any.
@@ -71,39 +69,6 @@ FILES = [
 ]
 
 
-def ffmpeg(*arguments) -> bytes:
-    """Runs the command; `arguments` are split at spaces, paths are not."""
-    words = [a.split() if isinstance(a, str) else [str(a)] for a in arguments]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-nostdin"]
-    command += itertools.chain.from_iterable(words)
-    return subprocess.run(command, check=True, capture_output=True).stdout
-
-
-def shown_by_ffmpeg(path, size, filters="null") -> np.ndarray:
-    """Every frame that the command shows, uint8 (n, h, w, 3)."""
-    scale = f"-vf {filters},scale={size[1]}:{size[0]}:flags=area"
-    raw = ffmpeg(
-        "-i", path, scale, "-fps_mode passthrough -f rawvideo -pix_fmt rgb24 -"
-    )
-    return np.frombuffer(raw, np.uint8).reshape(-1, *size, 3)
-
-
-def number(image) -> int:
-    """Which frame this is."""
-    return round((float(image[..., 2].mean()) - 30) / 8)
-
-
-def stored(path) -> tuple[list[int], float]:
-    """Numbers and rate of the frames as they are stored."""
-    encoded = video.encode_video(path)
-    images = [np.asarray(Image.open(io.BytesIO(frame))) for frame in encoded.frames]
-    return [number(image) for image in images], encoded.fps
-
-
-def decoded(path) -> np.ndarray:
-    return np.stack([image for _, _, image in video.decode_frames(path, 1000)])
-
-
 def check_as_ffmpeg(path, numbers=None, fps=25.0, filters="null"):
     """Every frame as ffmpeg shows it, and stored once."""
     ours = decoded(path)
@@ -119,7 +84,7 @@ def check_as_ffmpeg(path, numbers=None, fps=25.0, filters="null"):
 def made(tmp_path_factory):
     """A folder with the files of `FILES` and `COLOURS`, and what they are made of."""
     folder = tmp_path_factory.mktemp("videos")
-    write_video(folder / "source.mkv", SOURCE, codec="ffv1", pix_fmt="bgr0")
+    write_source(folder / "source.mkv")
     outputs = []
     for i, (container, codec) in enumerate(FILES):
         pixels = "" if "-pix_fmt" in codec else "-pix_fmt yuv420p"
@@ -286,99 +251,3 @@ def test_the_size_may_change(made, tmp_path):
     assert decoded(joined).shape == theirs.shape
     differences = np.subtract(stored(joined)[0], [number(image) for image in theirs])
     assert np.abs(differences).max() <= 1
-
-
-CUT = {
-    "mp4": "-c:v mpeg4 -q:v 2 -movflags +faststart",
-    "mov": f"{X264} -g 5 -movflags +faststart",
-    "mkv": "-c:v mpeg4 -q:v 2",
-    "webm": "-c:v libvpx -b:v 2M -deadline realtime -cpu-used 8",
-    "avi": "-c:v mpeg4 -q:v 2",
-    "flv": "-c:v flv -q:v 2",
-    "wmv": "-c:v wmv2 -q:v 2",
-    "asf": "-c:v mpeg4 -q:v 2",
-}
-"""Formats that announce how long the video is."""
-
-
-@pytest.mark.parametrize("sound", ["", "-f lavfi -i sine=d=2 -c:a aac"])
-@pytest.mark.parametrize("ending", CUT)
-def test_a_tenth_missing_is_damage(tmp_path, ending, sound):
-    whole, cut = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}"
-    codec = sound.replace("aac", "libopus") if ending == "webm" else sound
-    noise = "-f lavfi -i testsrc2=d=2:s=96x64:r=25"
-    ffmpeg(noise, codec, "-shortest", CUT[ending], whole)
-    data = whole.read_bytes()
-    assert len(video.encode_video(whole).frames) >= 49
-    cut.write_bytes(data[: len(data) // 2])
-    with pytest.raises(video.VideoError, match="^cut short: .* can be decoded$"):
-        video.encode_video(cut)
-    # Indices are at the end of some.
-    end = len(data) - (data[-4000:].find(b"idx1") + 1 and 4000)
-    cut.write_bytes(data[: int(0.97 * end)])
-    assert 45 <= len(video.encode_video(cut).frames) <= 50
-
-
-@pytest.mark.parametrize(("damaged", "usable"), [(2, True), (4, False)])
-@pytest.mark.parametrize("ending", ["mp4", "mkv"])
-def test_a_tenth_undecodable_is_damage(made, tmp_path, ending, damaged, usable):
-    path = tmp_path / f"a.{ending}"
-    ffmpeg("-i", made / "source.mkv", f"{X264} -g 1 -pix_fmt yuv420p", path)
-    data = bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        packets = [p for p in container.demux(video=0) if p.size][10 : 10 + damaged]
-        for packet in packets:
-            at = data.find(bytes(packet))
-            data[at : at + packet.size] = bytes(packet.size)
-    path.write_bytes(data)
-    if usable:
-        whole = [i for i in range(COUNT) if not 10 <= i < 10 + damaged]
-        theirs = shown_by_ffmpeg(path, (HEIGHT, WIDTH))
-        assert (
-            [number(i) for i in decoded(path)] == [number(i) for i in theirs] == whole
-        )
-    else:
-        with pytest.raises(video.VideoError, match=f"cut short: 21 of {COUNT} frames"):
-            video.encode_video(path)
-
-
-@pytest.mark.parametrize("tag", [b"zzzz", b"encv"])
-def test_the_codec_without_a_decoder_is_named(made, tmp_path, tag):
-    path = tmp_path / "a.mp4"
-    path.write_bytes((made / "0.mp4").read_bytes().replace(b"avc1", tag))
-    with pytest.raises(video.VideoError, match=f"no decoder .*, {tag.decode()}$"):
-        video.encode_video(path)
-
-
-@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "device"])
-def test_what_is_no_file_is_not_waited_for(tmp_path, monkeypatch, kind):
-    monkeypatch.chdir(tmp_path)  # the names of sockets must be short
-    with socket.socket(socket.AF_UNIX) as bound:
-        {
-            "fifo": os.mkfifo,
-            "socket": bound.bind,
-            "folder": os.mkdir,
-            "device": functools.partial(os.symlink, "/dev/zero"),
-        }[kind]("1.jpg")
-        with pytest.raises(video.VideoError, match="^not a file, but a"):
-            video.encode_video("1.jpg")
-        with pytest.raises(video.VideoError, match="^1.jpg: not a file, but a"):
-            frames.encode_frames(".", 12.0)
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (MemoryError(), "out of memory"),
-        (ValueError("Unexpected\nformat"), "unexpected format"),
-        (ImportError("No module"), "no module"),
-        (KeyError(), "KeyError"),
-    ],
-)
-def test_whatever_a_file_raises_concerns_that_file(made, monkeypatch, error, reason):
-    def fail(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr(video, "encode_jpeg", fail)
-    with pytest.raises(video.VideoError, match=f"^{reason}$"):
-        video.encode_video(made / "0.mp4")
