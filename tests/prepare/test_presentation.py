@@ -191,8 +191,10 @@ def test_sound_may_be_longer_and_the_video_late(made, tmp_path, ending, late):
     check_as_ffmpeg(path, range(COUNT))
 
 
-@pytest.mark.parametrize("aspect", ["1", "2", "3/4", "1000"])
-@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize(
+    ("aspect", "degrees"),
+    [*itertools.product(["1", "3/4"], [0, 90, 180, 270]), ("2", 0), ("1000", 0)],
+)
 def test_upright_in_all_orientations_with_square_pixels(tmp_path, degrees, aspect):
     wide = {"1": 96, "2": 192, "3/4": 72, "1000": 96}[aspect]  # the last is absurd
     size = (HEIGHT, wide) if degrees % 180 == 0 else (wide, HEIGHT)
