@@ -25,6 +25,7 @@ _ORIENTATION = 0x0112
 """The EXIF tag; 1 is upright."""
 
 
+@video.errors_of_one_file()
 def encode_frames(
     folder: str | os.PathLike,
     fps: float,
@@ -61,10 +62,10 @@ def encode_frames(
     frames: list[bytes] = []
     size = (0, 0)
     for name in names:
+        path = pathlib.Path(folder, name)
         try:
-            frame, frame_size = encode_frame(
-                pathlib.Path(folder, name).read_bytes(), short_side, quality
-            )
+            video.check_file(path)
+            frame, frame_size = encode_frame(path.read_bytes(), short_side, quality)
         except OSError as error:
             raise video.VideoError(f"{name}: {error.strerror or error}") from error
         except video.VideoError as error:
@@ -157,8 +158,6 @@ def encode_frame(
 
 def _decode(data: bytes) -> tuple[Image.Image, bool]:
     """The upright image of a file, and whether it is stored upright."""
-    if not data:
-        raise video.VideoError("the file is empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damaged EXIF data, for example

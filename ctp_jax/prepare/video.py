@@ -1,20 +1,29 @@
 """Decodes a video file and encodes its frames as JPEG files.
 
-Imports no TensorFlow: the processes that decode in parallel import this module.
+`ctp_jax.prepare.presentation` decides before what of the file is shown, and how. Both
+import no TensorFlow: the processes that decode in parallel import them.
 """
 
+import contextlib
 import dataclasses
 import io
+import math
 import os
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 
 import av
+import av.container
 import av.error
+import av.stream
+import av.video.reformatter
 import numpy as np
 from etils import epath
 from PIL import Image
 
 from ctp_jax.data import storage
+from ctp_jax.prepare import presentation
+from ctp_jax.prepare.presentation import VideoError
 
 _NAMES = (
     "3g2 3gp amv asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2p m2t m2ts m2v"
@@ -25,10 +34,6 @@ _NAMES += (
 _NAMES += " rmvb tod trp ts vob vro webm wmv wtv xvid y4m"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 """File name endings of videos, in lower case."""
-
-
-class VideoError(Exception):
-    """A video that cannot be used; the message is the reason, in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,71 +67,144 @@ def encode_video(
         quality: of the JPEG files, 1 to 95.
 
     Raises:
-        VideoError: no video, no frames, a damaged or truncated file.
-    """
-    times, frames = [], []
-    rate = 25.0
-    for time, rate, image in decode_frames(path, short_side):
-        times.append(time)
-        frames.append(encode_jpeg(image, quality))
-    shown, fps = constant_rate(times, rate)
-    return EncodedVideo([frames[i] for i in shown], fps)
-
-
-def decode_frames(
-    path: str | os.PathLike, short_side: int
-) -> Iterator[tuple[float | None, float, np.ndarray]]:
-    """Decodes the first video stream of a file.
-
-    Images are rotated as the rotation flag of the file says, and scaled by area
-    averaging so that their short side is at most `short_side`. Pixels are taken as
-    square.
-
-    Yields:
-        (time in seconds or None, nominal frames per second, uint8 RGB (h, w, 3)) of
-        every frame, in the order of display.
-
-    Raises:
-        VideoError: see `encode_video`.
+        VideoError: no video, no frames, a damaged or truncated file, or whatever else
+            reading this file raises.
     """
     source: str | io.BytesIO = os.fspath(path)
     if storage.is_remote(path):
-        # Outside of `try`: an error of the network does not make a bad video.
+        # Not below: an error of the network does not make a bad video.
         source = io.BytesIO(epath.Path(path).read_bytes())
-    count, announced = 0, 0
+    with errors_of_one_file():
+        times, frames = [], []
+        rate, pause = 25.0, math.inf
+        for time, shown, image in decode_frames(source, short_side):
+            times.append(time)
+            frames.append(encode_jpeg(image, quality))
+            rate, pause = shown.rate, shown.longest_pause
+        chosen, fps = constant_rate(times, rate, pause)
+        return EncodedVideo([frames[i] for i in chosen], fps)
+
+
+@contextlib.contextmanager
+def errors_of_one_file() -> Iterator[None]:
+    """Turns every error into a `VideoError`: it concerns this file, not the others."""
     try:
-        empty = not (
-            os.path.getsize(source) if isinstance(source, str) else source.getvalue()
-        )
-        if empty:
-            raise VideoError("the file is empty")
-        with av.open(source, "r") as container:
-            if not container.streams.video:
-                raise VideoError("the file has no video stream")
-            stream = container.streams.video[0]
-            # Videos are decoded in parallel: threads inside one only add overhead.
-            stream.codec_context.thread_count = 1
-            announced = stream.frames
-            rate = float(stream.average_rate or stream.guessed_rate or 25)
-            width = height = 0
-            for frame in container.decode(stream):
-                if not count:
-                    width, height = scaled_size(frame.width, frame.height, short_side)
-                small = frame.reformat(
-                    width, height, "rgb24", interpolation="AREA", threads=1
-                )
-                image = small.to_ndarray()
-                count += 1
-                yield frame.time, rate, np.rot90(image, round(frame.rotation / 90) % 4)
-    except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or repr(error)
-        where = f" after {count} frames" if count else ""
-        raise VideoError(f"{reason[:1].lower()}{reason[1:]}{where}") from error
-    if not count:
-        raise VideoError("no frame can be decoded")
-    # Containers may announce a few frames too many; a tenth missing is damage.
-    if count < 0.9 * announced:
-        raise VideoError(f"cut short: {count} of {announced} frames can be decoded")
+        yield
+    except VideoError:
+        raise
+    except Exception as error:
+        raise VideoError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return text[:1].lower() + text[1:] or type(error).__name__
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Raises `VideoError` for what is no file (reading a FIFO may never end) or empty.
+
+    Raises:
+        OSError: there is no such file, or it must not be read.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError("not a file, but a folder, pipe, socket or device")
+    if not status.st_size:
+        raise VideoError("the file is empty")
+
+
+def decode_frames(
+    source: str | os.PathLike | io.BytesIO, short_side: int
+) -> Iterator[tuple[float | None, presentation.Presentation, np.ndarray]]:
+    """Decodes the video stream of a file that players show.
+
+    `presentation` decides what is shown. Images are upright, their pixels are square,
+    interlaced ones are deinterlaced, and all are scaled by area averaging so that their
+    short side is at most `short_side`.
+
+    Args:
+        source: a path, or the contents of a file.
+        short_side: pixels.
+
+    Yields:
+        (time in seconds or None, what is shown, uint8 RGB (h, w, 3)) of every frame, in
+        the order of display. All have the size of the first.
+
+    Raises:
+        VideoError: no video stream, no frames, or more than a tenth of them missing.
+        OSError: the file cannot be read.
+        FFmpegError: the file cannot be opened.
+    """
+    if not isinstance(source, io.BytesIO):
+        check_file(source)
+        source = os.fspath(source)
+    elif not source.getbuffer().nbytes:
+        raise VideoError("the file is empty")
+    with av.open(source, "r") as container:
+        shown = presentation.decide(container, source)
+        reformatter = av.video.reformatter.VideoReformatter()
+        size = orientation = None
+        for frame in presentation.deinterlace(_decode(container, shown)):
+            if not size or not orientation:
+                size = scaled_size(*shown.size(frame.width, frame.height), short_side)
+                orientation = presentation.orientation(frame)
+            small = reformatter.reformat(
+                frame, *size, "rgb24", interpolation="AREA", threads=1
+            )
+            image = presentation.turn(small.to_ndarray(), orientation)
+            yield frame.time, shown, image
+
+
+def _decode(
+    container: av.container.InputContainer, shown: presentation.Presentation
+) -> Iterator[av.VideoFrame]:
+    """The frames to be shown; afterwards, checks that they are complete."""
+    stream = shown.streams[0]
+    # Videos are decoded in parallel: threads inside one only add overhead.
+    stream.codec_context.thread_count = 1
+    tick = float(stream.time_base or 0)
+    frames = errors = 0
+    start = end = 0.0
+    reason = ""
+    for packet in _packets(container, shown.streams):
+        if packet.stream is not stream:
+            ticks = (packet.pts or 0) + (packet.duration or 0)
+            end = max(end, float(ticks * packet.time_base))
+            continue
+        try:
+            decoded = packet.decode()
+        except av.error.FFmpegError as error:
+            # As players do: the next packets may be whole.
+            reason = f" ({_reason(error)})"
+            if frames or not shown.discontinuous:
+                errors += 1
+            continue
+        for frame in decoded:
+            frames += 1
+            time = frame.time or 0.0
+            duration = max(frame.duration * tick, 1 / shown.rate)
+            start, end = min(start, time), max(end, time + duration)
+            yield frame
+    if not frames:
+        raise VideoError(f"no frame can be decoded{reason}")
+    shown.check_complete(frames, errors, end - start)
+
+
+def _packets(
+    container: av.container.InputContainer, streams: Sequence[av.stream.Stream]
+) -> Iterator[av.Packet]:
+    """Packets up to the end, or to where the file cannot be read any further."""
+    try:
+        yield from container.demux(*streams)
+    except av.error.FFmpegError:
+        # The decoder holds frames back; an empty packet makes it return them.
+        last = av.Packet()
+        last.stream = streams[0]
+        last.time_base = streams[0].time_base or last.time_base
+        yield last
 
 
 def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -146,20 +224,24 @@ def scale_image(image: np.ndarray, short_side: int) -> np.ndarray:
 
 
 def constant_rate(
-    times: list[float | None], stream_rate: float
+    times: list[float | None], stream_rate: float, longest_pause: float = math.inf
 ) -> tuple[np.ndarray, float]:
     """Resamples timestamps to a constant rate.
 
     The nominal interval is the mean of all intervals that differ by less than half from
     the median interval. If no interval differs by more, the frames are taken as they
-    are: rounded timestamps are not a variable rate. Otherwise output frame i is the
-    last frame whose time is at most i nominal intervals after the first, with a quarter
-    interval of tolerance: a pause repeats a frame, a burst drops some. If this would
-    more than double the number of frames, the average rate is used instead.
+    are: rounded timestamps are not a variable rate. Nor are a few lost frames: frames
+    are also taken as they are if that shows each within two intervals of its time.
+    Times that step back (AVI gives them in the order of decoding, joined files begin
+    anew) say nothing. Otherwise output frame i is the last frame whose time is at most
+    i nominal intervals after the first, with a quarter interval of tolerance: a pause
+    repeats a frame, a burst drops some. If this would more than double the number of
+    frames, the average rate is used instead.
 
     Args:
         times: presentation time of every frame in seconds; None if unknown.
-        stream_rate: frames per second, used if the times are unknown.
+        stream_rate: frames per second, used if the times say nothing.
+        longest_pause: seconds; after a longer interval, times have begun anew.
 
     Returns:
         (int64 indices into `times`, frames per second).
@@ -168,14 +250,15 @@ def constant_rate(
     known = [time for time in times if time is not None]
     if len(known) < len(times) or len(times) < 2:
         return as_they_are, stream_rate
-    shown_at = np.maximum.accumulate(np.asarray(known) - known[0])
+    shown_at = np.asarray(known) - known[0]
     intervals = np.diff(shown_at)
-    if not (intervals > 0).any():
+    if intervals.min() < 0 or not 0 < intervals.max() <= longest_pause:
         return as_they_are, stream_rate
     median = np.median(intervals[intervals > 0])
     steady = np.abs(intervals - median) < 0.5 * median
     interval = intervals[steady].mean()
-    if steady.all():
+    late = np.abs(shown_at - as_they_are * interval)
+    if steady.all() or (late < 2.25 * interval).all():
         return as_they_are, float(1 / interval)
     count = round(shown_at[-1] / interval) + 1
     if count > 2 * len(times):

@@ -81,12 +81,21 @@ def _encode(items: Iterable[Item], workers: int, ahead: int) -> Results:
             waiting.append((item, executor.submit(_run, item.encode)))
             if len(waiting) >= ahead:
                 first, future = waiting.popleft()
-                yield first, future.result()
+                yield first, _result(future)
         while waiting:
             first, future = waiting.popleft()
-            yield first, future.result()
+            yield first, _result(future)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _result(
+    future: concurrent.futures.Future[video.EncodedVideo | str],
+) -> video.EncodedVideo | str:
+    try:
+        return future.result()
+    except MemoryError:  # on the way from the worker
+        return "out of memory"
 
 
 def _run(encode: Callable[[], video.EncodedVideo]) -> video.EncodedVideo | str:

@@ -25,18 +25,24 @@ def write_video(
     times=None,
     rate: int = 25,
     rotation: int = 0,
+    flips: tuple[bool, bool] = (False, False),
+    aspect: Fraction = Fraction(1),
     codec: str = "libx264",
     pix_fmt: str = "yuv444p",
 ):
-    """Writes uint8 frames (h, w, 3); `times` in units of 1/1000 second."""
+    """Writes uint8 frames (h, w, 3); `times` in units of 1/1000 second.
+
+    The display matrix turns them by `rotation` degrees, then flips them.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
         if codec == "libx264":
             stream.options = {"crf": "4", "bf": "0"}
-        if rotation:
-            stream.set_display_rotation(rotation)
+        stream.codec_context.sample_aspect_ratio = aspect
+        if rotation or any(flips):
+            stream.set_display_rotation(rotation, *flips)
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for i, image in enumerate(frames):
@@ -62,6 +68,13 @@ def numbers(images) -> list[int]:
 def crash():
     """What a decoder does that meets a broken file of the worst kind."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class TooLarge:
+    """What cannot be sent to another process for lack of memory."""
+
+    def __reduce__(self):
+        raise MemoryError
 
 
 def encode_numbered(count: int) -> video.EncodedVideo:

@@ -11,7 +11,13 @@ import tensorflow as tf
 from ctp_jax.data import reading, records
 from ctp_jax.prepare import workers as workers_lib
 from ctp_jax.prepare.builders import base
-from tests.prepare.make_videos import crash, encode_boxed, encode_numbered, refuse
+from tests.prepare.make_videos import (
+    TooLarge,
+    crash,
+    encode_boxed,
+    encode_numbered,
+    refuse,
+)
 
 
 def test_encoding_keeps_the_order_and_survives_a_crash():
@@ -20,12 +26,14 @@ def test_encoding_keeps_the_order_and_survives_a_crash():
         for i in range(9)
     ]
     items[2] = base.Item("broken", 0, crash)
+    items[4] = base.Item("large", 0, TooLarge)
     items[6] = base.Item("refused", 0, refuse)
     done = list(workers_lib.encode_in_parallel(items, workers=2))
     assert [item for item, _ in done] == items
     assert done[2][1] == "the decoder crashed"
+    assert done[4][1] == "out of memory"
     assert done[6][1] == "no good"
-    for i in (0, 1, 3, 4, 5, 7, 8):
+    for i in (0, 1, 3, 5, 7, 8):
         assert len(done[i][1].frames) == i + 1
 
 
