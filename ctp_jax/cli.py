@@ -4,6 +4,8 @@ A command defines its flags on its own `FlagValues`, so that importing it does n
 another command, and ends with `cli.run(main, FLAGS)`.
 """
 
+import ast
+import itertools
 import logging
 import os
 import pathlib
@@ -33,6 +35,8 @@ def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
     )
     # The parser of ml_collections accepts a missing file until the config is used.
     flag_values["config"].parser = _ConfigParser()
+    # And its parser of tuples joins the values of a flag that is given twice.
+    config_flags.register_flag_parser(parser=_TupleParser())(tuple)
     return holder
 
 
@@ -42,12 +46,28 @@ class _ConfigParser(flags.ArgumentParser):
     def parse(self, argument: str) -> ConfigDict:
         config = load_config(argument)
         for each in sys.argv[1:]:
-            if match := re.match(r"--?(?:no)?config\.([^=]+)", each):
+            if match := re.match(r"--?(?:no)?config\.([^=]*)", each):
                 _check_field(config, match[1])
         return config.lock()
 
     def flag_type(self) -> str:
         return "config file"
+
+
+class _TupleParser(flags.ArgumentParser):
+    """Parses `(1, 2)`; one number is a tuple of one."""
+
+    def parse(self, argument: str | tuple) -> tuple:
+        if isinstance(argument, tuple):  # the default
+            return argument
+        try:
+            value = ast.literal_eval(argument)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise ValueError('needs items with commas, as in "(1, 2)"') from None
+        return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+    def flag_type(self) -> str:
+        return "tuple"
 
 
 def run(
@@ -145,11 +165,12 @@ def use_compilation_cache(small: bool = True) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> list[str]:
+def parse(argv: list[str], flag_values: flags.FlagValues, about: str) -> list[str]:
     """Parses into `flag_values`; returns the positional arguments.
 
     Args:
-        argv: must be `sys.argv`, where ml_collections looks for config overrides.
+        argv: must be `sys.argv`, where ml_collections looks for config overrides; the
+            last --config becomes its first argument.
         flag_values: the flags of the command.
         about: the text that --help begins with.
 
@@ -159,6 +180,8 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
     if {"--help", "-h", "-help"} & set(argv):
         print(f"{about.strip()}\n\n{flag_values.get_help(include_special_flags=False)}")
         sys.exit(0)
+    if "config" in flag_values:
+        argv[1:] = _config_first(argv[1:])
     try:
         arguments = flag_values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
@@ -170,10 +193,23 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
         raise UserError(f"{error} (see --help)") from error
     except (flags.Error, ValueError) as error:
         raise UserError(str(error)) from error
-    for name in flag_values:
-        if name.startswith("config."):
-            _check_items(name, flag_values[name])
+    if "config" in flag_values and flag_values["config"].value is not None:
+        config_lib.validate(flag_values["config"].value)
     return arguments
+
+
+def _config_first(arguments: list[str]) -> list[str]:
+    """The last --config, then all else: its overrides must follow it."""
+    configs, rest = [], []
+    remaining = iter(arguments)
+    for each in remaining:
+        if each in ("--config", "-config"):
+            configs = [each, *itertools.islice(remaining, 1)]
+        elif re.match("--?config=", each):
+            configs = [each]
+        else:
+            rest.append(each)
+    return configs + rest
 
 
 def load_config(spec: str) -> ConfigDict:
@@ -205,24 +241,5 @@ def _check_field(config: ConfigDict, name: str) -> None:
     """Raises `UserError`, with the closest name, for an unknown field or group."""
     known = list(config_lib.flatten(config))
     if not any(f"{each}.".startswith(f"{name}.") for each in known):
-        like, groups = config_lib.closest(name, known), ", ".join(config)
-        hint = f"did you mean --config.{like}?" if like else f"there are {groups}"
+        hint = config_lib.suggestion(name, known)
         raise UserError(f"--config.{name}: no such field; {hint}")
-
-
-def _check_items(name: str, flag: flags.Flag) -> None:
-    """Raises `UserError` for strings in a tuple of numbers.
-
-    ml_collections does not check the items: it parses `(1,x)` as a string.
-    """
-    if not isinstance(flag, flags.MultiFlag):
-        return
-    value, default = tuple(flag.value or ()), tuple(flag.default or ())
-    if _has_text(value) and not _has_text(default):
-        raise UserError(f"--{name}={value}: needs numbers, as {default} has")
-
-
-def _has_text(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return any(map(_has_text, value))
-    return isinstance(value, str)

@@ -15,7 +15,8 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 ROOMS = (
     ("errors", "formatting", "versions"),
     ("files", "metrics_file"),
-    ("config", "ops"),
+    ("ranges", "ops"),
+    ("config",),
     ("pictures", "cli"),
     ("models",),
     ("data",),

@@ -115,10 +115,8 @@ def take_fraction(opened: Records, fraction: float, seed: int) -> Records:
         seed: of the random choice.
 
     Raises:
-        UserError: a fraction out of range, or one that leaves a class empty.
+        UserError: the fraction leaves a class empty.
     """
-    if not 0 < fraction <= 1:
-        raise UserError(f"config.data.fraction = {fraction}: needs 0 < fraction <= 1")
     if fraction == 1:
         return opened
     keys = [hashlib.sha256(b"%d/%s" % (seed, id_)).digest() for id_ in opened.id_bytes]
@@ -145,6 +143,17 @@ def select(opened: Records, numbers: np.ndarray) -> Records:
         name: getattr(opened, name)[numbers] for name in (*index.COLUMNS, "id_bytes")
     }
     return dataclasses.replace(opened, **columns)
+
+
+def overlap(first: Records, second: Records) -> int:
+    """How many records of one split are also in another, by where they are stored."""
+    if first.directory != second.directory:
+        return 0
+    places = (
+        set(zip(each.file_index.tolist(), each.offset.tolist(), strict=True))
+        for each in (first, second)
+    )
+    return len(set.intersection(*places))
 
 
 def check_lengths(opened: Records, min_frames: int) -> None:

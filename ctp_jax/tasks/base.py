@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax import ranges
 from ctp_jax.data.batch import Batch, ClipSpec, labels
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import render
@@ -239,8 +240,9 @@ def load(config: ConfigDict) -> Task:
     A name with a dot is the path of a module outside this package.
 
     Raises:
-        UserError: for an unknown name.
+        UserError: for an unknown name, or a field of the config that is out of range.
     """
+    ranges.check(config)
     name = str(config.task)
     module_name = name if "." in name else f"ctp_jax.tasks.{name}"
     try:

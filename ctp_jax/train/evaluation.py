@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ctp_jax.data import records
 from ctp_jax.data.batch import Batch
 from ctp_jax.evaluators import base as evaluators
 from ctp_jax.tasks import base, probe
@@ -52,7 +53,7 @@ class Evaluation:
         config: ConfigDict,
         view: Task,
         named: Mapping[str, ConfigDict],
-        train_records: Any | None,
+        training: Pipeline,
         mesh: Mesh,
         opener: Callable | None,
     ):
@@ -62,7 +63,7 @@ class Evaluation:
             config: of the run, with `data.eval_split` and `data.eval_videos` of the pass.
             view: the task, or the probe of its encoder: chooses clips and predicts.
             named: the options of each evaluator in `config.evaluators`, by name.
-            train_records: of the whole training split, for `Task.see_data`.
+            training: of the run.
             mesh: of the run.
             opener: see `ctp_jax.tasks.base.open_pipeline`.
         """
@@ -74,8 +75,9 @@ class Evaluation:
         )
         self._held_out = base.open_pipeline(config, view, False, *share, opener=opener)
         held_out = getattr(self._held_out, "records", None)
-        view.see_data(train_records, held_out)
-        subject = evaluators.Subject(held_out, train_records, tuple(view.class_names))
+        view.see_data(getattr(training, "whole", None), held_out)
+        trained_on = getattr(training, "records", None)
+        subject = evaluators.Subject(held_out, trained_on, tuple(view.class_names))
         self.evaluators = {
             name: evaluators.load(name, options).make(options, subject)
             for name, options in named.items()
@@ -190,8 +192,7 @@ def open_all(
     Evaluators that need the same predictions on the same videos at the same steps share
     a pass.
     """
-    records = getattr(pipeline, "whole", None)
-    task.see_data(records, None)
+    task.see_data(getattr(pipeline, "whole", None), None)
     passes: dict[tuple, dict[str, ConfigDict]] = {}
     for name, options in config.evaluators.items():
         split = options.split or config.data.eval_split
@@ -206,8 +207,22 @@ def open_all(
         view = task if looks_at == "predictions" else probe.Probe(config, task)
         own = copy.deepcopy(config)
         own.data.eval_split, own.data.eval_videos = split, videos
-        made.append(Evaluation(own, view, named, records, mesh, opener))
+        made.append(Evaluation(own, view, named, pipeline, mesh, opener))
     return made
+
+
+def overlaps(pipeline: Pipeline, evaluations: Sequence[Evaluation]) -> list[str]:
+    """A line for every held-out split that has videos in common with the training."""
+    trained = getattr(pipeline, "records", None)
+    held_out = [getattr(each.pipelines[0], "records", None) for each in evaluations]
+    lines = []
+    for split in {each.split: each for each in held_out if each is not None}.values():
+        if both := records.overlap(trained, split):
+            lines.append(
+                f"note: {both} of the {len(split)} videos of split {split.split!r}, to "
+                f"evaluate on, are also in split {trained.split!r}, to train on"
+            )
+    return lines
 
 
 def split_results(

@@ -34,7 +34,11 @@ def make_schedule(
     peak = config.learning_rate
     if config.base_batch_size:
         peak = peak * epochs.batch_size / config.base_batch_size
-    falls = [epochs.first_step(milestone) for milestone in config.milestones]
+    # A rate that falls after the end never falls, however far after.
+    falls = [
+        min(epochs.first_step(milestone), total_steps)
+        for milestone in config.milestones
+    ]
 
     def schedule(step):
         step = jnp.asarray(step)

@@ -266,6 +266,8 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
             "note: evaluation and export take the moving average of the parameters "
             f"(config.ema = {config.ema})"
         )
+    for line in evaluation.overlaps(setup.pipeline, setup.evaluations):
+        metrics.say(line)
     done = setup.checkpoints.latest()
     # A finished run keeps the config that its results came from.
     to_do = done is None or done < setup.total
