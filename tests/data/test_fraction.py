@@ -117,14 +117,6 @@ def test_videos_without_labels_are_one_class():
         records.take_fraction(opened, 0.01, 0)
 
 
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.01, 2.0, float("nan")])
-def test_shares_that_are_none(opened, fraction):
-    with pytest.raises(
-        UserError, match=r"config\.data\.fraction = .*0 < fraction <= 1"
-    ):
-        records.take_fraction(opened, fraction, 0)
-
-
 @pytest.mark.parametrize("smallest", range(1, 40))
 def test_an_empty_class_is_refused_and_the_hint_is_right(smallest):
     opened = make_records([0] * 60 + [1] * smallest + [2] * 50)
