@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from etils import epath
@@ -145,15 +146,23 @@ def select(opened: Records, numbers: np.ndarray) -> Records:
     return dataclasses.replace(opened, **columns)
 
 
-def overlap(first: Records, second: Records) -> int:
-    """How many records of one split are also in another, by where they are stored."""
-    if first.directory != second.directory:
-        return 0
-    places = (
-        set(zip(each.file_index.tolist(), each.offset.tolist(), strict=True))
-        for each in (first, second)
-    )
-    return len(set.intersection(*places))
+def overlaps(trained: Records, held_out: Iterable[Records]) -> list[str]:
+    """A line for every held-out split that has videos in common with the training.
+
+    Videos are the same if they are stored in the same place.
+    """
+    places = set(zip(trained.file_index.tolist(), trained.offset.tolist(), strict=True))
+    lines = []
+    for each in {each.split: each for each in held_out}.values():
+        both = places.intersection(
+            zip(each.file_index.tolist(), each.offset.tolist(), strict=True)
+        )
+        if both and each.directory == trained.directory:
+            lines.append(
+                f"note: {len(both)} of the {len(each)} videos of split {each.split!r}, to "
+                f"evaluate on, are also in split {trained.split!r}, to train on"
+            )
+    return lines
 
 
 def check_lengths(opened: Records, min_frames: int) -> None:

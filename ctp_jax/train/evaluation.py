@@ -10,7 +10,6 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ctp_jax.data import records
 from ctp_jax.data.batch import Batch
 from ctp_jax.evaluators import base as evaluators
 from ctp_jax.tasks import base, probe
@@ -209,20 +208,6 @@ def open_all(
         own.data.eval_split, own.data.eval_videos = split, videos
         made.append(Evaluation(own, view, named, pipeline, mesh, opener))
     return made
-
-
-def overlaps(pipeline: Pipeline, evaluations: Sequence[Evaluation]) -> list[str]:
-    """A line for every held-out split that has videos in common with the training."""
-    trained = getattr(pipeline, "records", None)
-    held_out = [getattr(each.pipelines[0], "records", None) for each in evaluations]
-    lines = []
-    for split in {each.split: each for each in held_out if each is not None}.values():
-        if both := records.overlap(trained, split):
-            lines.append(
-                f"note: {both} of the {len(split)} videos of split {split.split!r}, to "
-                f"evaluate on, are also in split {trained.split!r}, to train on"
-            )
-    return lines
 
 
 def split_results(

@@ -1,13 +1,11 @@
 """Evaluation counts each held-out video once, for any batch size and devices."""
 
 import collections
-import dataclasses
 import functools
 import json
 import os
 import subprocess
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,6 @@ import numpy as np
 import pytest
 
 from configs import common
-from ctp_jax.data import records
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.train import evaluation
@@ -24,7 +21,6 @@ from ctp_jax.train.distributed.preemption import Preemption
 from ctp_jax.train.state import TrainState
 from ctp_jax.train.watchdog import Watchdog
 from tests import toy_task
-from tests.data.test_fraction import make_records
 from tests.toy_data import EVAL_EXAMPLES, ToyPipeline, toy_config
 from tests.train.recorder import LOG
 
@@ -37,6 +33,7 @@ import json, sys
 import jax
 import numpy as np
 from configs import common
+from ctp_jax.data import records
 from ctp_jax.tasks import base, recognition
 from ctp_jax.train import evaluation
 from ctp_jax.train.watchdog import Watchdog
@@ -64,7 +61,7 @@ for devices, batch, probed in json.loads(sys.argv[2]):
     for each in every:
         for gallery in each.pipelines[1:]:
             assert gallery.records.ids.tolist() == trained_on
-    assert evaluation.overlaps(train, every) == []
+    assert records.overlaps(train.records, [every[0].pipelines[0].records]) == []
     params, model_state = make_weights(task)
     state = TrainState(0, params, model_state, ())
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -246,26 +243,6 @@ def test_nothing_to_look_at_is_not_evaluated():
     assert make(Recorded, {})[1] == []
     assert make(Recorded, **{"data.eval_split": ""})[1] == []
     assert LOG == [("task", "see_data", "whole", None)]
-
-
-def test_videos_of_both_splits_are_counted():
-    whole = make_records([0] * 12)
-    train = records.select(whole, np.arange(8))
-    splits = [
-        dataclasses.replace(records.select(whole, np.array(numbers)), split=name)
-        for name, numbers in (("test", [8, 9]), ("all", range(12)), ("all", range(12)))
-    ]
-    splits.append(dataclasses.replace(splits[1], directory="elsewhere", split="other"))
-    lines = evaluation.overlaps(
-        types.SimpleNamespace(records=train),
-        [
-            types.SimpleNamespace(pipelines=[types.SimpleNamespace(records=each)])
-            for each in splits
-        ],
-    )
-    (line,) = lines
-    assert line.startswith("note: 8 of the 12 videos of split 'all', to evaluate on, ")
-    assert line.endswith(" are also in split 'train', to train on")
 
 
 def test_numbers_are_logged_and_arrays_kept():
