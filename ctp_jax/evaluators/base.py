@@ -14,7 +14,7 @@ import importlib.util
 import pathlib
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -38,6 +38,16 @@ class Subject:
     gallery: Any | None = None
     class_names: Sequence[str] = ()
     shared: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Outputs(dict[str, np.ndarray]):
+    """What `Task.predict` returned. Asking for more is the config's mistake."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise UserError(
+            f"config.evaluators: one of them needs {name!r}, the task predicts only "
+            f"{', '.join(self)}: choose evaluators that go with config.task"
+        )
 
 
 class Evaluator:

@@ -154,7 +154,7 @@ class Evaluation:
                 if asked_to_stop():
                     raise Preempted
                 self._left_out += int(seen.get("replaced", np.zeros(1)).sum())
-                yield seen, outputs
+                yield seen, evaluators.Outputs(outputs)
             if started is None:
                 return
             running = started

@@ -14,6 +14,7 @@ import pytest
 
 from configs import common
 from ctp_jax.errors import UserError
+from ctp_jax.evaluators import tracking
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.train import evaluation
 from ctp_jax.train import mesh as mesh_lib
@@ -216,6 +217,13 @@ def test_an_evaluator_that_is_not_there_is_named():
             mesh_lib.one_device(),
             open_toy,
         )
+
+
+def test_an_evaluator_of_another_task_is_refused():
+    task, (every,) = make(toy_task.Task)
+    every.evaluators = {"tracking": tracking.TrackingEvaluator()}
+    with pytest.raises(UserError, match="needs 'boxes', .* only class, embedding: ch"):
+        run(every, toy_state(task))
 
 
 def test_a_second_pass_starts_afresh():
