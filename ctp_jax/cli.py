@@ -165,12 +165,11 @@ def use_compilation_cache(small: bool = True) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def parse(argv: list[str], flag_values: flags.FlagValues, about: str) -> list[str]:
+def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> list[str]:
     """Parses into `flag_values`; returns the positional arguments.
 
     Args:
-        argv: must be `sys.argv`, where ml_collections looks for config overrides; the
-            last --config becomes its first argument.
+        argv: must be `sys.argv` if a config is among the flags.
         flag_values: the flags of the command.
         about: the text that --help begins with.
 
@@ -181,7 +180,8 @@ def parse(argv: list[str], flag_values: flags.FlagValues, about: str) -> list[st
         print(f"{about.strip()}\n\n{flag_values.get_help(include_special_flags=False)}")
         sys.exit(0)
     if "config" in flag_values:
-        argv[1:] = _config_first(argv[1:])
+        # There ml_collections looks for overrides.
+        argv = sys.argv[:] = [argv[0], *_config_first(argv[1:])]
     try:
         arguments = flag_values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
@@ -198,7 +198,7 @@ def parse(argv: list[str], flag_values: flags.FlagValues, about: str) -> list[st
     return arguments
 
 
-def _config_first(arguments: list[str]) -> list[str]:
+def _config_first(arguments: Sequence[str]) -> list[str]:
     """The last --config, then all else: its overrides must follow it."""
     configs, rest = [], []
     remaining = iter(arguments)
