@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from ctp_jax.models.conv.conv3d import IMPLEMENTATIONS, conv3d
+from ctp_jax.models.conv.conv3d import conv3d
+from ctp_jax.ranges import CONVOLUTIONS
 
 # input (t, h, w, c), kernel (t, h, w), features, strides; padding keeps sizes
 LAYERS = {
@@ -172,7 +173,7 @@ def main():
     """Prints the table."""
     parser = measure.make_parser(__spec__.name, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="timed calls of a side")
-    names, ways = tuple(LAYERS), IMPLEMENTATIONS[1:]
+    names, ways = tuple(LAYERS), CONVOLUTIONS[1:]
     parser.add_argument("--layers", nargs="+", choices=names, default=names)
     parser.add_argument("--impls", nargs="+", choices=ways, default=ways)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))

@@ -25,7 +25,7 @@ import jax
 
 from benchmarks import measure, pretraining, roofline
 from ctp_jax.models import resnet3d
-from ctp_jax.models.conv import conv3d
+from ctp_jax.ranges import CONVOLUTIONS
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([^\s=]+) = ")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([^\s(]+)")
@@ -137,7 +137,7 @@ def main():
         default="float32" if cpu else "bfloat16",
         choices=("float32", "bfloat16"),
     )
-    parser.add_argument("--conv", default="auto", choices=conv3d.IMPLEMENTATIONS)
+    parser.add_argument("--conv", default="auto", choices=CONVOLUTIONS)
     parser.add_argument("--width", type=float, default=1.0, help="of the network")
     parser.add_argument("--steps", type=int, default=1 if cpu else 5, help="traced")
     arguments = parser.parse_args()

@@ -29,7 +29,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from benchmarks import measure, pretraining
-from ctp_jax.models import base, resnet3d
+from ctp_jax.models import resnet3d
+from ctp_jax.ranges import DTYPES
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state
 
@@ -186,7 +187,7 @@ def parse():
     add("--model", default="r3d18", choices=resnet3d.NAMES, help="network")
     add("--devices", type=int, default=8, help="parts of this CPU")
     add("--tpu", default="", help="a slice instead of those: v5e:2x4")
-    add("--dtype", default="auto", choices=base.DTYPES, help="of convolutions")
+    add("--dtype", default="auto", choices=DTYPES, help="of convolutions")
     add("--width", type=float, default=1.0, help="of the network")
     add("--batches", type=int, nargs="+", default=[4], help="clips per device")
     return parser.parse_args()

@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks import measure, pretraining, roofline
 from ctp_jax.models import resnet3d
-from ctp_jax.models.conv import conv3d
+from ctp_jax.ranges import CONVOLUTIONS
 
 TOLERANCE = {"float32": 1e-3, "TF32": 1e-2, "bfloat16": 5e-2}
 """How far losses and norms of gradients may be from those of our first side."""
@@ -198,7 +198,7 @@ def parse(argv=None):
     dtypes = ("float32", "bfloat16")
     add("--dtype", choices=dtypes, default=dtypes[not cpu], help="of convolutions")
     add("--batch", type=int, default=2 if cpu else 32, help="clips")
-    ways = conv3d.IMPLEMENTATIONS
+    ways = CONVOLUTIONS
     add("--conv", nargs="+", choices=ways, default=["auto"], help="of our sides")
     add("--peers", nargs="*", choices=PEERS, default=PEERS[:2], help="of PyTorch")
     add("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="of PyTorch")

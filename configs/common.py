@@ -1,4 +1,8 @@
-"""What the configs share. Every default is the authors' release unless said."""
+"""What the configs share. Every default is the authors' release unless said.
+
+What each field may hold is in `ctp_jax/ranges.py`, in the same order: a new field needs
+an entry there.
+"""
 
 from ml_collections import ConfigDict
 
@@ -185,7 +189,7 @@ def data(name: str, split: str, eval_split: str) -> ConfigDict:
     config = ConfigDict()
     config.name = name  # as prepared by `python -m ctp_jax.prepare NAME`
     config.data_dir = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
-    config.split = split
+    config.split = split  # to train on, and to search for neighbours
     config.fraction = 1.0  # of every class's videos, drawn by config.seed (Fig. 4)
     config.eval_split = eval_split  # empty: no evaluation
     config.eval_videos = 0  # evaluate on so many; 0: all of them
@@ -263,7 +267,7 @@ def evaluators(*names: str) -> ConfigDict:
 def probe() -> ConfigDict:
     """Features of the encoder, for evaluators that look at these.
 
-    Nearest neighbours of held-out videos are searched for in the training split.
+    Nearest neighbours of held-out videos are searched for among those trained on.
     """
     config = ConfigDict()
     config.num_clips = 10

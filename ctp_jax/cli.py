@@ -4,7 +4,9 @@ A command defines its flags on its own `FlagValues`, so that importing it does n
 another command, and ends with `cli.run(main, FLAGS)`.
 """
 
+import ast
 import io
+import itertools
 import logging
 import os
 import pathlib
@@ -45,6 +47,8 @@ def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
     )
     # The parser of ml_collections accepts a missing file until the config is used.
     flag_values["config"].parser = _ConfigParser()
+    # And its parser of tuples joins the values of a flag that is given twice.
+    config_flags.register_flag_parser(parser=_TupleParser())(tuple)
     return holder
 
 
@@ -54,12 +58,28 @@ class _ConfigParser(flags.ArgumentParser):
     def parse(self, argument: str) -> ConfigDict:
         config = load_config(argument)
         for each in sys.argv[1:]:
-            if match := re.match(r"--?(?:no)?config\.([^=]+)", each):
+            if match := re.match(r"--?(?:no)?config\.([^=]*)", each):
                 _check_field(config, match[1])
         return config.lock()
 
     def flag_type(self) -> str:
         return "config file"
+
+
+class _TupleParser(flags.ArgumentParser):
+    """Parses `(1, 2)`; one number is a tuple of one."""
+
+    def parse(self, argument: str | tuple) -> tuple:
+        if isinstance(argument, tuple):  # the default
+            return argument
+        try:
+            value = ast.literal_eval(argument)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise ValueError('needs items with commas, as in "(1, 2)"') from None
+        return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+    def flag_type(self) -> str:
+        return "tuple"
 
 
 def run(
@@ -165,7 +185,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
     """Parses into `flag_values`; returns the positional arguments.
 
     Args:
-        argv: must be `sys.argv`, where ml_collections looks for config overrides.
+        argv: must be `sys.argv` if a config is among the flags.
         flag_values: the flags of the command.
         about: the text that --help begins with.
 
@@ -175,6 +195,9 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
     if {"--help", "-h", "-help"} & set(argv):
         print(f"{about.strip()}\n\n{flag_values.get_help(include_special_flags=False)}")
         sys.exit(0)
+    if "config" in flag_values:
+        # There ml_collections looks for overrides.
+        argv = sys.argv[:] = [argv[0], *_config_first(argv[1:])]
     try:
         arguments = flag_values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
@@ -186,14 +209,27 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
         raise UserError(f"{error} (see --help)") from error
     except (flags.Error, ValueError) as error:
         raise UserError(str(error)) from error
-    for name in flag_values:
-        if name.startswith("config."):
-            _check_items(name, flag_values[name])
     if "allow_code" in flag_values:
         modules.allow(*(flag_values["allow_code"].value or ()))
         if config := flag_values["config"].value:
             modules.allow_named_by(config)
+    if "config" in flag_values and flag_values["config"].value is not None:
+        config_lib.validate(flag_values["config"].value)
     return arguments
+
+
+def _config_first(arguments: Sequence[str]) -> list[str]:
+    """The last --config, then all else: its overrides must follow it."""
+    configs, rest = [], []
+    remaining = iter(arguments)
+    for each in remaining:
+        if each in ("--config", "-config"):
+            configs = [each, *itertools.islice(remaining, 1)]
+        elif re.match("--?config=", each):
+            configs = [each]
+        else:
+            rest.append(each)
+    return configs + rest
 
 
 def load_config(spec: str) -> ConfigDict:
@@ -225,24 +261,5 @@ def _check_field(config: ConfigDict, name: str) -> None:
     """Raises `UserError`, with the closest name, for an unknown field or group."""
     known = list(config_lib.flatten(config))
     if not any(f"{each}.".startswith(f"{name}.") for each in known):
-        like, groups = config_lib.closest(name, known), ", ".join(config)
-        hint = f"did you mean --config.{like}?" if like else f"there are {groups}"
+        hint = config_lib.suggestion(name, known)
         raise UserError(f"--config.{name}: no such field; {hint}")
-
-
-def _check_items(name: str, flag: flags.Flag) -> None:
-    """Raises `UserError` for strings in a tuple of numbers.
-
-    ml_collections does not check the items: it parses `(1,x)` as a string.
-    """
-    if not isinstance(flag, flags.MultiFlag):
-        return
-    value, default = tuple(flag.value or ()), tuple(flag.default or ())
-    if _has_text(value) and not _has_text(default):
-        raise UserError(f"--{name}={value}: needs numbers, as {default} has")
-
-
-def _has_text(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return any(map(_has_text, value))
-    return isinstance(value, str)

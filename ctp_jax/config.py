@@ -1,17 +1,13 @@
-"""Flattens, compares and validates configs.
-
-Only the fields that all tasks share are validated here; a task validates its own fields
-when it is constructed.
-"""
+"""Flattens, compares and validates configs; `ranges.py` has the range of each field."""
 
 import difflib
-import itertools
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from ctp_jax import ranges
 from ctp_jax.errors import UserError
 
 PLUMBING = (
@@ -31,10 +27,6 @@ PLUMBING = (
 _FREE = (*PLUMBING, "data.eval_", "evaluators.", "probe.", "test.")
 # The length may change too. This is printed, because a cosine schedule depends on it.
 _LENGTH = ("epochs", "steps")
-
-OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
-SCHEDULES = ("step", "cosine", "constant")
-_DTYPES = ("auto", "float32", "bfloat16")
 
 
 def as_dict(config: Mapping | ConfigDict) -> dict[str, Any]:
@@ -64,6 +56,71 @@ def closest(name: str, names: Iterable[str]) -> str | None:
     return None
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by the name of a field that is not there.
+
+    Args:
+        name: dotted.
+        known: the dotted names of the fields that are there.
+    """
+    known, last = list(known), name.rpartition(".")[2]
+    meant = {word: field for field, words in _MEANT.items() for word in words.split()}
+    elsewhere = [each for each in known if each.rpartition(".")[2] == last]
+    found = meant.get(last.lower(), "") if not elsewhere else ""
+    if " " in found:
+        return found
+    if found not in known:
+        found = closest(name, elsewhere or known) or next(iter(elsewhere), None)
+    if found:
+        return f"did you mean --config.{found}?"
+    groups = dict.fromkeys(each.partition(".")[0] for each in known)
+    return f"there are {', '.join(groups)}"
+
+
+# Fields, and other remedies, by what others call them.
+_MEANT = {
+    "optimizer.learning_rate": "lr base_lr initial_lr",
+    "optimizer.name": "optim opt",
+    "optimizer.schedule": "scheduler lr_schedule lr_scheduler lr_policy decay_type",
+    "optimizer.milestones": "lr_steps lr_milestones step_size",
+    "optimizer.decay": "gamma lr_decay",
+    "optimizer.warmup_steps": "warmup warmup_iters warmup_epochs",
+    "optimizer.weight_decay": "wd weightdecay",
+    "optimizer.clip_norm": "grad_clip clip_grad max_grad_norm gradient_clipping",
+    "optimizer.accumulate": "accum accum_steps grad_accum gradient_accumulation update_freq",
+    "optimizer.epsilon": "eps",
+    "optimizer.beta1": "betas",
+    "batch_size": "bs batch batchsize videos_per_gpu samples_per_gpu",
+    "epochs": "epoch num_epochs max_epochs total_epochs n_epochs",
+    "steps": "num_steps max_steps iters iterations max_iters total_steps",
+    "seed": "random_seed rng_seed",
+    "ema": "ema_decay moving_average",
+    "init_from": "pretrained checkpoint ckpt weights load_from finetune_from restore",
+    "checkpoint_every": "save_every save_freq save_interval",
+    "eval_every": "val_every eval_freq eval_interval validate_every",
+    "log_every": "print_freq log_freq log_interval",
+    "data.name": "dataset data_set dataset_name",
+    "data.data_dir": "root data_root data_path dataset_dir path",
+    "data.workers": "num_workers threads num_threads",
+    "data.eval_split": "val_split test_split valid_split",
+    "data.fraction": "label_fraction subset percent",
+    "clip.num_frames": "frames clip_len clip_length num_segments sequence_length",
+    "clip.size": "crop crop_size image_size img_size input_size resolution res",
+    "clip.strides": "stride frame_stride sampling_rate frame_interval",
+    "clip.flip": "hflip mirror",
+    "game.num_trajectories": "patches num_patches trajectories num_boxes",
+    "model.name": "arch architecture backbone network encoder net",
+    "model.dtype": "amp fp16 bf16 precision half",
+    "num_classes": "classes n_classes nb_classes",
+    "freeze": "frozen linear linear_probe frozen_stages",
+    "devices are chosen by CUDA_VISIBLE_DEVICES and JAX_PLATFORMS": (
+        "gpu gpus gpu_id gpu_ids num_gpus device devices cuda tpu"
+    ),
+    "say --workdir=DIR": "work_dir workdir output output_dir out save_dir log_dir logdir",
+    "the same command resumes the run in --workdir": "resume auto_resume resume_from",
+}
+
+
 def differences(old: Mapping, new: Mapping | ConfigDict) -> dict[str, str]:
     """{field: 'old -> new'} for the fields that differ."""
     old, new = flatten(old), flatten(as_dict(new))
@@ -88,64 +145,50 @@ def sort_differences(
     return fixed, length
 
 
-class _Fields(dict):
-    """The fields of a config by dotted name."""
-
-    def __missing__(self, name: str) -> NoReturn:
-        raise UserError(f"config.{name} is missing: start from configs/common.py")
-
-
 def validate(config: ConfigDict) -> None:
-    """Raises `UserError` for a missing field or a value that no task accepts."""
-    flat = _Fields(flatten(config))
+    """Raises `UserError` for a missing field, or a value or pair of values that cannot be.
+
+    Needs no data, no devices and no network; what depends on these is checked when they
+    are opened.
+    """
+    ranges.check(config)
+    flat = flatten(config)
+    for name in ranges.SHARED:
+        if name not in flat:
+            raise UserError(f"config.{name} is missing: start from configs/common.py")
 
     def need(holds, name, what):
         if not holds:
-            raise UserError(f"config.{name} = {flat[name]!r}: must be {what}")
+            raise UserError(f"config.{name} = {flat[name]!r}: needs {what}")
 
-    for name in ("batch_size", "log_every", "keep_checkpoints"):
-        need(flat[name] >= 1, name, "at least 1")
-    for name in ("steps", "eval_every", "checkpoint_every", "keep_every", "keep_best"):
-        need(flat[name] >= 0, name, "0 or more")
-    if flat["steps"] == 0:
-        need(flat["epochs"] >= 0, "epochs", "0 or more (0: only evaluate)")
-    need(0 <= flat["seed"] < 2**31, "seed", "0 or more and below 2**31")
     named = flat["keep_best_by"].removeprefix("-") != ""
-    need(named or not flat["keep_best"], "keep_best", "0 unless keep_best_by is set")
-    need(0 <= flat["data.max_bad"] <= 1, "data.max_bad", "in [0, 1]")
-    need(flat["data.stall_after"] > 0, "data.stall_after", "above 0")
-    for name in config.get("evaluators", {}):
-        for field in ("every", "videos"):
-            field = f"evaluators.{name}.{field}"
-            need(flat[field] >= 0, field, "0 or more")
-    _validate_optimizer(flat, need)
-    if "model.dtype" in flat:
-        need(flat["model.dtype"] in _DTYPES, "model.dtype", f"one of {list(_DTYPES)}")
-
-
-def _validate_optimizer(flat, need) -> None:
-    kind = flat["optimizer.name"]
-    known = f"one of {list(OPTIMIZERS)} or a dotted module outside this package"
-    need(kind in OPTIMIZERS or "." in kind, "optimizer.name", known)
-    for name in ("learning_rate", "epsilon", "trust_coefficient"):
-        need(flat[f"optimizer.{name}"] > 0, f"optimizer.{name}", "above 0")
-    for name in ("weight_decay", "clip_norm", "base_batch_size", "warmup_steps"):
-        need(flat[f"optimizer.{name}"] >= 0, f"optimizer.{name}", "0 or more")
-    for name in ("optimizer.momentum", "optimizer.beta1", "optimizer.beta2", "ema"):
-        need(0 <= flat[name] < 1, name, "in [0, 1)")
+    need(named or not flat["keep_best"], "keep_best", "config.keep_best_by, a metric")
     if flat["optimizer.nesterov"]:
-        has_momentum = kind not in ("adam", "adamw") and flat["optimizer.momentum"] > 0
-        what = "False for adam, adamw and without config.optimizer.momentum"
+        adaptive = flat["optimizer.name"] in ("adam", "adamw")
+        what = "config.optimizer.momentum, and not adam or adamw"
+        has_momentum = flat["optimizer.momentum"] > 0 and not adaptive
         need(has_momentum, "optimizer.nesterov", what)
-    parts = flat["optimizer.accumulate"]
-    what = f"1 or more, and divide config.batch_size = {flat['batch_size']}"
-    divides = parts >= 1 and flat["batch_size"] % parts == 0
-    need(divides, "optimizer.accumulate", what)
-    for name in ("decay", "warmup_factor"):
-        need(0 <= flat[f"optimizer.{name}"] <= 1, f"optimizer.{name}", "in [0, 1]")
-    name = "optimizer.schedule"
-    need(flat[name] in SCHEDULES, name, f"one of {list(SCHEDULES)}")
-    milestones = list(flat["optimizer.milestones"])
-    rising = all(a < b for a, b in itertools.pairwise(milestones))
-    rising = rising and all(milestone > 0 for milestone in milestones)
-    need(rising, "optimizer.milestones", "epochs above 0 that increase")
+    parts, batch = flat["optimizer.accumulate"], flat["batch_size"]
+    what = f"a divisor of config.batch_size = {batch}"
+    need(batch % parts == 0, "optimizer.accumulate", what)
+    for name in ("clip.scales", "test.scales"):
+        if name in flat:
+            check_scales(config, name)
+
+
+def check_scales(config: ConfigDict, name: str) -> None:
+    """Raises `UserError` unless a clip can be cut out of frames of every scale.
+
+    Args:
+        config: has `clip.size`.
+        name: of the field with the scales, see `ctp_jax.data.batch.ClipSpec`.
+    """
+    scales, size = flatten(config)[name], config.clip.size
+    sides = [
+        min(scale) if isinstance(scale, (tuple, list)) else scale for scale in scales
+    ]
+    if min(sides) < size:
+        raise UserError(
+            f"config.{name} = {scales!r}: a side of {min(sides)} pixels is smaller than "
+            f"the crop, config.clip.size = {size}: use larger scales or a smaller crop"
+        )

@@ -69,6 +69,23 @@ def test_a_run_leaves_what_it_promises(straight):
     assert encoder.provenance["steps"] == 4
 
 
+@pytest.mark.slow
+def test_values_at_the_ends_of_their_ranges(data_dir, straight, tmp_path, capsys):
+    del straight  # whose compiled programs are these, too
+    config = make_config(data_dir, 1)
+    config.clip.strides, config.clip.scales = (-1000, 0, 1000), (56, (8192, 56))
+    config.game.opacity, config.game.visible = (0.0, 0.0), 0.0
+    config.game.speed, config.game.size_change, config.game.box_jitter = 1e3, 10.0, 10.0
+    config.colour.contrast_delta = config.colour.saturation = 10.0
+    config.data.prefetch, config.data.fraction = 0, 0.5
+    config.data.eval_split = "all"
+    results = loop.train(config, tmp_path)
+    assert 0 <= results["iou"] <= 1
+    # One video of each of ten classes is trained on.
+    expected = "note: 10 of the 18 videos of split 'all', to evaluate on, are also in"
+    assert expected in capsys.readouterr().out
+
+
 def test_a_resumed_run_ends_the_same_to_the_bit(data_dir, straight, tmp_path):
     loop.train(make_config(data_dir, 2), tmp_path)
     loop.train(make_config(data_dir, 4), tmp_path)

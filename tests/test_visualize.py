@@ -42,11 +42,11 @@ def test_sheet_and_animation_are_written(tmp_path):
 
 def test_a_config_of_another_version_is_named(tmp_path):
     config = small.get_config().to_dict()
-    del config["game"]["speed"], config["colour"]["interpolation"]
+    del config["head"]["squeeze"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     done = run([f"--workdir={tmp_path}"])
     assert done.returncode == 2
-    assert "the config has no field" in done.stderr and "interpolation" in done.stderr
+    assert "the config has no field" in done.stderr and "squeeze" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

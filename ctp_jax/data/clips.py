@@ -90,8 +90,10 @@ def _scaled_size(height, width, scale: int | tuple[int, int]) -> tf.Tensor:
     """Height and width (..., 2) of frames (...) scaled to one of `ClipSpec.scales`."""
     size = tf.stack([height, width], axis=-1)
     if isinstance(scale, int):
-        short = tf.reduce_min(size, axis=-1, keepdims=True)
-        return (2 * size * scale + short) // (2 * short)  # rounded to nearest
+        exact = tf.cast(size, tf.float64)
+        # In the order of the authors' release, and rounded as there: half to even.
+        factor = scale / tf.reduce_min(exact, axis=-1, keepdims=True)
+        return tf.cast(tf.round(exact * factor), size.dtype)
     width, height = (tf.cast(side, size.dtype) for side in scale)
     portrait = (size[..., :1] > size[..., 1:]) != (height > width)
     return tf.where(portrait, tf.stack([width, height]), tf.stack([height, width]))

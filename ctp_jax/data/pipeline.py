@@ -1,7 +1,7 @@
 """Reads records from disk and yields batches on the host, as one tf.data graph.
 
 A batch is a pure function of (config, seed, step): position p of the run is record
-`index_shuffle(p mod n, seed, epoch)`, and all its random numbers depend on (seed, p)
+`shuffled(p, n, seed)`, and all its random numbers depend on (seed, p)
 only. So any step can be produced without the steps before it, and each process produces
 its share of the same global batch. No Python runs per example.
 
@@ -78,7 +78,8 @@ class Pipeline:
     ):
         """See `open_pipeline`."""
         self.whole = opened
-        if train:
+        if opened.split == config.data.split:
+            # Also as the gallery of nearest neighbours: that is what was trained on.
             opened = records.take_fraction(opened, config.data.fraction, config.seed)
         records.check_lengths(opened, config.data.min_frames, spec.min_frames)
         self.records = opened

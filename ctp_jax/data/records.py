@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from etils import epath
@@ -115,10 +116,8 @@ def take_fraction(opened: Records, fraction: float, seed: int) -> Records:
         seed: of the random choice.
 
     Raises:
-        UserError: a fraction out of range, or one that leaves a class empty.
+        UserError: the fraction leaves a class empty.
     """
-    if not 0 < fraction <= 1:
-        raise UserError(f"config.data.fraction = {fraction}: needs 0 < fraction <= 1")
     if fraction == 1:
         return opened
     keys = [hashlib.sha256(b"%d/%s" % (seed, id_)).digest() for id_ in opened.id_bytes]
@@ -145,6 +144,25 @@ def select(opened: Records, numbers: np.ndarray) -> Records:
         name: getattr(opened, name)[numbers] for name in (*index.COLUMNS, "id_bytes")
     }
     return dataclasses.replace(opened, **columns)
+
+
+def overlaps(trained: Records, held_out: Iterable[Records]) -> list[str]:
+    """A line for every held-out split that has videos in common with the training.
+
+    Videos are the same if they are stored in the same place.
+    """
+    places = set(zip(trained.file_index.tolist(), trained.offset.tolist(), strict=True))
+    lines = []
+    for each in {each.split: each for each in held_out}.values():
+        both = places.intersection(
+            zip(each.file_index.tolist(), each.offset.tolist(), strict=True)
+        )
+        if both and each.directory == trained.directory:
+            lines.append(
+                f"note: {len(both)} of the {len(each)} videos of split {each.split!r}, to "
+                f"evaluate on, are also in split {trained.split!r}, to train on"
+            )
+    return lines
 
 
 def check_lengths(opened: Records, wanted: int, needed: int = 1) -> None:

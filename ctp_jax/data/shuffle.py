@@ -12,8 +12,7 @@ from ctp_jax.data import rng
 def shuffled(position: tf.Tensor, total: int, seed: int) -> tf.Tensor:
     """Record number, int64, at an int64 position; a different order in every epoch."""
     count = tf.constant(total, tf.int64)
-    key = _key(seed, "order", position // count)
-    return tf.random.experimental.index_shuffle(position % count, key, count - 1)
+    return _permute(position % count, count, seed, "order", position // count)
 
 
 def replacement(
@@ -25,21 +24,34 @@ def replacement(
     depends on the position.
     """
     others = tf.constant(max(total - 1, 1), tf.int64)
-    key = _key(seed, "others", position)
-    offset = tf.random.experimental.index_shuffle(number % others, key, others - 1)
+    offset = _permute(number % others, others, seed, "others", position)
     return (first + 1 + offset) % total
 
 
-def _key(seed: int, stream: str, number: tf.Tensor) -> tf.Tensor:
-    """Key of a shuffle, int64 (2,).
+def _permute(
+    index: tf.Tensor, count: tf.Tensor, seed: int, stream: str, number: tf.Tensor
+) -> tf.Tensor:
+    """Where a random permutation of 0 .. count - 1 puts an index, all int64.
 
-    Hashed, because `index_shuffle` does not hash its key: the orders of epochs 0, 1, 2
-    would be correlated.
+    Two permutations in a row: `index_shuffle` alone has at most 65,536 orders of up to
+    65,536 records, and too often the identity (200 times as often as it should for 8).
+    Their keys are hashed, because `index_shuffle` does not hash its key: the orders of
+    epochs 0, 1, 2 would be correlated.
+
+    Args:
+        index: to permute.
+        count: of the indices.
+        seed: of the run.
+        stream: name of the permutations, which are independent of those of other names.
+        number: of the permutation.
     """
-    start = tf.constant(rng.stream_seed(seed, stream), tf.int64)
-    return tf.random.stateless_uniform(
-        [2], tf.stack([start, number]), minval=None, maxval=None, dtype=tf.int64
-    )
+    for name in (stream, f"{stream}, again"):
+        start = tf.constant(rng.stream_seed(seed, name), tf.int64)
+        key = tf.random.stateless_uniform(
+            [2], tf.stack([start, number]), minval=None, maxval=None, dtype=tf.int64
+        )
+        index = tf.random.experimental.index_shuffle(index, key, count - 1)
+    return index
 
 
 def evenly_spaced(position: tf.Tensor, total: int, used: int) -> tf.Tensor:

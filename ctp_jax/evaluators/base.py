@@ -26,7 +26,7 @@ class Subject:
     Attributes:
         held_out: `ctp_jax.data.records.Records` of the held-out split; None if it has
             none.
-        gallery: those of the whole training split, likewise.
+        gallery: those that the run trains on, likewise.
         class_names: of the labels that are predicted.
         shared: objects that the evaluators of a pass make once and share, by name.
     """

@@ -39,7 +39,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
         retrieval_top1, ...: share of the labelled queries for which at least one of the
             k nearest gallery videos has the query's class. If the gallery has fewer than
             k videos, this k is left out; see `notes`.
-        neighbours: int32 (q, k), record numbers in the gallery's split, nearest first.
+        neighbours: int32 (q, k), record numbers among the gallery's, nearest first.
         neighbour_similarity: float32 (q, k).
         neighbour_query: int32 (q,), record numbers in the queries' split.
     """

@@ -16,11 +16,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax import ranges
 from ctp_jax.errors import UserError
-from ctp_jax.models.conv.conv3d import IMPLEMENTATIONS
 from ctp_jax.models.conv.temporal import Triple
 
-DTYPES = ("auto", "float32", "bfloat16")
 STEM_STRIDES = (1, 2, 2)
 STAGES = 4
 
@@ -175,31 +174,10 @@ def attributes(model: ConfigDict, *optional: str) -> dict[str, Any]:
         *optional: the fields of `OPTIONAL` that the network has.
 
     Raises:
-        UserError: for a width, stride, dtype, convolution or number of groups that is
-            not offered, and for fields that the network does not have.
+        UserError: for values out of range, and for fields that the network does not
+            have.
     """
-    for name, valid in (("dtype", DTYPES), ("conv", IMPLEMENTATIONS)):
-        if model[name] not in valid:
-            raise UserError(
-                f"config.model.{name} = {model[name]!r}: choose one of "
-                f"{', '.join(valid)}"
-            )
-    if not model.width > 0:
-        raise UserError(f"config.model.width = {model.width}: must be above 0")
-    # Configs and encoders of before there was a choice have no such field.
-    groups = model.get("batch_norm_groups", 1)
-    if groups < 1:
-        raise UserError(f"config.model.batch_norm_groups = {groups}: must be 1 or more")
-    for name in ("spatial_strides", "temporal_strides"):
-        strides = tuple(model[name])
-        good = len(strides) == STAGES and all(
-            isinstance(s, int) and s >= 1 for s in strides
-        )
-        if not good or strides[0] != 1:
-            raise UserError(
-                f"config.model.{name} = {strides}: needs {STAGES} strides, "
-                "whole numbers from 1, the first of them 1"
-            )
+    ranges.check(model, "model.")
     for name, default in OPTIONAL.items():
         if name not in optional and model.get(name, default) != default:
             raise UserError(
@@ -215,7 +193,8 @@ def attributes(model: ConfigDict, *optional: str) -> dict[str, Any]:
         "spatial_strides": tuple(model.spatial_strides),
         "temporal_strides": tuple(model.temporal_strides),
         "epsilon": float(model.epsilon),
-        "batch_norm_groups": groups,
+        # Configs and encoders of before there was a choice have no such field.
+        "batch_norm_groups": model.get("batch_norm_groups", 1),
         "dtype": jnp.dtype(dtype),
         "impl": model.conv,
         **{name: bool(model.get(name, OPTIONAL[name])) for name in optional},

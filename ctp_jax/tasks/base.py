@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from ctp_jax import modules
+from ctp_jax import modules, ranges
 from ctp_jax.data.batch import Batch, ClipSpec, labels
 from ctp_jax.tasks import render
 
@@ -240,8 +240,10 @@ def load(config: ConfigDict) -> Task:
     A name with a dot is the path of a module outside this package.
 
     Raises:
-        UserError: for an unknown name, see `ctp_jax.modules.load`.
+        UserError: for an unknown name, see `ctp_jax.modules.load`, or a field of the
+            config that is out of range.
     """
+    ranges.check(config)
     tasks = modules.inside("ctp_jax.tasks", *_NO_TASKS)
     module = modules.load("config.task", "task", str(config.task), tasks, "Task")
     return module.Task(config)

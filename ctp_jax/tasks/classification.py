@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
-from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
@@ -30,13 +29,6 @@ class Task(encoder.Task):
     """
 
     frozen_parts = 0
-
-    def __init__(self, config: ConfigDict):
-        super().__init__(config)
-        if not 0 <= config.head.dropout < 1:
-            raise UserError(
-                f"config.head.dropout = {config.head.dropout}: needs [0, 1)"
-            )
 
     def make_head(self):
         """The Flax module on top of the encoder, called with (features, train)."""

@@ -187,45 +187,13 @@ def change_colours(
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raises `UserError` for the first value in the config that is not possible."""
-    clip, game, head = config.clip, config.game, config.head
-    for name, values in (
-        ("game.scales", game.scales),
-        ("game.ratios", game.ratios),
-    ):
-        if not values or min(values) <= 0:
-            raise UserError(
-                f"config.{name} = {tuple(values)}: needs one or more, all above 0"
-            )
-    if clip.num_frames < 2:
-        raise UserError(
-            f"config.clip.num_frames = {clip.num_frames}: the game needs at least 2"
-        )
-    if game.num_trajectories < 1:
-        raise UserError(
-            f"config.game.num_trajectories = {game.num_trajectories}: needs at least 1"
-        )
-    for name, values in (
-        ("game.key_frames", game.key_frames),
-        ("game.interpolation", game.interpolation),
-        ("game.shapes", game.shapes),
-        ("colour.key_frames", config.colour.key_frames),
-        ("colour.interpolation", config.colour.interpolation),
-    ):
-        if min(values, default=-1) < 0 or not np.isclose(sum(values), 1.0):
-            raise UserError(
-                f"config.{name} = {tuple(values)}: probabilities must add up to 1"
-            )
-    if len(head.target_scale) != 4 or min(head.target_scale) <= 0:
-        raise UserError(
-            f"config.head.target_scale = {tuple(head.target_scale)}: needs four "
-            "positive divisors, of x, y, width and height"
-        )
+    """Raises `UserError` for clips that the head cannot divide among time steps."""
+    num_frames = config.clip.num_frames
     temporal = models.create(config.model).total_stride()[0]
-    steps = -(-clip.num_frames // temporal)
-    if not head.squeeze and clip.num_frames % steps:
+    steps = -(-num_frames // temporal)
+    if not config.head.squeeze and num_frames % steps:
         raise UserError(
-            f"config.clip.num_frames = {clip.num_frames} is not a multiple of the {steps} "
+            f"config.clip.num_frames = {num_frames} is not a multiple of the {steps} "
             "time steps of the features, which config.head.squeeze = False requires: use "
             f"a multiple of {temporal}"
         )

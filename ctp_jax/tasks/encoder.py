@@ -5,7 +5,7 @@ features, see `ctp_jax.tasks.probe`, of the encoder that `config.init_from` name
 Symbols: b clips, t frames, s side of a clip.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,7 +27,12 @@ class Task(base.Task):
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         self._encoder = models.create(config.model)
-        check_clip(config)
+        stride, size = self._encoder.total_stride()[1], config.clip.size
+        if size < stride:
+            raise UserError(
+                f"config.clip.size = {size}: needs at least {stride} pixels, the stride "
+                "of the network"
+            )
 
     def clip_spec(self, train: bool) -> ClipSpec:
         """One clip as `config.clip` says, of held-out videos, too.
@@ -153,50 +158,3 @@ def _in_networks(state: base.ModelState, new: Mapping[str, Any]) -> base.ModelSt
         for name, old in state["networks"].items()
     }
     return {**state, "networks": networks}
-
-
-def check_clip(config: ConfigDict) -> None:
-    """Raises `UserError` for clips that cannot be cut or are too small to process."""
-    clip, stride = config.clip, models.create(config.model).total_stride()[1]
-    if clip.num_frames < 1:
-        raise UserError(f"config.clip.num_frames = {clip.num_frames}: needs at least 1")
-    if clip.size < stride:
-        raise UserError(
-            f"config.clip.size = {clip.size}: needs at least {stride} pixels, the "
-            "stride of the network"
-        )
-    if not clip.strides:
-        raise UserError("config.clip.strides = (): needs one or more")
-    check_scales("clip.scales", clip.scales, clip.size)
-    check_probability("clip.flip", clip.flip)
-
-
-def check_scales(name: str, scales: Sequence[Any], size: int) -> None:
-    """Raises `UserError` unless a clip can be cut from frames of every scale.
-
-    Args:
-        name: of the field.
-        scales: see `ctp_jax.data.batch.ClipSpec`.
-        size: side of the clip.
-    """
-    if not scales:
-        raise UserError(f"config.{name} = (): needs one or more")
-    for scale in scales:
-        sides = tuple(scale) if isinstance(scale, (tuple, list)) else (scale,)
-        if len(sides) > 2 or not all(isinstance(side, int) for side in sides):
-            raise UserError(
-                f"config.{name}: {scale} is neither a short side nor (width, height), "
-                "in whole pixels"
-            )
-        if min(sides, default=0) < size:
-            raise UserError(
-                f"config.{name}: a side of {min(sides, default=0)} pixels is smaller "
-                f"than the crop, config.clip.size = {size}; use larger scales or a "
-                "smaller crop"
-            )
-
-
-def check_probability(name: str, value: float) -> None:
-    """Raises `UserError` for a value that is not a probability."""
-    if not 0 <= value <= 1:
-        raise UserError(f"config.{name} = {value}: needs a probability, 0 to 1")

@@ -16,11 +16,12 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from ctp_jax import models
+from ctp_jax.config import check_scales
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.models.base import apply
 from ctp_jax.ops import colour
-from ctp_jax.tasks import base, encoder, render
+from ctp_jax.tasks import base, render
 
 
 class Probe(base.Task):
@@ -32,15 +33,11 @@ class Probe(base.Task):
 
     def __init__(self, config: ConfigDict, task: base.Task):
         super().__init__(config)
-        check_config(config)
+        check_scales(config, "probe.scales")
         self._task = task
         model = ConfigDict(config.model)
         model.spatial_strides = tuple(config.probe.spatial_strides)
-        try:
-            self._network = models.create(model)
-        except UserError as error:
-            message = str(error).replace("config.model.spatial", "config.probe.spatial")
-            raise UserError(message) from error
+        self._network = models.create(model)
 
     def see_data(self, train: Any, held_out: Any) -> None:
         for split in (train, held_out):
@@ -80,24 +77,6 @@ class Probe(base.Task):
 
         features = render.map_clips(describe, batch).mean(axis=1)
         return {"features": features.reshape(len(features), -1)}
-
-
-def check_config(config: ConfigDict) -> None:
-    """Raises `UserError` for the first value of `config.probe` that is not possible."""
-    probe = config.probe
-    if probe.pooling not in ("average", "max"):
-        raise UserError(
-            f"config.probe.pooling = {probe.pooling!r}: choose average or max"
-        )
-    for name in ("num_clips", "stride"):
-        if probe[name] < 1:
-            raise UserError(f"config.probe.{name} = {probe[name]}: needs at least 1")
-    if len(probe.pool) != 3 or min(probe.pool) < 1:
-        raise UserError(
-            f"config.probe.pool = {tuple(probe.pool)}: needs three numbers of bins, of "
-            "time, height and width"
-        )
-    encoder.check_scales("probe.scales", probe.scales, config.clip.size)
 
 
 def adaptive_pool(

@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from ctp_jax import models
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.tasks import base, classification, encoder
+from ctp_jax.tasks import base, classification
 
 
 class Task(classification.Task):
@@ -23,8 +22,11 @@ class Task(classification.Task):
 
     def __init__(self, config: ConfigDict):
         super().__init__(config)
-        check_config(config)
-        self.frozen_parts = self._encoder.freeze_options.index(config.freeze)
+        options = self._encoder.freeze_options
+        if config.freeze not in options:
+            known = ", ".join(repr(name) for name in options)
+            raise UserError(f"config.freeze = {config.freeze!r}: needs one of {known}")
+        self.frozen_parts = options.index(config.freeze)
 
     # On the host -----------------------------------------------------------------
 
@@ -71,24 +73,6 @@ class Task(classification.Task):
             ),
             "head": jax.tree.map(lambda _: False, params["head"]),
         }
-
-
-def check_config(config: ConfigDict) -> None:
-    """Raises `UserError` for the first value in the config that is not possible."""
-    options = models.create(config.model).freeze_options
-    if config.freeze not in options:
-        known = ", ".join(repr(name) for name in options)
-        raise UserError(f"config.freeze = {config.freeze!r}: choose one of {known}")
-    if config.test.num_clips < 1 or config.test.stride < 1:
-        raise UserError(
-            f"config.test.num_clips = {config.test.num_clips}, config.test.stride = "
-            f"{config.test.stride}: both need to be at least 1"
-        )
-    encoder.check_scales("test.scales", config.test.scales, config.clip.size)
-    for name in ("brightness", "contrast", "hue_saturation"):
-        encoder.check_probability(f"colour.{name}", config.colour[name])
-    if config.num_classes < 0:
-        raise UserError(f"config.num_classes = {config.num_classes}: needs 0 or more")
 
 
 def check_data(num_classes: int, train: Any, held_out: Any | None) -> None:

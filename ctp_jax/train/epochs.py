@@ -7,6 +7,9 @@ of an epoch, so no video is dropped and step s (from 0) starts at video s * batc
 import dataclasses
 import math
 
+from ctp_jax.errors import UserError
+from ctp_jax.ranges import LARGEST
+
 # Epochs in configs are decimals: 0.1 * 30 must count as 3.
 _SLACK = 1e-9
 
@@ -47,7 +50,15 @@ class Epochs:
         """The steps of a run: `steps`, or if that is 0, those of `epochs` epochs.
 
         0 if both are 0: a run that only evaluates.
+
+        Raises:
+            UserError: more than devices can count.
         """
         if steps > 0 or epochs == 0:
             return steps
-        return max(1, self.first_step(epochs))
+        total = max(1, self.first_step(epochs))
+        if total > LARGEST:
+            raise UserError(
+                f"config.epochs = {epochs}: {total} steps: needs at most {LARGEST} steps"
+            )
+        return total

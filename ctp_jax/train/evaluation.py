@@ -54,7 +54,7 @@ class Evaluation:
         config: ConfigDict,
         view: Task,
         named: Mapping[str, ConfigDict],
-        train_records: Any | None,
+        training: Pipeline,
         mesh: Mesh,
         opener: Callable | None,
     ):
@@ -64,7 +64,7 @@ class Evaluation:
             config: of the run, with `data.eval_split` and `data.eval_videos` of the pass.
             view: the task, or the probe of its encoder: chooses clips and predicts.
             named: the options of each evaluator in `config.evaluators`, by name.
-            train_records: of the whole training split, for `Task.see_data`.
+            training: of the run.
             mesh: of the run.
             opener: see `ctp_jax.tasks.base.open_pipeline`.
         """
@@ -76,8 +76,9 @@ class Evaluation:
         )
         self._held_out = base.open_pipeline(config, view, False, *share, opener=opener)
         held_out = getattr(self._held_out, "records", None)
-        view.see_data(train_records, held_out)
-        subject = evaluators.Subject(held_out, train_records, tuple(view.class_names))
+        view.see_data(getattr(training, "whole", None), held_out)
+        trained_on = getattr(training, "records", None)
+        subject = evaluators.Subject(held_out, trained_on, tuple(view.class_names))
         self.evaluators = {
             name: evaluators.load(name, options).make(options, subject)
             for name, options in named.items()
@@ -207,8 +208,7 @@ def open_all(
     Evaluators that need the same predictions on the same videos at the same steps share
     a pass.
     """
-    records = getattr(pipeline, "whole", None)
-    task.see_data(records, None)
+    task.see_data(getattr(pipeline, "whole", None), None)
     passes: dict[tuple, dict[str, ConfigDict]] = {}
     for name, options in config.evaluators.items():
         split = options.split or config.data.eval_split
@@ -223,7 +223,7 @@ def open_all(
         view = task if looks_at == "predictions" else probe.Probe(config, task)
         own = copy.deepcopy(config)
         own.data.eval_split, own.data.eval_videos = split, videos
-        made.append(Evaluation(own, view, named, records, mesh, opener))
+        made.append(Evaluation(own, view, named, pipeline, mesh, opener))
     return made
 
 

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from ctp_jax import config as config_lib
-from ctp_jax import modules
+from ctp_jax import modules, ranges
 from ctp_jax.train.epochs import Epochs
 
 
@@ -34,7 +33,11 @@ def make_schedule(
     peak = config.learning_rate
     if config.base_batch_size:
         peak = peak * epochs.batch_size / config.base_batch_size
-    falls = [epochs.first_step(milestone) for milestone in config.milestones]
+    # A rate that falls after the end never falls, however far after.
+    falls = [
+        min(epochs.first_step(milestone), total_steps)
+        for milestone in config.milestones
+    ]
 
     def schedule(step):
         step = jnp.asarray(step)
@@ -72,7 +75,7 @@ def make_optimizer(
     Raises:
         UserError: there is no such module, or it has no `make`.
     """
-    ours = {name: __name__ for name in config_lib.OPTIMIZERS}
+    ours = {name: __name__ for name in ranges.OPTIMIZERS}
     field, name = "config.optimizer.name", str(config.name)
     chain = modules.load(field, "optimiser", name, ours, "make").make(config, schedule)
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
 from ctp_jax import files, modules
+from ctp_jax.data import records
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
@@ -152,13 +153,13 @@ def _check_processes(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 def _check_data(pipeline: evaluation.Pipeline) -> None:
     """All processes must read the same videos; each may have its own copy."""
-    records = getattr(pipeline, "records", None)
-    if jax.process_count() == 1 or records is None:
+    opened = getattr(pipeline, "records", None)
+    if jax.process_count() == 1 or opened is None:
         return
-    names = hashlib.sha256(b"\n".join(records.id_bytes.tolist())).hexdigest()[:12]
+    names = hashlib.sha256(b"\n".join(opened.id_bytes.tolist())).hexdigest()[:12]
     text = (
-        f"split {records.split!r} with {pipeline.num_examples} videos of "
-        f"{len(records)} (digest of their names {names})"
+        f"split {opened.split!r} with {pipeline.num_examples} videos of "
+        f"{len(opened)} (digest of their names {names})"
     )
     remedy = "prepare the data once and copy or share the result"
     coordination.check_same("data", text, remedy)
@@ -273,6 +274,10 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
             "note: evaluation and export take the moving average of the parameters "
             f"(config.ema = {config.ema})"
         )
+    opened = [getattr(each.pipelines[0], "records", None) for each in setup.evaluations]
+    if (trained_on := getattr(setup.pipeline, "records", None)) is not None:
+        for line in records.overlaps(trained_on, filter(None, opened)):
+            metrics.say(line)
     done = setup.checkpoints.latest()
     # A finished run keeps the config that its results came from.
     to_do = done is None or done < setup.total

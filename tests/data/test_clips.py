@@ -47,6 +47,19 @@ def test_ordered_clips_follow_the_releases_rule(num_frames):
         assert choice.tolist() == [0, 0, 0]
 
 
+def test_frames_are_scaled_to_the_size_of_the_release():
+    """To the pixel, halves and rounding errors included: the release's expression."""
+    sizes = np.array([(h, w) for h in range(90, 300, 7) for w in range(90, 500)])
+    for scale in (112, 128, 144):
+        found = clips._scaled_size(*tf.unstack(tf.constant(sizes), axis=1), scale)
+        factors = [float(scale) / min(size) for size in sizes.tolist()]
+        expected = [
+            [int(round(side * factor)) for side in size]  # noqa: RUF046
+            for size, factor in zip(sizes.tolist(), factors, strict=True)
+        ]
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_strides_run_backwards_stand_still_and_are_told():
     strides = (-4, -2, -1, 0, 1, 2, 4)
     spec = ClipSpec(1, 16, 112, strides=strides)

@@ -1,6 +1,7 @@
 """A share of the videos of every class."""
 
 import collections
+import dataclasses
 import itertools
 
 import numpy as np
@@ -117,14 +118,6 @@ def test_videos_without_labels_are_one_class():
         records.take_fraction(opened, 0.01, 0)
 
 
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.01, 2.0, float("nan")])
-def test_shares_that_are_none(opened, fraction):
-    with pytest.raises(
-        UserError, match=r"config\.data\.fraction = .*0 < fraction <= 1"
-    ):
-        records.take_fraction(opened, fraction, 0)
-
-
 @pytest.mark.parametrize("smallest", range(1, 40))
 def test_an_empty_class_is_refused_and_the_hint_is_right(smallest):
     opened = make_records([0] * 60 + [1] * smallest + [2] * 50)
@@ -136,3 +129,20 @@ def test_an_empty_class_is_refused_and_the_hint_is_right(smallest):
     taken = records.take_fraction(opened, hint, 0)
     assert set(taken.label.tolist()) == {0, 1, 2}
     assert hint < 0.5 / smallest + 0.0002
+
+
+def test_videos_of_both_splits_are_counted():
+    whole = make_records([0] * 12)
+
+    def split(name, numbers, **changes):
+        chosen = records.select(whole, np.array(numbers))
+        return dataclasses.replace(chosen, split=name, **changes)
+
+    held_out = [
+        split("test", [8, 9]),
+        *2 * [split("all", range(12))],
+        split("elsewhere", range(12), directory="another"),
+    ]
+    (line,) = records.overlaps(split("train", range(8)), held_out)
+    assert line.startswith("note: 8 of the 12 videos of split 'all', to evaluate on, ")
+    assert line.endswith(" are also in split 'train', to train on")

@@ -198,17 +198,7 @@ def test_an_encoder_of_another_width_is_refused(task, batch, state):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("clip.scales", (40, 64), "smaller than the crop"),
-        ("clip.scales", (), "one or more"),
         ("clip.size", 0, "at least 8 pixels"),
-        ("game.ratios", (1.0, -1.0), "all above 0"),
-        ("game.key_frames", (), "add up to 1"),
-        ("clip.num_frames", 1, "at least 2"),
-        ("clip.strides", (), "one or more"),
-        ("game.num_trajectories", 0, "at least 1"),
-        ("game.shapes", (0.5, 0.4, 0.2), "add up to 1"),
-        ("colour.key_frames", (1.2, -0.2), "add up to 1"),
-        ("head.target_scale", (0.8, 0.8, 0.0, 0.04), "four positive"),
         ("model.name", "r3d34", "r3d18, r2plus1d18"),
     ],
 )

@@ -74,20 +74,3 @@ def test_other_state_survives_training_and_evaluation_changes_none(task):
     before = jax.tree.leaves(state["batch_stats"])
     for new, old in zip(jax.tree.leaves(changed["batch_stats"]), before, strict=True):
         assert (np.asarray(new) != np.asarray(old)).any()
-
-
-@pytest.mark.parametrize(
-    ("scales", "message"),
-    [
-        ((), "needs one or more"),
-        ((31,), "31 .*smaller than the crop"),
-        (((64, 31),), "31 .*smaller"),
-        (((31, 64),), "31 .*smaller"),
-        ((32.5,), "neither a short side"),
-        (((64, 64, 64),), "neither a short side"),
-    ],
-)
-def test_scales(scales, message):
-    encoder.check_scales("x", (32, (32, 40), [40, 32]), 32)
-    with pytest.raises(UserError, match=f"config.x.*{message}"):
-        encoder.check_scales("x", scales, 32)

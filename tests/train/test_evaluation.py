@@ -33,6 +33,7 @@ import json, sys
 import jax
 import numpy as np
 from configs import common
+from ctp_jax.data import records
 from ctp_jax.tasks import base, recognition
 from ctp_jax.train import evaluation
 from ctp_jax.train.watchdog import Watchdog
@@ -56,6 +57,11 @@ for devices, batch, probed in json.loads(sys.argv[2]):
     train = base.open_pipeline(config, task, True)
     every = evaluation.open_all(config, task, train, mesh, None)
     assert len(train.records) == 10 and len(every) == 1 + bool(probed)
+    trained_on = train.records.ids.tolist()
+    for each in every:
+        for gallery in each.pipelines[1:]:
+            assert gallery.records.ids.tolist() == trained_on
+    assert records.overlaps(train.records, [every[0].pipelines[0].records]) == []
     params, model_state = make_weights(task)
     state = TrainState(0, params, model_state, ())
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -104,10 +110,10 @@ def test_every_video_counts_once_whatever_batch_and_devices(found):
         expected = collections.Counter(labels)
         assert confusion.sum(axis=1).tolist() == [expected[k] for k in range(10)]
     for results in (found[0], found[-1]):
-        # The gallery is the whole split, whatever fraction is trained on.
+        # The gallery is what was trained on, half of the split.
         assert sorted(results["neighbour_query"]) == list(range(TEST))
         for neighbours in results["neighbours"]:
-            assert sorted(neighbours) == list(range(TRAIN))
+            assert sorted(neighbours) == list(range(TRAIN // 2))
 
 
 def test_results_do_not_depend_on_batch_and_devices(found):

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ctp_jax import ranges
 from ctp_jax.errors import UserError
 from ctp_jax.models.conv import frames, space_to_depth, temporal
 from ctp_jax.models.conv.temporal import Triple
-
-IMPLEMENTATIONS = ("auto", "direct", "folded", "taps", "winograd")
 
 
 def conv3d(
@@ -49,10 +48,7 @@ def conv3d(
     Raises:
         UserError: for an unknown `impl`, or clips that are smaller than the kernel.
     """
-    if impl not in IMPLEMENTATIONS:
-        raise UserError(
-            f"config.model.conv = {impl!r}: choose one of {', '.join(IMPLEMENTATIONS)}"
-        )
+    ranges.check({"conv": impl}, "model.")
     sizes = zip(x.shape[1:4], kernel.shape[:3], padding, strict=True)
     if any(size + 2 * pad < width for size, width, pad in sizes):
         raise UserError(
