@@ -11,9 +11,23 @@ import uuid
 from collections.abc import Iterator
 from typing import TextIO
 
-from ctp_jax.errors import TryLater
+from ctp_jax.errors import TryLater, UserError
 
 _PATIENCE = 120  # seconds to wait for the lock of another machine
+
+
+def absolute(path: str | os.PathLike) -> pathlib.Path:
+    """The path from the root, `~` replaced. `UserError` where that is not known."""
+    try:
+        return pathlib.Path(path).expanduser().absolute()
+    except RuntimeError as error:  # no HOME, and no entry among the users
+        raise UserError(
+            f"{path}: no home folder is known for ~: set HOME, or write the whole path"
+        ) from error
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: the current folder is deleted: change to another one"
+        ) from error
 
 
 @contextlib.contextmanager

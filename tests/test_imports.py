@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 
 # From the bottom to the top: a room may import itself and what is listed before it.
 ROOMS = (
-    ("errors", "formatting", "versions"),
+    ("errors", "formatting", "terminal", "versions"),
     ("files", "metrics_file"),
     ("config", "ops"),
     ("pictures", "cli"),
@@ -28,6 +28,7 @@ ROOMS = (
 PREPARE_MAY_IMPORT = {
     "errors",
     "formatting",
+    "terminal",
     "files",
     "metrics_file",
     "versions",

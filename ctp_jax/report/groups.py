@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from ctp_jax import config as config_lib
+from ctp_jax import files
+from ctp_jax.errors import UserError
 from ctp_jax.report import words
 from ctp_jax.report.read import Run, finite
 
@@ -122,13 +124,12 @@ def _origin(run: Run) -> str:
     By the config it was trained with if that can still be read, otherwise by its path.
     """
     path = str(run.fields.get("init_from") or "")
-    given = pathlib.Path(path).expanduser()
-    places = (given / "encoder.json", given / "encoder" / "encoder.json")
-    for place in places if path else ():
+    for place in ("encoder.json", "encoder/encoder.json") if path else ():
         try:
-            provenance = json.loads(place.read_text(encoding="utf-8"))["provenance"]
+            text = (files.absolute(path) / place).read_text(encoding="utf-8")
+            provenance = json.loads(text)["provenance"]
             fields = config_lib.flatten(provenance["config"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
             continue
         ignored = ("seed", *config_lib.PLUMBING)
         kept = {k: v for k, v in fields.items() if not k.startswith(ignored)}

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from ctp_jax import files
 from ctp_jax.errors import UserError
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import workdir as workdir_lib
@@ -118,7 +119,7 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    given = pathlib.Path(path).expanduser().absolute()
+    given = files.absolute(path)
     if not given.exists():
         raise UserError(f"{path}: no such folder: name an exported encoder")
     place = given if (given / "encoder.json").exists() else given / "encoder"

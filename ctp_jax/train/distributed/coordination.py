@@ -25,12 +25,14 @@ from typing import Any, NoReturn
 import jax
 from jax._src import distributed  # the store has no public name
 
-from ctp_jax.errors import TryLater, UserError
+from ctp_jax import terminal
+from ctp_jax.errors import TryLater, UserError, refusal
 from ctp_jax.train.distributed.cluster import Cluster
 
 _HEARTBEAT = 60  # seconds of silence until a process counts as lost
 _MEET = 600  # seconds to wait for the other processes at the start
 _PATIENCE = 10  # seconds that process 0 waits until the others have read a report
+_TOGETHER = 3  # seconds between processes that meet the same error
 _GRACE = 1.0  # seconds for a process to end after it has read the report
 _POLL = 5000  # milliseconds of a wait, between which Python can handle signals
 _REPORT = "ctp_jax/report"
@@ -53,9 +55,11 @@ def joined(cluster: Cluster | None) -> Iterator[None]:
         cluster: from `cluster.find`; None for a run of one process.
     """
     if cluster is None:
-        if jax.process_count() > 1:
+        # Not `jax.process_count`, which needs devices: there may be none.
+        count = distributed.global_state.num_processes
+        if count > 1:
             raise UserError(
-                f"{jax.process_count()} processes are connected, but not by this program: "
+                f"{count} processes are connected, but not by this program: "
                 "start each with --coordinator, --process_count and --process_index"
             )
         yield
@@ -101,6 +105,16 @@ def compiled_together(program: Callable, name: str) -> Callable:
 def barrier(name: str) -> None:
     """Waits until every process has reached the barrier of this name."""
     gather(name, None)
+
+
+def all_reach(name: str) -> bool:
+    """Whether every process gets here within seconds, as after an error of all."""
+    if jax.process_count() > 1:
+        try:
+            _client().wait_at_barrier(f"ctp_jax/{name}", 1000 * _TOGETHER)
+        except jax.errors.JaxRuntimeError:
+            return False
+    return True
 
 
 def from_first(name: str, value: Any) -> Any:
@@ -153,7 +167,7 @@ def end_all(text: str, code: int, is_error: bool = True) -> NoReturn:
     """
     text = f"error: {text}" if is_error else text
     if not _met.is_set():
-        _say(text)
+        terminal.write(text)
         os._exit(code)
     report = {
         "index": distributed.global_state.process_id,
@@ -239,20 +253,15 @@ def _watch() -> None:
     try:
         report = json.loads(_get(_REPORT))
     except jax.errors.JaxRuntimeError:
-        _leave(
-            {
-                "index": 0,
-                "host": "the coordinator",
-                "text": "error: connection lost: start all processes again to resume",
-                "code": 1,
-            }
-        )
+        text = "error: connection lost: start all processes again to resume"
+        _leave({"index": 0, "host": "the coordinator", "text": text, "code": 1})
     if report is not None:
         _leave(report)
 
 
 def _fail(error: BaseException) -> NoReturn:
     """Ends every process with the error of this one."""
+    error = refusal(error) or error
     code, text = 1, " ".join(str(error).split()) or "no message"
     if isinstance(error, UserError):
         code = error.exit_code
@@ -281,7 +290,8 @@ def _leave(report: dict[str, Any]) -> NoReturn:
     ours = distributed.global_state.process_id
     count = distributed.global_state.num_processes
     who = f"process {report['index']} of {count} ({report['host']})"
-    _say(f"{who}: {report['text']}")
+    sys.stdout.flush()
+    terminal.write(f"{who}: {report['text']}")
     with contextlib.suppress(Exception):
         if ours == 0:
             # The store is in this process: it must live until the others have read it.
@@ -294,8 +304,3 @@ def _leave(report: dict[str, Any]) -> NoReturn:
         else:
             _client().key_value_set(f"ctp_jax/left/{ours}", "")
     os._exit(report["code"])
-
-
-def _say(text: str) -> None:
-    sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
