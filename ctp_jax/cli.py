@@ -76,8 +76,8 @@ def run(
     except BaseException as error:
         if interrupts.came or isinstance(error, KeyboardInterrupt):
             reasons = error.args if isinstance(error, KeyboardInterrupt) else ()
-            print(f"error: {'; '.join(['interrupted', *reasons])}", file=sys.stderr)
-            sys.exit(terminal.INTERRUPTED)
+            sys.stdout.flush()
+            terminal.end(f"error: {'; '.join(['interrupted', *reasons])}")
         if explained := _explained(error):
             fail(explained)
         raise
@@ -139,8 +139,7 @@ def _without_echoes(hook: Callable[..., Any]) -> Callable[..., None]:
     def filtered(*report) -> None:
         error = report[1] if len(report) == 3 else report[0].exc_value
         if isinstance(error, KeyboardInterrupt):  # raised where nobody can catch it
-            terminal.write("error: interrupted")
-            os._exit(terminal.INTERRUPTED)
+            terminal.end()
         if not (
             isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
         ):
@@ -180,7 +179,9 @@ def check_devices() -> None:
     except Exception as error:  # of any kind, even AssertionError
         wanted = os.environ.get("JAX_PLATFORMS")
         named = f"JAX_PLATFORMS={wanted}" if wanted else "JAX"
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        # JAX adds advice in brackets.
+        reason = " ".join(str(error).split()).partition(" (set ")[0][:200]
+        reason = reason or type(error).__name__
         raise UserError(
             f"{named}: no such device here ({reason}): unset JAX_PLATFORMS, or install "
             "JAX for the device (jax[cuda], jax[tpu]) and check its driver and "

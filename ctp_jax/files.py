@@ -41,9 +41,11 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         yield new
         os.replace(new, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == os.fspath(new):
+            error.filename = os.fspath(path)  # for messages
         raise
 
 

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -34,19 +34,23 @@ def write(line: str) -> None:
         os.write(2, f"{line}\n".encode())
 
 
+def end(line: str = "error: interrupted", code: int = INTERRUPTED) -> NoReturn:
+    """Ends the process with a line, and without libraries that tidy up.
+
+    They do so in any order, and crash where they are interrupted in their work.
+    """
+    write(line)
+    os._exit(code)
+
+
 def end_at_once(number: int, line: str, code: int) -> None:
     """From now on, a signal ends the process with a line and an exit code.
 
     For moments with nothing to save or to clean up, such as imports: an exception may be
     swallowed there, or turned into an ImportError. A signal that is ignored stays so.
     """
-
-    def end(number, frame):
-        write(line)
-        os._exit(code)
-
     if signal.getsignal(number) != signal.SIG_IGN:
-        signal.signal(number, end)
+        signal.signal(number, lambda *_: end(line, code))
 
 
 def end_on_interrupt() -> None:

@@ -30,13 +30,17 @@ def check_reachable(path: str, named: str) -> None:
     """
     if not is_remote(path):
         return
-    if "://" not in os.fspath(epath.Path(path)):
-        raise UserError(f"{named}: no such kind of store: use gs:// or a folder")
+    try:
+        place = epath.Path(path)
+    except KeyError as error:
+        raise UserError(
+            f"{named}: no such kind of store: name one as gs://, or a folder"
+        ) from error
     answers: list[Exception | None] = []
 
     def ask():
         try:
-            epath.Path(path).exists()
+            place.exists()
             answers.append(None)
         except Exception as error:  # noqa: BLE001 (every store has its own types)
             answers.append(error)

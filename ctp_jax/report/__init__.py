@@ -101,9 +101,7 @@ def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathl
     environment.filters["own_ids"] = lambda svg: svg.replace(ID, f"f{next(count)}-")
     more = {"field": words.field, "version": ctp_jax.__version__}
     text = environment.get_template(template).render(**values, **more)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with refusals(path):
+    with refusals(path), files.replacing(path) as new:
         # 'replace': file names may contain bytes that are not UTF-8.
-        temporary.write_bytes(text.encode("utf-8", "replace"))
-        os.replace(temporary, path)
+        new.write_bytes(text.encode("utf-8", "replace"))
     return path

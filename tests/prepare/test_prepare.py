@@ -250,7 +250,7 @@ def test_a_full_disk(place, name, failure, kept, tmp_path, monkeypatch):
     flags = [*SHAPES, "--shards", 3, "--data_dir", tmp_path]
     with monkeypatch.context() as patch:
         patch.setattr(place, name, failure)
-        with pytest.raises(UserError, match=f"its quota is full; {kept}: free some"):
+        with pytest.raises(UserError, match=f"(full|used up); {kept}: free some"):
             run(*flags)
     assert (files_below(tmp_path) == []) == (kept == "nothing was kept")
     assert "12 of 12" in run(*flags)
