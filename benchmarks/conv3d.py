@@ -189,4 +189,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    measure.run(main)

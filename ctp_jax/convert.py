@@ -48,8 +48,8 @@ def main(arguments):
                                                folder is for config.init_from
     python -m ctp_jax.convert FOLDER FILE      a workdir, or its encoder folder
     """
-    # Copying arrays needs no accelerator, which another program may be using.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # Copying arrays needs no accelerator: it may be in use, or not be there.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     if len(arguments) != 2:
         raise UserError(
             f"{len(arguments)} paths: give SOURCE and TARGET, a file and a folder"

@@ -30,7 +30,8 @@ from ctp_jax.errors import TryLater, UserError, refusal
 from ctp_jax.train.distributed.cluster import Cluster
 
 _HEARTBEAT = 60  # seconds of silence until a process counts as lost
-_MEET = 600  # seconds to wait for the other processes at the start
+_TELL = 15  # seconds at the start until a process says that it waits for the others
+_MEET = 600  # seconds until it gives up
 _PATIENCE = 10  # seconds that process 0 waits until the others have read a report
 _TOGETHER = 3  # seconds between processes that meet the same error
 _GRACE = 1.0  # seconds for a process to end after it has read the report
@@ -204,15 +205,8 @@ def _initialize(cluster: Cluster) -> None:
             "process_id": cluster.process_index,
             "cluster_detection_method": "deactivate",
         }
-    # JAX itself would end the process without a message.
-    late = threading.Timer(
-        _MEET,
-        lambda: end_all(
-            _not_met(cluster, f"{_MEET} s have passed"), TryLater.exit_code
-        ),
-    )
-    late.daemon = True
-    late.start()
+    met = threading.Event()
+    threading.Thread(target=_limit_wait, args=(cluster, met), daemon=True).start()
     try:
         jax.distributed.initialize(
             **where,
@@ -223,8 +217,22 @@ def _initialize(cluster: Cluster) -> None:
         reason = " ".join(str(error).split())[:300]
         raise TryLater(_not_met(cluster, reason)) from error
     finally:
-        late.cancel()
+        met.set()
     _met.set()
+
+
+def _limit_wait(cluster: Cluster, met: threading.Event) -> None:
+    """Says what this process waits for, and ends it if that takes too long.
+
+    JAX itself would be silent, and then end the process without a message.
+    """
+    for seconds in (min(_TELL, _MEET), _MEET - _TELL):
+        if met.wait(max(0, seconds)):
+            return
+        if seconds == _TELL:
+            reason = f"{_TELL} s have passed of {_MEET}"
+            terminal.write(f"note: {_not_met(cluster, reason)}")
+    end_all(_not_met(cluster, f"{_MEET} s have passed"), TryLater.exit_code)
 
 
 def _not_met(cluster: Cluster, reason: str) -> str:
