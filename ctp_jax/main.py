@@ -41,7 +41,7 @@ INDEX = flags.DEFINE_integer(
 STOPPED = flags.DEFINE_integer(
     "stopped_exit_code",
     0,
-    "Exit code of an unfinished run that SIGTERM or Ctrl-C stopped, for schedulers that "
+    "Exit code of an unfinished run that a signal stopped, for schedulers that "
     "restart only failed runs.",
     lower_bound=0,
     upper_bound=125,

@@ -16,6 +16,7 @@ import re
 import numpy as np
 from etils import epath
 
+from ctp_jax import terminal
 from ctp_jax.data import index, storage
 from ctp_jax.errors import UserError
 
@@ -222,6 +223,7 @@ def prepare_command(name: str, data_dir: str = "") -> str:
 
 def _scan_foreign(directory: epath.Path) -> index.Index:
     """Scans a data set that TFDS prepared; stores the index if the folder is writable."""
+    terminal.announce(f"{directory}: reading all of it once, to make an index")
     about = json.loads((directory / "dataset_info.json").read_text())
     if about.get("fileFormat", "tfrecord") != "tfrecord":
         raise UserError(
