@@ -134,7 +134,6 @@ def test_sigterm_saves_and_says_how_to_go_on(whole_run, tmp_path, capsys):
     assert_same_run(whole_run, tmp_path)
 
 
-@pytest.mark.parametrize("log_every", [1, 100])
 def fails(batch):
     raise UserError("no more videos can be read")
 
@@ -162,6 +161,7 @@ def test_a_failure_around_the_steps_costs_none(
     assert_same_run(whole_run, tmp_path)
 
 
+@pytest.mark.parametrize("log_every", [1, 100])
 def test_nan_stops_before_it_is_saved(tmp_path, log_every):
     def poison(batch):
         batch["plan"]["poison"][:] = 1
