@@ -74,10 +74,13 @@ def run(
     except SystemExit:
         raise
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and error.args:
+            # The command has tidied up and says what is left.
+            print(f"error: interrupted; {error.args[0]}", file=sys.stderr)
+            sys.exit(terminal.INTERRUPTED)
         if interrupts.came or isinstance(error, KeyboardInterrupt):
-            reasons = error.args if isinstance(error, KeyboardInterrupt) else ()
             sys.stdout.flush()
-            terminal.end(f"error: {'; '.join(['interrupted', *reasons])}")
+            terminal.end()
         if explained := _explained(error):
             fail(explained)
         raise
