@@ -18,7 +18,6 @@ frames, 112 pixels, three trajectories), in turn, in one run:
 import itertools
 import os
 import statistics
-import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,7 +25,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from benchmarks import measure
-from ctp_jax.errors import UserError
 
 BATCH = 16
 PLANS = 32
@@ -115,7 +113,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    measure.run(main, devices=False)

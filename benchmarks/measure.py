@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from ctp_jax import cli
+
 PACKAGES = ("jax", "flax", "tensorflow-cpu", "tensorflow", "torch")
 
 
@@ -33,6 +35,22 @@ def make_parser(module: str, description: str | None) -> argparse.ArgumentParser
     )
     parser.add_argument("--json", default="", metavar="FILE", help="figures go there")
     return parser
+
+
+def run(main: Callable[[], Any], devices: bool = True) -> None:
+    """Runs a benchmark as a command of `ctp_jax` runs.
+
+    Args:
+        main: of the benchmark.
+        devices: whether it needs those of JAX.
+    """
+
+    def checked(arguments):
+        if devices and not {"-h", "--help"} & set(arguments):
+            cli.check_devices()
+        main()
+
+    cli.run(checked)
 
 
 def is_installed(package: str) -> bool:

@@ -368,4 +368,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    measure.run(main)

@@ -253,4 +253,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    measure.run(main)

@@ -23,8 +23,8 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from ctp_jax import config as config_lib
-from ctp_jax import modules
-from ctp_jax.errors import UserError
+from ctp_jax import files, modules, terminal
+from ctp_jax.errors import UserError, refusal
 
 
 def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
@@ -87,35 +87,57 @@ def run(
 ) -> None:
     """Parses the command line, calls `main(positional arguments)`, exits.
 
-    A `UserError` becomes one line on stderr and its exit code. Any other exception is a
-    bug and keeps its stack trace.
+    A `UserError` becomes one line on stderr and its exit code, and so does what the
+    system refuses, and Ctrl-C. Any other exception is a bug and keeps its stack trace.
 
     Args:
         main: the command; --help begins with its docstring.
         flag_values: its flags; None: it parses the command line itself.
     """
+    terminal.guard_streams()
+    interrupts = terminal.Interrupts()
     quiet()
     try:
         if flag_values is None:
             main(sys.argv[1:])
         else:
             main(parse(sys.argv, flag_values, main.__doc__ or ""))
-    except UserError as error:
-        fail(error)
-    except AttributeError as error:
-        # A ConfigDict raises it so if an older or hand-written config lacks a field.
-        if not (error.args and isinstance(error.args[0], KeyError)):
-            raise
-        fail(
-            UserError(f"the config has no field {error}: start from configs/common.py")
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and error.args:
+            # The command has tidied up and says what is left.
+            print(f"error: interrupted; {error.args[0]}", file=sys.stderr)
+            sys.exit(terminal.INTERRUPTED)
+        if interrupts.came or isinstance(error, KeyboardInterrupt):
+            sys.stdout.flush()
+            terminal.end()
+        if explained := _explained(error):
+            fail(explained)
+        raise
+    finally:
+        terminal.end_on_interrupt()  # there is nothing left to clean up
+    if terminal.lost_output():
+        sys.exit(1)
+
+
+def _explained(error: BaseException) -> UserError | None:
+    """The error for the user, or None for a bug."""
+    if isinstance(error, UserError):
+        return error
+    # A ConfigDict raises it so if an older or hand-written config lacks a field.
+    if isinstance(error, AttributeError) and isinstance(
+        next(iter(error.args), None), KeyError
+    ):
+        return UserError(
+            f"the config has no field {error}: start from configs/common.py"
         )
-    except KeyboardInterrupt as interrupt:
-        print(f"error: {'; '.join(['interrupted', *interrupt.args])}", file=sys.stderr)
-        sys.exit(130)
+    return refusal(error)
 
 
 def fail(error: UserError) -> NoReturn:
     """Prints the line and exits with the error's code."""
+    sys.stdout.flush()
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     sys.exit(error.exit_code)
 
@@ -154,6 +176,8 @@ def _without_echoes(hook: Callable[..., Any]) -> Callable[..., None]:
 
     def filtered(*report) -> None:
         error = report[1] if len(report) == 3 else report[0].exc_value
+        if isinstance(error, KeyboardInterrupt):  # raised where nobody can catch it
+            terminal.end()
         if not (
             isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
         ):
@@ -174,11 +198,33 @@ def use_compilation_cache(small: bool = True) -> None:
     import jax  # not above: commands that need no JAX start faster without
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-        directory = str(cache.expanduser() / "ctp_jax")
-        jax.config.update("jax_compilation_cache_dir", directory)
+        try:
+            cache = files.absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        except UserError as error:
+            print(f"note: compiled programs are not cached: {error}", file=sys.stderr)
+            return
+        jax.config.update("jax_compilation_cache_dir", os.fspath(cache / "ctp_jax"))
     if small and not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def check_devices() -> None:
+    """Raises `UserError` if JAX finds no devices. Call this before they are used."""
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # of any kind, even AssertionError
+        wanted = os.environ.get("JAX_PLATFORMS")
+        named = f"JAX_PLATFORMS={wanted}" if wanted else "JAX"
+        # JAX adds advice in brackets.
+        reason = " ".join(str(error).split()).partition(" (set ")[0][:200]
+        reason = reason or type(error).__name__
+        raise UserError(
+            f"{named}: no such device here ({reason}): unset JAX_PLATFORMS, or install "
+            "JAX for the device (jax[cuda], jax[tpu]) and check its driver and "
+            "CUDA_VISIBLE_DEVICES"
+        ) from error
 
 
 def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> list[str]:

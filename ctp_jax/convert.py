@@ -12,8 +12,8 @@ from typing import Any
 
 from absl import flags
 
-from ctp_jax import cli
-from ctp_jax.errors import UserError, is_disk_full
+from ctp_jax import cli, files
+from ctp_jax.errors import UserError, refusals
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_enum(
@@ -49,14 +49,13 @@ def main(arguments):
                                                config.init_from
     python -m ctp_jax.convert FOLDER FILE      a workdir, or its encoder folder
     """
-    # Copying arrays needs no accelerator, which another program may be using.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # Copying arrays needs no accelerator: it may be in use, or not be there.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     if len(arguments) != 2:
         raise UserError(
             f"{len(arguments)} paths: give SOURCE and TARGET, a file and a folder"
         )
-    source = pathlib.Path(arguments[0]).expanduser()
-    target = pathlib.Path(arguments[1]).expanduser().absolute()
+    source, target = map(files.absolute, arguments)
     if source.is_dir():
         if FROM.value:
             raise UserError(
@@ -96,6 +95,7 @@ def import_file(
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     from ctp_jax.interop import from_torch, state_dicts
+    from ctp_jax.train.checkpoints import export
 
     if state_dicts.is_file_name(target):
         raise UserError(
@@ -114,7 +114,8 @@ def import_file(
     encoder = imported.encoder
     if encoder_only:
         encoder = dataclasses.replace(encoder, head=None, head_task="")
-    _write_encoder(target, encoder)
+    with refusals(target):
+        export.write_encoder(target, encoder)
     lines = [*_found(source, encoder, imported.family.name)]
     if imported.prefix:
         lines.append(f"  encoder: the names that begin with {imported.prefix}")
@@ -199,23 +200,6 @@ def _check_free(target: pathlib.Path, overwrite: bool, same_kind: bool) -> None:
         raise UserError(
             f"{target}: exists: name another or replace it with --overwrite"
         )
-
-
-def _write_encoder(target: pathlib.Path, encoder: Any) -> None:
-    from ctp_jax.train.checkpoints import export
-
-    try:
-        export.write_encoder(target, encoder)
-    except Exception as error:
-        if is_disk_full(error):
-            reason = "the disk is full"
-        elif isinstance(error, OSError):
-            reason = error.strerror
-        else:
-            raise
-        raise UserError(
-            f"{target}: cannot be written ({reason}): fix that or name another target"
-        ) from error
 
 
 def _found(source: pathlib.Path, encoder: Any, family: str = "") -> list[str]:

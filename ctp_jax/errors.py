@@ -1,10 +1,38 @@
 """Errors that the user can fix, as opposed to bugs."""
 
+import contextlib
 import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
+_ROOM = "free some space and run the same command again"
+_FULL = {
+    errno.ENOSPC: ("the disk is full", _ROOM),
+    errno.EDQUOT: ("the disk quota is used up", _ROOM),
+    errno.EFBIG: ("a file exceeds the allowed size", "raise the limit (ulimit -f)"),
+}
+_CHECK = "check the disk or the network that holds it"
+_REFUSALS = {
+    **_FULL,
+    errno.EMFILE: ("too many open files", "raise the limit (ulimit -n)"),
+    errno.ENFILE: ("too many open files on this machine", "close some"),
+    errno.EACCES: ("no permission", "change it or name another place"),
+    errno.EPERM: ("not permitted", "change that or name another place"),
+    errno.EROFS: ("the file system is read-only", "name another place"),
+    errno.ENOENT: ("no such file or folder", "check the path"),
+    errno.EEXIST: ("is there and is something else", "name another place"),
+    errno.ENOTDIR: ("a part of the path is no folder", "name another place"),
+    errno.EISDIR: ("is a folder, not a file", "name another place"),
+    errno.ENAMETOOLONG: ("the name is too long", "name another place"),
+    errno.ELOOP: ("links lead in a circle", "name another place"),
+    errno.EIO: ("cannot be read or written", _CHECK),
+    errno.ESTALE: ("is gone from its server", _CHECK),
+    errno.ENOTCONN: ("is not connected", _CHECK),
+    errno.ETIMEDOUT: ("does not answer", _CHECK),
+}
+"""What the system may refuse: the reason, and the remedy."""
+_IN_TEXTS = (*_FULL, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EROFS)
+_IN_TEXTS += (errno.ENAMETOOLONG, errno.EIO, errno.ESTALE)
 
 
 class UserError(Exception):
@@ -43,12 +71,60 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error or one of its causes is a full disk or quota.
+    """Whether an error or one of its causes is a full disk, quota or file."""
+    return any(_number(cause) in _FULL for cause in causes(error))
+
+
+def refusal(
+    error: BaseException, place: object = "", note: str = ""
+) -> UserError | None:
+    """The error for the user if the system refused something, as on a full disk.
+
+    Args:
+        error: what was raised.
+        place: to name if the error names no file, or if the disk is full.
+        note: what else to say, e.g. what is kept.
+
+    Returns:
+        None for an error of another kind.
+    """
+    for cause in causes(error):
+        number = _number(cause)
+        if number is None:
+            continue
+        named = getattr(cause, "filename", None)
+        if named is None or (number in _FULL and place):
+            named = place or " ".join(str(cause).split())[:200]
+        named = os.fsdecode(named) if isinstance(named, bytes) else str(named)
+        reason, remedy = _REFUSALS[number]
+        return UserError(f"{named}: {reason}{note and f'; {note}'}: {remedy}")
+    return None
+
+
+@contextlib.contextmanager
+def refusals(place: object, note: Callable[[], str] = str) -> Iterator[None]:
+    """Raises the `refusal` of what the body raises, where there is one.
+
+    Args:
+        place: see `refusal`.
+        note: returns that of `refusal`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        explained = refusal(error, place, note())
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _number(error: BaseException) -> int | None:
+    """The errno in `_REFUSALS` that an error has, or None.
 
     TensorStore and TensorFlow report it in the text of errors of their own.
     """
-    return any(
-        (isinstance(cause, OSError) and cause.errno in _FULL)
-        or any(text in str(cause) for text in _FULL_TEXTS)
-        for cause in causes(error)
-    )
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in _REFUSALS else None
+    return next((n for n in _IN_TEXTS if os.strerror(n) in str(error)), None)

@@ -19,6 +19,20 @@ from ctp_jax.errors import TryLater, UserError
 _PATIENCE = 120  # seconds to wait for the lock of another machine
 
 
+def absolute(path: str | os.PathLike) -> pathlib.Path:
+    """The path from the root, `~` replaced. `UserError` where that is not known."""
+    try:
+        return pathlib.Path(path).expanduser().absolute()
+    except RuntimeError as error:  # no HOME, and no entry among the users
+        raise UserError(
+            f"{path}: no home folder is known for ~: set HOME, or write the whole path"
+        ) from error
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: the current folder is deleted: change to another one"
+        ) from error
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a new file to write, which is renamed to `path` unless the body fails.
@@ -30,9 +44,11 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         yield new
         os.replace(new, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == os.fspath(new):
+            error.filename = os.fspath(path)  # for messages
         raise
 
 

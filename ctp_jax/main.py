@@ -1,13 +1,12 @@
 """Trains a config: `python -m ctp_jax.main --config=... --workdir=...`."""
 
 import contextlib
-import os
 import signal
 import sys
 
 from absl import flags
 
-from ctp_jax import cli
+from ctp_jax import cli, terminal
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -42,7 +41,7 @@ INDEX = flags.DEFINE_integer(
 STOPPED = flags.DEFINE_integer(
     "stopped_exit_code",
     0,
-    "Exit code of an unfinished run that SIGTERM or Ctrl-C stopped, for schedulers that "
+    "Exit code of an unfinished run that a signal stopped, for schedulers that "
     "restart only failed runs.",
     lower_bound=0,
     upper_bound=125,
@@ -55,7 +54,9 @@ def main(arguments):
 
     python -m ctp_jax.main --config=configs/ucf_r3d.py --workdir=DIR [--config.x=y ...]
     """
-    signal.signal(signal.SIGTERM, _stop_at_once)  # until `Preemption` takes over
+    for number in (signal.SIGTERM, signal.SIGHUP):  # until `Preemption` takes over
+        line = f"stopped by {number.name}: nothing to save"
+        terminal.end_at_once(number, line, STOPPED.value)
     if arguments:
         raise UserError(f"{arguments[0]!r}: not a flag: flags begin with --")
     if CONFIG.value is None:
@@ -74,16 +75,12 @@ def main(arguments):
     from ctp_jax.train.distributed.preemption import Preemption
 
     with Preemption(STOPPED.value) as preemption, coordination.joined(found):
+        cli.check_devices()
         loop.train(CONFIG.value, WORKDIR.value, preemption=preemption)
         if not preemption.preempted:
             _write_report(CONFIG.value, WORKDIR.value)
-    if preemption.preempted:
-        sys.exit(STOPPED.value)
-
-
-def _stop_at_once(number, frame):
-    os.write(2, b"stopped by SIGTERM: nothing to save\n")
-    os._exit(STOPPED.value)
+    # Explicitly 0: whether its lines could be printed says nothing about a run.
+    sys.exit(STOPPED.value if preemption.preempted else 0)
 
 
 def _write_report(config, workdir):

@@ -3,16 +3,15 @@
 import copy
 import itertools
 import os
-import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import cli, files, untrusted
+from ctp_jax import cli, files, terminal, untrusted
 from ctp_jax import config as config_lib
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, refusals
 
 FLAGS = flags.FlagValues()
 CONFIG = cli.define_config(FLAGS)
@@ -82,6 +81,7 @@ def main(arguments):
     if not out:
         raise UserError("--out is missing: name the folder for the pictures")
     cli.use_compilation_cache()
+    cli.check_devices()
     drawn = draw(config, VIDEOS.value, WORKDIR.value, train=TRAIN.value)
     if BOXES_ONLY.value:
         drawn = drawn._replace(clips=np.full_like(drawn.clips, 128))
@@ -92,7 +92,7 @@ def main(arguments):
 def _config_of_run(workdir: str | None) -> ConfigDict:
     if not workdir:
         raise UserError("--config and --workdir are missing: give one of them")
-    path = pathlib.Path(workdir).expanduser() / "config.json"
+    path = files.absolute(workdir) / "config.json"
     if not path.exists():
         raise UserError(
             f"--workdir={workdir}: no run (no config.json): name the folder of a run"
@@ -124,6 +124,7 @@ def draw(
     train = train or not config.data.eval_split
     source = base.open_pipeline(config, task, train)
     task.see_data(source.whole, None)
+    terminal.announce(f"drawing {videos} videos, after compiling")
     stream = source.train_batches() if train else source.eval_batches()
     batches = list(itertools.islice(stream, videos))
     batch = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
@@ -167,8 +168,8 @@ def save(
     """Writes game.png and game.gif into a folder; returns their paths."""
     from ctp_jax import pictures
 
-    out = pathlib.Path(out).expanduser().absolute()
-    try:
+    out = files.absolute(out)
+    with refusals(out):
         out.mkdir(parents=True, exist_ok=True)
         sheet = pictures.contact_sheet(
             drawn.clips,
@@ -190,10 +191,6 @@ def save(
                 title=drawn.title,
                 zoom=zoom,
             )
-    except OSError as error:
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror}): name another --out"
-        ) from error
     return [out / "game.png", out / "game.gif"]
 
 

@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 
 # From the bottom to the top: a room may import itself and what is listed before it.
 ROOMS = (
-    ("errors", "formatting", "versions"),
+    ("errors", "formatting", "terminal", "versions"),
     ("untrusted",),
     ("files", "metrics_file"),
     ("ranges", "ops"),
@@ -31,6 +31,7 @@ ROOMS = (
 PREPARE_MAY_IMPORT = {
     "errors",
     "formatting",
+    "terminal",
     "files",
     "metrics_file",
     "untrusted",

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from etils import epath
 
-from ctp_jax.data import reading, records, tfrecord
+from ctp_jax.data import reading, records, storage, tfrecord
 from ctp_jax.data.batch import ClipSpec
 from ctp_jax.errors import UserError, allowed_bad
 
@@ -106,9 +105,9 @@ class BadRecords:
 def diagnose(opened: records.Records, number: int) -> str:
     """What is wrong with one record, in a few words."""
     one = records.select(opened, np.array([number]))
-    path = epath.Path(one.files[one.file_index[0]])
+    path = one.files[one.file_index[0]]
     try:
-        size = path.stat().length
+        size = storage.size(path)
     except FileNotFoundError:
         return "its file is gone"
     except OSError as error:

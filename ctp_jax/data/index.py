@@ -233,7 +233,7 @@ def scan(
                     "prepare the data set again"
                 )
             rows.append(found)
-            files.append((paths[0].name, paths[0].stat().length))
+            files.append((paths[0].name, storage.size(paths[0])))
         ranges[split] = np.arange(start, sum(map(len, rows)))
     return build(
         directory, files, rows, features, ranges, class_names=class_names, splits=splits

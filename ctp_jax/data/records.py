@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import numpy as np
 from etils import epath
 
-from ctp_jax import untrusted
+from ctp_jax import terminal, untrusted
 from ctp_jax.data import index, storage, tfrecord
 from ctp_jax.errors import UserError
 
@@ -54,7 +54,13 @@ class Records(index.Table):
 def default_data_dir(data_dir: str = "") -> str:
     """`data_dir`, or else $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
     data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return os.path.expanduser(data_dir)
+    found = os.path.expanduser(data_dir)
+    if found.startswith("~"):
+        raise UserError(
+            f"{data_dir}: no home folder is known for ~: set HOME or TFDS_DATA_DIR, or "
+            "give --config.data.data_dir (prepare: --data_dir)"
+        )
+    return found
 
 
 def open_records(name: str, split: str, data_dir: str = "") -> Records:
@@ -90,11 +96,13 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
 
 def open_index(name: str, data_dir: str = "") -> tuple[epath.Path, index.Index]:
     """The folder and the index of a prepared data set; raises as `open_records`."""
-    directory = find_directory(name, default_data_dir(data_dir))
+    root = default_data_dir(data_dir)
+    storage.check_reachable(root, f"config.data.data_dir = {root}")
+    directory = find_directory(name, root)
     found = index.read(directory) or _scan_foreign(directory, name, data_dir)
     for file, size in zip(found.files, found.file_size, strict=True):
         path = directory / file
-        actual = path.stat().length if path.exists() else None
+        actual = storage.size(path) if path.exists() else None
         if actual != size:
             state = "is missing" if actual is None else f"has {actual} bytes"
             raise UserError(
@@ -255,6 +263,7 @@ def _scan_foreign(directory: epath.Path, name: str, data_dir: str) -> index.Inde
             f"{directory}: {index.INDEX_FILE} is missing, which says which videos are for "
             f"training: {again}"
         )
+    terminal.announce(f"{directory}: reading all of it once, to make an index")
     if about.get("fileFormat", "tfrecord") != "tfrecord":
         raise UserError(
             f"{directory}: stored as {about['fileFormat']}, but only tfrecord can be "

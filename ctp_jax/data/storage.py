@@ -3,17 +3,68 @@
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Iterator
 from typing import IO, Any
 
 from etils import epath
 
 from ctp_jax import files, untrusted
+from ctp_jax.errors import UserError
+
+_PATIENCE = 20  # seconds for the first answer of an object store
 
 
 def is_remote(path: str | os.PathLike) -> bool:
     """Whether a path is in an object store, `gs://...`."""
     return "://" in os.fspath(path)
+
+
+def check_reachable(path: str, named: str) -> None:
+    """Raises `UserError` unless the object store of a path answers within seconds.
+
+    TensorFlow itself tries for minutes, and then again for every file.
+
+    Args:
+        path: on a file system, of which nothing is asked, or in a store.
+        named: the flag or field that holds it, for the message.
+    """
+    if not is_remote(path):
+        return
+    try:
+        place = epath.Path(path)
+    except KeyError as error:
+        raise UserError(
+            f"{named}: no such kind of store: name one as gs://, or a folder"
+        ) from error
+    answers: list[Exception | None] = []
+
+    def ask():
+        try:
+            place.exists()
+            answers.append(None)
+        except Exception as error:  # noqa: BLE001 (every store has its own types)
+            answers.append(error)
+
+    # A thread, because no setting limits how long it tries.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    error = answers[0] if answers else TimeoutError(f"no answer in {_PATIENCE} s")
+    if error is not None:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{named}: cannot be reached ({reason}): check the path, the network and "
+            "your credentials"
+        ) from error
+
+
+def size(path: str | os.PathLike) -> int:
+    """The size of a file in bytes."""
+    if is_remote(path):
+        return epath.Path(path).stat().length
+    # epath would look up the name of the owner, who may have none.
+    return os.path.getsize(path)
 
 
 def absolute(path: str) -> str:

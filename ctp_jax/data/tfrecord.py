@@ -16,6 +16,7 @@ import google_crc32c
 from etils import epath
 from PIL import Image
 
+from ctp_jax.data import storage
 from ctp_jax.errors import UserError
 
 HEADER, FOOTER = 12, 4
@@ -85,7 +86,7 @@ def scan_file(path: epath.Path, features: Features) -> Iterator[Row]:
     Raises:
         UserError: a file that is truncated or contains something else.
     """
-    position, size = 0, path.stat().length
+    position, size = 0, storage.size(path)
     with path.open("rb") as file:
         while position < size:
             header, length = file.read(HEADER), -1

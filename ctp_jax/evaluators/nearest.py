@@ -9,6 +9,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from ctp_jax import terminal
+
 
 def search(
     queries: Float[np.ndarray, "q d"],
@@ -40,7 +42,8 @@ def search(
     similarity = np.full((len(queries), k), -np.inf, np.float32)
     row = np.full((len(queries), k), -1, np.int32)
     # The inner loop is over queries: so a gallery block is sent to the device only once.
-    for start in range(0, len(gallery), gallery_block):
+    starts = range(0, len(gallery), gallery_block)
+    for start in terminal.progress(starts, "search", len(starts), unit="blocks"):
         block = _normalise(jax.device_put(gallery[start : start + gallery_block]))
         for first in range(0, len(queries), query_block):
             part = slice(first, first + query_block)

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 
 from ctp_jax import files
-from ctp_jax.errors import UserError, is_disk_full
+from ctp_jax.errors import UserError, refusal
 from ctp_jax.interop import torch_files, unpickling
 
 SAFETENSORS = ".safetensors"
@@ -149,9 +149,8 @@ def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
             yield new
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         # torch and safetensors wrap errors of the system in errors of their own.
-        full = "the disk is full" if is_disk_full(error) else ""
-        reason = full or getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path}: cannot be written: {reason}") from error
+        explained = refusal(error, path)
+        raise explained or UserError(f"{path}: cannot be written: {error}") from error
 
 
 def _torch(path: pathlib.Path):

@@ -21,7 +21,7 @@ from etils import epath
 
 from ctp_jax import cli, config
 from ctp_jax.data import records, storage
-from ctp_jax.errors import UserError, causes
+from ctp_jax.errors import UserError, causes, refusal
 from ctp_jax.prepare import beam, builders, provenance, shards, staging
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def main(argv: Sequence[str]) -> None:
     python -m ctp_jax.prepare NAME [--flag=...]
     python -m ctp_jax.prepare NAME --help         the flags of a data set
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     print(prepare(*parse(argv)))
 
 
@@ -128,17 +130,10 @@ def prepare(
     """
     name, root = arguments.name, records.default_data_dir(arguments.data_dir)
     final = os.path.join(root, name, str(builder_class.VERSION))
-    try:
-        prepared = epath.Path(final, "dataset_info.json").exists()
-    except Exception as error:
-        if not storage.is_remote(root):
-            raise
-        # Every object store has its own types of errors.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"--data_dir={root}: cannot be reached ({reason}): check the path "
-            "and your credentials"
-        ) from error
+    for flag, value in {**vars(arguments), "data_dir": root}.items():
+        if isinstance(value, str):
+            storage.check_reachable(value, f"--{flag}={value}")
+    prepared = epath.Path(final, "dataset_info.json").exists()
     if prepared and not arguments.overwrite:
         other = provenance.differences(final, vars(arguments))
         if other:
@@ -236,7 +231,9 @@ def _make(
         if isinstance(error, shards.TooManyBad):
             for video, reason in error.skipped:
                 print(f"skipped: {video}: {reason}", file=sys.stderr)
-        explained = staging.disk_trouble(error, place.folder, kept)
+        explained = not isinstance(error, UserError) and refusal(
+            error, place.folder, kept
+        )
         if explained:
             raise explained from error
         if there:

@@ -14,13 +14,11 @@ import itertools
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 
-import tqdm
 from etils import epath
 
-from ctp_jax import untrusted
+from ctp_jax import terminal, untrusted
 from ctp_jax.data import storage, tfrecord
 from ctp_jax.errors import UserError, allowed_bad
 from ctp_jax.prepare import schema as schema_lib
@@ -121,7 +119,7 @@ def read(order: Order) -> Shard | None:
 def finished(order: Order) -> Shard | None:
     """The receipt of a shard whose file exists and has the recorded size, or None."""
     shard, path = read(order), epath.Path(order.file)
-    if shard and path.exists() and path.stat().length == shard.size:
+    if shard and path.exists() and storage.size(path) == shard.size:
         return shard
     return None
 
@@ -220,7 +218,7 @@ def make(
         write: writes the given shards, as `write_all` does; may ignore `watch`.
         name: of the data set.
         max_bad: see `ctp_jax.errors.allowed_bad`.
-        progress: whether to show a progress bar.
+        progress: whether to show the progress.
 
     Returns:
         All shards.
@@ -232,7 +230,10 @@ def make(
     """
     total = sum(len(order.items) for order in orders)
     with concurrent.futures.ThreadPoolExecutor(workers_lib.available_cores()) as pool:
-        complete = list(pool.map(is_whole, orders))
+        found = pool.map(is_whole, orders)
+        complete = list(
+            terminal.progress(found, "checking shards", len(orders), show=progress)
+        )
     missing = [
         order for order, there in zip(orders, complete, strict=True) if not there
     ]
@@ -242,17 +243,11 @@ def make(
 
     def watch(results: Iterable[workers_lib.Result]) -> workers_lib.Results:
         bad = list(skipped)
-        with tqdm.tqdm(
-            desc=name,
-            total=total,
-            initial=tried,
-            unit=" videos",
-            # Once a minute in log files, which keep every line.
-            mininterval=0.2 if sys.stderr.isatty() else 60,
-            disable=not progress,
-        ) as bar:
-            for count, (item, result) in enumerate(results, tried + 1):
-                bar.update()
+        shown = terminal.progress(
+            results, name, total, done=tried, unit="videos", show=progress
+        )
+        with contextlib.closing(shown):
+            for count, (item, result) in enumerate(shown, tried + 1):
                 if isinstance(result, str):
                     bad.append((item.id, result))
                     if total > VIDEOS:

@@ -10,7 +10,7 @@ from etils import epath
 
 from ctp_jax import files
 from ctp_jax.data import storage
-from ctp_jax.errors import UserError, causes, is_disk_full
+from ctp_jax.errors import UserError
 from ctp_jax.prepare import shards
 
 
@@ -125,25 +125,3 @@ def _remove_all_but(folder: str, *names: str) -> None:
     for entry in os.listdir(folder):
         if entry not in names:
             shutil.rmtree(os.path.join(folder, entry), ignore_errors=True)
-
-
-def disk_trouble(error: BaseException, folder: str, kept: str) -> UserError | None:
-    """The error to show for a full disk or a folder without write permission, or None.
-
-    Args:
-        error: what was raised.
-        folder: of the preparation.
-        kept: which shards are kept, in words.
-    """
-    if is_disk_full(error):
-        return UserError(
-            f"{folder}: the disk or its quota is full; {kept}: free some space and run "
-            "the same command again, or choose another --data_dir"
-        )
-    for cause in causes(error):
-        if isinstance(cause, (PermissionError, NotADirectoryError)):
-            return UserError(
-                f"{cause.filename or folder}: {cause.strerror}: make it writable, or "
-                "choose another --data_dir"
-            )
-    return None

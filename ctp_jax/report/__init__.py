@@ -14,7 +14,6 @@ tables       the tables of one run
 words        how metrics and config values are written
 """
 
-import errno
 import itertools
 import os
 import pathlib
@@ -25,7 +24,7 @@ import jinja2
 
 import ctp_jax
 from ctp_jax import files
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, refusals
 from ctp_jax.report import comparison, groups, page, read, words
 from ctp_jax.report.figures import ID
 
@@ -48,7 +47,7 @@ def write(
         UserError: there is no run there, or the report cannot be written.
     """
     run = read.read(workdir)
-    path = pathlib.Path(out).expanduser() if out else run.path / "report.html"
+    path = files.absolute(out) if out else run.path / "report.html"
     return _save(path, "run.html", page.context(run))
 
 
@@ -68,7 +67,7 @@ def compare(
         UserError: one of them contains no run, or the page cannot be written.
     """
     runs = _read_all(workdirs)
-    path = pathlib.Path(out).expanduser()
+    path = files.absolute(out)
     return _save(path, "comparison.html", comparison.context(runs))
 
 
@@ -102,12 +101,7 @@ def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathl
     environment.filters["own_ids"] = lambda svg: svg.replace(ID, f"f{next(count)}-")
     more = {"field": words.field, "version": ctp_jax.__version__}
     text = environment.get_template(template).render(**values, **more)
-    try:
+    with refusals(path), files.replacing(path) as new:
         # 'replace': file names may contain bytes that are not UTF-8.
-        with files.replacing(path) as new:
-            new.write_bytes(text.encode("utf-8", "replace"))
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "make room" if full else "name another file with --out"
-        raise UserError(f"{path}: {error.strerror or error}: {remedy}") from error
+        new.write_bytes(text.encode("utf-8", "replace"))
     return path

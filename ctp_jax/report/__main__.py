@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from ctp_jax import cli
+from ctp_jax import cli, terminal
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -25,6 +25,7 @@ def main(arguments):
     """
     if not arguments:
         raise UserError("which run? e.g. python -m ctp_jax.report runs/ucf_r3d")
+    terminal.announce("loading Matplotlib, which lists the fonts the first time")
     # Not above: a misspelt flag is answered before matplotlib has been imported.
     from ctp_jax import report
 

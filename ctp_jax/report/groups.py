@@ -7,7 +7,8 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from ctp_jax import config as config_lib
-from ctp_jax import untrusted
+from ctp_jax import files, untrusted
+from ctp_jax.errors import UserError
 from ctp_jax.report import words
 from ctp_jax.report.read import Run, finite
 
@@ -124,12 +125,11 @@ def _origin(run: Run) -> str:
     By the config it was trained with if that can still be read, otherwise by its path.
     """
     path = str(run.fields.get("init_from") or "")
-    given = pathlib.Path(path).expanduser()
-    places = (given / "encoder.json", given / "encoder" / "encoder.json")
-    for place in places if path else ():
+    for place in ("encoder.json", "encoder/encoder.json") if path else ():
         try:
-            about = untrusted.parse_json(untrusted.read_bytes(place), _ENCODER)
-        except (OSError, ValueError):
+            data = untrusted.read_bytes(files.absolute(path) / place)
+            about = untrusted.parse_json(data, _ENCODER)
+        except (OSError, ValueError, UserError):
             continue
         provenance = about["provenance"]
         fields = config_lib.flatten(provenance["config"])

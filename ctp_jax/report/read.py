@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ctp_jax import config as config_lib
-from ctp_jax import metrics_file, untrusted
+from ctp_jax import files, metrics_file, untrusted
 from ctp_jax.errors import UserError
 
 _ARRAYS = ("confusion", "class_names")
@@ -97,7 +97,7 @@ def read(workdir: str | os.PathLike) -> Run:
     Raises:
         UserError: the folder does not exist, or contains no run.
     """
-    path = pathlib.Path(workdir).expanduser().absolute()
+    path = files.absolute(workdir)
     if not path.is_dir():
         raise UserError(f"{workdir}: no such folder: give the workdir of a run")
     parts = ("config.json", "metrics.jsonl", "checkpoints")

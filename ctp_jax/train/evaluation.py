@@ -10,14 +10,15 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ctp_jax import files
+from ctp_jax import files, terminal
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import base as evaluators
 from ctp_jax.tasks import base, probe
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import mesh as mesh_lib
-from ctp_jax.train import step
+from ctp_jax.train import step as step_lib
+from ctp_jax.train import workdir as workdir_lib
 from ctp_jax.train.distributed import coordination
 from ctp_jax.train.distributed.preemption import Preempted, Preemption
 from ctp_jax.train.state import TrainState
@@ -70,9 +71,9 @@ class Evaluation:
         """
         share = (jax.process_index(), jax.process_count())
         self.every = rhythm(config, next(iter(named.values())))
-        self._mesh = mesh
+        self._mesh, self._batch_size = mesh, config.batch_size
         self._step = coordination.compiled_together(
-            step.make_eval_step(view, mesh), "evaluation step"
+            step_lib.make_eval_step(view, mesh), "evaluation step"
         )
         self._held_out = base.open_pipeline(config, view, False, *share, opener=opener)
         held_out = getattr(self._held_out, "records", None)
@@ -119,14 +120,21 @@ class Evaluation:
         for evaluator in self.evaluators.values():
             evaluator.reset()
 
-        def predict(pipeline):
-            return self._predict(state, pipeline.eval_batches(), preemption, watchdog)
+        def predict(pipeline, what):
+            batches = terminal.progress(
+                pipeline.eval_batches(),
+                what,
+                -(-pipeline.num_examples // self._batch_size),
+                unit="batches",
+                show=jax.process_index() == 0,
+            )
+            return self._predict(state, batches, preemption, watchdog)
 
         if self._with_gallery:
-            for batch, outputs in predict(self._gallery):
+            for batch, outputs in predict(self._gallery, "gallery"):
                 for evaluator in self._with_gallery:
                     evaluator.update_gallery(batch, outputs)
-        for batch, outputs in predict(self._held_out):
+        for batch, outputs in predict(self._held_out, "evaluation"):
             for name, evaluator in self.evaluators.items():
                 evaluator.update(batch, _Outputs(outputs, name))
         return {
@@ -227,6 +235,23 @@ def open_all(
     return made
 
 
+def run_all(
+    evaluations: Iterable[Evaluation],
+    state: TrainState,
+    preemption: Preemption,
+    watchdog: Watchdog,
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The results of evaluations: scalars, which are logged, and arrays, by name.
+
+    Raises:
+        Preempted: on every process, if one got a signal.
+    """
+    results = {}
+    for each in evaluations:
+        results |= each.run(state, preemption, watchdog)
+    return split_results(results)
+
+
 def split_results(
     results: Mapping[str, Any],
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -241,3 +266,18 @@ def split_results(
         else:
             arrays[name] = array
     return numbers, arrays
+
+
+def save_all(
+    evaluations: Iterable[Evaluation],
+    workdir: pathlib.Path,
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+) -> None:
+    """Writes arrays, pictures and tables of a step's evaluations, on process 0."""
+    if jax.process_index() != 0:
+        return
+    if arrays:
+        workdir_lib.write_arrays(workdir / "evaluation.npz", step=step, **arrays)
+    for each in evaluations:
+        each.save(workdir)

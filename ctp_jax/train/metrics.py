@@ -34,6 +34,12 @@ def say_here(line: str) -> None:
     print(f"process {jax.process_index()}: " * several + line, flush=True)
 
 
+def say_first_step(seconds: float) -> None:
+    """Says how long the first step took, unless that was short."""
+    if seconds > 5:
+        say(f"first step: {duration(seconds)}, compilation included")
+
+
 class Interval:
     """Means over the steps since the last log line.
 

@@ -61,7 +61,7 @@ def make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
             f"--workdir={workdir}: needs a folder on a file system that all processes "
             "share (NFS, Lustre, Filestore): only data may be in a bucket"
         )
-    path = pathlib.Path(workdir).expanduser().absolute()
+    path = files.absolute(workdir)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

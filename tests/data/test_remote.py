@@ -1,11 +1,13 @@
 """Videos and data sets in an object store: one in memory stands in for it."""
 
+import threading
+
 import pytest
 from etils.epath import backend, gpath
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from ctp_jax.data import index, records
+from ctp_jax.data import index, records, storage
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.prepare import shards
@@ -122,3 +124,22 @@ def test_a_store_that_cannot_be_reached(store, monkeypatch):
     message = r"--data_dir=gs://bucket/sets: cannot be reached \(Could not resolve host"
     with pytest.raises(UserError, match=message):
         prepare.main(arguments)
+
+
+def test_a_store_that_does_not_answer(store, monkeypatch):
+    """TensorFlow would try for minutes."""
+    answers = threading.Event()
+    monkeypatch.setattr(type(store), "exists", lambda *_: answers.wait(60))
+    monkeypatch.setattr(storage, "_PATIENCE", 0.1)
+    with pytest.raises(
+        UserError, match=r"data_dir = gs://bucket: .*no answer in 0\.1 s"
+    ):
+        records.open_records("moving_shapes", "test", "gs://bucket")
+    answers.set()
+
+
+def test_stores_of_other_kinds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="data_dir=foo://x: no such kind of store"):
+        prepare.main(["moving_shapes", "--data_dir=foo://x"])
+    assert list(tmp_path.iterdir()) == []

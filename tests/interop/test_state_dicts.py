@@ -155,7 +155,7 @@ def test_a_file_of_other_things(tmp_path, torch):
 def test_whole_or_not_at_all(tmp_path, torch, monkeypatch, suffix):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / f"a{suffix}"
-    with pytest.raises(UserError, match="cannot be written: (Not a dir|File exists)"):
+    with pytest.raises(UserError, match="file: .*something else"):
         state_dicts.write(path, TENSORS, {}, bare=True)
 
     def full(*_):
@@ -164,7 +164,7 @@ def test_whole_or_not_at_all(tmp_path, torch, monkeypatch, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"before")
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match="cannot be written: the disk is full"):
+    with pytest.raises(UserError, match="the disk is full: free some space"):
         state_dicts.write(path, TENSORS, {}, bare=True)
     assert path.read_bytes() == b"before"
     assert sorted(os.listdir(tmp_path)) == [path.name, "file"]

@@ -252,7 +252,7 @@ def test_a_full_disk(place, name, failure, kept, tmp_path, monkeypatch):
     flags = [*SHAPES, "--shards", 3, "--data_dir", tmp_path]
     with monkeypatch.context() as patch:
         patch.setattr(place, name, failure)
-        with pytest.raises(UserError, match=f"its quota is full; {kept}: free some"):
+        with pytest.raises(UserError, match=f"(full|used up); {kept}: free some"):
             run(*flags)
     assert (files_below(tmp_path) == []) == (kept == "nothing was kept")
     assert "12 of 12" in run(*flags)
@@ -291,7 +291,7 @@ def start_and_wait(data_dir) -> subprocess.Popen:
     raise AssertionError(process.communicate()[1])
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])
 def test_interrupted(stop, tmp_path):
     process = start_and_wait(tmp_path)
     process.send_signal(stop)

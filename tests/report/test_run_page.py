@@ -204,7 +204,7 @@ def test_a_report_is_replaced_whole(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match="make room"):
+    with pytest.raises(UserError, match="free some space"):
         report.write(tmp_path)
     assert (tmp_path / "report.html").read_bytes() == first
 

@@ -134,6 +134,33 @@ def test_sigterm_saves_and_says_how_to_go_on(whole_run, tmp_path, capsys):
     assert_same_run(whole_run, tmp_path)
 
 
+def fails(batch):
+    raise UserError("no more videos can be read")
+
+
+def fails_in_evaluation(config, spec, plan, train, *share):
+    return toy_run.Watched(config, train, *share, evaluating="bug")
+
+
+@pytest.mark.parametrize(
+    "opened,error,steps",
+    [
+        (fails_in_evaluation, "a mistake of ours", [4]),
+        (at_step(6, fails), "no more videos", [4, 6]),
+    ],
+)
+def test_a_failure_around_the_steps_costs_none(
+    whole_run, tmp_path, capsys, opened, error, steps
+):
+    with pytest.raises((UserError, ValueError), match=error):
+        loop.train(toy_config(), tmp_path, opened)
+    assert f"step {steps[-1]}/12 is saved" in capsys.readouterr().out
+    assert last_state(tmp_path)[0] == steps
+    loop.train(toy_config(), tmp_path, opener())
+    assert lines(tmp_path) == lines(whole_run)
+    assert_same_run(whole_run, tmp_path)
+
+
 @pytest.mark.parametrize("log_every", [1, 100])
 def test_nan_stops_before_it_is_saved(tmp_path, log_every):
     def poison(batch):

@@ -135,7 +135,7 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    given = pathlib.Path(path).expanduser().absolute()
+    given = files.absolute(path)
     if not given.exists():
         raise UserError(f"{path}: no such folder: name an exported encoder")
     place = given if (given / "encoder.json").exists() else given / "encoder"

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
+from ctp_jax import files
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import export, restore
@@ -30,7 +31,7 @@ def read(path: str | pathlib.Path) -> export.Encoder:
     Raises:
         UserError: there is no encoder, or it cannot be read.
     """
-    given = pathlib.Path(path).expanduser().absolute()
+    given = files.absolute(path)
     if given.is_file() and given.suffix in _TORCH:
         name = given.name.removesuffix(".tar")
         name = pathlib.Path(name).stem if name.endswith(_TORCH) else name

@@ -8,12 +8,12 @@ manifest, and the restored arrays with the digests taken before saving.
 import contextlib
 import pathlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from ctp_jax.errors import UserError, is_disk_full
+from ctp_jax.errors import UserError, is_disk_full, refusals
 from ctp_jax.train.checkpoints import digests, pytrees
 from ctp_jax.train.checkpoints.layout import CheckpointLayout
 from ctp_jax.train.checkpoints.manifest import Damage
@@ -45,7 +45,7 @@ class Checkpoints:
         self._pending: int | None = None
         self._error: BaseException | None = None
         self._was_full = False  # whether the save before met a full disk
-        with self._full_disk():
+        with self._refusals():
             if self._first:
                 self._layout.open()
         self._latest = max(self._steps(), default=None)
@@ -78,7 +78,7 @@ class Checkpoints:
         found = self._fit_to_save(step, state)
         self.note_evaluation(step, meta)
         meta = {**meta, "leaves": describe(state), "digests": found}
-        with self._full_disk():
+        with self._refusals():
             if self._first:
                 self._layout.begin(step)
             wait = pytrees.start_saving(self._layout.writing(step) / "state", state)
@@ -152,7 +152,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """As `wait`, but without a barrier: the other processes may fail before one."""
-        with self._full_disk():
+        with self._refusals():
             if self._thread is not None:
                 self._thread.join()
                 self._thread = None
@@ -254,18 +254,9 @@ class Checkpoints:
                 f"resuming from step {good}"
             )
 
-    @contextlib.contextmanager
-    def _full_disk(self) -> Iterator[None]:
+    def _refusals(self) -> contextlib.AbstractContextManager[None]:
         """Turns a full disk, seen here or in a thread of Orbax, into a `UserError`."""
-        try:
-            yield
-        except Exception as error:
-            if not is_disk_full(error):
-                raise
-            raise UserError(
-                f"{self._layout.path}: the disk is full; {self.last_good()}: free some "
-                "space and run the same command again"
-            ) from error
+        return refusals(self._layout.path, self.last_good)
 
     def last_good(self) -> str:
         """For messages: the newest complete step."""

@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
-from ctp_jax import untrusted
+from ctp_jax import files, untrusted
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.tasks.base import Task
@@ -39,7 +39,7 @@ def newest(
     Raises:
         UserError: there is no checkpoint, it is damaged, or it is of another config.
     """
-    directory = pathlib.Path(workdir).expanduser().absolute()
+    directory = files.absolute(workdir)
     # Only the shape of the optimiser's state matters, not the learning rate.
     schedule = optimizer.make_schedule(config.optimizer, Epochs(1, 1), 1)
     transformation = optimizer.make_optimizer(config.optimizer, schedule, task.frozen)

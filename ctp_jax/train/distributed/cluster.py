@@ -117,7 +117,8 @@ def find(
             f"{' and '.join(given)} without {' and '.join(missing)}: give all three for "
             "several processes"
         )
-    if not re.fullmatch(r"\[?[^\s/]+?\]?:\d{1,5}", coordinator):
+    port = re.fullmatch(r"\[?[^\s/]+?\]?:(\d{1,5})", coordinator)
+    if not port or not 0 < int(port[1]) < 2**16:
         raise UserError(f"--coordinator={coordinator}: must be HOST:PORT of process 0")
     if index >= count:
         raise UserError(

@@ -25,12 +25,15 @@ from typing import Any, NoReturn
 import jax
 from jax._src import distributed  # the store has no public name
 
-from ctp_jax.errors import TryLater, UserError
+from ctp_jax import terminal
+from ctp_jax.errors import TryLater, UserError, refusal
 from ctp_jax.train.distributed.cluster import Cluster
 
 _HEARTBEAT = 60  # seconds of silence until a process counts as lost
-_MEET = 600  # seconds to wait for the other processes at the start
+_TELL = 15  # seconds at the start until a process says that it waits for the others
+_MEET = 600  # seconds until it gives up
 _PATIENCE = 10  # seconds that process 0 waits until the others have read a report
+_TOGETHER = 3  # seconds between processes that meet the same error
 _GRACE = 1.0  # seconds for a process to end after it has read the report
 _POLL = 5000  # milliseconds of a wait, between which Python can handle signals
 _REPORT = "ctp_jax/report"
@@ -53,9 +56,11 @@ def joined(cluster: Cluster | None) -> Iterator[None]:
         cluster: from `cluster.find`; None for a run of one process.
     """
     if cluster is None:
-        if jax.process_count() > 1:
+        # Not `jax.process_count`, which needs devices: there may be none.
+        count = distributed.global_state.num_processes
+        if count > 1:
             raise UserError(
-                f"{jax.process_count()} processes are connected, but not by this program: "
+                f"{count} processes are connected, but not by this program: "
                 "start each with --coordinator, --process_count and --process_index"
             )
         yield
@@ -101,6 +106,16 @@ def compiled_together(program: Callable, name: str) -> Callable:
 def barrier(name: str) -> None:
     """Waits until every process has reached the barrier of this name."""
     gather(name, None)
+
+
+def all_reach(name: str) -> bool:
+    """Whether every process gets here within seconds, as after an error of all."""
+    if jax.process_count() > 1:
+        try:
+            _client().wait_at_barrier(f"ctp_jax/{name}", 1000 * _TOGETHER)
+        except jax.errors.JaxRuntimeError:
+            return False
+    return True
 
 
 def from_first(name: str, value: Any) -> Any:
@@ -153,7 +168,7 @@ def end_all(text: str, code: int, is_error: bool = True) -> NoReturn:
     """
     text = f"error: {text}" if is_error else text
     if not _met.is_set():
-        _say(text)
+        terminal.write(text)
         os._exit(code)
     report = {
         "index": distributed.global_state.process_id,
@@ -188,18 +203,11 @@ def _initialize(cluster: Cluster) -> None:
             "coordinator_address": cluster.coordinator,
             "num_processes": cluster.process_count,
             "process_id": cluster.process_index,
-            "coordinator_bind_address": cluster.listen_address(_say),
+            "coordinator_bind_address": cluster.listen_address(terminal.write),
             "cluster_detection_method": "deactivate",
         }
-    # JAX itself would end the process without a message.
-    late = threading.Timer(
-        _MEET,
-        lambda: end_all(
-            _not_met(cluster, f"{_MEET} s have passed"), TryLater.exit_code
-        ),
-    )
-    late.daemon = True
-    late.start()
+    met = threading.Event()
+    threading.Thread(target=_limit_wait, args=(cluster, met), daemon=True).start()
     try:
         jax.distributed.initialize(
             **where,
@@ -210,8 +218,22 @@ def _initialize(cluster: Cluster) -> None:
         reason = " ".join(str(error).split())[:300]
         raise TryLater(_not_met(cluster, reason)) from error
     finally:
-        late.cancel()
+        met.set()
     _met.set()
+
+
+def _limit_wait(cluster: Cluster, met: threading.Event) -> None:
+    """Says what this process waits for, and ends it if that takes too long.
+
+    JAX itself would be silent, and then end the process without a message.
+    """
+    for seconds in (min(_TELL, _MEET), _MEET - _TELL):
+        if met.wait(max(0, seconds)):
+            return
+        if seconds == _TELL:
+            reason = f"{_TELL} s have passed of {_MEET}"
+            terminal.write(f"note: {_not_met(cluster, reason)}")
+    end_all(_not_met(cluster, f"{_MEET} s have passed"), TryLater.exit_code)
 
 
 def _not_met(cluster: Cluster, reason: str) -> str:
@@ -240,20 +262,15 @@ def _watch() -> None:
     try:
         report = json.loads(_get(_REPORT))
     except jax.errors.JaxRuntimeError:
-        _leave(
-            {
-                "index": 0,
-                "host": "the coordinator",
-                "text": "error: connection lost: start all processes again to resume",
-                "code": 1,
-            }
-        )
+        text = "error: connection lost: start all processes again to resume"
+        _leave({"index": 0, "host": "the coordinator", "text": text, "code": 1})
     if report is not None:
         _leave(report)
 
 
 def _fail(error: BaseException) -> NoReturn:
     """Ends every process with the error of this one."""
+    error = refusal(error) or error
     code, text = 1, " ".join(str(error).split()) or "no message"
     if isinstance(error, UserError):
         code = error.exit_code
@@ -282,7 +299,8 @@ def _leave(report: dict[str, Any]) -> NoReturn:
     ours = distributed.global_state.process_id
     count = distributed.global_state.num_processes
     who = f"process {report['index']} of {count} ({report['host']})"
-    _say(f"{who}: {report['text']}")
+    sys.stdout.flush()
+    terminal.write(f"{who}: {report['text']}")
     with contextlib.suppress(Exception):
         if ours == 0:
             # The store is in this process: it must live until the others have read it.
@@ -295,8 +313,3 @@ def _leave(report: dict[str, Any]) -> NoReturn:
         else:
             _client().key_value_set(f"ctp_jax/left/{ours}", "")
     os._exit(report["code"])
-
-
-def _say(text: str) -> None:
-    sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Preemption: SIGTERM from a scheduler or Ctrl-C from a person stops a run.
+"""Preemption: a scheduler, a person or the end of a terminal stops a run.
 
 Several processes get the signal at different moments, and some perhaps not at all, but
 all must save the same step. So they vote before every step: a small program, queued just
@@ -20,10 +20,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctp_jax import terminal
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.distributed import coordination
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_SECOND = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGHUP: signal.SIG_IGN,
+}
 
 
 class Preempted(Exception):
@@ -31,7 +38,9 @@ class Preempted(Exception):
 
 
 class Preemption:
-    """While entered, SIGTERM and SIGINT request a stop after the current step.
+    """While entered, SIGTERM, SIGINT and SIGHUP request a stop after this step.
+
+    SIGHUP is ignored if it was before, as under nohup.
 
     Attributes:
         name: the signal that this process got, or None.
@@ -63,7 +72,8 @@ class Preemption:
             threading.Thread(
                 target=self._listen, args=self._pipe[:1], daemon=True
             ).start()
-            for number in _SIGNALS:
+            hangup_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            for number in _SIGNALS[: 2 if hangup_ignored else 3]:
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -94,14 +104,10 @@ class Preemption:
     def _on_signal(self, number, frame):
         self.name = signal.Signals(number).name
         if not self.nothing_to_save:
-            # Not print: a signal handler must not interrupt and call it again.
-            text = f"{self.name}: saving and stopping after this step\n"
-            os.write(2, text.encode())
-        # A second signal has its usual effect: it ends the process without saving.
-        usual = (
-            signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler
-        )
-        signal.signal(number, usual)
+            terminal.write(f"{self.name}: saving and stopping after this step")
+        # A second signal has its usual effect: it ends the process without saving. But
+        # a terminal that closes and its shell both send SIGHUP.
+        signal.signal(number, _SECOND[number])
 
     def _listen(self, pipe: int) -> None:
         while received := os.read(pipe, 1):

@@ -62,6 +62,8 @@ def test_flags_come_first(environ):
         (("", 2, 0), "without --coordinator"),
         (("host", 2, 0), "--coordinator=host: must be HOST:PORT"),
         (("a b:1", 2, 0), "must be HOST:PORT"),
+        (("host:0", 2, 0), "must be HOST:PORT"),
+        (("host:65536", 2, 0), "must be HOST:PORT"),
         (("host:1", 2, 2), "--process_index=2: must be from 0 to 1"),
         (("host:1", 1, 1), "--process_index=1: must be from 0 to 0"),
     ],

@@ -111,6 +111,13 @@ def test_sigterm_in_an_evaluation_of_one_and_then_on_all(two, tmp_path):
     go_on(tmp_path, two)
 
 
+def test_an_evaluation_that_fails_on_all_costs_no_steps(tmp_path):
+    own = {str(index): {"on": index} for index in range(2)}
+    codes, outputs = toy.run(tmp_path, count=2, evaluating="bug", only=own)
+    assert codes == [1, 1], outputs
+    assert "step 4/12 is saved" in outputs[0] and toy.last_state(tmp_path)[0] == [4]
+
+
 @pytest.mark.parametrize("on", [0, 1])
 def test_kill_of_one_ends_all_and_nothing_is_lost(two, tmp_path, on):
     codes, outputs = toy.run(tmp_path, count=2, at={"6": "kill"}, on=on)

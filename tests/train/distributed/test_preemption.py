@@ -1,5 +1,6 @@
-"""SIGTERM when there is nothing to save, and a workdir locked by another run."""
+"""Signals, also when there is nothing to save, and a workdir locked by another run."""
 
+import functools
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from ctp_jax import files
+from ctp_jax import files, terminal
 from ctp_jax.errors import TryLater, UserError
 from ctp_jax.train import loop, workdir
 from ctp_jax.train.distributed.preemption import Preemption
@@ -54,7 +55,8 @@ def test_with_something_to_lose_it_goes_on_to_the_end_of_the_step():
 
 
 def test_handlers_come_back_and_one_process_votes_for_itself():
-    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(s) for s in numbers]
     with Preemption() as preemption:
         preemption.nothing_to_save = False
         asked_to_stop = preemption.vote()
@@ -63,7 +65,36 @@ def test_handlers_come_back_and_one_process_votes_for_itself():
         while preemption.name is None:
             time.sleep(0.01)
         assert preemption.name == "SIGINT" and asked_to_stop()
-    assert before == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    assert before == [signal.getsignal(s) for s in numbers]
+
+
+def test_a_terminal_that_closes_stops_the_run(monkeypatch):
+    """It and its shell both send SIGHUP, and nobody reads standard error any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(terminal.os, "write", functools.partial(write_to, writer))
+    with Preemption() as preemption:
+        preemption.nothing_to_save = False
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+        assert preemption.name == "SIGHUP" and preemption.vote()()
+    os.close(writer)
+
+
+def write_to(number, _, data, write=os.write):
+    return write(number, data)
+
+
+def test_under_nohup_a_hang_up_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Preemption() as preemption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+            assert preemption.name is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_run_in_the_workdir_is_refused(tmp_path, monkeypatch, capsys):
