@@ -91,8 +91,9 @@ def _write_report(config, workdir):
 
     if jax.process_index() != 0:
         return
-    with _errors_printed("no pictures"):
-        visualize.save(visualize.draw(config, 6, workdir), workdir)
+    if config.steps or config.epochs:  # otherwise, there is no checkpoint to draw with
+        with _errors_printed("no pictures"):
+            visualize.save(visualize.draw(config, 6, workdir), workdir)
     with _errors_printed("no report"):
         print(f"  report       {report.write(workdir)}", flush=True)
 
