@@ -28,9 +28,10 @@ from jaxtyping import install_import_hook
 
 from tests import checking
 
-# A shell ignores SIGINT for what it starts in the background, and so would the commands
-# that tests interrupt.
+# A shell ignores SIGINT for what it starts in the background, and nohup SIGHUP, and so
+# would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 install_import_hook("ctp_jax", f"{checking.__name__}.check")
 

@@ -99,8 +99,7 @@ def list_frames(folder: str | os.PathLike, first: int | None = 1) -> list[str]:
         VideoError: no folder, no frames, a missing or a repeated number.
     """
     try:
-        with os.scandir(folder) as entries:
-            files = sorted(entry.name for entry in entries if entry.is_file())
+        files = sorted(os.listdir(folder))
     except OSError as error:
         raise video.VideoError(str(error.strerror or error)) from error
     numbered: dict[int, str] = {}

@@ -47,7 +47,7 @@ def write(
         UserError: there is no run there, or the report cannot be written.
     """
     run = read.read(workdir)
-    path = files.absolute(out) if out else run.path / "report.html"
+    path = pathlib.Path(out) if out else run.path / "report.html"
     return _save(path, "run.html", page.context(run))
 
 
@@ -67,8 +67,7 @@ def compare(
         UserError: one of them contains no run, or the page cannot be written.
     """
     runs = _read_all(workdirs)
-    path = files.absolute(out)
-    return _save(path, "comparison.html", comparison.context(runs))
+    return _save(pathlib.Path(out), "comparison.html", comparison.context(runs))
 
 
 def table(workdirs: Sequence[str | os.PathLike]) -> str:
@@ -101,7 +100,7 @@ def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathl
     environment.filters["own_ids"] = lambda svg: svg.replace(ID, f"f{next(count)}-")
     more = {"field": words.field, "version": ctp_jax.__version__}
     text = environment.get_template(template).render(**values, **more)
-    with refusals(path), files.replacing(path) as new:
+    with refusals(path), files.replacing(files.absolute(path)) as new:
         # 'replace': file names may contain bytes that are not UTF-8.
         new.write_bytes(text.encode("utf-8", "replace"))
     return path

@@ -291,7 +291,7 @@ def start_and_wait(data_dir) -> subprocess.Popen:
     raise AssertionError(process.communicate()[1])
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(stop, tmp_path):
     process = start_and_wait(tmp_path)
     process.send_signal(stop)
