@@ -101,7 +101,10 @@ def test_a_field_of_another_network_is_refused():
             models.create(model_config(name=name, **{field: value}))
 
 
-@each_network
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) for name in NAMES[:2]] + ["c3d"],
+)
 def test_groups_are_normalised_apart(name):
     """Two groups of two clips: the same as each group alone; statistics averaged."""
 

@@ -37,6 +37,7 @@ def test_parameters_as_published():
     assert count(variables["batch_stats"]) == 2 * 2752
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm, conv", [(True, "auto"), (False, "direct")])
 def test_same_features_statistics_and_gradients_as_torch(batch_norm, conv):
     torch = pytest.importorskip("torch", reason="compares with PyTorch")

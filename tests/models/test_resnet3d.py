@@ -73,6 +73,7 @@ def test_same_features_statistics_and_gradients_as_torch(name, spatial):
     )
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_close():
     config = model_config(name="r2plus1d18", **SMALL)
     full = models.create(config)

@@ -160,6 +160,7 @@ def test_a_step_of_gradient_descent_helps(task, batch, state):
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["head"]))
 
 
+@pytest.mark.slow
 def test_prediction_uses_the_running_statistics(task, batch, state):
     predict = jax.jit(task.predict)
     outputs = predict(state, batch)

@@ -104,6 +104,7 @@ def test_the_drawn_clips_are_within_one_grey_level_of_opencv(name):
     assert ours.shape == expected.shape and np.abs(ours - expected).max() < 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_steps_equal_torch(name):
     """Losses, and parameters after SGD with momentum and decay."""
