@@ -3,7 +3,8 @@ r"""Retrieval and k-NN with a frozen encoder (Table 5); trains nothing:
     python -m ctp_jax.main --config=configs/retrieval.py:data=ucf101 \
         --config.init_from=runs/ucf_r3d --workdir=runs/ucf_r3d_retrieval
 
-With `small`, the encoder is that of `configs/small.py`.
+With `small`, the encoder is that of `configs/small.py`, and the splits are `train` and
+`test`: `configs/retrieval.py:small,data=mine`.
 """
 
 from configs import common, small
@@ -18,11 +19,10 @@ def get_config(arg=None):
         test="",
         small=False,
     )
-    built_in = arg.small and not arg.data
     config = common.finetune(
-        arg.data or ("moving_shapes" if built_in else "ucf101"),
-        split=arg.train or ("train" if built_in else "train01"),
-        eval_split=arg.test or ("test" if built_in else "test01"),
+        arg.data or ("moving_shapes" if arg.small else "ucf101"),
+        split=arg.train or ("train" if arg.small else "train01"),
+        eval_split=arg.test or ("test" if arg.small else "test01"),
         num_classes=0,
         epochs=0,
         milestones=(),

@@ -252,6 +252,11 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
                 f"--config is missing: --{error.flagname} needs a config to override"
             )
             raise UserError(message) from error
+        config = flag_values["config"].value if "config" in flag_values else None
+        fields = [each.rpartition(".")[2] for each in config_lib.flatten(config or {})]
+        if error.flagname in fields:
+            hint = config_lib.suggestion(error.flagname, config_lib.flatten(config))
+            raise UserError(f"--{error.flagname}: is no flag; {hint}") from error
         raise UserError(f"{error} (see --help)") from error
     except (flags.Error, ValueError) as error:
         raise UserError(str(error)) from error
@@ -294,7 +299,9 @@ def load_config(spec: str) -> ConfigDict:
         get_config = runpy.run_path(path)["get_config"]
         config = get_config(*([argument] if has_argument else []))
     except Exception as error:
-        raise UserError(f"--config={spec}: {type(error).__name__}: {error}") from error
+        # A ValueError is what `parse_arg` of configs/common.py says of an argument.
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"--config={spec}: {kind}{error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"--config={spec}: get_config() returns {type(config).__name__}: must return "

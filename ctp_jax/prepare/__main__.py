@@ -20,7 +20,7 @@ from absl import flags
 from etils import epath
 
 from ctp_jax import cli, config
-from ctp_jax.data import records, storage
+from ctp_jax.data import index, records, storage
 from ctp_jax.errors import UserError, causes, refusal
 from ctp_jax.prepare import beam, builders, provenance, shards, staging
 
@@ -141,8 +141,9 @@ def prepare(
                 f"{final}: is prepared with {other}: pass --overwrite to prepare it "
                 "again, or another --name to keep it"
             )
-        return (
-            f"already prepared (--overwrite prepares it again)\n{summary(name, root)}"
+        changed = _changes(final, arguments, builder_class)
+        return f"already prepared{changed} (--overwrite prepares it again)\n" + summary(
+            name, root
         )
     from ctp_jax.prepare.builders import base  # imports TFDS
 
@@ -172,6 +173,30 @@ def prepare(
             f"{classes}: check that no videos or lists are missing"
         )
     return text
+
+
+def _changes(
+    final: str,
+    arguments: types.SimpleNamespace,
+    builder_class: "type[base.VideoBuilder]",
+) -> str:
+    """Which of the videos have come or gone since they were prepared."""
+    from ctp_jax.prepare.builders import base  # imports TFDS
+
+    try:
+        source = builder_class.make_source(arguments, base.Options())
+    except UserError:  # prepared data are used without the videos, too
+        return ""
+    now = {item.id for item in source.items}
+    stored = index.read(epath.Path(final))
+    skipped = epath.Path(final, base.SKIPPED_FILE)
+    then = {name.decode() for name in stored.id_bytes} if stored else now
+    if skipped.exists():
+        lines = skipped.read_text().splitlines()
+        then |= {line.partition("\t")[0] for line in lines}
+    if now == then:
+        return ""
+    return f", but since then {len(now - then)} videos came and {len(then - now)} went"
 
 
 def _writer(

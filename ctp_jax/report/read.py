@@ -100,11 +100,17 @@ def read(workdir: str | os.PathLike) -> Run:
     path = files.absolute(workdir)
     if not path.is_dir():
         raise UserError(f"{workdir}: no such folder: give the workdir of a run")
-    parts = ("config.json", "metrics.jsonl", "checkpoints")
-    if not any((path / part).exists() for part in parts):
+    # A run that was refused leaves an empty folder of checkpoints.
+    parts = ("config.json", "metrics.jsonl", "checkpoints/*")
+    if not any(any(path.glob(part)) for part in parts):
+        inside = any(path.glob("*/config.json"))
+        remedy = (
+            f"give the runs in it: {workdir}/*"
+            if inside
+            else "give the --workdir of ctp_jax.main"
+        )
         raise UserError(
-            f"{workdir}: no run there (no config.json, no metrics.jsonl): give the "
-            "--workdir of ctp_jax.main"
+            f"{workdir}: no run there (no config.json, no metrics.jsonl): {remedy}"
         )
     path = path.resolve()
     run = Run(path, path.name)

@@ -156,13 +156,20 @@ def _check_data(pipeline: evaluation.Pipeline) -> None:
     opened = getattr(pipeline, "records", None)
     if jax.process_count() == 1 or opened is None:
         return
-    names = hashlib.sha256(b"\n".join(opened.id_bytes.tolist())).hexdigest()[:12]
     text = (
         f"split {opened.split!r} with {pipeline.num_examples} videos of "
-        f"{len(opened)} (digest of their names {names})"
+        f"{len(opened)} (digest of their names {videos(pipeline)})"
     )
     remedy = "prepare the data once and copy or share the result"
     coordination.check_same("data", text, remedy)
+
+
+def videos(pipeline: evaluation.Pipeline) -> str:
+    """A digest of the names of a pipeline's videos; empty where it has none."""
+    opened = getattr(pipeline, "records", None)
+    if opened is None:
+        return ""
+    return hashlib.sha256(b"\n".join(opened.id_bytes.tolist())).hexdigest()[:12]
 
 
 def restore_or_init(setup: Setup) -> ResumePoint:
@@ -239,6 +246,11 @@ def _resume(
         f"resuming from the checkpoint of step {done}/{setup.total}"
         + "; config.init_from is not read again" * bool(setup.config.init_from)
     )
+    if meta.get("videos", "") != videos(setup.pipeline):
+        metrics.say(
+            "note: the training videos are not those that this run had so far: from here "
+            "on, batches and epochs are those of the new ones"
+        )
     return ResumePoint(
         state=state,
         done=done,
@@ -269,6 +281,11 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     )
     if config.batch_size > epochs.num_examples:
         metrics.say("note: the batch is larger than the data set")
+    if 0 < setup.total <= config.optimizer.warmup_steps:
+        metrics.say(
+            f"note: the run ends within config.optimizer.warmup_steps = "
+            f"{config.optimizer.warmup_steps}: the learning rate stays low"
+        )
     if config.ema:
         metrics.say(
             "note: evaluation and export take the moving average of the parameters "

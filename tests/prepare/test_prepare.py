@@ -99,8 +99,30 @@ def test_the_command_from_end_to_end(videos, tmp_path):
 
     again = run_command("video_folder", *flags)
     assert again.returncode == 0
-    assert again.stdout.startswith("already prepared")
+    assert again.stdout.startswith("already prepared (--overwrite")
     assert error_lines(again.stderr) == []
+
+
+def test_videos_that_come_and_go_after_the_preparation_are_said(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        write_numbered(folder / f"{name}.mp4", 4)
+    (folder / "bad.mp4").write_text("no video")
+    flags = ["video_folder", "--videos", folder, "--data_dir", tmp_path / "data"]
+    run(*flags)
+    assert run(*flags).startswith("already prepared (")
+    (folder / "d.mp4").touch()
+    (folder / "e.mp4").touch()
+    (folder / "a.mp4").unlink()
+    assert run(*flags).startswith(
+        "already prepared, but since then 2 videos came and 1 went (--overwrite"
+    )
+    (folder / "a.mp4").with_name("bad.mp4").unlink()
+    assert "2 videos came and 2 went" in run(*flags)
+    for path in folder.iterdir():
+        path.unlink()
+    assert run(*flags).startswith("already prepared (")
 
 
 def test_tfds_reads_what_was_prepared(videos, tmp_path):

@@ -74,7 +74,7 @@ def test_any_one_part_may_be_missing(whole, tmp_path, name, undrawn):
 
 @pytest.mark.parametrize("name", FILES)
 def test_any_one_part_may_be_alone(whole, tmp_path, name, undrawn):
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)  # or it would be no run
+    (tmp_path / "run" / "checkpoints" / "4").mkdir(parents=True)  # or it is no run
     (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
     shutil.copy(whole / name, tmp_path / "run" / name)
     assert "could not be shown" not in page_of(tmp_path / "run").text

@@ -4,16 +4,18 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import jax
 import numpy as np
 import pytest
 
+from ctp_jax.data import records
 from ctp_jax.errors import UserError
 from ctp_jax.train import loop
 from ctp_jax.train.checkpoints import export, init_from, pytrees
 from tests import toy_run
-from tests.toy_data import EVAL_EXAMPLES, opener, toy_config
+from tests.toy_data import EVAL_EXAMPLES, ToyPipeline, opener, toy_config
 from tests.train.distributed.toy_processes import assert_same_run, last_state, lines
 
 
@@ -81,6 +83,29 @@ def test_killed_and_resumed_is_the_same_run(whole_run, tmp_path):
             loop.train(toy_config(), tmp_path, at_step(step, kill))
     loop.train(toy_config(), tmp_path, opener())
     assert_same_run(whole_run, tmp_path)
+
+
+def test_other_videos_are_said_on_resume_and_a_short_run_at_its_start(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(records, "overlaps", lambda *_: [])
+
+    class Pipeline(ToyPipeline):
+        def __init__(self, *arguments, **more):
+            super().__init__(*arguments, **more)
+            self.records = types.SimpleNamespace(id_bytes=np.array(names))
+
+    def open_pipeline(config, spec, plan, train, *share):
+        return (Pipeline if train else ToyPipeline)(config, train, *share)
+
+    fields = {"optimizer.warmup_steps": 6}
+    for steps, names, other in ((2, [b"a"], 0), (4, [b"a"], 0), (6, [b"a", b"b"], 1)):
+        loop.train(toy_config(steps=steps, **fields), tmp_path, open_pipeline)
+        out = capsys.readouterr().out
+        assert out.count("note: the training videos are not those") == other
+        assert out.count("within config.optimizer.warmup_steps = 6") == 1
+    loop.train(toy_config(steps=8, **fields), tmp_path, open_pipeline)
+    assert "warmup_steps" not in capsys.readouterr().out
 
 
 def test_resumed_with_every_option_of_the_optimizer(tmp_path, capsys):
