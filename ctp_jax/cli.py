@@ -5,7 +5,6 @@ another command, and ends with `cli.run(main, FLAGS)`.
 """
 
 import ast
-import io
 import itertools
 import logging
 import os
@@ -155,10 +154,6 @@ def quiet() -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Names that the terminal's encoding lacks are shown, as on stderr, as `\xe9`.
-            stream.reconfigure(errors="backslashreplace")
     for module, name in (
         (sys, "excepthook"),
         (sys, "unraisablehook"),
@@ -253,19 +248,19 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
             )
             raise UserError(message) from error
         config = flag_values["config"].value if "config" in flag_values else None
-        fields = [each.rpartition(".")[2] for each in config_lib.flatten(config or {})]
-        if error.flagname in fields:
-            hint = config_lib.suggestion(error.flagname, config_lib.flatten(config))
+        fields = config_lib.flatten(config or {})
+        if error.flagname in {each.rpartition(".")[2] for each in fields}:
+            hint = config_lib.suggestion(error.flagname, fields)
             raise UserError(f"--{error.flagname}: is no flag; {hint}") from error
         raise UserError(f"{error} (see --help)") from error
     except (flags.Error, ValueError) as error:
         raise UserError(str(error)) from error
-    if "allow_code" in flag_values:
+    if "config" in flag_values:
         modules.allow(*(flag_values["allow_code"].value or ()))
-        if config := flag_values["config"].value:
+        config = flag_values["config"].value
+        if config is not None:
             modules.allow_named_by(config)
-    if "config" in flag_values and flag_values["config"].value is not None:
-        config_lib.validate(flag_values["config"].value)
+            config_lib.validate(config)
     return arguments
 
 

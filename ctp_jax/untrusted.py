@@ -13,7 +13,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +27,7 @@ _WORDS = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
 _WORDS |= {int: "a whole number", float: "a number"}
 
 
-def opened(path: str | os.PathLike, limit: int = JSON_BYTES) -> IO[bytes]:
+def opened(path: str | os.PathLike, limit: int = JSON_BYTES) -> io.BufferedReader:
     """Opens a file to read; never waits for the writer of a pipe.
 
     Raises:

@@ -187,7 +187,6 @@ def _check(found: Index) -> None:
     for name, is_wrong in wrong.items():
         if is_wrong:
             raise ValueError(f"{name} has impossible values")
-    np.char.decode(found.id_bytes, "utf-8")
 
 
 def _outside(numbers: np.ndarray, low: int, high: int | np.ndarray) -> bool:

@@ -6,7 +6,7 @@ No code in a file is ever run, see `ctp_jax.interop.unpickling`. Only writing ne
 import contextlib
 import hashlib
 import pathlib
-import stat
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import ml_dtypes  # with it, NumPy has bfloat16
 import numpy as np
 import safetensors.numpy
 
-from ctp_jax import files
+from ctp_jax import files, untrusted
 from ctp_jax.errors import UserError, refusal
 from ctp_jax.interop import torch_files, unpickling
 
@@ -58,10 +58,7 @@ def read(path: pathlib.Path) -> StateDict:
             would have to be run.
     """
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise UserError(f"{path}: not a file")  # a pipe would keep us waiting
-        with path.open("rb") as file:
+        with untrusted.opened(path, sys.maxsize) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             if not file.tell():
                 raise UserError(f"{path}: the file is empty")

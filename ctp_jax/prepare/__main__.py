@@ -74,7 +74,13 @@ def parse(
     rest = cli.parse(argv, values, builder_class.__doc__)
     if rest:
         raise UserError(f"{rest[0]!r}: not a flag; flags begin with --")
-    arguments = types.SimpleNamespace(**values.flag_values_dict())
+    arguments = types.SimpleNamespace(
+        **{
+            # Shells leave --videos=~/x as it is.
+            flag: os.path.expanduser(value) if isinstance(value, str) else value
+            for flag, value in values.flag_values_dict().items()
+        }
+    )
     if not arguments.name.isidentifier():
         raise UserError(f"--name={arguments.name}: needs letters, digits and _ only")
     return arguments, builder_class
@@ -187,13 +193,12 @@ def _changes(
         source = builder_class.make_source(arguments, base.Options())
     except UserError:  # prepared data are used without the videos, too
         return ""
-    now = {item.id for item in source.items}
-    stored = index.read(epath.Path(final))
-    skipped = epath.Path(final, base.SKIPPED_FILE)
-    then = {name.decode() for name in stored.id_bytes} if stored else now
-    if skipped.exists():
-        lines = skipped.read_text().splitlines()
-        then |= {line.partition("\t")[0] for line in lines}
+    stored, skipped = index.read(final), epath.Path(final, base.SKIPPED_FILE)
+    if stored is None or not skipped.exists():
+        return ""
+    now = {item.id.encode() for item in source.items}
+    lines = skipped.read_bytes().splitlines()
+    then = {*stored.id_bytes.tolist(), *(line.partition(b"\t")[0] for line in lines)}
     if now == then:
         return ""
     return f", but since then {len(now - then)} videos came and {len(then - now)} went"

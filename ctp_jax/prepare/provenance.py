@@ -103,10 +103,9 @@ def differences(directory: str | os.PathLike, arguments: Mapping[str, Any]) -> s
     remedy = "delete the file; what the data set was prepared from is not known then"
     then, now = storage.read_json(path, remedy, {"flags": dict}), flags(arguments)
     then = then["flags"]
-    # Flags that only one version of this package has are ignored; earlier ones wrote
-    # whole paths.
+    # Flags that only one version of this package has are ignored.
     return ", ".join(
         f"--{flag}={then[flag]} (now {now[flag]})"
         for flag in sorted(then.keys() & now.keys())
-        if then[flag] not in (now[flag], _published(now[flag]))
+        if then[flag] != _published(now[flag])
     )

@@ -5,7 +5,7 @@ features, see `ctp_jax.tasks.probe`, of the encoder that `config.init_from` name
 Symbols: b clips, t frames, s side of a clip.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -139,22 +139,23 @@ class Task(base.Task):
         stats = {**variables.state["batch_stats"], "encoder": batch_stats}
         state = {**variables.state, "batch_stats": stats}
         network = {"params": params, "batch_stats": batch_stats}
-        return base.Variables(
-            {**variables.params, "encoder": params}, _in_networks(state, network)
-        )
+        state = _change_networks(state, lambda old: {**old, **network})
+        return base.Variables({**variables.params, "encoder": params}, state)
 
     def load_head(self, variables: base.Variables, head: base.Params) -> base.Variables:
         """Puts the head also into every network under `networks` that has one."""
-        params = {**variables.params, "head": head}
-        return base.Variables(params, _in_networks(variables.state, {"head": head}))
+        state = _change_networks(
+            variables.state,
+            lambda old: {**old, "head": head} if "head" in old else old,
+        )
+        return base.Variables({**variables.params, "head": head}, state)
 
 
-def _in_networks(state: base.ModelState, new: Mapping[str, Any]) -> base.ModelState:
-    """The state with `new` entries in every network; a head only where there is one."""
+def _change_networks(
+    state: base.ModelState, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> base.ModelState:
+    """The state with every entry of `networks` changed, where there are any."""
     if "networks" not in state:
         return state
-    networks = {
-        name: {**old, **{key: new[key] for key in new if key in old or key != "head"}}
-        for name, old in state["networks"].items()
-    }
+    networks = {name: change(old) for name, old in state["networks"].items()}
     return {**state, "networks": networks}

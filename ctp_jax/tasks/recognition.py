@@ -101,9 +101,10 @@ def check_data(num_classes: int, train: Any, held_out: Any | None) -> None:
         return
     both = np.intersect1d(train.id_bytes, held_out.id_bytes)
     if len(both):
+        first = both[0].decode(errors="backslashreplace")
         raise UserError(
-            f"{train.name}: {len(both)} videos, {both[0].decode(errors='backslashreplace')} the first, are in the "
-            f"split to train on, {train.split!r}, and in the one to test on, "
+            f"{train.name}: {len(both)} videos, {first} the first, are in the split to "
+            f"train on, {train.split!r}, and in the one to test on, "
             f"{held_out.split!r}: set config.data.eval_split to the test list that "
             "belongs to config.data.split"
         )

@@ -242,7 +242,7 @@ class Run:
         self._stop_unless_finite()
         self.writer.sync()
         meta = {
-            "videos": setup_lib.videos(self.setup.pipeline),
+            "videos": setup_lib.video_digest(self.setup.pipeline),
             "interval": self.interval.sums(),
             **self._evaluation_meta(),
             "eval_pending": self.eval_pending,

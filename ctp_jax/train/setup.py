@@ -158,13 +158,13 @@ def _check_data(pipeline: evaluation.Pipeline) -> None:
         return
     text = (
         f"split {opened.split!r} with {pipeline.num_examples} videos of "
-        f"{len(opened)} (digest of their names {videos(pipeline)})"
+        f"{len(opened)} (digest of their names {video_digest(pipeline)})"
     )
     remedy = "prepare the data once and copy or share the result"
     coordination.check_same("data", text, remedy)
 
 
-def videos(pipeline: evaluation.Pipeline) -> str:
+def video_digest(pipeline: evaluation.Pipeline) -> str:
     """A digest of the names of a pipeline's videos; empty where it has none."""
     opened = getattr(pipeline, "records", None)
     if opened is None:
@@ -238,7 +238,7 @@ def _resume(
 ) -> ResumePoint:
     """The resume point of a restored checkpoint; `expected` is the newest step."""
     shape = {"interval": {str: float}, "results": dict, "eval_pending": bool}
-    restore.check_meta(setup.workdir, meta, shape)
+    restore.check_meta(setup.workdir, meta, shape | {"videos": str})
     done = int(state.step)
     if done != expected:
         batches = _batches(setup, done)[1]
@@ -246,7 +246,7 @@ def _resume(
         f"resuming from the checkpoint of step {done}/{setup.total}"
         + "; config.init_from is not read again" * bool(setup.config.init_from)
     )
-    if meta.get("videos", "") != videos(setup.pipeline):
+    if meta["videos"] != video_digest(setup.pipeline):
         metrics.say(
             "note: the training videos are not those that this run had so far: from here "
             "on, batches and epochs are those of the new ones"

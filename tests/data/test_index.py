@@ -96,7 +96,6 @@ TIB = 1 << 40
         (changed("fps", -1), "fps"),
         (changed("file_index", 1), "file_index"),
         (changed("file_index", -1), "file_index"),
-        (changed("id_bytes", b"\xff"), ""),
         ({"splits": {"train": np.array([6])}}, "split 'train'"),
         ({"splits": {"train": np.array([-1])}}, "split 'train'"),
         ({"splits": {"train": np.array([0.5])}}, "split 'train'"),
@@ -112,6 +111,13 @@ def test_impossible_values(folder, changes, message):
     with pytest.raises(UserError, match=f"index cannot be read .{message}") as caught:
         open_split(folder)
     assert "\n" not in str(caught.value) and "--overwrite" in str(caught.value)
+
+
+def test_names_of_other_encodings_are_read(folder):
+    """As those in a data set of TFDS, which is scanned the first time."""
+    index.write(folder, made(**changed("id_bytes", b"\xff")))
+    opened = open_split(folder)
+    assert opened.ids[2] == opened.id_of(2) == "\\xff"
 
 
 def test_arrays_that_declare_a_tebibyte(folder):

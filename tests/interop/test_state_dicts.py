@@ -141,7 +141,7 @@ def test_what_is_no_checkpoint(tmp_path, torch, suffix):
         assert "damaged or incomplete" in refusal(path)
     path.unlink()
     path.mkdir()
-    assert "directory" in refusal(path)
+    assert "is a folder, not a file" in refusal(path)
 
 
 def test_a_file_of_other_things(tmp_path, torch):

@@ -103,7 +103,7 @@ def test_the_command_from_end_to_end(videos, tmp_path):
     assert error_lines(again.stderr) == []
 
 
-def test_videos_that_come_and_go_after_the_preparation_are_said(tmp_path):
+def test_videos_that_come_and_go_after_the_preparation_are_said(tmp_path, monkeypatch):
     folder = tmp_path / "videos"
     folder.mkdir()
     for name in ("a", "b", "c"):
@@ -112,6 +112,10 @@ def test_videos_that_come_and_go_after_the_preparation_are_said(tmp_path):
     flags = ["video_folder", "--videos", folder, "--data_dir", tmp_path / "data"]
     run(*flags)
     assert run(*flags).startswith("already prepared (")
+    # A shell leaves this tilde as it is.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    again = run(*flags[:1], "--videos", "~/videos", *flags[3:], "--name", "again")
+    assert "again: 3 videos" in again and "1 videos skipped" in again
     (folder / "d.mp4").touch()
     (folder / "e.mp4").touch()
     (folder / "a.mp4").unlink()

@@ -1,6 +1,5 @@
 """The record of a preparation: tells flags apart, and names no folders."""
 
-import json
 import os
 
 import pytest
@@ -30,12 +29,6 @@ def test_relative_paths_are_made_absolute_first(tmp_path, monkeypatch):
     provenance.write(tmp_path, {"videos": "videos"}, [])
     here = {"videos": str(tmp_path / "videos")}
     assert provenance.differences(tmp_path, here) == ""
-
-
-def test_records_of_earlier_versions_have_whole_paths(tmp_path):
-    (tmp_path / provenance.FILE).write_text(json.dumps({"flags": FLAGS}))
-    assert provenance.differences(tmp_path, FLAGS) == ""
-    assert provenance.differences(tmp_path, {**FLAGS, "videos": "/else"})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"flags": 3}', "[" * 100_000, None])

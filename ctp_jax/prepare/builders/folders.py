@@ -251,7 +251,6 @@ def check_folder(flag: str, folder: str, nested: str = "") -> str:
     """
     if not folder:
         raise UserError(f"--{flag} is missing: needs the folder of the {flag}")
-    folder = os.path.expanduser(folder)  # shells leave --videos=~/x as it is
     if not os.path.isdir(folder):
         what = "is a file" if os.path.exists(folder) else "no such folder"
         raise UserError(f"--{flag}={folder}: {what}: needs the folder of the {flag}")

@@ -27,7 +27,7 @@ from ctp_jax.train.checkpoints.manifest import Damage
 
 _STEP = re.compile(r"0|[1-9][0-9]{0,8}")  # the state has 32 bits for it
 _LEFTOVER = re.compile(r"[0-9]+\.(writing|deleting)")
-_META = {"sha256": str, "leaves": {str: str}, "digests": {str: str}}
+_META = {"step": int, "sha256": str, "leaves": {str: str}, "digests": {str: str}}
 
 
 class OtherStep(Damage):
@@ -120,7 +120,7 @@ class CheckpointLayout:
             raise Damage("meta/metadata has changed") from error
         if meta["sha256"] != untrusted.json_digest(meta):
             raise Damage("meta/metadata has changed")
-        if meta.get("step", step) != step:  # earlier versions did not write it
+        if meta["step"] != step:
             raise OtherStep(f"it is step {meta['step']}, copied or renamed")
         return meta
 
