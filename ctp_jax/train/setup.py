@@ -158,7 +158,7 @@ def _check_data(pipeline: evaluation.Pipeline) -> None:
         return
     text = (
         f"split {opened.split!r} with {pipeline.num_examples} videos of "
-        f"{len(opened)} (digest of their names {video_digest(pipeline)})"
+        f"{len(opened)} (digest of their names and boxes {video_digest(pipeline)})"
     )
     remedy = "prepare the data once and copy or share the result"
     coordination.check_same("data", text, remedy)

@@ -64,12 +64,11 @@ def test_from_sequences_to_records(tmp_path, capsys):
         + ", ".join((train[2], train[4])),
         "train: 1 sequences are known to have wrong boxes and are left out: "
         + train[3],
-        "test: has no list.txt, all 2 sequences are taken",
         "test: its 2 sequences have a box for the first frame only and are left out",
         "1 of 4 sequences lack absence.label or cover.label: what these say counts as "
         + "visible, the first is val/GOT-10k_Val_000001",
     ]
-    # Five frames of the second and one of the fourth have no box: below.
+    # Six frames of the second have no box: below.
     assert (
         "boxes of at most 1 objects a video, one or more of them visible in 83.3%"
         in (out_text)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import re
+from typing import cast
 
 from absl import flags
 
@@ -52,8 +53,11 @@ class Boxes(video_folder.VideoFolder):
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:
         source = super().make_source(arguments, options)
-        files = {item.id: item.encode.keywords["annotate"] for item in source.items}
-        count = next(iter(files.values())).objects
+        files: dict[str, boxes.File] = {
+            item.id: cast(functools.partial, item.encode).keywords["annotate"]
+            for item in source.items
+        }
+        count = max((file.objects for file in files.values()), default=1)
         return dataclasses.replace(
             source,
             annotations={"boxes": (count, 4), "visibility": (count,)},
@@ -107,9 +111,9 @@ class BoxedVideos(folders.Folder):
 
     def _file(self, name: str, objects: int = 1) -> boxes.File:
         path = os.path.join(storage.absolute(self.where), self._table(name) or "")
-        flags = self._arguments
+        given = self._arguments
         return boxes.File(
-            path, objects, flags.first_pixel, flags.first_frame, flags.box_format
+            path, objects, given.first_pixel, given.first_frame, given.box_format
         )
 
     def _count_objects(self) -> int:

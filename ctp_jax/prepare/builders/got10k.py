@@ -35,81 +35,77 @@ class Got10k(base.VideoBuilder):
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:
         top = folders.check_folder("videos", arguments.videos)
-        there, listed = find_sequences(os.path.abspath(top))
-        splits, missing, notes = choose(there, listed, top)
-        files = {
-            f"{split}/{name}": boxes.File(os.path.join(there[split][name], BOXES))
-            for split, names in splits.items()
-            for name in names
-        }
-        seen = boxes.survey(files)
-        chosen: dict[str, list[str]] = {}
-        for split in splits:
-            names = [name for name in files if name.startswith(f"{split}/")]
-            if all(seen[name].lines < 2 for name in names):
+        splits, missing, notes = choose(*find_sequences(os.path.abspath(top)), top)
+        seen = boxes.survey(
+            {n: f for files in splits.values() for n, f in files.items()}
+        )
+        for split in list(splits):
+            if all(seen[name].lines < 2 for name in splits[split]):
                 notes.append(
-                    f"{split}: its {len(names)} sequences have a box for the first frame "
-                    "only and are left out"
+                    f"{split}: its {len(splits[split])} sequences have a box for the first "
+                    "frame only and are left out"
                 )
-            else:
-                chosen[split] = names
-        names = [name for split in chosen.values() for name in split]
-        if bare := [name for name in names if not seen[name].labels]:
+                del splits[split]
+        files = {name: file for each in splits.values() for name, file in each.items()}
+        if bare := [name for name in files if not seen[name].labels]:
             notes.append(
-                f"{len(bare)} of {len(names)} sequences lack {boxes.ABSENCE} or "
+                f"{len(bare)} of {len(files)} sequences lack {boxes.ABSENCE} or "
                 f"{boxes.COVER}: what these say counts as visible, the first is {bare[0]}"
             )
-        items = [
-            base.Item(
-                name,
-                -1,
-                functools.partial(
-                    frames.encode_frames,
-                    os.path.dirname(files[name].path),
-                    FPS,
-                    options.short_side,
-                    options.quality,
-                    annotate=files[name],
-                ),
-            )
-            for name in names
-        ]
         return base.Source(
-            items,
-            chosen,
+            [item(name, file, options) for name, file in files.items()],
+            {split: list(each) for split, each in splits.items()},
             annotations={"boxes": (1, 4), "visibility": (1,)},
             missing=missing,
             notes=notes,
-            digest=boxes.digest({name: seen[name] for name in names}),
+            digest=boxes.digest({name: seen[name] for name in files}),
         )
+
+
+def item(name: str, file: boxes.File, options: base.Options) -> base.Item:
+    """The item of one sequence, whose frames lie beside its file of boxes."""
+    encode = functools.partial(
+        frames.encode_frames,
+        os.path.dirname(file.path),
+        FPS,
+        options.short_side,
+        options.quality,
+        annotate=file,
+    )
+    return base.Item(name, -1, encode)
 
 
 def choose(
     there: dict[str, dict[str, str]], listed: dict[str, list[str]], top: str
-) -> tuple[dict[str, list[str]], list[tuple[str, str]], list[str]]:
-    """The names of the sequences of every split, (split, name) of missing ones, notes."""
+) -> tuple[dict[str, dict[str, boxes.File]], list[tuple[str, str]], list[str]]:
+    """The sequences to take, of those of `find_sequences`.
+
+    Returns:
+        ({split: {name: file of boxes}}, (split, name) of missing ones, notes).
+    """
     splits, missing, notes = {}, [], []
     for split in ("train", "val", "test"):
         found = there.get(split, {})
         names = list(dict.fromkeys(listed.get(split, sorted(found))))
-        if found and split not in listed:
-            notes.append(
-                f"{split}: has no list.txt, all {len(found)} sequences are taken"
-            )
         absent = [name for name in names if name not in found]
+        bad = [name for name in names if name in found and name in BAD]
         missing += [(split, name) for name in absent]
         if absent:
             notes.append(
                 f"{split}: {len(absent)} of {len(names)} listed sequences are not in "
                 f"{top}, or have no {BOXES}: {folders.some(absent)}"
             )
-        if bad := [name for name in names if name in found and name in BAD]:
+        if bad:
             notes.append(
                 f"{split}: {len(bad)} sequences are known to have wrong boxes and are left "
                 f"out: {folders.some(bad)}"
             )
-        if kept := [name for name in names if name in found and name not in BAD]:
-            splits[split] = kept
+        kept = [name for name in names if name in found and name not in BAD]
+        if kept:
+            splits[split] = {
+                f"{split}/{name}": boxes.File(os.path.join(found[name], BOXES))
+                for name in kept
+            }
     if not splits:
         raise UserError(
             f"--videos={top}: needs folders train and val, with folders of a sequence in "
