@@ -104,7 +104,7 @@ def settle(
     Returns:
         float32 `boxes` (k, n, 4) and `visibility` (k, n), see the top of this file.
     """
-    usable = (np.abs(boxes) < _FAR).all(axis=-1)
+    usable = np.all(np.abs(boxes) < _FAR, axis=-1)
     x1, y1, x2, y2 = np.moveaxis(np.where(usable[..., None], boxes, 0), -1, 0)
     usable &= (x2 - x1 > 1) & (y2 - y1 > 1)
     usable &= (x2 > 0) & (y2 > 0) & (x1 < size[0]) & (y1 < size[1])

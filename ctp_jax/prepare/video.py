@@ -165,7 +165,7 @@ def decode_frames(
                 size = scaled_size(*whole, short_side)
                 orientation = presentation.orientation(frame)
                 if presentation.lies(orientation):
-                    whole = whole[::-1]
+                    whole = whole[1], whole[0]
             small = reformatter.reformat(
                 frame, *size, "rgb24", interpolation="AREA", threads=1
             )

@@ -47,9 +47,9 @@ def prepared(tmp_path_factory):
     one = PATHS[:, :1]
     write_video(top / "a.mp4", draw(PATHS))
     touch(top, "a.csv", text=csv(PATHS, "Frame,x,y,w,h,ID", ids=["dog", "7"]))
-    # Shown upside down; its pixels are half as wide as high in the file.
-    wide = np.repeat(draw(one)[:, ::-1, ::-1], 2, axis=2)
-    write_video(top / "b.mp4", wide, rotation=180, aspect=Fraction(1, 2))
+    # It lies on its side in the file, with pixels that are half as wide as high.
+    lying = np.repeat(np.rot90(draw(one), axes=(1, 2)), 2, axis=2)
+    write_video(top / "b.mp4", lying, rotation=270, aspect=Fraction(1, 2))
     lines = [
         f"{x1 + 1}\t{y1 + 1}\t{x2 - x1}\t{y2 - y1}" for x1, y1, x2, y2 in one[:, 0]
     ]
@@ -59,7 +59,7 @@ def prepared(tmp_path_factory):
     write_video(top / "c.mkv", draw(one), times=times)
     touch(top, "c.csv", text=csv(one, "frame;x;y;w;h", first=0).replace(",", ";"))
     write_frames(top / "mot" / "img1")
-    rows = ["2,5,1,1,50,50,0,3,1"]  # not to be considered
+    rows = ["1,9,1,1,50,50,0,3,1"]  # not to be considered
     rows += [
         f"{i},{n + 4},{x1 + 1},{y1 + 1},{x2 - x1},{y2 - y1},1,1,{0.25 + i / 20}"
         for n in (1, 0)
