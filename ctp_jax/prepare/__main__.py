@@ -202,7 +202,7 @@ def _changes(
     changes = []
     if now != then:
         changes.append(f"{len(now - then)} videos came and {len(then - now)} went")
-    if provenance.read(final).get("annotations", source.digest) != source.digest:
+    if provenance.read(final).get("boxes", source.digest) != source.digest:
         changes.append("the files of boxes changed")
     return ", but since then " * bool(changes) + " and ".join(changes)
 

@@ -86,7 +86,7 @@ def write(
         "flags": {k: _published(value) for k, value in flags(arguments).items()},
         "versions": versions(),
         "sha256": {shard.name: shard.sha256 for shard in made},
-        "annotations": digest,
+        "boxes": digest,
         "visible_frames": sum(shard.visible_frames for shard in made),
     }
     path = epath.Path(directory) / FILE

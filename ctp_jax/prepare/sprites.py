@@ -103,7 +103,7 @@ def draw_video(seed: int, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]
 def bounds(sprite: Sprite) -> np.ndarray:
     """The box of a sprite in every frame, (t, 4): x1 y1 x2 y2 in pixels from 0."""
     cosine, sine = np.abs(np.cos(sprite.angle)), np.abs(np.sin(sprite.angle))
-    right = down = np.full_like(sprite.side, 0.5)
+    right = down = np.full(sprite.side.shape, 0.5)
     if sprite.shape == "square":
         right = down = 0.5 * (cosine + sine)
     elif sprite.shape == "diamond":

@@ -146,9 +146,11 @@ class Clips(base.Task):
 
 def test_boxes_follow_crop_and_flip(prepared, output):
     """The clip is drawn here: bilinear samples of the frame, in the plan's window."""
-    config = common.pretrain("boxes", split="train", epochs=1, milestones=())
+    config = common.pretrain(
+        "boxes", split="train", eval_split="", epochs=1, milestones=()
+    )
     config.data.data_dir, config.data.workers = str(prepared[1]), 1
-    config.batch_size, config.data.eval_split = 5, ""
+    config.batch_size = 5
     opened = base.open_pipeline(config, Clips(config), True)
     videos = {name: found for name, _, _, found in stored(prepared[1])}
     checked = flipped = 0

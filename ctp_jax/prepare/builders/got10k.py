@@ -3,7 +3,6 @@
 import collections
 import functools
 import os
-import pathlib
 
 from absl import flags
 
@@ -119,25 +118,26 @@ def find_sequences(
 ) -> tuple[dict[str, dict[str, str]], dict[str, list[str]]]:
     """The sequences below a folder, which are not searched themselves.
 
-    The outermost folder below `top` that is named after a split says the split, as in
-    `full_data/train_data/GOT-10k_Train_split_01/GOT-10k_Train_000001`; else `top` does.
+    The split is that of the outermost folder below `top` that is named after one, as in
+    `full_data/train_data/GOT-10k_Train_split_01/GOT-10k_Train_000001`; else the one that
+    the sequence or `top` is named after.
 
     Returns:
         ({split: {name: path}}, {split: names in its list.txt}).
     """
     there: dict[str, dict[str, str]] = collections.defaultdict(dict)
     listed: dict[str, list[str]] = {}
+    whole = folders.split_of(os.path.basename(top))[0]
     waiting, entered = [(top, "")], set()
     while waiting:
         folder, split = waiting.pop()
         if os.path.realpath(folder) in entered:
             continue  # a link
         entered.add(os.path.realpath(folder))
-        path = pathlib.Path(folder)
-        here = split or folders.split_of(path.name)[0]
-        if here and (path / "list.txt").is_file():
-            lines = lists.read_lines(path / "list.txt")
-            listed.setdefault(here, []).extend(line for _, line in lines)
+        names = os.path.join(folder, "list.txt")
+        if (split or whole) and os.path.isfile(names):
+            lines = lists.read_lines(names)
+            listed.setdefault(split or whole, []).extend(line for _, line in lines)
         try:
             inside = sorted(e.name for e in os.scandir(folder) if e.is_dir())
         except OSError:
@@ -146,11 +146,11 @@ def find_sequences(
             where = os.path.join(folder, name)
             if folders.is_hidden(name):
                 continue
+            own = split or folders.split_of(name)[0]
             if os.path.isfile(os.path.join(where, BOXES)):
-                known = here or folders.split_of(name)[0]
-                there[known].setdefault(name, where)
+                there[own or whole].setdefault(name, where)
             else:
-                waiting.append((where, split or folders.split_of(name)[0]))
+                waiting.append((where, own))
     return there, listed
 
 
