@@ -59,12 +59,7 @@ def read_rows(path: str) -> Rows:
     rows: list[tuple[int, str, list[float], float]] = []
     seen: set[tuple[float, str]] = set()
     for where, line in cells[kind == "csv" :]:
-        if len(line) != len(columns):
-            needs = ",".join(columns)
-            raise VideoError(f"{where}: has {len(line)} values, needs {needs}")
-        row = dict(zip(columns, line, strict=True))
-        own = row.pop("id", "")
-        value = {column: number(where, column, cell) for column, cell in row.items()}
+        own, value = _parse(where, columns, line)
         frame = value.get("frame", float(len(rows)))
         if not frame.is_integer() or abs(frame) > 1e9:
             raise VideoError(f"{where}: frame {frame:g}: needs a whole number")
@@ -112,6 +107,18 @@ def _columns(where: str, first: list[str]) -> tuple[str, tuple[str, ...]]:
         f"{where}: has {len(first)} values: {_NEEDS} in a first line, or lines x,y,w,h or "
         "frame,id,x,y,w,h,..."
     )
+
+
+def _parse(
+    where: str, columns: tuple[str, ...], line: list[str]
+) -> tuple[str, dict[str, float]]:
+    """The id in a line, empty if it has none, and its numbers by column."""
+    if len(line) != len(columns):
+        needs = ",".join(columns)
+        raise VideoError(f"{where}: has {len(line)} values, needs {needs}")
+    row = dict(zip(columns, line, strict=True))
+    own = row.pop("id", "")
+    return own, {column: number(where, column, cell) for column, cell in row.items()}
 
 
 def number(where: str, what: str, cell: str) -> float:
