@@ -4,6 +4,7 @@ Imports no TensorFlow, see `ctp_jax.prepare.video`.
 """
 
 import dataclasses
+import math
 import os
 import re
 
@@ -72,7 +73,7 @@ def read_rows(path: str) -> Rows:
             raise VideoError(f"{where}: visibility {visible:g}: needs 0 to 1")
         if value.get("conf") != 0:
             box = [value[column] for column in _BOX]
-            rows.append((int(frame), own, box, float(np.nan_to_num(visible))))
+            rows.append((int(frame), own, box, 0.0 if math.isnan(visible) else visible))
     if not rows:
         raise VideoError(f"{name}: has no boxes")
     ids = dict.fromkeys(row[1] for row in sorted(rows, key=lambda row: row[0]))
