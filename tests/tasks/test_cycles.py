@@ -63,11 +63,12 @@ def brute_force(params, batch, labels=None):
 
     clips = np.float64(batch["clips"][:, 0])
     truth = np.float64(batch["plan"]["truth"]).copy()
-    query = truth[:, :, 0]
+    query = truth[:, :, 0].copy()
     deltas, there = locate(clips, query)
     cycles = [row for row in range(VIDEOS) if row % 4]
     last = there[cycles][:, :, -1]
-    for row in last.reshape(-1, 4):  # a view
+    for at in np.ndindex(last.shape[:2]):
+        row = last[at]
         for axis in range(2):
             row[axis] = min(max(row[axis], 0), SIZE - 4)
             row[axis + 2] = min(max(row[axis + 2], row[axis] + 4), SIZE)
