@@ -265,7 +265,7 @@ class Task(encoder.Task):
             if predicted is not None:
                 anywhere = known.any(axis=-2, keepdims=True)
                 predicted = np.where(anywhere, predicted, np.nan)
-            sources = np.array(SOURCES)[np.asarray(plan["source"])].tolist()
+            sources = np.array(SOURCES)[np.asarray(plan["origin"])].tolist()
             captions = sources if len(set(self._mixture.period)) > 1 else captions
         return base.Overlay(captions, shown, predicted)
 

@@ -106,7 +106,7 @@ def pixels(frame, low, high):
 def test_every_batch_has_the_shares_and_only_games_have_patches(mixed):
     _, batch, _ = mixed
     plan = batch["plan"]
-    sources = np.array(SOURCES)[plan["source"]]
+    sources = np.array(SOURCES)[plan["origin"]]
     assert sources.tolist() == ["preset", "real", "teacher", "cycle"] * 16
     games = sources == "preset"
     assert not plan["visible"][~games].any() and plan["visible"][games].all()
@@ -120,7 +120,7 @@ def test_every_batch_has_the_shares_and_only_games_have_patches(mixed):
 @pytest.mark.parametrize(("source", "name"), [("real", "boxes"), ("teacher", "tracks")])
 def test_boxes_are_where_the_pixels_of_the_drawn_clip_are(mixed, source, name):
     _, batch, clips = mixed
-    rows = np.flatnonzero(batch["plan"]["source"] == SOURCES.index(source))
+    rows = np.flatnonzero(batch["plan"]["origin"] == SOURCES.index(source))
     checked = 0
     for row in rows:
         chosen = batch["followed"][row, 0, 1]
@@ -145,7 +145,7 @@ def test_boxes_are_where_the_pixels_of_the_drawn_clip_are(mixed, source, name):
 
 def test_other_objects_follow_if_they_are_inside_at_first(mixed):
     _, batch, _ = mixed
-    plan, source = batch["plan"], batch["plan"]["source"]
+    plan, source = batch["plan"], batch["plan"]["origin"]
     # The second box is nowhere; the second track is cut by the frame's edge.
     assert (plan["weights"][source == 1, 1] == 0).all()
     assert np.isfinite(plan["truth"]).all()
@@ -179,7 +179,7 @@ def test_in_an_evaluation_cycles_are_games(data_dir):
     config.batch_size = 4
     task = base.load(config)
     batch = next(base.open_pipeline(config, task, False).eval_batches())
-    assert [SOURCES[i] for i in batch["plan"]["source"]] == [
+    assert [SOURCES[i] for i in batch["plan"]["origin"]] == [
         "preset",
         "real",
         "preset",
