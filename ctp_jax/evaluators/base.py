@@ -2,7 +2,8 @@
 
 An evaluator is one module `ctp_jax/evaluators/<name>.py` with
 
-    LOOKS_AT = "predictions"    of the task, or "features" of its encoder (`config.probe`)
+    LOOKS_AT = "predictions"    of the task, or "features" of its encoder (`config.probe`),
+                                or "sequences": boxes in whole videos (`tasks/tracker.py`)
     make(options, subject)      the `Evaluator`; options are `config.evaluators.<name>`
 
 and `config.evaluators` names it.

@@ -120,16 +120,24 @@ class Task(encoder.Task):
     ) -> tuple[Float[Array, "b n t 4"], Float[Array, "b n t 4"], base.ModelState]:
         """Predicted deltas and boxes, and the state with new batch statistics."""
         features, state = self.features(variables, self.draw(batch)[:, 0], train)
+        return *self.trajectories(variables, features, targets.query), state
+
+    def trajectories(
+        self,
+        variables: base.Variables,
+        features: Float[Array, "b _t _h _w c"],
+        query: Float[Array, "b n 4"],
+    ) -> tuple[Float[Array, "b n t 4"], Float[Array, "b n t 4"]]:
+        """Deltas and boxes of every frame, given the features and the first boxes."""
         deltas = apply(
             self._head,
             {"params": variables.params["head"]},
             features,
-            targets.query,
+            query,
             self.config.clip.num_frames,
         )
         scale = self.config.head.target_scale
-        predicted = boxes.decode_trajectory_xyxy(deltas, targets.query, scale)
-        return deltas, predicted, state
+        return deltas, boxes.decode_trajectory_xyxy(deltas, query, scale)
 
     def loss(
         self,
