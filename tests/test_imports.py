@@ -19,7 +19,7 @@ ROOMS = (
     ("ranges", "ops"),
     ("config",),
     ("modules",),
-    ("pictures", "cli"),
+    ("pictures", "cli", "trackers"),
     ("models",),
     ("data",),
     ("evaluators",),
@@ -39,6 +39,8 @@ PREPARE_MAY_IMPORT = {
     "cli",
     "config",
     "data",
+    "pictures",
+    "trackers",
     "prepare",
 }
 # Commands and whatever stands beside them import what they like, and nobody imports
@@ -51,6 +53,7 @@ DOORS = {
     "torch": ("interop/",),
     "torchvision": ("interop/",),
     "apache_beam": ("prepare/",),
+    "cv2": ("trackers.py",),
 }
 
 
