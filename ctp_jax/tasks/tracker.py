@@ -126,11 +126,13 @@ def annotated_boxes(
 ) -> tuple[Float[Array, "b n t 4"], Float[Array, "b n t"]]:
     """Boxes of the first clip in its pixels, and their visibility in [0, 1].
 
-    A data set without visibility shows its boxes everywhere. Data sets with one object
-    may have no axis for it.
+    Without visibility, an object is visible where its box has an area. A data set with one
+    object may have no axis for it.
     """
     known = batch["annotations"]
     truth = known["boxes"][:, 0]
     truth = truth[:, :, None] if truth.ndim == 3 else truth
-    visibility = known.get("visibility", jnp.ones(truth.shape[:3])[:, None])[:, 0]
+    visibility = (boxes.area_xyxy(truth) > 0).astype(jnp.float32)
+    if "visibility" in known:
+        visibility = known["visibility"][:, 0]
     return jnp.moveaxis(truth, 1, 2), jnp.moveaxis(visibility, 1, 2)
