@@ -61,6 +61,7 @@ def pretrain(
     config.clip.flip = 0.5
 
     config.game = game()
+    config.truth = truth()
     config.colour = colour()
 
     # Table 7: (1, 2, 2, 2) is stride 16.
@@ -315,6 +316,22 @@ def game() -> ConfigDict:
     config.soft_edge_start = (0.30, 0.45)  # distance from the centre where it starts
     config.opacity = (0.8, 1.0)
     config.visible = 0.8  # MRM: a patch is shown in a frame with this probability
+    return config
+
+
+def truth() -> ConfigDict:
+    """Where the boxes to follow come from (Table 1).
+
+    Of preset + real + teacher + cycle consecutive clips, so many have that source.
+    """
+    config = ConfigDict()
+    config.preset = 1  # the game
+    config.real = 0  # `boxes` of the data set
+    config.teacher = (
+        0  # `tracks` of the data set, see `python -m ctp_jax.prepare tracks`
+    )
+    config.cycle = 0  # there and back again in the network's own predictions
+    config.cycle_loss = 0.0  # weight of the classical cycle loss of these; the paper: 0
     return config
 
 

@@ -3,14 +3,29 @@ r"""Your own videos on a few CPU cores: half the size, an eighth of the channels
     python -m ctp_jax.main --config=configs/small.py:data=mine,train=train,test=test \
         --workdir=runs/mine
 
-`configs/demo.py` is this on the built-in data.
+`configs/demo.py` is this on the built-in data. `truth=cycle` takes the boxes from elsewhere,
+see `MIXTURES`; `truth=real` needs data with boxes, `truth=teacher` data with tracks.
 """
 
 from configs import common
 
+MIXTURES = {
+    "preset": {},
+    "real": {"preset": 0, "real": 1},
+    "teacher": {"preset": 0, "teacher": 1},
+    "cycle": {"preset": 1, "cycle": 3},
+    "mixed": {"preset": 1, "real": 1, "cycle": 2},
+}
+"""Values of the argument `truth`: clips of each source, see `common.truth`."""
+
 
 def get_config(arg=None):
-    arg = common.parse_arg(arg, data="moving_shapes", train="train", test="test")
+    arg = common.parse_arg(
+        arg, data="moving_shapes", train="train", test="test", truth="preset"
+    )
+    if arg.truth not in MIXTURES:
+        names = ", ".join(MIXTURES)
+        raise ValueError(f"config argument 'truth={arg.truth}': not one of {names}")
     config = common.pretrain(
         arg.data, split=arg.train, eval_split=arg.test, epochs=1, milestones=()
     )
@@ -29,6 +44,7 @@ def get_config(arg=None):
     config.game.visible = 1.0
 
     short_head(config)
+    config.truth.update(MIXTURES[arg.truth])
     schedule(config)
     return common.finish(config, arg)
 

@@ -171,9 +171,34 @@ def validate(config: ConfigDict) -> None:
     parts, batch = flat["optimizer.accumulate"], flat["batch_size"]
     what = f"a divisor of config.batch_size = {batch}"
     need(batch % parts == 0, "optimizer.accumulate", what)
+    if "truth" in config:
+        check_truth(config)
     for name in ("clip.scales", "test.scales"):
         if name in flat:
             check_scales(config, name)
+
+
+def check_truth(config: ConfigDict) -> None:
+    """Raises `UserError` unless every batch can have clips of all sources (Table 1)."""
+    shares = {name: config.truth[name] for name in config.truth if name != "cycle_loss"}
+    period, parts = sum(shares.values()), config.optimizer.accumulate
+    if not period:
+        raise UserError(
+            f"config.truth has only zeros: set one of {', '.join(shares)} to 1 or more"
+        )
+    if config.truth.cycle_loss and not config.truth.cycle:
+        raise UserError(
+            f"config.truth.cycle_loss = {config.truth.cycle_loss}: needs clips with "
+            "cycles, config.truth.cycle"
+        )
+    if config.batch_size % (period * parts):
+        sources = ", ".join(f"{name} {n}" for name, n in shares.items() if n)
+        raise UserError(
+            f"config.batch_size = {config.batch_size}: needs a multiple of {period}, the "
+            f"clips of config.truth ({sources})"
+            + f", times {parts}, config.optimizer.accumulate"
+            * (parts > 1)
+        )
 
 
 def check_scales(config: ConfigDict, name: str) -> None:

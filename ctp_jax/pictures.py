@@ -30,6 +30,8 @@ def _draw_box(
     draw: ImageDraw.ImageDraw, box: np.ndarray, colour: str, dashed: bool
 ) -> None:
     """Outlines x1, y1, x2, y2: solid with a dark rim, or dashed."""
+    if not np.isfinite(box).all():
+        return
     x1, y1, x2, y2 = (float(value) for value in box)
     corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
     if not dashed:
@@ -59,7 +61,7 @@ def draw_frame(
 
     Args:
         frame: uint8 (h, w, 3).
-        boxes: (n, 4), x1 y1 x2 y2 in pixels of the frame.
+        boxes: (n, 4), x1 y1 x2 y2 in pixels of the frame; NaN: not drawn.
         predicted: likewise, or None.
         zoom: picture pixels per frame pixel.
     """

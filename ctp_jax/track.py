@@ -222,6 +222,7 @@ def _config_of(encoder: Any) -> ConfigDict:
         head, about = encoder.head, encoder.architecture
         channels = head["temporal"]["bias"].size
         config = ConfigDict({"task": "ctp", "clip": {"size": 112}, "head": {}})
+        config.optimizer = {"accumulate": 1}
         config.clip.num_frames = head["dense2"]["bias"].size // 4
         config.head.channels = channels
         config.head.roi_size = math.isqrt(len(head["dense1"]["kernel"]) // channels)

@@ -197,7 +197,8 @@ def placeholder(
     shape = (spec.num_clips, spec.num_frames)
     size = tf.constant([height, width], tf.float32)
     whole = tf.concat([tf.zeros([2]), size], axis=0)
-    return {
+    nothing = tf.tile([[0, -1]], [spec.num_clips, 1])
+    return ({"followed": nothing} if spec.follow else {}) | {
         "frames": tf.zeros((*shape, height, width, 3), tf.uint8),
         "extent": tf.tile(size[None], [spec.num_clips, 1]),
         "window": tf.tile(whole[None], [spec.num_clips, 1]),

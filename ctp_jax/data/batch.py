@@ -28,13 +28,22 @@ Batch = Mapping[str, Any]
     replaced float32 (b,)                1 where the record could not be read: another one
                                          (training), or blank with mask 0 (evaluation)
     annotations {name: float32 (b, c, t, ...)}  what the data set knows of every frame;
-                                         `boxes` (..., 4) are x1 y1 x2 y2 in the pixels
-                                         of the drawn clip, after the flip, unclipped
+                                         boxes, see `VISIBILITY`, are x1 y1 x2 y2 in the
+                                         pixels of the drawn clip, after the flip,
+                                         unclipped
+    followed int32   (b, c, 2)           only with `ClipSpec.follow`: the number of the
+                                         clip's entry there, and of the object that it
+                                         follows, -1 if none
     plan     {name: array (b, ...)}      what `Task.plan` returned
 """
 
-PER_CLIP = ("frames", "extent", "window", "flip", "times", "choice")
+PER_CLIP = ("frames", "extent", "window", "flip", "times", "choice", "followed")
 """Entries of a batch whose second dimension is c."""
+
+VISIBILITY = {"boxes": "visibility", "tracks": "tracks_visibility"}
+"""Annotations of every frame that are boxes, float32 (n, 4) or (4,) for one object, and
+those that say how far each object is visible, float32 (n,) in [0, 1]. Without the latter,
+an object is visible wherever its box has an area."""
 
 
 def labels(batch: Batch) -> Any:
@@ -95,6 +104,11 @@ class ClipSpec:
         crop: 'random' or 'center'.
         flip: probability of mirroring.
         shared_window: all clips of a video have the same scale, crop and flip.
+        follow: annotations (keys of `VISIBILITY`) with the objects to follow, '' for none;
+            the video at position p of the run has entry p modulo their number. With
+            'random' sampling and crop, its clips start where an object is visible and
+            show it, see `ctp_jax.data.following`; with others, an object is chosen of
+            those that the clip shows. Empty: nothing is followed.
         min_frames: refuse a data set with shorter videos, where the repeated last frame
             would give the label away.
     """
@@ -111,4 +125,5 @@ class ClipSpec:
     crop: str = "random"
     flip: float = 0.0
     shared_window: bool = False
+    follow: Sequence[str] = ()
     min_frames: int = 1

@@ -35,10 +35,10 @@ def sample_times(
         times, choice = spec.frame_numbers(rng, num_frames)
         times = tf.ensure_shape(times, [spec.num_clips, spec.num_frames])
         return times, tf.ensure_shape(choice, [spec.num_clips])
-    strides, clips = tf.constant(spec.strides), [spec.num_clips]
+    clips = [spec.num_clips]
     if spec.sampling == "random":
         choice = rng.integer(clips, len(spec.strides))
-        span = tf.abs(tf.gather(strides, choice)) * (spec.num_frames - 1) + 1
+        span = spanned(choice, spec)
         start = rng.integer(clips, tf.maximum(num_frames - span, 0) + 1)
     elif spec.sampling == "uniform":
         choice = tf.zeros(clips, tf.int32)
@@ -47,7 +47,7 @@ def sample_times(
     elif spec.sampling == "ordered":
         own = rng.integer((), len(spec.strides))
         choice = own + tf.zeros(clips, tf.int32)
-        span = tf.abs(tf.gather(strides, own)) * (spec.num_frames - 1) + 1
+        span = spanned(own, spec)
         start = _one_after_the_other(rng, num_frames, span, spec)
     elif spec.sampling == "windows":
         start = tf.fill(clips, window * (spec.num_frames - 1))
@@ -55,15 +55,40 @@ def sample_times(
         return times, tf.fill(clips, window)
     else:
         raise ValueError(f"sampling {spec.sampling!r}")
-    stride = tf.gather(strides, choice)
-    times = start[..., None] + tf.range(spec.num_frames) * tf.abs(stride)[..., None]
+    return frame_numbers(rng, start[:, None], choice, num_frames, spec)[:, 0], choice
+
+
+def spanned(choice: tf.Tensor, spec: ClipSpec) -> tf.Tensor:
+    """The frames that clips with these strides span, int32."""
+    stride = tf.gather(tf.constant(spec.strides), choice)
+    return tf.abs(stride) * (spec.num_frames - 1) + 1
+
+
+def frame_numbers(
+    rng: Rng,
+    starts: tf.Tensor,
+    choice: tf.Tensor,
+    num_frames: tf.Tensor,
+    spec: ClipSpec,
+) -> tf.Tensor:
+    """Frame numbers of clips by where they may start, int32 (c, n, t).
+
+    Args:
+        rng: numbers for this video.
+        starts: int32 (c, n), n of them for each clip.
+        choice: int32 (c,), which of `spec.strides` each clip has.
+        num_frames: of the video, int32 scalar.
+        spec: see `ClipSpec`.
+    """
+    stride = tf.gather(tf.constant(spec.strides), choice)[:, None]
+    steps = tf.range(spec.num_frames) * tf.abs(stride)  # (c, t)
     if spec.jitter:
         shape = [spec.num_clips, spec.num_frames]
-        times += rng.integer(shape, tf.maximum(tf.abs(stride), 1)[..., None])
-    times = tf.minimum(times, num_frames - 1)
+        steps += rng.integer(shape, tf.maximum(tf.abs(stride), 1))
+    times = tf.minimum(starts[..., None] + steps[:, None], num_frames - 1)
     if min(spec.strides) < 0:
         times = tf.where(stride[..., None] < 0, times[..., ::-1], times)
-    return times, choice
+    return times
 
 
 def _evenly_spread(num_frames: tf.Tensor, span, spec: ClipSpec) -> tf.Tensor:
@@ -105,7 +130,11 @@ def _scaled_size(height, width, scale: int | tuple[int, int]) -> tf.Tensor:
 
 
 def sample_window(
-    rng: Rng, height: tf.Tensor, width: tf.Tensor, spec: ClipSpec
+    rng: Rng,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    spec: ClipSpec,
+    hold: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Samples the window of the stored frame that each clip shows.
 
@@ -117,6 +146,9 @@ def sample_window(
         height: of the stored frames, int32 scalar.
         width: likewise.
         spec: see `ClipSpec`.
+        hold: what a 'random' window should contain, float32 (c, 2, 4): two boxes x1 y1
+            x2 y2 for each clip in stored pixels, the second around the first, see
+            `_offsets_around`. With a shared window, those of the first clip count.
 
     Returns:
         float32 (c, 4), y, x, height, width in stored pixels, and bool (c,), mirrored.
@@ -126,19 +158,63 @@ def sample_window(
     choice = rng.integer([windows], len(choices))
     scaled = tf.gather(tf.stack(choices), choice)  # (c, 2)
     free = scaled - spec.size
-    if spec.crop == "random":
+    pixel = tf.cast(tf.stack([height, width]), tf.float32) / tf.cast(scaled, tf.float32)
+    if spec.crop == "random" and hold is not None:
+        low, high = _offsets_around(rng, hold[:windows], pixel, free, spec.size)
+        offset = low + rng.integer([windows, 2], high - low + 1)
+    elif spec.crop == "random":
         offset = rng.integer([windows, 2], free + 1)
     elif spec.crop == "center":
         offset = free // 2
     else:
         raise ValueError(f"crop {spec.crop!r}")
-    pixel = tf.cast(tf.stack([height, width]), tf.float32) / tf.cast(scaled, tf.float32)
     start = tf.cast(offset, tf.float32) * pixel
     flip = rng.bernoulli([windows], spec.flip)
     window = tf.concat([start, spec.size * pixel], axis=-1)
     # One for all clips, or one for each.
     window += tf.zeros([spec.num_clips, 1])
     return window, flip | tf.zeros([spec.num_clips], tf.bool)
+
+
+HOLD_ALL = 0.9
+"""Probability that a window holds all boxes of an object, not the first one only."""
+
+
+def _offsets_around(
+    rng: Rng, hold: tf.Tensor, pixel: tf.Tensor, free: tf.Tensor, size: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The lowest and the highest offset of windows that hold a box, int32 (w, 2), y x.
+
+    For each axis by itself: offsets with which the window holds the second box, with
+    probability `HOLD_ALL` and where there are any; else those with which it holds the
+    first; else the one that is nearest to centring it on the first.
+
+    Args:
+        rng: numbers for this video.
+        hold: float32 (w, 2, 4), see `sample_window`, in stored pixels.
+        pixel: float32 (w, 2), stored pixels per scaled pixel.
+        free: int32 (w, 2), the largest offset.
+        size: side of the window, scaled pixels.
+    """
+    every = rng.bernoulli([len(hold)], HOLD_ALL)[:, None]
+    last = tf.cast(free, tf.float32)
+    boxes = hold / tf.tile(pixel[:, ::-1], [1, 2])[:, None]  # scaled pixels, x before y
+    # What lies outside the frame cannot be held.
+    frame = tf.tile(last[:, ::-1] + size, [1, 2])[:, None]
+    boxes = tf.clip_by_value(boxes, 0.0, frame)
+    start, end = boxes[..., 1::-1], boxes[..., :1:-1]  # (w, 2, 2), y before x
+    # A thousandth of a pixel may stand out: less is rounding.
+    low = tf.math.ceil(end - size - 1e-3)
+    high = tf.floor(start + 1e-3)
+    low, high = (tf.clip_by_value(side, 0.0, last[:, None]) for side in (low, high))
+    centred = tf.round((start[:, 0] + end[:, 0] - size) / 2)
+    centred = tf.clip_by_value(centred, 0.0, last)
+    fits, all_fit = tf.unstack(low <= high, axis=1)
+    low, high = (
+        tf.where(every & all_fit, side[:, 1], tf.where(fits, side[:, 0], centred))
+        for side in (low, high)
+    )
+    return tf.cast(low, tf.int32), tf.cast(high, tf.int32)
 
 
 def canvas_size(

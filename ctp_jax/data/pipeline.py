@@ -17,9 +17,18 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from ctp_jax.data import bad_records, clips, decode, reading, records, rng, shuffle
+from ctp_jax.data import (
+    bad_records,
+    clips,
+    decode,
+    following,
+    reading,
+    records,
+    rng,
+    shuffle,
+)
 from ctp_jax.data.bad_records import TRIES
-from ctp_jax.data.batch import Batch, ClipSpec, num_windows
+from ctp_jax.data.batch import VISIBILITY, Batch, ClipSpec, num_windows
 from ctp_jax.errors import UserError
 
 RECORDS = 8
@@ -83,6 +92,7 @@ class Pipeline:
             # Also as the gallery of nearest neighbours: that is what was trained on.
             opened = records.take_fraction(opened, config.data.fraction, config.seed)
         records.check_lengths(opened, config.data.min_frames, spec.min_frames)
+        following.check(opened, spec)
         self.records = opened
         self.class_names = opened.class_names
         limit = 0 if train else config.data.eval_videos
@@ -239,10 +249,16 @@ class Pipeline:
         numbers = rng.Rng(
             rng.uniforms(self._seed, f"{self._stream}/clip", position, self._clip_draws)
         )
-        times, choice = clips.sample_times(
-            numbers, tf.size(features["frames"]), self._spec, self._window(position)
+        chosen, window = following.sample_clips(
+            numbers,
+            position,
+            features["annotations"],
+            tf.size(features["frames"]),
+            (height, width),
+            self._spec,
+            self._window(position),
         )
-        window, flip = clips.sample_window(numbers, height, width, self._spec)
+        times, flip = chosen["times"], chosen["flip"]
         frames, extent, shown = decode.decode_window(
             features["frames"],
             times,
@@ -257,9 +273,7 @@ class Pipeline:
             "frames": frames,
             "extent": extent,
             "window": shown,
-            "flip": flip,
-            "times": times,
-            "choice": choice,
+            **chosen,
             "label": tf.cast(features["label"], tf.int32),
             "index": tf.cast(index, tf.int32),
             "mask": mask,
@@ -272,7 +286,7 @@ class Pipeline:
         }
         for name in self.records.features.annotations:
             values = tf.gather(features["annotations"][name], times)
-            if name == "boxes":
+            if name in VISIBILITY:
                 values = decode.boxes_in_clip(values, window, flip, self._spec.size)
             example["annotations"][name] = values
         return example
@@ -304,9 +318,10 @@ class Pipeline:
         return batch | {"plan": self._sample_plan(numbers, batch)}
 
     def _trace_clip(self, numbers: rng.Rng) -> None:
-        some = tf.constant(99)
-        clips.sample_times(numbers, some, self._spec)
-        clips.sample_window(numbers, some, some, self._spec)
+        some, shapes = tf.constant(99), self.records.features.annotations
+        known = {name: tf.zeros([99, *own]) for name, own in shapes.items()}
+        position = tf.constant(0, tf.int64)
+        following.sample_clips(numbers, position, known, some, (some, some), self._spec)
 
     def _trace_plan(self, numbers: rng.Rng) -> Any:
         """Samples the plan of a placeholder batch, to count the random numbers."""

@@ -96,7 +96,7 @@ def decode_trajectory_xyxy(
 
 
 def cut_to_frame(
-    boxes: Float[Array, "*b 4"], size: float, min_side: float
+    boxes: Float[Array, "*b 4"], size: float, min_side: float = 4.0
 ) -> Float[Array, "*b 4"]:
     """The part of boxes that lies in a frame, at least `min_side` of it per axis.
 
@@ -105,9 +105,9 @@ def cut_to_frame(
         size: side of the frame in pixels.
         min_side: pixels; of boxes that are smaller or outside.
 
-    >>> cut_to_frame(jnp.array([-5.0, 2.0, 3.0, 3.0]), 10, 4).tolist()
+    >>> cut_to_frame(jnp.array([-5.0, 2.0, 3.0, 3.0]), 10).tolist()
     [0.0, 2.0, 4.0, 6.0]
-    >>> cut_to_frame(jnp.array([12.0, 9.0, 15.0, 30.0]), 10, 4).tolist()
+    >>> cut_to_frame(jnp.array([12.0, 9.0, 15.0, 30.0]), 10).tolist()
     [6.0, 6.0, 10.0, 10.0]
     """
     low = jnp.clip(boxes[..., :2], 0.0, size - min_side)

@@ -65,7 +65,7 @@ class Overlay:
     Attributes:
         captions: a line per video, for example its label in words; '' for none.
         boxes: the true boxes, float (b, c, n, t, 4), x1 y1 x2 y2 in pixels of the clip;
-            None if the task has no boxes.
+            NaN for those that are not known; None if the task has no boxes.
         predicted: the boxes that the network predicts, likewise; None without one.
     """
 
@@ -260,7 +260,7 @@ def load(config: ConfigDict) -> Task:
     return module.Task(config)
 
 
-_NO_TASKS = ("base", "classification", "probe", "render", "tracker")
+_NO_TASKS = ("base", "classification", "mixture", "probe", "render", "tracker")
 
 
 def open_pipeline(

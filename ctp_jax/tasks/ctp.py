@@ -2,9 +2,11 @@
 
 Wang et al., "Unsupervised Visual Representation Learning by Tracking Patches in
 Video", CVPR 2021. Given a clip and the box of each patch in its first frame, predict
-the box in all frames. Symbols: b videos, n trajectories, t frames, s side of the clip.
+the box in all frames. The boxes may also come from elsewhere, see `config.truth`
+(Table 1). Symbols: b videos, n trajectories, t frames, s side of the clip.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,12 +17,13 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from ctp_jax import models
-from ctp_jax.data.batch import Batch
+from ctp_jax.data.batch import Batch, ClipSpec
+from ctp_jax.data.plans import SOURCES
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads
 from ctp_jax.models.base import apply
 from ctp_jax.ops import boxes, colour, paste
-from ctp_jax.tasks import base, encoder
+from ctp_jax.tasks import base, encoder, mixture
 
 
 def smooth_l1(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -72,6 +75,7 @@ class Task(encoder.Task):
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         check_config(config)
+        self._mixture = mixture.Mixture(config)
         self._head = heads.CtPHead(
             channels=config.head.channels,
             roi_size=config.head.roi_size,
@@ -83,16 +87,22 @@ class Task(encoder.Task):
 
     # On the host -----------------------------------------------------------------
 
+    def clip_spec(self, train: bool) -> ClipSpec:
+        follow = self._mixture.follow(train)
+        return dataclasses.replace(super().clip_spec(train), follow=follow)
+
     def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
-        from ctp_jax.data.plans import colour, trajectories  # import TensorFlow
+        from ctp_jax.data.plans import colour, trajectories, truth  # import TensorFlow
 
         clip = self.config.clip
-        return {
-            **trajectories.sample_game(
-                rng, self.config.game, clip.num_frames, clip.size
-            ),
-            **colour.sample_colour(rng, self.config.colour, clip.num_frames),
-        }
+        plan = trajectories.sample_game(
+            rng, self.config.game, clip.num_frames, clip.size
+        )
+        plan |= colour.sample_colour(rng, self.config.colour, clip.num_frames)
+        if sources := self._mixture.entries(train):
+            follow = self._mixture.follow(train)
+            plan = truth.choose_truth(rng, plan, batch, sources, follow, clip.size)
+        return plan
 
     # On the device ---------------------------------------------------------------
 
@@ -104,8 +114,10 @@ class Task(encoder.Task):
         return change_colours(clips, plan)[:, None]
 
     def targets(self, batch: Batch) -> Targets:
-        boxes = batch["plan"]["boxes"]
-        return Targets(boxes, boxes[:, :, 0])
+        """The boxes to follow; in training, of clips with cycles only the first ones."""
+        plan = batch["plan"]
+        boxes = plan.get("truth", plan["boxes"])
+        return Targets(boxes, boxes[:, :, 0], plan.get("weights"))
 
     def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
         encoder_rng, head_rng = jax.random.split(rng)
@@ -115,13 +127,6 @@ class Task(encoder.Task):
         head = self._head.init(head_rng, features, no_boxes, num_frames)
         return base.Variables({**params, "head": head["params"]}, state)
 
-    def _forward(
-        self, variables: base.Variables, batch: Batch, targets: Targets, train: bool
-    ) -> tuple[Float[Array, "b n t 4"], Float[Array, "b n t 4"], base.ModelState]:
-        """Predicted deltas and boxes, and the state with new batch statistics."""
-        features, state = self.features(variables, self.draw(batch)[:, 0], train)
-        return *self.trajectories(variables, features, targets.query), state
-
     def trajectories(
         self,
         variables: base.Variables,
@@ -129,13 +134,8 @@ class Task(encoder.Task):
         query: Float[Array, "b n 4"],
     ) -> tuple[Float[Array, "b n t 4"], Float[Array, "b n t 4"]]:
         """Deltas and boxes of every frame, given the features and the first boxes."""
-        deltas = apply(
-            self._head,
-            {"params": variables.params["head"]},
-            features,
-            query,
-            self.config.clip.num_frames,
-        )
+        head, frames = {"params": variables.params["head"]}, self.config.clip.num_frames
+        deltas = apply(self._head, head, features, query, frames)
         scale = self.config.head.target_scale
         return deltas, boxes.decode_trajectory_xyxy(deltas, query, scale)
 
@@ -146,40 +146,130 @@ class Task(encoder.Task):
         step: jax.Array | int,
         rng: jax.Array,
     ) -> tuple[jax.Array, base.StepOutput]:
+        """The loss of centres plus that of sizes, see `regression_losses`.
+
+        Where boxes have weights, each is a mean over the boxes that count, of the whole
+        batch: a clip with few of them counts little. With `config.optimizer.accumulate`
+        it is the mean over the parts of each part's mean.
+        """
         truth = self.targets(batch)
-        deltas, predicted, state = self._forward(variables, batch, truth, train=True)
-        wanted = boxes.encode_trajectory_xyxy(
-            truth.boxes, truth.query, self.config.head.target_scale
-        )
-        centre, size = regression_losses(deltas, wanted, truth.weights)
+        clips = self.draw(batch)[:, 0]
+        features, state = self.features(variables, clips, train=True)
+        deltas, predicted = self.trajectories(variables, features, truth.query)
+        wanted, known, more = truth, truth.weights, {}
+        sources = dict.fromkeys(self._mixture.period)
+        if "cycle" in sources:
+            wanted, more = self._close_cycles(variables, clips, truth, predicted)
+            known = self._mixture.put("cycle", truth.weights, 0.0)
+        scale = self.config.head.target_scale
+        targets = boxes.encode_trajectory_xyxy(wanted.boxes, wanted.query, scale)
+        centre, size = regression_losses(deltas, targets, wanted.weights)
         metrics = {
             "loss": centre + size,
             "loss_center": centre,
             "loss_size": size,
-            "iou": weighted_mean(boxes.iou_xyxy(predicted, truth.boxes), truth.weights),
+            "iou": weighted_mean(boxes.iou_xyxy(predicted, truth.boxes), known),
+            **more,
         }
-        return centre + size, base.StepOutput(metrics, state)
+        if len(sources) > 1:
+            every = deltas, targets, wanted.weights
+            for name in sources:
+                rows = (self._mixture.of(name, each) for each in every)
+                metrics[f"loss_{name}"] = jnp.add(*regression_losses(*rows))
+        loss = centre + size
+        if weight := self.config.truth.cycle_loss:
+            loss += weight * self._mixture.share("cycle") * metrics["cycle_gap"]
+            metrics["loss"] = loss
+        return loss, base.StepOutput(metrics, state)
 
     def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
         """`predicted` and true `boxes`, (b, n, t, 4), and the `query`, (b, n, 4).
 
-        In pixels of the clip.
+        In pixels of the clip. Where not all true boxes are known, also their `weights`,
+        (b, n, t), 0 or 1.
         """
         truth = self.targets(batch)
-        predicted = self._forward(variables, batch, truth, train=False)[1]
-        return {"predicted": predicted, "boxes": truth.boxes, "query": truth.query}
+        features, _ = self.features(variables, self.draw(batch)[:, 0], train=False)
+        predicted = self.trajectories(variables, features, truth.query)[1]
+        weights = {} if truth.weights is None else {"weights": truth.weights}
+        known = {"boxes": truth.boxes, "query": truth.query, **weights}
+        return {"predicted": predicted, **known}
+
+    def _close_cycles(
+        self,
+        variables: base.Variables,
+        clips: Float[Array, "b t s s 3"],
+        truth: Targets,
+        predicted: Float[Array, "b n t 4"],
+    ) -> tuple[Targets, dict[str, jax.Array]]:
+        """Follows the last predicted boxes back through the reversed clips.
+
+        The way back, reversed, is what the way there is to be: it gets no gradient.
+        Batch statistics of the reversed clips do not reach the running ones.
+
+        Returns:
+            The targets of the whole batch; and metrics of the clips with cycles:
+            cycle_static: share of the trajectories whose last box is within a pixel of
+                the query.
+            cycle_iou: overlap of the ways there and back.
+            cycle_gap: the classical cycle loss, from the query to the end of the way
+                back. It has a gradient, through both ways, if `config.truth.cycle_loss`
+                gives it a weight.
+        """
+        query, there = (
+            self._mixture.of("cycle", rows) for rows in (truth.query, predicted)
+        )
+        last = boxes.cut_to_frame(there[:, :, -1], clips.shape[-2])
+        if not self.config.truth.cycle_loss:
+            last = jax.lax.stop_gradient(last)
+        features, _ = self.apply_encoder(
+            variables.params["encoder"],
+            variables.state["batch_stats"]["encoder"],
+            self._mixture.of("cycle", clips)[:, ::-1],
+            train=True,
+            frozen=self.frozen_parts,
+        )
+        back = self.trajectories(variables, features, last)[1]
+        labels = jax.lax.stop_gradient(back[:, :, ::-1])
+        targets = Targets(
+            self._mixture.put("cycle", truth.boxes, labels),
+            truth.query,
+            self._mixture.put("cycle", truth.weights, 1.0),
+        )
+        scale = self.config.head.target_scale
+        gap = boxes.encode_trajectory_xyxy(back[:, :, -1:], query, scale)
+        moved = jnp.abs(there[:, :, -1] - query).max(axis=-1)
+        metrics = {
+            "cycle_static": (moved < 1.0).mean(),
+            "cycle_iou": boxes.iou_xyxy(there, labels).mean(),
+            "cycle_gap": jnp.add(*regression_losses(gap, jnp.zeros_like(gap))),
+        }
+        return targets, metrics
 
     # Off the device --------------------------------------------------------------
 
     def overlay(
         self, batch: Batch, outputs: Mapping[str, np.ndarray] | None = None
     ) -> base.Overlay:
-        """The true boxes, and the predicted ones if there are `outputs`."""
-        truth = np.asarray(self.targets(batch).boxes)[:, None]
-        predicted = None
+        """The true boxes, and the predicted ones if there are `outputs`.
+
+        Boxes that are not known are NaN. Where there are several, the captions say the
+        sources.
+        """
+        plan, truth = batch["plan"], self.targets(batch)
+        shown = np.asarray(truth.boxes)[:, None]
+        predicted, captions = None, [""] * len(shown)
         if outputs is not None:
             predicted = np.asarray(outputs["predicted"])[:, None]
-        return base.Overlay([""] * len(truth), truth, predicted)
+        if truth.weights is not None:
+            known = np.asarray(truth.weights)[:, None, ..., None] > 0
+            shown = np.where(known, shown, np.nan)
+            if predicted is not None:
+                anywhere = known.any(axis=-2, keepdims=True)
+                predicted = np.where(anywhere, predicted, np.nan)
+            sources = np.array(SOURCES)[np.asarray(plan["source"])].tolist()
+            captions = sources if len(set(self._mixture.period)) > 1 else captions
+        return base.Overlay(captions, shown, predicted)
 
 
 def change_colours(

@@ -22,9 +22,6 @@ from ctp_jax.errors import UserError
 from ctp_jax.ops import boxes
 from ctp_jax.tasks import base, render
 
-MIN_SIDE = 4.0
-"""Pixels of the clip that a predicted box keeps of the frame where a window goes on."""
-
 
 class Tracker(base.Task):
     """Tracks with the network of another task, `ctp` or one with its methods.
@@ -118,7 +115,7 @@ def next_query(
     predicted: Float[Array, "b n t 4"], size: int
 ) -> Float[Array, "b n 4"]:
     """The boxes that the next window is given: the last ones, inside the frame."""
-    return boxes.cut_to_frame(predicted[:, :, -1], size, MIN_SIDE)
+    return boxes.cut_to_frame(predicted[:, :, -1], size)
 
 
 def annotated_boxes(

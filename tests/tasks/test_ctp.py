@@ -125,7 +125,13 @@ def brute_force_loss(deltas, trajectories, scale):
 
 def test_losses_and_iou_equal_brute_force(task, batch, state):
     loss, output = jax.jit(task.loss)(state, batch, 0, jax.random.key(1))
-    forward = jax.jit(lambda v, b: task._forward(v, b, task.targets(b), train=True)[0])
+
+    @jax.jit
+    def forward(variables, batch):
+        clips, query = task.draw(batch)[:, 0], task.targets(batch).query
+        features, _ = task.features(variables, clips, train=True)
+        return task.trajectories(variables, features, query)[0]
+
     deltas = forward(state, batch)
     truth = np.asarray(batch["plan"]["boxes"])
     expected = brute_force_loss(np.asarray(deltas), truth, (0.8, 0.8, 0.04, 0.04))
