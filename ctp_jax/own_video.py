@@ -4,7 +4,7 @@ import contextlib
 import fractions
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import av
 import av.codec
@@ -41,6 +41,7 @@ def read_frames(video: pathlib.Path, start: int, fps: float) -> Iterator[Frame]:
     Raises:
         UserError: there is nothing to read.
     """
+
     def timed() -> Iterator[tuple[float, np.ndarray]]:
         with videos.errors_of_one_file():
             if video.is_dir():
@@ -84,7 +85,7 @@ class VideoWriter:
         self._stream = None
         self._start, self._last = 0.0, -1
 
-    def __enter__(self) -> "VideoWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

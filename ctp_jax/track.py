@@ -194,7 +194,9 @@ class Follower:
             tracks = np.asarray(predicted, np.float64) * size
             for index in new:
                 found = tracks[index] if done else box
-                yield Shown(window[index], found, None if other is None else other[done])
+                yield Shown(
+                    window[index], found, None if other is None else other[done]
+                )
                 done += 1
 
 

@@ -151,17 +151,18 @@ def stored_frames(
     Raises:
         UserError: the record cannot be read.
     """
-    with tf.device("/CPU:0"):
-        try:
+    try:
+        with tf.device("/CPU:0"):
             read = read or read_features(records)
             frames = read(tf.constant(number, tf.int64))["frames"]
-            for time in times:
+        for time in times:
+            with tf.device("/CPU:0"):
                 image = tf.io.decode_image(
                     frames[time], channels=3, expand_animations=False
                 )
-                yield image.numpy()
-        except READ_ERRORS as error:
-            raise UserError(
-                f"{records.directory}: video {records.id_of(number)} cannot be read: "
-                "prepare the data set again"
-            ) from error
+            yield image.numpy()
+    except READ_ERRORS as error:
+        raise UserError(
+            f"{records.directory}: video {records.id_of(number)} cannot be read: "
+            "prepare the data set again"
+        ) from error

@@ -93,5 +93,7 @@ def load(name: str, options: ConfigDict) -> Any:
     """
     field = f"config.evaluators.{name}" + ".module" * bool(options.module)
     value = str(options.module or name)
-    ours = modules.inside("ctp_jax.evaluators", "base", "feature_bank", "nearest")
+    ours = modules.inside(
+        "ctp_jax.evaluators", "base", "feature_bank", "nearest", "tracks"
+    )
     return modules.load(field, "evaluator", value, ours, "LOOKS_AT", "make")

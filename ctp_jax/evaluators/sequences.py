@@ -4,70 +4,24 @@ Symbols: t frames of a window, f frames of a video, n objects. Boxes x1 y1 x2 y2
 shares of the frame's width and height.
 """
 
-import concurrent.futures
 import csv
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import num_windows
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators.base import Evaluator, Subject
-from ctp_jax.ops.boxes import iou_xyxy
+from ctp_jax.evaluators.tracks import Track, draw, follow_with_kcf, mean, per_frame
+from ctp_jax.ops.boxes import area_xyxy, iou_xyxy
 
 LOOKS_AT = "sequences"
 
-_DRAWN, _TIMES = 6, 40  # videos and frames of each in the pictures
-_CELL = (224, 126)  # width and height of a frame there
 _HEADER = ("video", "object", "frames", "ao", "ao_stay_put", "ao_kcf")
-
-
-class Track(NamedTuple):
-    """One object in one video.
-
-    Attributes:
-        number: of the record.
-        of: number of the object.
-        truth: its boxes.
-        visible: where they count.
-        tracks: predicted ones by name, from the first box of the video: '' those of the
-            network, '_stay_put' and '_kcf' the baselines.
-    """
-
-    number: int
-    of: int
-    truth: Float[np.ndarray, "f 4"]
-    visible: Bool[np.ndarray, " f"]
-    tracks: dict[str, Float[np.ndarray, "f 4"]]
-
-    def scored(self, name: str) -> Float[np.ndarray, " _"]:
-        """Overlaps in the frames that count; the first one is given and does not."""
-        found = official_iou(self.tracks[name], self.truth)
-        return found[1:][self.visible[1:]]
-
-
-def official_iou(
-    a: Float[np.ndarray, "*b 4"], b: Float[np.ndarray, "*b 4"]
-) -> Float[np.ndarray, "*b"]:
-    """Overlap of boxes that are cut to the image, as GOT-10k's toolkit cuts them.
-
-    It moves a corner that is left of the image or above it to the border, and keeps width
-    and height as far as the image reaches: such a box is moved rather than cut.
-    """
-    sides = (each[..., 2:] - each[..., :2] for each in (a, b))
-    low = [np.clip(each[..., :2], 0.0, 1.0) for each in (a, b)]
-    sides = [np.clip(s, 0.0, 1.0 - at) for s, at in zip(sides, low, strict=True)]
-    return iou_xyxy(
-        *(
-            np.concatenate([at, at + s], axis=-1)
-            for s, at in zip(sides, low, strict=True)
-        )
-    )
 
 
 class SequencesEvaluator(Evaluator):
@@ -155,8 +109,21 @@ class SequencesEvaluator(Evaluator):
             )
         self._found = found
         if self._kcf and not self._no_kcf:
-            self._follow_with_kcf(found)
+            self._add_kcf(found)
         return found
+
+    def _add_kcf(self, tracks: list[Track]) -> None:
+        """Adds KCF's tracks, each of which is made once in a run."""
+        new = [each for each in tracks if each[:2] not in self._followed]
+        try:
+            made = follow_with_kcf(self._records, new)
+        except UserError as error:
+            self._no_kcf = f"no baseline of KCF: {error}"
+            return
+        for track, boxes in zip(new, made, strict=True):
+            self._followed[track[:2]] = boxes
+        for track in tracks:
+            track.tracks["_kcf"] = self._followed[track[:2]]
 
     def results(self) -> Iterator[tuple[str, Any]]:
         tracks = self._tracks()
@@ -168,68 +135,45 @@ class SequencesEvaluator(Evaluator):
             for share in (0.5, 0.75):
                 above = float((overlap > share).mean()) if overlap.size else 0.0
                 yield f"sr{100 * share:.0f}{suffix}", above
-            yield f"track_per_frame{suffix}", _per_frame(tracks, suffix)
+            yield f"track_per_frame{suffix}", per_frame(tracks, suffix)
         errors = np.concatenate([self._errors(track) for track in tracks], axis=1)
         kinds = ("center_error", "size_error", "center_error_share", "size_error_share")
         for name, values in zip(kinds, errors, strict=True):
             yield name, float(values.mean()) if values.size else 0.0
 
     def _of_windows(self, suffix: str) -> Iterator[tuple[str, Any]]:
-        overlaps, counted = [], []
-        for windows in self._windows.values():
-            for each in windows.values():
-                stay = each["boxes"][:, :1]
-                overlap = iou_xyxy(stay if suffix else each["predicted"], each["boxes"])
-                overlaps.append(np.where(each["visible"], overlap, np.nan))
-                counted.append(each["visible"][:, 0] & each["visible"][:, 1:].any(1))
-        overlap = np.concatenate(overlaps)[np.concatenate(counted)]
-        if not len(overlap):
+        every = [each for video in self._windows.values() for each in video.values()]
+        seen = np.concatenate([each["visible"] for each in every])
+        overlap = np.concatenate(
+            [
+                iou_xyxy(
+                    each["boxes"][:, :1] if suffix else each["predicted"], each["boxes"]
+                )
+                for each in every
+            ]
+        )
+        counted = seen[:, 0] & seen[:, 1:].any(axis=1)
+        if not counted.any():
             return
-        yield f"window_iou{suffix}", float(np.nanmean(overlap[:, 1:], axis=1).mean())
-        yield f"window_iou_all{suffix}", float(np.nanmean(overlap, axis=1).mean())
-        yield f"window_iou_per_frame{suffix}", np.nanmean(overlap, axis=0)
+        overlap, seen = overlap[counted], seen[counted]
+        later = mean(overlap[:, 1:], seen[:, 1:], axis=1)
+        yield f"window_iou{suffix}", float(later.mean())
+        yield f"window_iou_all{suffix}", float(mean(overlap, seen, axis=1).mean())
+        yield f"window_iou_per_frame{suffix}", mean(overlap, seen, axis=0)
 
     def _errors(self, track: Track) -> Float[np.ndarray, "4 _"]:
-        size = [getattr(self._records, side)[track.number] for side in ("width", "height")]
-        kept = np.flatnonzero(track.visible[1:]) + 1
-        centres, roots = [], []
-        for boxes in (track.tracks[""][kept], track.truth[kept]):
-            low, high = boxes[:, :2] * size, boxes[:, 2:] * size
-            centres.append((low + high) / 2)
-            roots.append(np.sqrt(np.prod(high - low, axis=-1)))
-        centre = np.linalg.norm(centres[0] - centres[1], axis=-1)
-        of_size = np.abs(roots[0] - roots[1])
-        one_pixel = np.maximum(roots[1], 1.0)
-        return np.stack([centre, of_size, centre / one_pixel, of_size / one_pixel])
-
-    def _follow_with_kcf(self, tracks: list[Track]) -> None:
-        """Adds KCF's tracks; in threads, since OpenCV and the decoder need no Python."""
-        from ctp_jax import trackers
-
-        try:
-            trackers.require("kcf")
-        except UserError as error:
-            self._no_kcf = f"no baseline of KCF: {error}"
-            return
-        # Imported here, because reading frames imports TensorFlow.
-        from ctp_jax.data import reading
-
-        read = reading.read_features(self._records)
-
-        def follow(track: Track) -> np.ndarray:
-            number = track.number
-            size = [int(self._records.width[number]), int(self._records.height[number])]
-            times = range(len(track.truth))
-            frames = reading.stored_frames(self._records, number, times, read)
-            first = track.truth[0] * (2 * size)
-            return trackers.follow(frames, first, "kcf")[0] / (2 * size)
-
-        new = [each for each in tracks if (each.number, each.of) not in self._followed]
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for track, boxes in zip(new, pool.map(follow, new), strict=True):
-                self._followed[track.number, track.of] = boxes
-        for track in tracks:
-            track.tracks["_kcf"] = self._followed[track.number, track.of]
+        """Of centre and size, in pixels and as shares; of the frames that are scored."""
+        sides = [getattr(self._records, of)[track.number] for of in ("width", "height")]
+        found, truth = (
+            boxes[1:][track.visible[1:]] * np.tile(sides, 2)
+            for boxes in (track.tracks[""], track.truth)
+        )
+        moved = found - truth
+        centre = np.linalg.norm((moved[:, :2] + moved[:, 2:]) / 2, axis=-1)
+        root = np.sqrt(area_xyxy(truth))
+        size = np.abs(np.sqrt(area_xyxy(found)) - root)
+        one_pixel = np.maximum(root, 1.0)
+        return np.stack([centre, size, centre / one_pixel, size / one_pixel])
 
     def notes(self) -> list[str]:
         """Lines for the user: videos that are left out, a baseline that is missing."""
@@ -247,55 +191,14 @@ class SequencesEvaluator(Evaluator):
             for track in tracks:
                 name = self._records.id_of(track.number)
                 mean = [
-                    f"{track.scored(suffix).mean():.4f}" if suffix in track.tracks else ""
+                    f"{track.scored(suffix).mean():.4f}"
+                    if suffix in track.tracks
+                    else ""
                     for suffix in ("", "_stay_put", "_kcf")
                     if track.visible[1:].any()
                 ]
                 writer.writerow((name, track.of, len(track.truth), *mean))
-        self._draw(directory, tracks)
-
-    def _draw(self, directory: pathlib.Path, tracks: list[Track]) -> None:
-        # Imported here, because reading frames imports TensorFlow.
-        from ctp_jax import pictures
-        from ctp_jax.data import reading
-
-        chosen = np.linspace(0, len(tracks) - 1, min(_DRAWN, len(tracks)))
-        shown = [tracks[i] for i in chosen.round().astype(int)]
-        clips, boxes = [], []
-        for track in shown:
-            times = np.linspace(0, len(track.truth) - 1, _TIMES).round().astype(int)
-            frames = reading.stored_frames(
-                self._records, track.number, times.tolist()
-            )
-            lines = [track.truth, *(track.tracks.get(n) for n in ("_kcf", ""))]
-            lines = np.stack([line[times] for line in lines if line is not None])
-            for out, part in zip(
-                (clips, boxes),
-                pictures.fit(list(frames), lines, _CELL),
-                strict=True,
-            ):
-                out.append(part)
-        clips, boxes = np.stack(clips), np.stack(boxes)
-        kcf = ", KCF blue" * (boxes.shape[1] > 2)
-        title = f"{self._records.split}: true boxes yellow, predicted dashed{kcf}"
-        drawn = (clips, boxes[:, :-1], boxes[:, -1:])
-        names = [self._records.id_of(track.number) for track in shown]
-        sheet = pictures.contact_sheet(*drawn, title=title, names=names, zoom=1)
-        sheet.quantize(256).save(directory / "tracks.png", optimize=True)
-        pictures.save_animation(
-            directory / "tracks.gif", *drawn, title=title, columns=3, zoom=1
-        )
-
-
-def _per_frame(tracks: list[Track], name: str) -> Float[np.ndarray, " f"]:
-    """Mean overlap of all tracks in each frame; NaN where none counts."""
-    longest = max(len(track.truth) for track in tracks)
-    total, count = np.zeros(longest), np.zeros(longest)
-    for track in tracks:
-        at = np.flatnonzero(track.visible)
-        total[at] += official_iou(track.tracks[name], track.truth)[at]
-        count[at] += 1
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        draw(directory, self._records, tracks)
 
 
 def make(options: ConfigDict, subject: Subject) -> SequencesEvaluator:

@@ -111,9 +111,7 @@ def follow(
     return task.trajectories(variables, features, query)[1]
 
 
-def next_query(
-    predicted: Float[Array, "b n t 4"], size: int
-) -> Float[Array, "b n 4"]:
+def next_query(predicted: Float[Array, "b n t 4"], size: int) -> Float[Array, "b n 4"]:
     """The boxes that the next window is given: the last ones, inside the frame."""
     return boxes.cut_to_frame(predicted[:, :, -1], size)
 

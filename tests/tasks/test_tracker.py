@@ -40,7 +40,9 @@ def by_hand(task, variables, frames, first):
             SIZE,
         )
         features, _ = task.features(variables, clip, train=False)
-        deltas, _ = task.trajectories(variables, features, jnp.float32(query)[None, None])
+        deltas, _ = task.trajectories(
+            variables, features, jnp.float32(query)[None, None]
+        )
         deltas = np.float64(deltas[0, 0]) * np.array(task.config.head.target_scale)
         centre, side = (query[:2] + query[2:]) / 2, query[2:] - query[:2]
         centres, sides = centre + deltas[:, :2], side * np.exp(deltas[:, 2:])
