@@ -110,7 +110,8 @@ class VideoWriter:
             self._stream.codec_context.time_base = fractions.Fraction(1, _TICKS)
             self._start = frame.time
         shown = np.stack(boxes) if boxes else np.zeros((0, 4))
-        image = pictures.draw_frame(frame.image, shown, None, 1)
+        lines = max(2, round(min(height, width) / 200))
+        image = pictures.draw_frame(frame.image, shown, None, 1, lines)
         picture = av.VideoFrame.from_image(image.crop((0, 0, width, height)))
         # A player needs times that increase.
         tick = round((frame.time - self._start) * _TICKS)

@@ -27,7 +27,11 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _draw_box(
-    draw: ImageDraw.ImageDraw, box: np.ndarray, colour: str, dashed: bool
+    draw: ImageDraw.ImageDraw,
+    box: np.ndarray,
+    colour: str,
+    dashed: bool,
+    width: int = 2,
 ) -> None:
     """Outlines x1, y1, x2, y2: solid with a dark rim, or dashed."""
     if not np.isfinite(box).all():
@@ -35,8 +39,8 @@ def _draw_box(
     x1, y1, x2, y2 = (float(value) for value in box)
     corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
     if not dashed:
-        draw.line(corners, fill="black", width=4)
-        draw.line(corners, fill=colour, width=2)
+        draw.line(corners, fill="black", width=2 * width)
+        draw.line(corners, fill=colour, width=width)
         return
     for start, end in itertools.pairwise(corners):
         length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1e-6)
@@ -56,6 +60,7 @@ def draw_frame(
     boxes: np.ndarray,
     predicted: np.ndarray | None,
     zoom: int,
+    width: int = 2,
 ) -> Image.Image:
     """One frame with true boxes (coloured) and predicted ones (white, dashed).
 
@@ -64,12 +69,14 @@ def draw_frame(
         boxes: (n, 4), x1 y1 x2 y2 in pixels of the frame; NaN: not drawn.
         predicted: likewise, or None.
         zoom: picture pixels per frame pixel.
+        width: of the lines of true boxes, in picture pixels.
     """
-    height, width = (side * zoom for side in frame.shape[:2])
-    image = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
+    size = (frame.shape[1] * zoom, frame.shape[0] * zoom)
+    image = Image.fromarray(frame)
+    image = image.resize(size, Image.Resampling.BICUBIC) if zoom > 1 else image
     draw = ImageDraw.Draw(image)
     for number, box in enumerate(boxes * zoom):
-        _draw_box(draw, box, COLOURS[number % len(COLOURS)], dashed=False)
+        _draw_box(draw, box, COLOURS[number % len(COLOURS)], False, width)
     for box in () if predicted is None else predicted * zoom:
         _draw_box(draw, box, "white", dashed=True)
     return image

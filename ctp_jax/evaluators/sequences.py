@@ -190,14 +190,14 @@ class SequencesEvaluator(Evaluator):
             writer.writerow(_HEADER)
             for track in tracks:
                 name = self._records.id_of(track.number)
-                mean = [
+                scores = [
                     f"{track.scored(suffix).mean():.4f}"
                     if suffix in track.tracks
                     else ""
                     for suffix in ("", "_stay_put", "_kcf")
                     if track.visible[1:].any()
                 ]
-                writer.writerow((name, track.of, len(track.truth), *mean))
+                writer.writerow((name, track.of, len(track.truth), *scores))
         draw(directory, self._records, tracks)
 
 

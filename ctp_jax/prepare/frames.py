@@ -97,7 +97,9 @@ def decode_folder(folder: str | os.PathLike) -> Iterator[np.ndarray]:
         try:
             video.check_file(path)
             image = np.asarray(_decode(path.read_bytes())[0].convert("RGB"))
-        except (OSError, video.VideoError) as error:
+        except OSError as error:
+            raise video.VideoError(f"{name}: {error.strerror or error}") from error
+        except video.VideoError as error:
             raise video.VideoError(f"{name}: {error}") from error
         size = size or image.shape
         if image.shape != size:
