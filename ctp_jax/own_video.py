@@ -4,7 +4,7 @@ import contextlib
 import fractions
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import av
 import av.codec
@@ -73,7 +73,7 @@ def first_frame(video: pathlib.Path, start: int, fps: float) -> Frame:
 
 
 class VideoWriter:
-    """Writes frames with boxes to an MP4 file: a context manager."""
+    """Writes frames with boxes to an MP4 file, which `close` completes."""
 
     def __init__(self, path: pathlib.Path):
         """Opens the file.
@@ -85,10 +85,8 @@ class VideoWriter:
         self._stream = None
         self._start, self._last = 0.0, -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Completes the file."""
         with self._container:
             if self._stream is not None:
                 self._container.mux(self._stream.encode())

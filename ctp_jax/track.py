@@ -1,5 +1,6 @@
 """Follows a box through a video of your own: `python -m ctp_jax.track VIDEO --box=x,y,w,h`."""
 
+import contextlib
 import csv
 import math
 import pathlib
@@ -254,7 +255,7 @@ def save(
         with (
             files.replacing_inside(out) as new,
             (new / "track.csv").open("w", newline="") as file,
-            VideoWriter(new / "track.mp4") as video,
+            contextlib.closing(VideoWriter(new / "track.mp4")) as video,
         ):
             writer = csv.writer(file)
             writer.writerow(header)
