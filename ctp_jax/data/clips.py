@@ -55,7 +55,8 @@ def sample_times(
         return times, tf.fill(clips, window)
     else:
         raise ValueError(f"sampling {spec.sampling!r}")
-    return frame_numbers(rng, start[:, None], choice, num_frames, spec)[:, 0], choice
+    times = frame_numbers(rng, start[..., None], choice, num_frames, spec)
+    return times[..., 0, :], choice
 
 
 def spanned(choice: tf.Tensor, spec: ClipSpec) -> tf.Tensor:
@@ -80,12 +81,12 @@ def frame_numbers(
         num_frames: of the video, int32 scalar.
         spec: see `ClipSpec`.
     """
-    stride = tf.gather(tf.constant(spec.strides), choice)[:, None]
+    stride = tf.gather(tf.constant(spec.strides), choice)[..., None]
     steps = tf.range(spec.num_frames) * tf.abs(stride)  # (c, t)
     if spec.jitter:
         shape = [spec.num_clips, spec.num_frames]
         steps += rng.integer(shape, tf.maximum(tf.abs(stride), 1))
-    times = tf.minimum(starts[..., None] + steps[:, None], num_frames - 1)
+    times = tf.minimum(starts[..., None] + steps[..., None, :], num_frames - 1)
     if min(spec.strides) < 0:
         times = tf.where(stride[..., None] < 0, times[..., ::-1], times)
     return times

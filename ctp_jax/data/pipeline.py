@@ -127,7 +127,7 @@ class Pipeline:
         self._read = reading.read_features(opened)
         self._sizes = tf.constant(np.stack([opened.height, opened.width], axis=-1))
         self._stream = "train" if train else "evaluation"
-        self._clip_draws = rng.count_uniforms(self._trace_clip)
+        self._clip_draws = rng.count_uniforms(self._trace_clip, lead=())
         self._plan_draws = rng.count_uniforms(self._trace_plan)
         if not train:
             with tf.device("/CPU:0"):

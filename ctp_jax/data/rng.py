@@ -116,14 +116,19 @@ class _SplitRng(Rng):
         return self._parent.unit([self._count, count])
 
 
-def count_uniforms(decide: Callable[[Rng], object]) -> int:
-    """Number of random numbers per row that `decide` uses, found by tracing it once."""
+def count_uniforms(decide: Callable[[Rng], object], lead: Sequence[int] = (1,)) -> int:
+    """Number of random numbers per row that `decide` uses, found by tracing it once.
+
+    Args:
+        decide: uses the numbers.
+        lead: leading dimensions of the numbers that it is given.
+    """
     used = 1
 
     @tf.function(autograph=False)
     def trace():
         nonlocal used
-        rng = Rng(tf.zeros([1, 1 << 16]))
+        rng = Rng(tf.zeros([*lead, 1 << 16]))
         decide(rng)
         used = max(used, rng.used)
 
