@@ -138,6 +138,7 @@ class Follower:
         """
         # Imported here, so that a wrong flag is reported before JAX is.
         import jax
+        import jax.numpy as jnp
 
         from ctp_jax.ops import resample
         from ctp_jax.tasks import base, ctp, tracker
@@ -161,9 +162,9 @@ class Follower:
         self._length = config.clip.num_frames
 
         def step(frames, query):
-            sides = np.float32([[frames.shape[1], frames.shape[2]]])
-            whole = np.concatenate([np.zeros_like(sides), sides], axis=-1)
-            flip = np.zeros(1, bool)
+            sides = jnp.array([frames.shape[1:3]], jnp.float32)
+            whole = jnp.concatenate([jnp.zeros((1, 2)), sides], axis=-1)
+            flip = jnp.zeros(1, bool)
             clips = resample.crop_resize_flip(frames[None], whole, sides, flip, size)
             boxes = tracker.follow(task, variables, clips, query * size)
             return boxes[0, 0] / size, tracker.next_query(boxes, size) / size
