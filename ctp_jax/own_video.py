@@ -3,8 +3,8 @@
 import contextlib
 import fractions
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple, cast
 
 import av
 import av.codec
@@ -28,7 +28,9 @@ class Frame(NamedTuple):
     image: np.ndarray
 
 
-def read_frames(video: pathlib.Path, start: int, fps: float) -> Iterator[Frame]:
+def read_frames(
+    video: pathlib.Path, start: int, fps: float
+) -> Generator[Frame, None, None]:
     """The frames of a video file or of a folder, from `start` on, upright.
 
     Where a file cannot be read to its end, that is said, and the frames before are given.
@@ -82,7 +84,7 @@ class VideoWriter:
             path: of it.
         """
         self._container = av.open(str(path), "w")
-        self._stream = None
+        self._stream: av.VideoStream | None = None
         self._start, self._last = 0.0, -1
 
     def close(self) -> None:
@@ -101,11 +103,7 @@ class VideoWriter:
         # The codecs need even sides.
         height, width = (side // 2 * 2 for side in frame.image.shape[:2])
         if self._stream is None:
-            self._stream = self._container.add_stream(_codec(), rate=30)
-            self._stream.width, self._stream.height = width, height
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.bit_rate = 4 * width * height
-            self._stream.codec_context.time_base = fractions.Fraction(1, _TICKS)
+            self._stream = self._open(width, height)
             self._start = frame.time
         shown = np.stack(boxes) if boxes else np.zeros((0, 4))
         lines = max(2, round(min(height, width) / 200))
@@ -117,6 +115,10 @@ class VideoWriter:
         picture.time_base = fractions.Fraction(1, _TICKS)
         self._container.mux(self._stream.encode(picture))
 
-
-def _codec() -> str:
-    return next(name for name in _CODECS if name in av.codecs_available)
+    def _open(self, width: int, height: int) -> av.VideoStream:
+        codec = next(name for name in _CODECS if name in av.codecs_available)
+        stream = cast(av.VideoStream, self._container.add_stream(codec, rate=30))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.bit_rate = 4 * width * height
+        stream.codec_context.time_base = fractions.Fraction(1, _TICKS)
+        return stream

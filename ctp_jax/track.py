@@ -18,18 +18,18 @@ from ctp_jax.own_video import Frame, VideoWriter, first_frame, read_frames
 FLAGS = flags.FlagValues()
 BOX = flags.DEFINE_string(
     "box",
-    None,
+    "",
     "x,y,w,h: left, top, width and height of the box in the frame --start, in pixels of "
     "the video; the corner of the image is 0,0.",
     flag_values=FLAGS,
 )
 INIT_FROM = flags.DEFINE_string(
     "init_from",
-    None,
+    "",
     "The network: a workdir of the task ctp, a checkpoint of it or its exported encoder.",
     flag_values=FLAGS,
 )
-OUT = flags.DEFINE_string("out", None, "Folder for the results.", flag_values=FLAGS)
+OUT = flags.DEFINE_string("out", "", "Folder for the results.", flag_values=FLAGS)
 START = flags.DEFINE_integer(
     "start", 0, "Number of the first frame, from 0.", lower_bound=0, flag_values=FLAGS
 )
@@ -189,7 +189,7 @@ class Follower:
             small += small[-1:] * (self._length - len(small))
             size = np.tile(window[0].image.shape[1::-1], 2)
             if query is None:
-                query = np.float32(box / size)[None, None]
+                query = np.asarray(box / size, np.float32)[None, None]
             predicted, query = self._step(np.stack(small), query)
             new = range(1 if done else 0, len(window))
             # The first box is the given one.

@@ -87,7 +87,7 @@ def dealt(
         is a multiple of `rows`; (-1, 0) for padding.
     """
     free = [(0, row) for row in range(rows)]
-    table = np.tile(np.int64([-1, 0]), (int(windows.sum()), rows, 1))
+    table = np.tile(np.array([-1, 0], np.int64), (int(windows.sum()), rows, 1))
     for number in np.argsort(-windows, kind="stable"):
         start, row = free[0]
         stop = start + int(windows[number])

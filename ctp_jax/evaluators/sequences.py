@@ -69,7 +69,9 @@ class SequencesEvaluator(Evaluator):
             times = np.asarray(batch["times"][row, 0])
             # The last frame is repeated where a video ends within a window.
             new = np.concatenate([[True], times[1:] > times[:-1]])
-            window = {name: np.float64(outputs[name][row]) for name in names}
+            window = {
+                name: np.asarray(outputs[name][row], np.float64) for name in names
+            }
             window["visible"] = (np.asarray(outputs["visibility"][row]) > 0) & new
             window["times"] = times[new]
             number, which = int(batch["index"][row]), int(batch["choice"][row, 0])

@@ -56,6 +56,7 @@ def by_hand(task, variables, frames, first):
 def evaluate(data_dir, devices):
     """The task, its variables, the evaluator after a pass, and its results."""
     config = make_config(data_dir, batch_size=8)
+    config.evaluators.sequences.kcf = True
     task = ctp.Task(config)
     variables = made_sequences.make_variables(task)
     mesh = jax.make_mesh(
@@ -128,6 +129,12 @@ def test_eight_devices_are_alike(evaluated, data_dir):
     assert one.keys() == eight.keys() and {"window_iou", "ao"} <= one.keys()
     for name, value in one.items():
         np.testing.assert_allclose(eight[name], value, atol=1e-4, err_msg=name)
+
+
+def test_kcf_follows_a_square_on_a_still_ground(evaluated):
+    results = evaluated[-1]
+    assert results["ao_kcf"] > results["ao_stay_put"]
+    assert results["sr75_kcf"] > results["sr75_stay_put"]
 
 
 def test_pictures_and_table_are_written(evaluated, tmp_path):
