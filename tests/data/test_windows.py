@@ -1,5 +1,8 @@
 """Windows of whole videos: where each goes, and what the pipeline then reads."""
 
+import pathlib
+import shutil
+
 import numpy as np
 import pytest
 
@@ -100,3 +103,24 @@ def test_some_of_the_videos(data_dir):
     found, _ = batches(data_dir, **{"data.eval_videos": 3})
     index = np.concatenate([batch["index"][batch["mask"] > 0] for batch in found])
     assert sorted(set(index.tolist())) == [0, 2, 4]
+
+
+def test_windows_of_an_unreadable_video_are_left_out(data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path / "copy")
+    whole, opened = batches(data_dir)
+    stored = opened.records
+    path = tmp_path / "copy" / pathlib.Path(stored.files[0]).relative_to(data_dir)
+    with path.open("r+b") as file:
+        file.seek(int(stored.offset[0]) + 100)
+        file.write(b"damage")
+    found, _ = batches(tmp_path / "copy", **{"data.max_bad": 0.9})
+    assert len(found) == len(whole)
+    for batch, before in zip(found, whole, strict=True):
+        bad = (before["index"] == 0) & (before["mask"] > 0)
+        np.testing.assert_array_equal(batch["mask"], before["mask"] * ~bad)
+        np.testing.assert_array_equal(
+            batch["replaced"][before["mask"] > 0], bad[before["mask"] > 0]
+        )
+        for name in ("choice", "times", "frames"):
+            rows = batch["mask"] > 0
+            np.testing.assert_array_equal(batch[name][rows], before[name][rows])
