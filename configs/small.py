@@ -43,17 +43,20 @@ def get_config(arg=None):
     config.game.interpolation = (1.0, 0.0, 0.0)
     config.game.visible = 1.0
 
+    short_head(config)
+    config.truth.update(MIXTURES[arg.truth])
+    schedule(config)
+    return common.finish(config, arg)
+
+
+def short_head(config):
+    """A head that learns to track in a few thousand steps."""
     config.head.channels = 128
     # With the paper's 0.8 and 0.04 the targets are in the tens, and the linear part of
     # the loss and dense layers that start near zero make for a slow start. Ten times
     # that, and weights of ordinary size, suit a run of a few thousand steps.
     config.head.target_scale = (8.0, 8.0, 0.4, 0.4)
     config.head.init_std = (0.02, 0.02)
-
-    config.truth.update(MIXTURES[arg.truth])
-
-    schedule(config)
-    return common.finish(config, arg)
 
 
 def schedule(config):

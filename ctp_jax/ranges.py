@@ -184,6 +184,7 @@ RANGES = SHARED | {
     "evaluators.*.split": TEXT,
     "evaluators.*.videos": COUNT,
     "evaluators.*.every": EPOCHS_BETWEEN,
+    "evaluators.*.kcf": FLAG,
     "probe.num_clips": CLIPS,
     "probe.stride": whole("[1, 1000]"),
     "probe.scales": SCALES,

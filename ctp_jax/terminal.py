@@ -164,7 +164,7 @@ def progress(
     Args:
         items: yielded one by one.
         what: is being done.
-        total: number of items and of those done before.
+        total: number of items and of those done before; 0 if it is not known.
         done: items done before.
         unit: of the items, in the plural.
         show: False: nothing is shown.
@@ -173,12 +173,13 @@ def progress(
         import tqdm  # not above: commands start faster without
 
         yield from tqdm.tqdm(
-            items, what, total, initial=done, unit=f" {unit}", leave=False
+            items, what, total or None, initial=done, unit=f" {unit}", leave=False
         )
         return
     last = time.monotonic()
     for number, item in enumerate(items, done + 1):
         yield item
         if show and time.monotonic() - last > _EVERY:
-            print(f"{what}: {number} of {total} {unit}", file=sys.stderr, flush=True)
+            of = f" of {total}" * bool(total)
+            print(f"{what}: {number}{of} {unit}", file=sys.stderr, flush=True)
             last = time.monotonic()

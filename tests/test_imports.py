@@ -19,7 +19,7 @@ ROOMS = (
     ("ranges", "ops"),
     ("config",),
     ("modules",),
-    ("pictures", "cli"),
+    ("pictures", "cli", "trackers"),
     ("models",),
     ("data",),
     ("evaluators",),
@@ -39,6 +39,8 @@ PREPARE_MAY_IMPORT = {
     "cli",
     "config",
     "data",
+    "pictures",
+    "trackers",
     "prepare",
 }
 # Commands and whatever stands beside them import what they like, and nobody imports
@@ -51,6 +53,7 @@ DOORS = {
     "torch": ("interop/",),
     "torchvision": ("interop/",),
     "apache_beam": ("prepare/",),
+    "cv2": ("trackers.py",),
 }
 
 
@@ -141,12 +144,12 @@ def loaded(*names):
     return [name for name in names if name in sys.modules]
 def refuse(place, *names):
     assert not loaded(*names), f"{place}: {loaded(*names)}"
-from ctp_jax import convert, main, visualize
+from ctp_jax import convert, main, track, visualize
 from ctp_jax.prepare import __main__
 HEAVY = "tensorflow", "tensorflow_datasets", "torch", "keras", "matplotlib", "scipy"
 refuse("commands", *HEAVY, "jax", "orbax", "cv2")
 from ctp_jax.models import heads, resnet3d
-from ctp_jax.tasks import ctp, probe, recognition, rotation, vcop
+from ctp_jax.tasks import ctp, probe, recognition, rotation, tracker, vcop
 refuse("models and tasks", *HEAVY, "orbax", "cv2")
 from ctp_jax.train import loop
 refuse("train", "tensorflow", "tensorflow_datasets", "torch", "keras", "matplotlib")

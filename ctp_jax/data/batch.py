@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 Batch = Mapping[str, Any]
 """What the pipeline yields, leading dimension b everywhere:
 
@@ -17,8 +19,9 @@ Batch = Mapping[str, Any]
     flip     bool    (b, c)              mirror the drawn clip left-right
     times    int32   (b, c, t)           which frames of the video these are
     choice   int32   (b, c)              what was chosen with the frames: the number of
-                                         the clip's stride in `ClipSpec.strides`, or
-                                         what `ClipSpec.frame_numbers` says
+                                         the clip's stride in `ClipSpec.strides`, or of
+                                         the window in its video, or what
+                                         `ClipSpec.frame_numbers` says
     label    int32   (b,)                class, -1 where the data set has none
     index    int32   (b,)                record number in its split
     mask     float32 (b,)                1 for examples, 0 for padding (evaluation)
@@ -53,6 +56,19 @@ def labels(batch: Batch) -> Any:
     return plan["label"] if "label" in plan else batch["label"]
 
 
+def num_windows(num_frames: Any, length: int) -> Any:
+    """How many windows cover a video, if each begins with the last frame of the one before.
+
+    Args:
+        num_frames: of the video, or of each of several, at least 1.
+        length: frames of a window, at least 2.
+
+    >>> [int(num_windows(frames, 4)) for frames in (1, 4, 5, 7, 8)]
+    [1, 1, 2, 2, 3]
+    """
+    return np.maximum(1, -(-(num_frames - 1) // (length - 1)))
+
+
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
     """Which frames and which window of them a task sees.
@@ -74,6 +90,9 @@ class ClipSpec:
             'ordered': one after the other with `gap` frames between them, together
             anywhere. A video that is too short for that has smaller gaps, and one that is
             too short for gaps has clips that overlap: they start as with 'uniform'.
+            'windows': an evaluation sees the whole of every video, in windows of one
+            clip each that overlap in one frame. A row of a batch goes on where that row
+            of the batch before ended, until its video ends; then it begins another one.
         gap: frames between the end of a clip and the start of the next, for 'ordered'.
         frame_numbers: the task's own sampling, in place of all of the above. A function
             of (rng, num_frames), a `ctp_jax.data.rng.Rng` and an int32 scalar tensor, that

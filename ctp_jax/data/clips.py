@@ -18,7 +18,7 @@ the outermost columns of a partially decoded JPEG, with errors up to 40 grey lev
 
 
 def sample_times(
-    rng: Rng, num_frames: tf.Tensor, spec: ClipSpec
+    rng: Rng, num_frames: tf.Tensor, spec: ClipSpec, window: tf.Tensor | int = 0
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Samples the frame numbers of every clip of a video.
 
@@ -26,6 +26,7 @@ def sample_times(
         rng: numbers for this video.
         num_frames: of the video, int32 scalar.
         spec: see `ClipSpec`.
+        window: number of the window of the video, int32 scalar, for 'windows'.
 
     Returns:
         int32 (c, t), and `choice`, int32 (c,).
@@ -48,6 +49,10 @@ def sample_times(
         choice = own + tf.zeros(clips, tf.int32)
         span = spanned(own, spec)
         start = _one_after_the_other(rng, num_frames, span, spec)
+    elif spec.sampling == "windows":
+        start = tf.fill(clips, window * (spec.num_frames - 1))
+        times = tf.minimum(start[:, None] + tf.range(spec.num_frames), num_frames - 1)
+        return times, tf.fill(clips, window)
     else:
         raise ValueError(f"sampling {spec.sampling!r}")
     times = frame_numbers(rng, start[..., None], choice, num_frames, spec)

@@ -35,12 +35,14 @@ def sample_clips(
     num_frames: tf.Tensor,
     frame_size: tuple[tf.Tensor, tf.Tensor],
     spec: ClipSpec,
+    part: tf.Tensor | int = 0,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """Samples which frames of a video its clips show, and which window.
 
     Args:
         rng, position, annotations, num_frames, spec: see `sample_followed`.
         frame_size: height and width of the stored frames, int32 scalars.
+        part: see `window` of `clips.sample_times`.
 
     Returns:
         `times`, `choice`, `flip` and with `spec.follow` also `followed`, as in a batch;
@@ -52,7 +54,7 @@ def sample_clips(
             rng, position, annotations, num_frames, spec
         )
     else:
-        times, choice = clips.sample_times(rng, num_frames, spec)
+        times, choice = clips.sample_times(rng, num_frames, spec, part)
     window, flip = clips.sample_window(rng, *frame_size, spec, hold)
     return {"times": times, "choice": choice, "flip": flip, **followed}, window
 

@@ -28,7 +28,7 @@ from ctp_jax.data import (
     shuffle,
 )
 from ctp_jax.data.bad_records import TRIES
-from ctp_jax.data.batch import VISIBILITY, Batch, ClipSpec
+from ctp_jax.data.batch import VISIBILITY, Batch, ClipSpec, num_windows
 from ctp_jax.errors import UserError
 
 RECORDS = 8
@@ -70,7 +70,8 @@ class Pipeline:
     Attributes:
         records: the records that are used, a `ctp_jax.data.records.Records`.
         whole: the whole split; more than `records` if `config.data.fraction` is below 1.
-        num_examples: number of videos of a pass.
+        num_examples: number of examples of a pass: videos, or with windows of whole
+            videos those, and the padding between them.
         class_names: of the labels; empty for unlabelled data.
         bad_records: counts unreadable records, a `ctp_jax.data.bad_records.BadRecords`.
     """
@@ -95,10 +96,18 @@ class Pipeline:
         self.records = opened
         self.class_names = opened.class_names
         limit = 0 if train else config.data.eval_videos
-        self.num_examples = min(limit or len(opened), len(opened))
+        videos = min(limit or len(opened), len(opened))
+        self.num_examples, self._visits = videos, None
+        if spec.sampling == "windows":
+            numbers = np.arange(videos) * len(opened) // videos
+            counts = num_windows(opened.num_frames[numbers], spec.num_frames)
+            visits = shuffle.dealt(numbers, counts, config.batch_size)
+            self.num_examples = len(visits)
+            with tf.device("/CPU:0"):
+                self._visits = tf.constant(visits)
         self.bad_records = bad_records.BadRecords(
             opened,
-            self.num_examples,
+            videos,
             config.data.max_bad,
             "another takes its place" if train else "the evaluation goes on without it",
             f"process {process_index}: " if process_count > 1 else "",
@@ -247,6 +256,7 @@ class Pipeline:
             tf.size(features["frames"]),
             (height, width),
             self._spec,
+            self._window(position),
         )
         times, flip = chosen["times"], chosen["flip"]
         frames, extent, shown = decode.decode_window(
@@ -286,6 +296,9 @@ class Pipeline:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Record number of an attempt at a position of the run, and its mask."""
         total = len(self.records)
+        if self._visits is not None:
+            index = self._visits[position, 0]
+            return tf.maximum(index, 0), tf.cast(index >= 0, tf.float32)
         if not self._train:
             mask = tf.cast(position < self.num_examples, tf.float32)
             return shuffle.evenly_spaced(position, total, self.num_examples), mask
@@ -293,6 +306,12 @@ class Pipeline:
         number = tf.maximum(attempt - TRIES, 0)
         other = shuffle.replacement(first, number, position, total, self._seed)
         return tf.where(attempt < TRIES, first, other), tf.constant(1.0)
+
+    def _window(self, position: tf.Tensor) -> tf.Tensor:
+        """Number of the window at a position of the run, int32 scalar."""
+        if self._visits is None:
+            return tf.constant(0)
+        return tf.cast(self._visits[position, 1], tf.int32)
 
     def _plan(self, batch: dict[str, tf.Tensor]) -> dict[str, Any]:
         numbers = rng.Rng(batch.pop("uniforms"))

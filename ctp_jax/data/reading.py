@@ -1,7 +1,7 @@
 """Reads and parses one record inside a TensorFlow graph."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,16 +128,41 @@ def middle_frames(
     """
     read = read_features(records)
     pictures = []
-    with tf.device("/CPU:0"):
-        for number in numbers:
-            try:
-                frames = read(tf.constant(int(number), tf.int64))["frames"]
-                middle = frames[len(frames) // 2]
-                image = tf.io.decode_image(middle, channels=3, expand_animations=False)
-            except READ_ERRORS as error:
-                raise UserError(
-                    f"{records.directory}: video {records.id_of(int(number))} cannot be "
-                    "read: prepare the data set again"
-                ) from error
-            pictures.append(image.numpy())
+    for number in numbers:
+        middle = int(records.num_frames[number]) // 2
+        pictures += stored_frames(records, int(number), [middle], read)
     return pictures
+
+
+def stored_frames(
+    records: Records,
+    number: int,
+    times: Iterable[int],
+    read: Callable[[Any], dict[str, Any]] | None = None,
+) -> Iterator[np.ndarray]:
+    """Frames of a record as they are stored, uint8 (h, w, 3), one after the other.
+
+    Args:
+        records: a split.
+        number: record number in it.
+        times: which frames.
+        read: `read_features(records)`, to make it once for several records.
+
+    Raises:
+        UserError: the record cannot be read.
+    """
+    try:
+        with tf.device("/CPU:0"):
+            read = read or read_features(records)
+            frames = read(tf.constant(number, tf.int64))["frames"]
+        for time in times:
+            with tf.device("/CPU:0"):
+                image = tf.io.decode_image(
+                    frames[time], channels=3, expand_animations=False
+                )
+            yield image.numpy()
+    except READ_ERRORS as error:
+        raise UserError(
+            f"{records.directory}: video {records.id_of(number)} cannot be read: "
+            "prepare the data set again"
+        ) from error

@@ -1,10 +1,14 @@
 """Maps positions of a run to records of a split, in a TensorFlow graph.
 
 Training visits every record once per epoch, in a different order each time. An
-evaluation visits the records in the order of the split.
+evaluation visits the records in the order of the split, or window by window.
 """
 
+import heapq
+
+import numpy as np
 import tensorflow as tf
+from jaxtyping import Int
 
 from ctp_jax.data import rng
 
@@ -62,3 +66,32 @@ def evenly_spaced(position: tf.Tensor, total: int, used: int) -> tf.Tensor:
     """
     row = tf.minimum(position, used - 1)
     return row * total // used
+
+
+def dealt(
+    records: Int[np.ndarray, " n"], windows: Int[np.ndarray, " n"], rows: int
+) -> Int[np.ndarray, "positions 2"]:
+    """Deals the windows of records to positions, so that each row follows its videos.
+
+    A row of the batches shows the windows of a record in consecutive batches, and then
+    those of another one. The longest come first, each in the row that is free first, so
+    that the rows end at about the same time.
+
+    Args:
+        records: their numbers.
+        windows: how many each of them has.
+        rows: of a global batch.
+
+    Returns:
+        (record number, number of the window) of each position of a pass, whose length
+        is a multiple of `rows`; (-1, 0) for padding.
+    """
+    free = [(0, row) for row in range(rows)]
+    table = np.tile(np.array([-1, 0], np.int64), (int(windows.sum()), rows, 1))
+    for number in np.argsort(-windows, kind="stable"):
+        start, row = free[0]
+        stop = start + int(windows[number])
+        table[start:stop, row, 0] = records[number]
+        table[start:stop, row, 1] = np.arange(stop - start)
+        heapq.heapreplace(free, (stop, row))
+    return table[: max(free)[0]].reshape(-1, 2)

@@ -2,7 +2,8 @@
 
 An evaluator is one module `ctp_jax/evaluators/<name>.py` with
 
-    LOOKS_AT = "predictions"    of the task, or "features" of its encoder (`config.probe`)
+    LOOKS_AT = "predictions"    of the task, or "features" of its encoder (`config.probe`),
+                                or "sequences": boxes in whole videos (`tasks/tracker.py`)
     make(options, subject)      the `Evaluator`; options are `config.evaluators.<name>`
 
 and `config.evaluators` names it.
@@ -92,5 +93,7 @@ def load(name: str, options: ConfigDict) -> Any:
     """
     field = f"config.evaluators.{name}" + ".module" * bool(options.module)
     value = str(options.module or name)
-    ours = modules.inside("ctp_jax.evaluators", "base", "feature_bank", "nearest")
+    ours = modules.inside(
+        "ctp_jax.evaluators", "base", "feature_bank", "nearest", "tracks"
+    )
     return modules.load(field, "evaluator", value, ours, "LOOKS_AT", "make")

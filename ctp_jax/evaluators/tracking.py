@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.evaluators.tracks import mean
 from ctp_jax.ops.boxes import iou_xyxy
 
 LOOKS_AT = "predictions"
@@ -23,7 +24,8 @@ def success_auc(iou: np.ndarray) -> float:
 class TrackingEvaluator(Evaluator):
     """Overlap of `outputs['predicted']` with `outputs['boxes']`, both (b, n, t, 4).
 
-    `outputs['query']`, (b, n, 4), are the boxes that the network was given.
+    `outputs['query']`, (b, n, 4), are the boxes that the network was given. Where there
+    are `outputs['weights']`, (b, n, t), only boxes with a weight above 0 count.
 
     Yields:
         iou: mean over videos, trajectories and all t frames, the first included.
@@ -38,6 +40,7 @@ class TrackingEvaluator(Evaluator):
     def reset(self) -> None:
         self._predicted: list[np.ndarray] = []
         self._stay_put: list[np.ndarray] = []
+        self._counts: list[np.ndarray] = []
 
     def update(
         self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
@@ -48,13 +51,20 @@ class TrackingEvaluator(Evaluator):
         self._predicted.append(iou_xyxy(predicted, truth))
         query = np.asarray(outputs["query"], np.float64)[real][..., None, :]
         self._stay_put.append(iou_xyxy(query, truth))
+        weights = outputs.get("weights", np.ones((len(real), *truth.shape[1:3])))
+        self._counts.append(np.asarray(weights)[real] > 0)
 
     def results(self) -> Iterator[tuple[str, Any]]:
+        counts = np.concatenate(self._counts)
         for suffix, parts in (("", self._predicted), ("_stay_put", self._stay_put)):
             iou = np.concatenate(parts)
-            yield f"iou{suffix}", float(iou.mean())
-            yield f"success_auc{suffix}", success_auc(iou)
-            yield f"iou_per_frame{suffix}", iou.mean(axis=(0, 1))
+            known = iou[counts]
+            # Without a box that counts, there is nothing to say.
+            yield f"iou{suffix}", float(known.mean()) if known.size else 0.0
+            yield f"success_auc{suffix}", success_auc(known) if known.size else 0.0
+            flat = (-1, iou.shape[-1])
+            per_frame = mean(iou.reshape(flat), counts.reshape(flat), axis=0)
+            yield f"iou_per_frame{suffix}", per_frame
 
 
 def make(options: ConfigDict, subject: Subject) -> TrackingEvaluator:

@@ -95,6 +95,26 @@ def decode_trajectory_xyxy(
     return cxcywh_to_xyxy(boxes)
 
 
+def cut_to_frame(
+    boxes: Float[Array, "*b 4"], size: float, min_side: float = 4.0
+) -> Float[Array, "*b 4"]:
+    """The part of boxes that lies in a frame, at least `min_side` of it per axis.
+
+    Args:
+        boxes: xyxy.
+        size: side of the frame in pixels.
+        min_side: pixels; of boxes that are smaller or outside.
+
+    >>> cut_to_frame(jnp.array([-5.0, 2.0, 3.0, 3.0]), 10).tolist()
+    [0.0, 2.0, 4.0, 6.0]
+    >>> cut_to_frame(jnp.array([12.0, 9.0, 15.0, 30.0]), 10).tolist()
+    [6.0, 6.0, 10.0, 10.0]
+    """
+    low = jnp.clip(boxes[..., :2], 0.0, size - min_side)
+    high = jnp.clip(boxes[..., 2:], low + min_side, size)
+    return jnp.concatenate([low, high], axis=-1)
+
+
 def area_xyxy(boxes: Float[AnyArray, "*b 4"]) -> Float[AnyArray, "*b"]:
     """Areas; 0 for boxes with x2 < x1 or y2 < y1.
 

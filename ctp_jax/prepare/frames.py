@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -75,6 +76,28 @@ def encode_frames(
     scaled = video.scaled_size(*size, short_side)
     found = boxes.annotations(annotate, len(frames), size, scaled)
     return video.EncodedVideo(frames, fps, found)
+
+
+def decode_folder(folder: str | os.PathLike) -> Iterator[np.ndarray]:
+    """The frames of a folder, upright uint8 RGB (h, w, 3), in the order of their numbers.
+
+    Raises:
+        VideoError: see `encode_frames`; the first number may be any.
+    """
+    size = None
+    for name in list_frames(folder, None):
+        path = pathlib.Path(folder, name)
+        try:
+            video.check_file(path)
+            image = np.asarray(_decode(path.read_bytes())[0].convert("RGB"))
+        except OSError as error:
+            raise video.VideoError(f"{name}: {error.strerror or error}") from error
+        except video.VideoError as error:
+            raise video.VideoError(f"{name}: {error}") from error
+        size = size or image.shape
+        if image.shape != size:
+            raise video.VideoError(f"{name}: has another size than the frames before")
+        yield image
 
 
 def list_frames(folder: str | os.PathLike, first: int | None = 1) -> list[str]:

@@ -11,7 +11,7 @@ from ctp_jax.report.figures import GREY, Drawing, Line, draw
 from ctp_jax.report.read import BASELINE, Run
 
 _UNDRAWN = ("kind", "step", "epoch", "eta", "replaced")
-_UNDRAWN += ("loss", "eval_loss", "training loss")
+_UNDRAWN += ("loss", "eval_loss", "training loss", "sr50_kcf", "sr75_kcf")
 _CAPTIONS = {
     "learning_rate": "At the last step of each log line.",
     "grad_norm": "Before clipping, a mean over the steps between log lines.",
@@ -72,6 +72,8 @@ def _families(run: Run) -> dict[str, list[str]]:
             title = "Nearest neighbours"
         elif name in ("iou", "success_auc"):
             title = "Tracking"
+        elif re.match(r"(window_iou|ao(_kcf)?|sr50|sr75)$", name):
+            title = "Tracking whole videos"
         elif words.is_share(name) and name != "input_share":
             title = "Accuracy"
         families.setdefault(title, []).append(name)

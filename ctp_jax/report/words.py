@@ -8,11 +8,22 @@ from typing import Any
 from ctp_jax import files, formatting
 
 # The main metrics; a run may have any of them.
-MAIN = ("top1", "retrieval_top1", "knn_top1", "iou")
+MAIN = ("top1", "retrieval_top1", "knn_top1", "iou", "window_iou", "ao")
 
 _LABELS = {
     "iou": "mean IoU",
     "success_auc": "success AUC",
+    "window_iou": "mean IoU of windows",
+    "window_iou_all": "mean IoU of windows, given frame included",
+    "ao": "average overlap of tracks",
+    "ao_kcf": "average overlap of KCF's tracks",
+    "sr50": "success rate of tracks at 0.5",
+    "sr75": "success rate of tracks at 0.75",
+    "track": "overlap of tracks",
+    "center_error": "centre error, pixels",
+    "size_error": "size error, pixels",
+    "center_error_share": "centre error, of the object's size",
+    "size_error_share": "size error, of the object's size",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
     "class_accuracy": "mean class accuracy",

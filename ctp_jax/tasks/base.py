@@ -171,6 +171,17 @@ class Task:
         """The predictions that evaluators read: arrays with leading dimension b."""
         raise NotImplementedError
 
+    def first_carry(self, videos: int) -> dict[str, np.ndarray]:
+        """What the first batch of an evaluation has besides its own entries.
+
+        `predict` returns entries of the same names, shapes and types. They are no
+        outputs: the next batch has them in their place, row by row.
+
+        Args:
+            videos: of this process in a batch, the leading dimension.
+        """
+        return {}
+
     def encoder(
         self, variables: Variables
     ) -> tuple[Params, Mapping[str, Any], dict[str, Any]]:
@@ -249,7 +260,7 @@ def load(config: ConfigDict) -> Task:
     return module.Task(config)
 
 
-_NO_TASKS = ("base", "classification", "mixture", "probe", "render")
+_NO_TASKS = ("base", "classification", "mixture", "probe", "render", "tracker")
 
 
 def open_pipeline(

@@ -21,14 +21,7 @@ from ctp_jax.tasks import base, encoder, render
 
 
 class Task(encoder.Task):
-    """Learns the label of the video from each of its clips, by cross-entropy.
-
-    Attributes:
-        frozen_parts: how many parts of the encoder are frozen, see
-            `ctp_jax.models.base.Encoder`.
-    """
-
-    frozen_parts = 0
+    """Learns the label of the video from each of its clips, by cross-entropy."""
 
     def make_head(self):
         """The Flax module on top of the encoder, called with (features, train)."""
@@ -66,7 +59,6 @@ class Task(encoder.Task):
             # All clips in one batch: BatchNorm sees them together.
             clips.reshape(-1, *clips.shape[2:]),
             train,
-            self.frozen_parts,
         )
         logits = apply(
             self.make_head(),

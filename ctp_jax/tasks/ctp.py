@@ -127,10 +127,13 @@ class Task(encoder.Task):
         head = self._head.init(head_rng, features, no_boxes, num_frames)
         return base.Variables({**params, "head": head["params"]}, state)
 
-    def _locate(
-        self, variables: base.Variables, features: jax.Array, query: jax.Array
+    def trajectories(
+        self,
+        variables: base.Variables,
+        features: Float[Array, "b _t _h _w c"],
+        query: Float[Array, "b n 4"],
     ) -> tuple[Float[Array, "b n t 4"], Float[Array, "b n t 4"]]:
-        """Predicted deltas and boxes."""
+        """Deltas and boxes of every frame, given the features and the first boxes."""
         head, frames = {"params": variables.params["head"]}, self.config.clip.num_frames
         deltas = apply(self._head, head, features, query, frames)
         scale = self.config.head.target_scale
@@ -152,7 +155,7 @@ class Task(encoder.Task):
         truth = self.targets(batch)
         clips = self.draw(batch)[:, 0]
         features, state = self.features(variables, clips, train=True)
-        deltas, predicted = self._locate(variables, features, truth.query)
+        deltas, predicted = self.trajectories(variables, features, truth.query)
         wanted, known, more = truth, truth.weights, {}
         sources = dict.fromkeys(self._mixture.period)
         if "cycle" in sources:
@@ -189,7 +192,7 @@ class Task(encoder.Task):
         """
         truth = self.targets(batch)
         features, _ = self.features(variables, self.draw(batch)[:, 0], train=False)
-        predicted = self._locate(variables, features, truth.query)[1]
+        predicted = self.trajectories(variables, features, truth.query)[1]
         weights = {} if truth.weights is None else {"weights": truth.weights}
         known = {"boxes": truth.boxes, "query": truth.query, **weights}
         return {"predicted": predicted, **known}
@@ -218,7 +221,7 @@ class Task(encoder.Task):
         query, there = (
             self._mixture.of("cycle", rows) for rows in (truth.query, predicted)
         )
-        last = cut_to_frame(there[:, :, -1], clips.shape[-2])
+        last = boxes.cut_to_frame(there[:, :, -1], clips.shape[-2])
         if not self.config.truth.cycle_loss:
             last = jax.lax.stop_gradient(last)
         features, _ = self.apply_encoder(
@@ -226,8 +229,9 @@ class Task(encoder.Task):
             variables.state["batch_stats"]["encoder"],
             self._mixture.of("cycle", clips)[:, ::-1],
             train=True,
+            frozen=self.frozen_parts,
         )
-        back = self._locate(variables, features, last)[1]
+        back = self.trajectories(variables, features, last)[1]
         labels = jax.lax.stop_gradient(back[:, :, ::-1])
         targets = Targets(
             self._mixture.put("cycle", truth.boxes, labels),
@@ -268,15 +272,6 @@ class Task(encoder.Task):
             sources = np.array(SOURCES)[np.asarray(plan["origin"])].tolist()
             captions = sources if len(set(self._mixture.period)) > 1 else captions
         return base.Overlay(captions, shown, predicted)
-
-
-def cut_to_frame(
-    box: Float[Array, "*b 4"], size: int, side: float = 4.0
-) -> Float[Array, "*b 4"]:
-    """Boxes cut to a frame of `size` pixels, with sides of at least `side` pixels."""
-    low = jnp.clip(box[..., :2], 0.0, size - side)
-    high = jnp.clip(box[..., 2:], low + side, size)
-    return jnp.concatenate([low, high], axis=-1)
 
 
 def change_colours(

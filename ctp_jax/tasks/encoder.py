@@ -22,7 +22,12 @@ from ctp_jax.tasks import base
 
 
 class Task(base.Task):
-    """Parameters are {'encoder': ..., 'head': ...}; subclasses add the head."""
+    """Parameters are {'encoder': ..., 'head': ...}; subclasses add the head.
+
+    Attributes:
+        frozen_parts: how many parts of the encoder are frozen (`config.freeze`, where
+            there is such a field), see `ctp_jax.models.base.Encoder`.
+    """
 
     def __init__(self, config: ConfigDict):
         super().__init__(config)
@@ -33,6 +38,11 @@ class Task(base.Task):
                 f"config.clip.size = {size}: needs at least {stride} pixels, the stride "
                 "of the network"
             )
+        options, freeze = self._encoder.freeze_options, config.get("freeze", "")
+        if freeze not in options:
+            known = ", ".join(repr(name) for name in options)
+            raise UserError(f"config.freeze = {freeze!r}: needs one of {known}")
+        self.frozen_parts = options.index(freeze)
 
     def clip_spec(self, train: bool) -> ClipSpec:
         """One clip as `config.clip` says, of held-out videos, too.
@@ -70,18 +80,21 @@ class Task(base.Task):
         variables: base.Variables,
         clips: Float[Array, "b t s s 3"],
         train: bool,
-        frozen: int = 0,
     ) -> tuple[Float[Array, "b _t _h _w c"], base.ModelState]:
         """Features of clips as drawn, and the state with new batch statistics.
 
         Args:
             variables: of the task.
             clips: grey levels; they are normalised here.
-            train: see `ctp_jax.models.base.Encoder`, and for `frozen`.
+            train: see `ctp_jax.models.base.Encoder`.
         """
         params, state = variables
         features, batch_stats = self.apply_encoder(
-            params["encoder"], state["batch_stats"]["encoder"], clips, train, frozen
+            params["encoder"],
+            state["batch_stats"]["encoder"],
+            clips,
+            train,
+            self.frozen_parts,
         )
         if not train:
             return features, state
@@ -110,6 +123,13 @@ class Task(base.Task):
             variables, clips, train=True, frozen=frozen, mutable=["batch_stats"]
         )
         return features, dict(changed).get("batch_stats", {})
+
+    def frozen(self, params: base.Params) -> Any | None:
+        if not self.frozen_parts:
+            return None
+        trained = jax.tree.map(lambda _: False, params)
+        frozen = self._encoder.frozen_parameters(params["encoder"], self.frozen_parts)
+        return {**trained, "encoder": frozen}
 
     def loss(self, variables, batch, step, rng):
         raise UserError(

@@ -7,26 +7,16 @@ video, t frames, s side of the clip, k classes.
 
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
-from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.tasks import base, classification
+from ctp_jax.tasks import classification
 
 
 class Task(classification.Task):
     """See `configs/common.py:finetune` for its options."""
-
-    def __init__(self, config: ConfigDict):
-        super().__init__(config)
-        options = self._encoder.freeze_options
-        if config.freeze not in options:
-            known = ", ".join(repr(name) for name in options)
-            raise UserError(f"config.freeze = {config.freeze!r}: needs one of {known}")
-        self.frozen_parts = options.index(config.freeze)
 
     # On the host -----------------------------------------------------------------
 
@@ -63,16 +53,6 @@ class Task(classification.Task):
         if not batch["plan"]:  # held-out videos
             return clips
         return classification.change_colours(clips, batch["plan"])
-
-    def frozen(self, params: base.Params) -> Any | None:
-        if not self.frozen_parts:
-            return None
-        return {
-            "encoder": self._encoder.frozen_parameters(
-                params["encoder"], self.frozen_parts
-            ),
-            "head": jax.tree.map(lambda _: False, params["head"]),
-        }
 
 
 def check_data(num_classes: int, train: Any, held_out: Any | None) -> None:

@@ -14,7 +14,7 @@ from ctp_jax import files, terminal
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import base as evaluators
-from ctp_jax.tasks import base, probe
+from ctp_jax.tasks import base, probe, tracker
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import step as step_lib
@@ -71,7 +71,7 @@ class Evaluation:
         """
         share = (jax.process_index(), jax.process_count())
         self.every = rhythm(config, next(iter(named.values())))
-        self._mesh, self._batch_size = mesh, config.batch_size
+        self._view, self._mesh, self._batch_size = view, mesh, config.batch_size
         self._step = coordination.compiled_together(
             step_lib.make_eval_step(view, mesh), "evaluation step"
         )
@@ -151,21 +151,28 @@ class Evaluation:
         watchdog: Watchdog,
     ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
         """Yields (batch without frames, outputs) on the host."""
-        running, batches = None, iter(batches)
+        running, batches, left_out = None, iter(batches), set()
+        share = self._batch_size // jax.process_count()
+        carried = mesh_lib.put(self._view.first_carry(share), self._mesh)
         while True:
             with watchdog.waiting("an evaluation's batch"):
                 batch = next(batches, None)
             asked_to_stop, started = preemption.vote(), None
             if batch is not None:
-                started = self._step(state, mesh_lib.put(batch, self._mesh))
+                batch = mesh_lib.put(batch, self._mesh)
+                *started, carried = self._step(state, batch, carried)
             # The device predicts this batch while the host evaluates the previous one.
             if running is not None:
                 seen, outputs = mesh_lib.to_host(running)
                 if asked_to_stop():
                     raise Preempted
-                self._left_out += int(seen.get("replaced", np.zeros(1)).sum())
+                # Of one video, there may be several clips in a pass.
+                if "replaced" in seen:
+                    bad = np.asarray(seen["replaced"]) > 0
+                    left_out.update(seen["index"][bad].tolist())
                 yield seen, outputs
             if started is None:
+                self._left_out += len(left_out)
                 return
             running = started
 
@@ -199,6 +206,13 @@ class _Outputs(dict):
         )
 
 
+_VIEWS: dict[str, Callable[[ConfigDict, Task], Task]] = {
+    "predictions": lambda config, task: task,
+    "features": probe.Probe,
+    "sequences": tracker.Tracker,
+}
+
+
 def rhythm(config: ConfigDict, options: ConfigDict) -> float:
     """Epochs between two passes of an evaluator."""
     return options.every or config.eval_every
@@ -228,7 +242,7 @@ def open_all(
         passes.setdefault(key, {})[name] = options
     made = []
     for (looks_at, split, videos, _), named in passes.items():
-        view = task if looks_at == "predictions" else probe.Probe(config, task)
+        view = _VIEWS[looks_at](config, task)
         own = copy.deepcopy(config)
         own.data.eval_split, own.data.eval_videos = split, videos
         made.append(Evaluation(own, view, named, pipeline, mesh, opener))

@@ -117,18 +117,20 @@ def make_eval_step(task: Task, mesh: Mesh) -> Callable:
     """Compiles prediction on one batch.
 
     Returns:
-        A function (state, batch) -> (batch without its frames, predictions), both of
-        the global batch and whole on every device, so that each process can read them.
+        A function (state, batch, carried) -> (batch without its frames, predictions,
+        carried). The first two are of the global batch and whole on every device, so
+        that each process can read them; see `Task.first_carry` for the third.
     """
 
-    def eval_step(state: TrainState, batch):
-        outputs = task.predict(state.variables, batch)
+    def eval_step(state: TrainState, batch, carried):
+        outputs = dict(task.predict(state.variables, {**batch, **carried}))
+        carried = {name: outputs.pop(name) for name in carried}
         small = {name: value for name, value in batch.items() if name != "frames"}
-        return small, outputs
+        return small, outputs, carried
 
-    everywhere = mesh_lib.replicated(mesh)
+    everywhere, split = mesh_lib.replicated(mesh), mesh_lib.over_batch(mesh)
     return jax.jit(
         eval_step,
-        in_shardings=(everywhere, mesh_lib.over_batch(mesh)),
-        out_shardings=everywhere,
+        in_shardings=(everywhere, split, split),
+        out_shardings=(everywhere, everywhere, split),
     )

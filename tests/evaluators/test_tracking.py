@@ -53,3 +53,28 @@ def test_results_ignore_padding_and_batching():
     assert whole["iou_per_frame_stay_put"][0] == pytest.approx(1.0)
     for name, value in whole.items():
         np.testing.assert_allclose(pieces[name], value, err_msg=name)
+
+
+def test_boxes_without_weight_do_not_count():
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 50, (5, 2, 4, 2))
+    truth = np.concatenate([low, low + rng.uniform(5, 30, low.shape)], -1)
+    predicted = truth + rng.normal(0, 3, truth.shape)
+    weights = rng.random((5, 2, 4)) < 0.6
+    weights[:, :, 3] = False
+    evaluator = tracking.TrackingEvaluator()
+    evaluator.update(
+        {"mask": np.ones(5)},
+        {
+            "boxes": np.where(weights[..., None], truth, 1e6),
+            "predicted": predicted,
+            "query": truth[:, :, 0],
+            "weights": weights.astype(np.float32),
+        },
+    )
+    found = dict(evaluator.results())
+    pairs = zip(predicted.reshape(-1, 4), truth.reshape(-1, 4), strict=True)
+    every = np.reshape([iou(*pair) for pair in pairs], weights.shape)
+    assert found["iou"] == pytest.approx(every[weights].mean())
+    expected = [every[..., t][weights[..., t]].mean() for t in range(3)]
+    np.testing.assert_allclose(found["iou_per_frame"], [*expected, np.nan])

@@ -7,7 +7,8 @@ import pytest
 
 from ctp_jax import models
 from ctp_jax.errors import UserError
-from ctp_jax.tasks import base, encoder
+from ctp_jax.tasks import base, ctp, encoder
+from tests import made_sequences
 from tests.tasks import made_clips as made
 
 
@@ -74,3 +75,36 @@ def test_other_state_survives_training_and_evaluation_changes_none(task):
     before = jax.tree.leaves(state["batch_stats"])
     for new, old in zip(jax.tree.leaves(changed["batch_stats"]), before, strict=True):
         assert (np.asarray(new) != np.asarray(old)).any()
+
+
+def test_any_task_with_an_encoder_can_freeze_parts_of_it():
+    config = made_sequences.make_config(freeze="stem+1")
+    frozen = ctp.Task(config)
+    params, state = made_sequences.make_variables(frozen)
+    mask = frozen.frozen(params)
+    assert mask is not None and mask.keys() == params.keys()
+    assert not any(jax.tree.leaves(mask["head"]))
+    clips = jax.random.uniform(jax.random.key(0), (2, 4, 32, 32, 3), maxval=255.0)
+
+    def total(params):
+        features, new = frozen.features(base.Variables(params, state), clips, True)
+        return jnp.square(features.astype(jnp.float32)).sum(), new["batch_stats"]
+
+    grads, stats = jax.jit(jax.grad(total, has_aux=True))(params)
+    for name in params["encoder"]:
+        still = name.startswith(("stem", "stage1"))
+        assert all(each == still for each in jax.tree.leaves(mask["encoder"][name]))
+        moves = any(
+            np.abs(g).max() > 0 for g in jax.tree.leaves(grads["encoder"][name])
+        )
+        assert moves != still, name
+        if name in stats["encoder"]:
+            new, old = (
+                s["encoder"][name]["mean"] for s in (stats, state["batch_stats"])
+            )
+            assert np.array_equal(new, old) == still, name
+    config.freeze = "stem+5"
+    with pytest.raises(UserError, match=r"config.freeze = 'stem\+5': needs one of ''"):
+        ctp.Task(config)
+    del config.freeze
+    assert ctp.Task(config).frozen(params) is None

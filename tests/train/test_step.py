@@ -127,7 +127,9 @@ def test_the_moving_average_is_that_of_a_plain_loop():
         wanted,
     )
     # It is what is evaluated, with the statistics of the network that is trained.
-    _, outputs = step.make_eval_step(task, mesh)(state, mesh_lib.put(batch, mesh))
+    _, outputs, _ = step.make_eval_step(task, mesh)(
+        state, mesh_lib.put(batch, mesh), {}
+    )
     embedding, others = (
         jax.jit(task.predict)(Variables(params, state.model_state), batch)["embedding"]
         for params in (state.ema, state.params)

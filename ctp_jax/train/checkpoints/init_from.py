@@ -123,7 +123,8 @@ def start(
     variables = task.load_encoder(state.variables, encoder.params, encoder.batch_stats)
     if head_classes is not None:
         check_head(task, encoder)
-        _check_classes(encoder, head_classes)
+        if task.class_names:  # a head of boxes is for any classes
+            _check_classes(encoder, head_classes)
         variables = task.load_head(variables, encoder.head)
     before = {"params": state.params, "model_state": state.model_state}
     after = {"params": variables.params, "model_state": variables.state}

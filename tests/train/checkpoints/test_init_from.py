@@ -176,6 +176,10 @@ def test_a_head_for_other_classes_is_refused(recogniser):
     ):
         with pytest.raises(UserError, match="init_head.*for other classes"):
             init_from.start(task, start_from, encoder, classes)
+    # A task without classes of its own, as one that predicts boxes.
+    more.class_names = ()
+    init_from.start(more, state, encoder, ("a", "b", "c"))
+    more.class_names = ("a", "b", "c", "d")
     # An encoder from a PyTorch file does not name its classes.
     silent = dataclasses.replace(encoder, provenance={})
     init_from.start(task, state, silent, ("a", "b", "c"))

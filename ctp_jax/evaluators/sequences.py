@@ -1,0 +1,208 @@
+"""How well objects are followed through whole videos (paper Fig. 3, GOT-10k).
+
+Symbols: t frames of a window, f frames of a video, n objects. Boxes x1 y1 x2 y2 are in
+shares of the frame's width and height.
+"""
+
+import csv
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from ctp_jax.data.batch import num_windows
+from ctp_jax.errors import UserError
+from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.evaluators.tracks import Track, draw, follow_with_kcf, mean, per_frame
+from ctp_jax.ops.boxes import area_xyxy, iou_xyxy
+
+LOOKS_AT = "sequences"
+
+_HEADER = ("video", "object", "frames", "ao", "ao_stay_put", "ao_kcf")
+
+
+class SequencesEvaluator(Evaluator):
+    """Overlap in windows that are given their true first box, and in whole videos.
+
+    Only frames count in which the object is visible. Objects that are not visible in the
+    first frame of a window, or of a video, are left out there.
+
+    Yields:
+        window_iou: mean over windows of the mean over frames 2 to t, the paper's.
+        window_iou_all: with frame 1, which is given.
+        window_iou_per_frame: array (t,), over windows.
+        ao: GOT-10k's average overlap: every video is tracked from its first box alone, in
+            windows that are chained; over all frames but the first, of all videos.
+        sr50, sr75: share of these frames with an overlap above 0.5 and 0.75.
+        track_per_frame: array, mean overlap in each frame of the videos.
+        center_error, size_error: of these tracks, in pixels of the stored frames: mean
+            distance of the centres, and difference of the square roots of the areas.
+        center_error_share, size_error_share: as shares of the root of the true area.
+        *_stay_put: the same for a box that stays where it was given.
+        ao_kcf, sr50_kcf, sr75_kcf: with `kcf`, those of the tracker KCF.
+    """
+
+    def __init__(self, held_out: Any, kcf: bool = False):
+        """See the class.
+
+        Args:
+            held_out: `ctp_jax.data.records.Records` of the split.
+            kcf: also follow with KCF, once per run.
+        """
+        self._records, self._kcf = held_out, kcf
+        self._no_kcf = ""
+        self._followed: dict[tuple[int, int], np.ndarray] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        self._windows: dict[int, dict[int, dict[str, np.ndarray]]] = {}
+        self._found: list[Track] | None = None
+
+    def update(
+        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
+    ) -> None:
+        names = ("boxes", "predicted", "chained")
+        for row in np.flatnonzero(np.asarray(batch["mask"]) > 0):
+            times = np.asarray(batch["times"][row, 0])
+            # The last frame is repeated where a video ends within a window.
+            new = np.concatenate([[True], times[1:] > times[:-1]])
+            window = {
+                name: np.asarray(outputs[name][row], np.float64) for name in names
+            }
+            window["visible"] = (np.asarray(outputs["visibility"][row]) > 0) & new
+            window["times"] = times[new]
+            number, which = int(batch["index"][row]), int(batch["choice"][row, 0])
+            self._windows.setdefault(number, {})[which] = window
+
+    def _tracks(self) -> list[Track]:
+        """The tracks of all objects; of videos without a gap alone."""
+        if self._found is not None:
+            return self._found
+        found = []
+        for number, windows in sorted(self._windows.items()):
+            length = next(iter(windows.values()))["boxes"].shape[1]
+            count = int(num_windows(self._records.num_frames[number], length))
+            if set(windows) != set(range(count)):
+                continue
+            parts = [windows[which] for which in range(count)]
+            joined = {
+                name: np.concatenate(
+                    [
+                        each[name][:, which > 0 : len(each["times"])]
+                        for which, each in enumerate(parts)
+                    ],
+                    axis=1,
+                )
+                for name in ("boxes", "chained", "visible")
+            }
+            for of, visible in enumerate(joined["visible"]):
+                truth = joined["boxes"][of]
+                tracks = {"": joined["chained"][of]}
+                tracks["_stay_put"] = np.broadcast_to(truth[:1], truth.shape)
+                if visible[0]:
+                    found.append(Track(number, of, truth, visible, tracks))
+        if not found:
+            raise UserError(
+                f"{self._records.name}: no video of split {self._records.split!r} has an "
+                "object in its first frame that could be followed"
+            )
+        self._found = found
+        if self._kcf and not self._no_kcf:
+            self._add_kcf(found)
+        return found
+
+    def _add_kcf(self, tracks: list[Track]) -> None:
+        """Adds KCF's tracks, each of which is made once in a run."""
+        new = [each for each in tracks if each[:2] not in self._followed]
+        try:
+            made = follow_with_kcf(self._records, new)
+        except UserError as error:
+            self._no_kcf = f"no baseline of KCF: {error}"
+            return
+        for track, boxes in zip(new, made, strict=True):
+            self._followed[track[:2]] = boxes
+        for track in tracks:
+            track.tracks["_kcf"] = self._followed[track[:2]]
+
+    def results(self) -> Iterator[tuple[str, Any]]:
+        tracks = self._tracks()
+        for suffix in ("", "_stay_put"):
+            yield from self._of_windows(suffix)
+        for suffix in tracks[0].tracks:
+            overlap = np.concatenate([track.scored(suffix) for track in tracks])
+            yield f"ao{suffix}", float(overlap.mean()) if overlap.size else 0.0
+            for share in (0.5, 0.75):
+                above = float((overlap > share).mean()) if overlap.size else 0.0
+                yield f"sr{100 * share:.0f}{suffix}", above
+            yield f"track_per_frame{suffix}", per_frame(tracks, suffix)
+        errors = np.concatenate([self._errors(track) for track in tracks], axis=1)
+        kinds = ("center_error", "size_error", "center_error_share", "size_error_share")
+        for name, values in zip(kinds, errors, strict=True):
+            yield name, float(values.mean()) if values.size else 0.0
+
+    def _of_windows(self, suffix: str) -> Iterator[tuple[str, Any]]:
+        every = [each for video in self._windows.values() for each in video.values()]
+        seen = np.concatenate([each["visible"] for each in every])
+        overlap = np.concatenate(
+            [
+                iou_xyxy(
+                    each["boxes"][:, :1] if suffix else each["predicted"], each["boxes"]
+                )
+                for each in every
+            ]
+        )
+        counted = seen[:, 0] & seen[:, 1:].any(axis=1)
+        if not counted.any():
+            return
+        overlap, seen = overlap[counted], seen[counted]
+        later = mean(overlap[:, 1:], seen[:, 1:], axis=1)
+        yield f"window_iou{suffix}", float(later.mean())
+        yield f"window_iou_all{suffix}", float(mean(overlap, seen, axis=1).mean())
+        yield f"window_iou_per_frame{suffix}", mean(overlap, seen, axis=0)
+
+    def _errors(self, track: Track) -> Float[np.ndarray, "4 _"]:
+        """Of centre and size, in pixels and as shares; of the frames that are scored."""
+        sides = [getattr(self._records, of)[track.number] for of in ("width", "height")]
+        found, truth = (
+            boxes[1:][track.visible[1:]] * np.tile(sides, 2)
+            for boxes in (track.tracks[""], track.truth)
+        )
+        moved = found - truth
+        centre = np.linalg.norm((moved[:, :2] + moved[:, 2:]) / 2, axis=-1)
+        root = np.sqrt(area_xyxy(truth))
+        size = np.abs(np.sqrt(area_xyxy(found)) - root)
+        one_pixel = np.maximum(root, 1.0)
+        return np.stack([centre, size, centre / one_pixel, size / one_pixel])
+
+    def notes(self) -> list[str]:
+        """Lines for the user: videos that are left out, a baseline that is missing."""
+        tracked = {track.number for track in self._tracks()}
+        left_out = len(self._windows.keys() - tracked)
+        line = f"{left_out} videos without a box in their first frame are left out"
+        return [line] * bool(left_out) + list(filter(None, [self._no_kcf]))
+
+    def save(self, directory: pathlib.Path) -> None:
+        """Writes tracks.csv, a row per object; tracks.png and tracks.gif."""
+        tracks = self._tracks()
+        with (directory / "tracks.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(_HEADER)
+            for track in tracks:
+                name = self._records.id_of(track.number)
+                scores = [
+                    f"{track.scored(suffix).mean():.4f}"
+                    if suffix in track.tracks
+                    else ""
+                    for suffix in ("", "_stay_put", "_kcf")
+                    if track.visible[1:].any()
+                ]
+                writer.writerow((name, track.of, len(track.truth), *scores))
+        draw(directory, self._records, tracks)
+
+
+def make(options: ConfigDict, subject: Subject) -> SequencesEvaluator:
+    """See `ctp_jax.evaluators.base`; `kcf` in the options adds that baseline."""
+    return SequencesEvaluator(subject.held_out, bool(options.get("kcf", False)))

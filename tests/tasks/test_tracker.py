@@ -1,0 +1,182 @@
+"""A track through a whole video is what the network says window by window."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctp_jax.data import reading, records
+from ctp_jax.errors import UserError
+from ctp_jax.ops import boxes as boxes_lib
+from ctp_jax.ops import resample
+from ctp_jax.tasks import base, ctp, encoder, tracker
+from ctp_jax.train import evaluation
+from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train.distributed.preemption import Preemption
+from ctp_jax.train.state import TrainState
+from ctp_jax.train.watchdog import Watchdog
+from tests import made_sequences
+from tests.made_sequences import FRAMES, LENGTHS, SIZE, make_config
+from tests.tasks.made_clips import Split
+
+
+def by_hand(task, variables, frames, first):
+    """The tracks of one video, in shares of the frame: a loop over its windows."""
+    height, width = frames.shape[1:3]
+    count, query = len(frames), np.asarray(first, np.float64)
+    track = []
+    for start in range(0, max(count - 1, 1), FRAMES - 1):
+        times = np.minimum(start + np.arange(FRAMES), count - 1)
+        clip = resample.crop_resize_flip(
+            jnp.asarray(frames[times])[None],
+            jnp.float32([[0, 0, height, width]]),
+            jnp.float32([[height, width]]),
+            jnp.zeros(1, bool),
+            SIZE,
+        )
+        features, _ = task.features(variables, clip, train=False)
+        deltas, _ = task.trajectories(
+            variables, features, jnp.float32(query)[None, None]
+        )
+        deltas = np.float64(deltas[0, 0]) * np.array(task.config.head.target_scale)
+        centre, side = (query[:2] + query[2:]) / 2, query[2:] - query[:2]
+        centres, sides = centre + deltas[:, :2], side * np.exp(deltas[:, 2:])
+        boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
+        track += boxes[start > 0 : count - start].tolist()
+        low = np.clip(boxes[-1, :2], 0, SIZE - 4)
+        query = np.concatenate([low, np.clip(boxes[-1, 2:], low + 4, SIZE)])
+    return np.array(track) / SIZE
+
+
+def evaluate(data_dir, devices):
+    """The task, its variables, the evaluator after a pass, and its results."""
+    config = make_config(data_dir, batch_size=8)
+    config.evaluators.sequences.kcf = True
+    task = ctp.Task(config)
+    variables = made_sequences.make_variables(task)
+    mesh = jax.make_mesh(
+        (devices,),
+        ("data",),
+        axis_types=(jax.sharding.AxisType.Auto,),
+        devices=jax.devices()[:devices],
+    )
+    state = jax.device_put(TrainState(0, *variables, ()), mesh_lib.replicated(mesh))
+    training = base.open_pipeline(config, task, True)
+    (every,) = evaluation.open_all(config, task, training, mesh, None)
+    results = every.run(state, Preemption(), Watchdog(60.0, print))
+    return task, variables, every, results
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    made_sequences.prepare(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(data_dir):
+    return evaluate(data_dir, 1)
+
+
+def test_the_chain_is_the_network_window_by_window(evaluated, data_dir):
+    task, variables, every, _ = evaluated
+    found = every.evaluators["sequences"]._tracks()
+    tracks = {track.number: track for track in found}
+    assert sorted(tracks) == list(range(len(LENGTHS)))
+    stored = records.open_records("sequences", "val", str(data_dir))
+    for number, track in tracks.items():
+        frames = list(reading.stored_frames(stored, number, range(LENGTHS[number])))
+        _, boxes, visibility = made_sequences.make_video(number)
+        share = np.tile([made_sequences.WIDTH, made_sequences.HEIGHT], 2)
+        np.testing.assert_allclose(track.truth, boxes[:, 0] / share, atol=1e-5)
+        np.testing.assert_array_equal(track.visible, visibility[:, 0] > 0)
+        first = boxes[0, 0] / share * SIZE
+        expected = by_hand(task, variables, np.stack(frames), first)
+        np.testing.assert_allclose(track.tracks[""], expected, atol=2e-4)
+        moved = np.abs(expected - expected[0]).max()
+        assert len(expected) == 1 or moved > 0.01
+
+
+SCRIPT = """
+import json, sys
+import numpy as np
+from ctp_jax import modules
+modules.allow("tests.tiny_network")
+from tests.tasks.test_tracker import evaluate
+found = evaluate(sys.argv[1], 8)[-1]
+print(json.dumps({name: np.asarray(value).tolist() for name, value in found.items()}))
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_are_alike(evaluated, data_dir):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(data_dir)],
+        check=False,
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    eight, one = json.loads(done.stdout.splitlines()[-1]), evaluated[-1]
+    assert one.keys() == eight.keys() and {"window_iou", "ao"} <= one.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(eight[name], value, atol=1e-4, err_msg=name)
+
+
+def test_kcf_follows_a_square_on_a_still_ground(evaluated):
+    results = evaluated[-1]
+    assert results["ao_kcf"] > results["ao_stay_put"]
+    assert results["sr75_kcf"] > results["sr75_stay_put"]
+
+
+def test_pictures_and_table_are_written(evaluated, tmp_path):
+    every = evaluated[2]
+    every.save(tmp_path)
+    rows = (tmp_path / "tracks.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(LENGTHS)
+    for name in ("tracks.png", "tracks.gif"):
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_what_cannot_track_is_refused():
+    config = make_config()
+    with pytest.raises(UserError, match="not by config.task = 'encoder'"):
+        config.task = "encoder"
+        tracker.Tracker(config, encoder.Task(config))
+    config.task = "ctp"
+    view = tracker.Tracker(config, ctp.Task(config))
+    split = Split(name="made", split="val", features=Split(annotations={}))
+    with pytest.raises(UserError, match="made: videos of split 'val' have no boxes"):
+        view.see_data(None, split)
+    split.features.annotations["boxes"] = (3, 4)
+    view.see_data(None, split)
+    assert view.first_carry(5)["carried"].shape == (5, 3, 4)
+
+
+def test_boxes_without_visibility_count_where_they_have_an_area():
+    boxes = np.float32([[[[0, 0, 2, 2], [1, 1, 1, 3]]]])  # (b, c, t, 4)
+    truth, visibility = tracker.annotated_boxes({"annotations": {"boxes": boxes}})
+    np.testing.assert_array_equal(truth[0, 0], boxes[0, 0])
+    assert visibility.tolist() == [[[1.0, 0.0]]]
+
+
+def test_a_query_is_never_empty_or_outside():
+    rng = np.random.default_rng(0)
+    boxes = rng.normal(10, 30, (500, 4)).astype(np.float32)
+    endless = jnp.array([np.inf, -np.inf, np.inf, np.inf])
+    assert boxes_lib.cut_to_frame(endless, 32).tolist() == [28, 0, 32, 32]
+    cut = np.asarray(boxes_lib.cut_to_frame(jnp.asarray(boxes), 32, 4.0))
+    assert cut.min() >= 0 and cut.max() <= 32
+    assert (cut[:, 2:] - cut[:, :2] >= 4 - 1e-5).all()
+    inside = (boxes >= 0).all(1) & (boxes <= 32).all(1)
+    inside &= (boxes[:, 2:] - boxes[:, :2] >= 4).all(1)
+    assert inside.any()
+    np.testing.assert_array_equal(cut[inside], boxes[inside])
