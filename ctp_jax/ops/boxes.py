@@ -122,3 +122,29 @@ def iou_xyxy(
     intersection = area_xyxy(overlap)
     union = area_xyxy(a) + area_xyxy(b) - intersection
     return intersection / union.clip(min=1e-9)
+
+
+def share_inside(
+    maps: Float[np.ndarray, "t h w"], boxes: Float[np.ndarray, "n t 4"]
+) -> float:
+    """Share of the sum of a map that lies inside boxes: of pixels with their centre there.
+
+    >>> maps, boxes = np.zeros((1, 2, 4)), np.array([[[1.0, 0.0, 3.0, 1.0]]])
+    >>> maps[0, 0] = 1.0, 1.0, 1.0, 3.0
+    >>> round(share_inside(maps, boxes), 3)
+    0.333
+
+    Args:
+        maps: at least 0.
+        boxes: xyxy over time, NaN where there is none.
+
+    Returns:
+        From 0 to 1, over the frames with a box; NaN if they have none, or sum to 0.
+    """
+    x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)[..., None]
+    y, x = (np.arange(side) + 0.5 for side in maps.shape[1:])
+    columns, rows = (x1 <= x) & (x < x2), (y1 <= y) & (y < y2)
+    inside = np.any(rows[..., :, None] & columns[..., None, :], axis=0)
+    maps = maps * ~np.isnan(boxes[..., :1]).all(0)[..., None]
+    total = maps.sum(dtype=np.float64)
+    return float(maps[inside].sum(dtype=np.float64) / total) if total > 0 else np.nan

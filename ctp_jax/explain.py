@@ -1,0 +1,322 @@
+"""Draws what speaks for a class in clips: `python -m ctp_jax.explain --workdir=RUN`."""
+
+import functools
+import itertools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from ctp_jax import cli, files, terminal, visualize
+from ctp_jax import config as config_lib
+from ctp_jax.errors import UserError
+
+FLAGS = flags.FlagValues()
+cli.define_allow_code(FLAGS)
+WORKDIRS = flags.DEFINE_multi_string(
+    "workdir",
+    [],
+    "Run of a classifier. Given again, runs are compared on the same videos.",
+    flag_values=FLAGS,
+)
+VIDEOS = flags.DEFINE_list(
+    "videos",
+    ["4"],
+    "Held-out videos: how many, evenly spread over the split, or their names.",
+    flag_values=FLAGS,
+)
+CLASS = flags.DEFINE_string(
+    "class", "", "Explain this class, not the predicted one.", flag_values=FLAGS
+)
+TRUE = flags.DEFINE_boolean(
+    "true", False, "Explain the true class of every video.", flag_values=FLAGS
+)
+OUT = flags.DEFINE_string(
+    "out", None, "Folder for the pictures; default: --workdir.", flag_values=FLAGS
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "Where the data are now; default: as the run.", flag_values=FLAGS
+)
+ROWS = flags.DEFINE_integer(
+    "rows", 6, "Draw at most so many clips.", lower_bound=1, flag_values=FLAGS
+)
+BOXES_ONLY = flags.DEFINE_boolean(
+    "boxes_only",
+    False,
+    "Draw heat and boxes without pixels, for videos that must not be published.",
+    flag_values=FLAGS,
+)
+ARRAYS = flags.DEFINE_boolean(
+    "arrays", False, "Also write explain.npz: everything as numbers.", flag_values=FLAGS
+)
+
+PREDICTED, TRUE_CLASS = -1, -2
+Runs = Mapping[str, Sequence["Explained"]]
+
+
+class Explained(NamedTuple):
+    """What one run sees in one clip; t frames of s x s pixels.
+
+    Attributes:
+        video: its name.
+        caption: the same and its true class.
+        answer: the class that is explained and its probability, in words.
+        right: whether the true class has the highest logit.
+        clip: uint8 (t, s, s, 3).
+        grad_cam: float32 (t, s, s).
+        guided_grad_cam: float32 (t, s, s, 3).
+        boxes: (n, t, 4) of the data set, NaN where there is none; n may be 0.
+        shares: float64 (3,), inside the boxes: of Grad-CAM, of guided Grad-CAM, of all
+            pixels; NaN without boxes or saliency.
+    """
+
+    video: str
+    caption: str
+    answer: str
+    right: bool
+    clip: np.ndarray
+    grad_cam: np.ndarray
+    guided_grad_cam: np.ndarray
+    boxes: np.ndarray
+    shares: np.ndarray
+
+
+def main(arguments):
+    """Draws what in held-out videos speaks for a class: guided Grad-CAM.
+
+    python -m ctp_jax.explain --workdir=RUN [--workdir=OTHER] [--videos=8]
+
+    Writes explain.png, a contact sheet, and explain.gif, an animation. Where the data set
+    has boxes, prints which share of the saliency is inside them.
+    """
+    if arguments:
+        raise UserError(f"{arguments[0]!r}: not a flag: flags begin with --")
+    if not WORKDIRS.value:
+        raise UserError("--workdir is missing: name the run of a classifier")
+    if CLASS.value and TRUE.value:
+        raise UserError("--class and --true exclude each other: give one of them")
+    cli.use_compilation_cache()
+    cli.check_devices()
+    from ctp_jax.report.groups import paths_in_short
+
+    videos: int | list[str] = VIDEOS.value
+    if len(VIDEOS.value) == 1 and VIDEOS.value[0].isdecimal():
+        videos = max(int(VIDEOS.value[0]), 1)
+    wanted = TRUE_CLASS if TRUE.value else CLASS.value or PREDICTED
+    runs, short = {}, paths_in_short(WORKDIRS.value)
+    for workdir in dict.fromkeys(WORKDIRS.value):
+        found = list(explain(workdir, videos, wanted, DATA_DIR.value))
+        if not found:
+            raise UserError(f"{workdir}: none of the videos can be read")
+        videos = list(dict.fromkeys(each.video for each in found))
+        runs[short[workdir]] = found
+        print(summary(short[workdir], found), flush=True)
+    out = files.absolute(OUT.value or WORKDIRS.value[0])
+    shown = {name: found[: ROWS.value] for name, found in runs.items()}
+    for path in visualize.save(draw(shown, BOXES_ONLY.value), out, stem="explain"):
+        print(path)
+    if ARRAYS.value:
+        print(_save_arrays(runs, out))
+
+
+def explain(
+    workdir: str,
+    videos: int | Sequence[str],
+    wanted: int | str = PREDICTED,
+    data_dir: str = "",
+) -> Iterator[Explained]:
+    """What the newest checkpoint of a run sees in held-out videos, clip by clip.
+
+    Of a recogniser's test clips, only the one from the middle of the video.
+
+    Args:
+        workdir: of the run.
+        videos: how many, evenly spread over the split, or their names.
+        wanted: the name of a class, PREDICTED or TRUE_CLASS.
+        data_dir: where the data are, if not where the run had them.
+
+    Raises:
+        UserError: the run classifies nothing, has no checkpoint, or its data, a video or
+            the class is not there.
+    """
+    import jax
+
+    from ctp_jax.data.batch import labels
+    from ctp_jax.ops.colour import to_uint8
+    from ctp_jax.tasks import base, classification
+    from ctp_jax.train.checkpoints import restore
+
+    config = visualize.config_of_run(workdir)
+    config.batch_size, config.data.fraction = 1, 1.0
+    config.data.data_dir = data_dir or config.data.data_dir
+    config.data.eval_split = config.data.eval_split or config.data.split
+    config.data.eval_videos = videos if isinstance(videos, int) else 0
+    if "test" in config:
+        config.test.num_clips = 1
+    task = base.load(config)
+    if not isinstance(task, classification.Task):
+        raise UserError(
+            f"{workdir}: config.task = {config.task!r} has no classes to explain: name "
+            "the run of a classifier, for example of configs/finetune_ucf.py"
+        )
+    opener = None if isinstance(videos, int) else functools.partial(_select, videos)
+    source = base.open_pipeline(config, task, False, 0, 1, opener=opener)
+    task.see_data(source.whole, None)
+    if isinstance(wanted, str):
+        wanted = _find(wanted, task.class_names, "class", workdir)
+    batches = source.eval_batches()
+    first = next(batches)
+    state, _ = restore.newest(config, task, workdir, first)
+    rows = jax.eval_shape(task.predict, state.variables, first)["logits"].shape[1]
+    look, see = jax.jit(task.explain), jax.jit(lambda batch: to_uint8(task.draw(batch)))
+    terminal.announce(f"{workdir}: explaining {source.num_examples} videos")
+    for batch in itertools.chain([first], batches):
+        if not batch["mask"][0]:  # it cannot be read
+            continue
+        truth = int(np.asarray(labels(batch))[0])
+        chosen = truth if wanted == TRUE_CLASS else wanted
+        found = look(state.variables, batch, np.full(rows, chosen, np.int32))
+        found, clips = jax.device_get((found, see(batch)[0]))
+        video = str(source.records.ids[batch["index"][0]])
+        for number, clip in enumerate(clips):
+            row = number * rows // len(clips)
+            guided, boxes = found.guided_grad_cam[number], _boxes(batch, number)
+            yield Explained(
+                video,
+                f"{video}: {task.class_names[truth]}",
+                _answer(found.logits[row], found.classes[row], task.class_names),
+                found.logits[row].argmax() == truth,
+                clip,
+                found.grad_cam[number],
+                guided,
+                boxes,
+                _shares(found.grad_cam[number], guided, boxes),
+            )
+
+
+def _select(names: Sequence[str], config, spec, plan, train, *share):
+    """`ctp_jax.data.pipeline.open_pipeline` of the videos of these names."""
+    from ctp_jax.data import pipeline, records
+
+    data = config.data
+    opened = records.open_records(data.name, data.eval_split, data.data_dir)
+    place, known = f"{data.name}, split {data.eval_split!r},", opened.ids.tolist()
+    numbers = np.array([_find(name, known, "videos", place) for name in names])
+    chosen = records.select(opened, numbers)
+    return pipeline.Pipeline(config, spec, plan, chosen, train, *share)
+
+
+def _find(name: str, known: Sequence[str], flag: str, place: str) -> int:
+    """The number of a name; `UserError` if it is not known."""
+    if name not in known:
+        like = config_lib.closest(name, known) or known[0]
+        raise UserError(f"--{flag}={name}: {place} has none of that name: try {like}")
+    return list(known).index(name)
+
+
+def _boxes(batch: Mapping[str, Any], clip: int) -> np.ndarray:
+    """Boxes of a clip, (n, t, 4), NaN where there is none."""
+    annotations = batch["annotations"]
+    # Tasks that make their labels turn or reorder clips: boxes do not follow.
+    if "boxes" not in annotations or "label" in batch["plan"]:
+        return np.zeros((0, batch["times"].shape[-1], 4))
+    boxes = annotations["boxes"][0, clip].astype(np.float64)
+    boxes = boxes.reshape(len(boxes), -1, 4)
+    if "visibility" in annotations:
+        boxes[~(annotations["visibility"][0, clip] > 0)] = np.nan
+    return boxes.swapaxes(0, 1)
+
+
+def _answer(logits: np.ndarray, chosen: int, names: Sequence[str]) -> str:
+    """The class and its probability, and the predicted one if it is another."""
+    chances = np.exp(logits - logits.max(), dtype=np.float64)
+    chances /= chances.sum()
+    both = int(chosen), int(logits.argmax())
+    said = [f"{names[i]} ({chances[i]:.0%})" for i in both]
+    return ", predicted ".join(dict.fromkeys(said))
+
+
+def _shares(grad_cam: np.ndarray, guided: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    from ctp_jax.ops.boxes import share_inside
+
+    maps = grad_cam, np.abs(guided).sum(-1), np.ones_like(grad_cam)
+    return np.array([share_inside(each, boxes) for each in maps])
+
+
+def summary(name: str, explained: Sequence[Explained]) -> str:
+    """A line about a run: how often it is right, and where it looks."""
+    right = sum(each.right for each in explained)
+    line = f"{name}: {right} of {len(explained)} clips right"
+    shares = np.array([each.shares for each in explained])
+    known = ~np.isnan(shares).any(1)
+    if not known.any():
+        return line
+    cam, guided, area = shares[known].mean(0)
+    return (
+        f"{line}; in the boxes are {area:.1%} of the pixels, {cam:.1%} of Grad-CAM, "
+        f"{guided:.1%} of guided Grad-CAM (mean of {known.sum()} clips)"
+    )
+
+
+def draw(runs: Runs, boxes_only: bool = False) -> visualize.Drawn:
+    """Rows of frames, Grad-CAM and guided Grad-CAM, run by run under every clip.
+
+    Args:
+        runs: by their names, the same clips of each.
+        boxes_only: grey in place of pixels, and no guided Grad-CAM: it shows edges.
+
+    Raises:
+        UserError: the clips of the runs are not of one size.
+    """
+    from ctp_jax import pictures
+
+    if len(shapes := {each.clip.shape for run in runs.values() for each in run}) > 1:
+        sizes = " and ".join(f"{t} frames of {s} pixels" for t, s, *_ in sorted(shapes))
+        raise UserError(f"clips of {sizes}: draw the runs one by one")
+    rows, names, title = [], [], " and ".join(runs)
+    first = next(iter(runs))
+    columns = list(zip(*runs.values(), strict=True))
+    same = all(np.array_equal(a.clip, b.clip) for a, *rest in columns for b in rest)
+    for clips in columns:
+        for name, each in zip(runs, clips, strict=True):
+            clip = np.full_like(each.clip, 128) if boxes_only else each.clip
+            heat = pictures.overlay_heat(clip[None], each.grad_cam[None])[0]
+            prefix = f"{name}: " if len(runs) > 1 else ""
+            if name == first or not same:
+                # Far outside, nothing is drawn.
+                rows.append((clip, np.nan_to_num(each.boxes, nan=-999.0)))
+                names.append(each.caption)
+            rows.append((heat, each.boxes[:0]))
+            names.append(f"{prefix}Grad-CAM of {each.answer}")
+            if not boxes_only:
+                slopes = pictures.slopes_as_pixels(each.guided_grad_cam)
+                rows.append((slopes, each.boxes[:0]))
+                names.append(f"{prefix}guided Grad-CAM")
+    return visualize.Drawn(
+        np.stack([row[0] for row in rows]),
+        [row[1] for row in rows],
+        None,
+        names,
+        f"{title}: frames, Grad-CAM, guided Grad-CAM",
+        animated=len(rows) // len(columns),
+        captions=[clips[0].caption for clips in columns],
+    )
+
+
+def _save_arrays(runs: Runs, out: pathlib.Path) -> pathlib.Path:
+    """Writes explain.npz: the fields of `Explained`, (runs, clips, ...) each."""
+    arrays: dict[str, Any] = {
+        field: np.array(
+            [[getattr(each, field) for each in run] for run in runs.values()]
+        )
+        for field in Explained._fields
+    }
+    with files.replacing_inside(out) as new:
+        np.savez_compressed(new / "explain.npz", run=list(runs), **arrays)
+    return out / "explain.npz"
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)
