@@ -1,6 +1,5 @@
 """Draws what speaks for a class in clips: `python -m ctp_jax.explain --workdir=RUN`."""
 
-import functools
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from ctp_jax import cli, files, terminal, visualize
-from ctp_jax import config as config_lib
+from ctp_jax import chosen_videos, cli, files, terminal, visualize
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -63,7 +61,8 @@ class Explained(NamedTuple):
         video: its name.
         caption: the same and its true class.
         answer: the class that is explained and its probability, in words.
-        right: whether the true class has the highest logit.
+        label: the true class, -1 if it is not known.
+        predicted: the class with the highest logit.
         clip: uint8 (t, s, s, 3).
         grad_cam: float32 (t, s, s).
         guided_grad_cam: float32 (t, s, s, 3).
@@ -75,7 +74,8 @@ class Explained(NamedTuple):
     video: str
     caption: str
     answer: str
-    right: bool
+    label: int
+    predicted: int
     clip: np.ndarray
     grad_cam: np.ndarray
     guided_grad_cam: np.ndarray
@@ -87,30 +87,31 @@ def main(arguments):
     """Draws what in held-out videos speaks for a class: guided Grad-CAM.
 
     python -m ctp_jax.explain --workdir=RUN [--workdir=OTHER] [--videos=8]
+    python -m ctp_jax.explain --workdir=RUN FILE...      (videos of your own)
 
     Writes explain.png, a contact sheet, and explain.gif, an animation. Where the data set
     has boxes, prints which share of the saliency is inside them.
     """
-    if arguments:
-        raise UserError(f"{arguments[0]!r}: not a flag: flags begin with --")
     if not WORKDIRS.value:
         raise UserError("--workdir is missing: name the run of a classifier")
-    if CLASS.value and TRUE.value:
-        raise UserError("--class and --true exclude each other: give one of them")
+    if TRUE.value and (CLASS.value or arguments):
+        other = "--class" if CLASS.value else arguments[0]
+        raise UserError(f"--true and {other} exclude each other: give one of them")
     cli.use_compilation_cache()
     cli.check_devices()
     from ctp_jax.report.groups import paths_in_short
 
-    videos: int | list[str] = VIDEOS.value
-    if len(VIDEOS.value) == 1 and VIDEOS.value[0].isdecimal():
-        videos = max(int(VIDEOS.value[0]), 1)
+    videos: Any = list(map(pathlib.Path, arguments)) or VIDEOS.value
+    if not arguments and len(videos) == 1 and videos[0].isdecimal():
+        videos = max(int(videos[0]), 1)
     wanted = TRUE_CLASS if TRUE.value else CLASS.value or PREDICTED
     runs, short = {}, paths_in_short(WORKDIRS.value)
     for workdir in dict.fromkeys(WORKDIRS.value):
         found = list(explain(workdir, videos, wanted, DATA_DIR.value))
         if not found:
             raise UserError(f"{workdir}: none of the videos can be read")
-        videos = list(dict.fromkeys(each.video for each in found))
+        if not arguments:
+            videos = list(dict.fromkeys(each.video for each in found))
         runs[short[workdir]] = found
         print(summary(short[workdir], found), flush=True)
     out = files.absolute(OUT.value or WORKDIRS.value[0])
@@ -123,17 +124,18 @@ def main(arguments):
 
 def explain(
     workdir: str,
-    videos: int | Sequence[str],
+    videos: int | Sequence[str] | Sequence[pathlib.Path],
     wanted: int | str = PREDICTED,
     data_dir: str = "",
 ) -> Iterator[Explained]:
-    """What the newest checkpoint of a run sees in held-out videos, clip by clip.
+    """What the newest checkpoint of a run sees in videos, clip by clip.
 
-    Of a recogniser's test clips, only the one from the middle of the video.
+    Of a recogniser's test clips, only one, from the middle of the video.
 
     Args:
         workdir: of the run.
-        videos: how many, evenly spread over the split, or their names.
+        videos: how many held-out ones, evenly spread over the split; or their names; or
+            the paths of files.
         wanted: the name of a class, PREDICTED or TRUE_CLASS.
         data_dir: where the data are, if not where the run had them.
 
@@ -148,72 +150,43 @@ def explain(
     from ctp_jax.tasks import base, classification
     from ctp_jax.train.checkpoints import restore
 
-    config = visualize.config_of_run(workdir)
-    config.batch_size, config.data.fraction = 1, 1.0
-    config.data.data_dir = data_dir or config.data.data_dir
-    config.data.eval_split = config.data.eval_split or config.data.split
-    config.data.eval_videos = videos if isinstance(videos, int) else 0
-    if "test" in config:
-        config.test.num_clips = 1
+    config = chosen_videos.adapt(visualize.config_of_run(workdir), videos, data_dir)
     task = base.load(config)
     if not isinstance(task, classification.Task):
         raise UserError(
             f"{workdir}: config.task = {config.task!r} has no classes to explain: name "
             "the run of a classifier, for example of configs/finetune_ucf.py"
         )
-    opener = None if isinstance(videos, int) else functools.partial(_select, videos)
-    source = base.open_pipeline(config, task, False, 0, 1, opener=opener)
-    task.see_data(source.whole, None)
-    if isinstance(wanted, str):
-        wanted = _find(wanted, task.class_names, "class", workdir)
-    batches = source.eval_batches()
+    batches = chosen_videos.batches(task, videos, workdir)
     first = next(batches)
-    state, _ = restore.newest(config, task, workdir, first)
-    rows = jax.eval_shape(task.predict, state.variables, first)["logits"].shape[1]
+    if isinstance(wanted, str):
+        wanted = chosen_videos.find(wanted, task.class_names, "class", workdir)
+    state, _ = restore.newest(config, task, workdir, first[1])
+    rows = jax.eval_shape(task.predict, state.variables, first[1])["logits"].shape[1]
     look, see = jax.jit(task.explain), jax.jit(lambda batch: to_uint8(task.draw(batch)))
-    terminal.announce(f"{workdir}: explaining {source.num_examples} videos")
-    for batch in itertools.chain([first], batches):
+    terminal.announce(f"{workdir}: explaining, after compiling")
+    for video, batch in itertools.chain([first], batches):
         if not batch["mask"][0]:  # it cannot be read
             continue
-        truth = int(np.asarray(labels(batch))[0])
-        chosen = truth if wanted == TRUE_CLASS else wanted
+        label = int(np.asarray(labels(batch))[0])
+        chosen = label if wanted == TRUE_CLASS else wanted
         found = look(state.variables, batch, np.full(rows, chosen, np.int32))
         found, clips = jax.device_get((found, see(batch)[0]))
-        video = str(source.records.ids[batch["index"][0]])
         for number, clip in enumerate(clips):
             row = number * rows // len(clips)
             guided, boxes = found.guided_grad_cam[number], _boxes(batch, number)
             yield Explained(
                 video,
-                f"{video}: {task.class_names[truth]}",
+                f"{video}: {task.class_names[label]}" if label >= 0 else video,
                 _answer(found.logits[row], found.classes[row], task.class_names),
-                found.logits[row].argmax() == truth,
+                label,
+                int(found.logits[row].argmax()),
                 clip,
                 found.grad_cam[number],
                 guided,
                 boxes,
                 _shares(found.grad_cam[number], guided, boxes),
             )
-
-
-def _select(names: Sequence[str], config, spec, plan, train, *share):
-    """`ctp_jax.data.pipeline.open_pipeline` of the videos of these names."""
-    from ctp_jax.data import pipeline, records
-
-    data = config.data
-    opened = records.open_records(data.name, data.eval_split, data.data_dir)
-    place, known = f"{data.name}, split {data.eval_split!r},", opened.ids.tolist()
-    numbers = np.array([_find(name, known, "videos", place) for name in names])
-    chosen = records.select(opened, numbers)
-    return pipeline.Pipeline(config, spec, plan, chosen, train, *share)
-
-
-def _find(name: str, known: Sequence[str], flag: str, place: str) -> int:
-    """The number of a name; `UserError` if it is not known."""
-    if name not in known:
-        like = config_lib.closest(name, known) or known[0]
-        raise UserError(f"--{flag}={name}: {place} has none of that name: try {like}")
-    return list(known).index(name)
 
 
 def _boxes(batch: Mapping[str, Any], clip: int) -> np.ndarray:
@@ -247,8 +220,11 @@ def _shares(grad_cam: np.ndarray, guided: np.ndarray, boxes: np.ndarray) -> np.n
 
 def summary(name: str, explained: Sequence[Explained]) -> str:
     """A line about a run: how often it is right, and where it looks."""
-    right = sum(each.right for each in explained)
-    line = f"{name}: {right} of {len(explained)} clips right"
+    known = [each for each in explained if each.label >= 0]
+    right = sum(each.predicted == each.label for each in known)
+    line = f"{name}: {len(explained)} clips"
+    if known:
+        line = f"{name}: {right} of {len(known)} clips right"
     shares = np.array([each.shares for each in explained])
     known = ~np.isnan(shares).any(1)
     if not known.any():

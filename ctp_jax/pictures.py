@@ -199,7 +199,7 @@ def overlay_heat(clips: np.ndarray, heat: np.ndarray) -> np.ndarray:
     stops = np.linspace(0, 1, len(_HEAT))
     colours = np.stack([np.interp(heat, stops, part) for part in _HEAT.T], axis=-1)
     grey = 0.7 * clips.mean(-1, keepdims=True)
-    cover = 0.75 * heat[..., None] ** 0.7
+    cover = 0.8 * heat[..., None]
     return (grey * (1 - cover) + colours * cover).round().astype(np.uint8)
 
 

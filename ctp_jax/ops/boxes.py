@@ -141,10 +141,10 @@ def share_inside(
     Returns:
         From 0 to 1, over the frames with a box; NaN if they have none, or sum to 0.
     """
-    x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)[..., None]
-    y, x = (np.arange(side) + 0.5 for side in maps.shape[1:])
-    columns, rows = (x1 <= x) & (x < x2), (y1 <= y) & (y < y2)
-    inside = np.any(rows[..., :, None] & columns[..., None, :], axis=0)
-    maps = maps * ~np.isnan(boxes[..., :1]).all(0)[..., None]
+    x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)[..., None, None]
+    y, x = np.ogrid[: maps.shape[1], : maps.shape[2]]
+    inside = (x1 <= x + 0.5) & (x + 0.5 < x2) & (y1 <= y + 0.5) & (y + 0.5 < y2)
+    inside = inside.any(0)
+    maps = maps * ~np.isnan(boxes[..., :1, None]).all(0)
     total = maps.sum(dtype=np.float64)
     return float(maps[inside].sum(dtype=np.float64) / total) if total > 0 else np.nan

@@ -9,6 +9,7 @@ import pytest
 
 from ctp_jax import models
 from ctp_jax.models import saliency
+from ctp_jax.ops.boxes import share_inside
 from tests.models.made_networks import model_config, random_variables
 
 CLASSES = 5
@@ -156,3 +157,49 @@ def assert_equal(got, want, rtol):
     largest = np.abs(want).max()
     assert largest > 0
     np.testing.assert_allclose(got, want, rtol=rtol, atol=1e-12 * largest)
+
+
+def test_it_finds_what_moves():
+    """A square on noise, random features, and a linear classifier of its direction."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 5, 5, 3, 48)).astype(np.float32) / 15
+    axes = ("NDHWC", "DHWIO", "NDHWC")
+
+    def encode(x, relu):
+        return relu(
+            jax.lax.conv_general_dilated(
+                x, kernel, (1, 2, 2), "SAME", dimension_numbers=axes
+            )
+        )
+
+    clips, labels, _ = moving_squares(rng, 200)
+    pooled = np.asarray(
+        jax.jit(lambda x: encode(x, jax.nn.relu).mean((1, 2, 3)))(clips)
+    )
+    pooled = np.c_[pooled, np.ones(len(pooled))]
+    weights = np.linalg.lstsq(pooled, np.eye(4)[labels])[0].astype(np.float32)
+    clips, labels, boxes = moving_squares(rng, 20)
+    classify = pool_and_classify(weights[:-1], weights[-1])
+    got = explain(encode, classify, clips, np.full(20, -1))
+    assert (got.classes == labels).mean() > 0.9
+    area = SQUARE**2 / (32 * 32)
+    guided = np.abs(got.guided_grad_cam).sum(-1)
+    for maps in (got.grad_cam, guided):
+        shares = map(share_inside, maps, boxes[:, None])
+        assert np.mean(list(shares)) > 5 * area
+
+
+SQUARE = 6
+
+
+def moving_squares(rng, count):
+    """Clips of squares that move right, left, down or up, directions, boxes."""
+    labels = rng.integers(0, 4, count)
+    clips = rng.normal(0, 0.1, (count, 8, 32, 32, 3)).astype(np.float32)
+    steps = 2 * np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])[labels]
+    first = rng.integers(8, 19, (count, 2)) - 3 * steps
+    corners = (first[:, None] + steps[:, None] * np.arange(8)[:, None]).clip(0, 26)
+    for clip, corner in zip(clips, corners, strict=True):
+        for frame, (x, y) in zip(clip, corner, strict=True):
+            frame[y : y + SQUARE, x : x + SQUARE] += 2
+    return clips, labels, np.concatenate([corners, corners + SQUARE], -1).astype(float)

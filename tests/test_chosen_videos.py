@@ -1,0 +1,55 @@
+"""A file of the user's own gives the clip that it gives when it is prepared first."""
+
+import numpy as np
+import pytest
+
+from configs import finetune_small
+from ctp_jax import chosen_videos
+from ctp_jax.errors import UserError
+from ctp_jax.prepare import __main__ as prepare
+from ctp_jax.tasks import base
+from tests.prepare import make_videos
+
+
+@pytest.mark.parametrize("kind", ["recognition", "vcop"])
+def test_a_file_is_read_as_a_prepared_one(tmp_path, kind):
+    frames = [make_videos.picture(200, 260, shift=4 * i) for i in range(45)]
+    path = tmp_path / "videos" / "mine.mp4"
+    path.parent.mkdir()
+    make_videos.write_video(path, frames)
+    flags = [f"--videos={path.parent}", "--name=mine", f"--data_dir={tmp_path}"]
+    prepare.main(["video_folder", *flags])
+    config = finetune_small.get_config()
+    config.model.name = "tests.tiny_network"
+    if kind == "vcop":  # several clips, and a plan
+        from configs import vcop
+
+        config = vcop.get_config("small")
+    config.data.name, config.data.data_dir = "mine", str(tmp_path)
+    config.data.eval_split, config.data.min_frames = "all", 1
+    config = chosen_videos.adapt(config, 1)
+    task = base.load(config)
+    want = next(base.open_pipeline(config, task, False).eval_batches())
+    got = chosen_videos.read_file(path, task)
+    assert set(got) == set(want) - {"attempt"}
+    for name, values in want.items():
+        if name not in ("frames", "plan", "annotations"):
+            assert got[name].dtype == values.dtype, name
+    assert set(got["plan"]) == set(want["plan"])
+    if kind == "vcop":
+        assert got["plan"]["label"].shape == (1,)
+        return  # whose clips are drawn at random
+    np.testing.assert_array_equal(got["times"], want["times"])
+    difference = np.abs(np.asarray(task.draw(got)) - np.asarray(task.draw(want)))
+    # JPEG decoders round in different ways.
+    assert difference.mean() < 1 and np.percentile(difference, 99) < 4
+
+
+def test_files_that_cannot_be_read_are_one_line(tmp_path):
+    task = base.load(chosen_videos.adapt(finetune_small.get_config(), 1))
+    (tmp_path / "text.mp4").write_text("no video")
+    for path in (tmp_path / "text.mp4", tmp_path / "none.mp4", tmp_path):
+        with pytest.raises(UserError) as caught:
+            chosen_videos.read_file(path, task)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
