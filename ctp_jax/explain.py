@@ -178,7 +178,7 @@ def explain(
             yield Explained(
                 video,
                 f"{video}: {task.class_names[label]}" if label >= 0 else video,
-                _answer(found.logits[row], found.classes[row], task.class_names),
+                _answer(found.logits[row], int(found.classes[row]), task.class_names),
                 label,
                 int(found.logits[row].argmax()),
                 clip,

@@ -1,11 +1,15 @@
 """The command that draws what speaks for a class."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import finetune_small, small
+from ctp_jax import config as config_lib
 from ctp_jax import explain, pictures, report
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import __main__ as prepare
@@ -137,19 +141,20 @@ def test_boxes_hold_where_they_are_seen():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Folders of two recognisers, and of a run that classifies nothing."""
+    """Folders of two recognisers, equal ones, and of a run that classifies nothing."""
     folder = tmp_path_factory.mktemp("explain")
     flags = ["--train_videos=10", "--test_videos=6", f"--data_dir={folder / 'data'}"]
     prepare.main(["moving_shapes", *flags])
-    for name, seed in (("one", 0), ("two", 1), ("pretext", 0)):
-        module = small if name == "pretext" else finetune_small
-        config = module.get_config()
-        config.data.data_dir, config.seed = str(folder / "data"), seed
-        config.steps = config.batch_size = 2
-        config.optimizer.warmup_steps, config.eval_every = 0, 0.0
-        config.evaluators = {}
-        config.model.name = "tests.tiny_network"
-        loop.train(config, folder / name)
+    config = finetune_small.get_config()
+    config.data.data_dir = str(folder / "data")
+    config.steps = config.batch_size = 2
+    config.optimizer.warmup_steps, config.evaluators = 0, {}
+    config.model.name = "tests.tiny_network"
+    loop.train(config, folder / "one")
+    shutil.copytree(folder / "one", folder / "two")
+    (folder / "pretext").mkdir()
+    pretext = json.dumps(config_lib.as_dict(small.get_config()))
+    (folder / "pretext" / "config.json").write_text(pretext)
     return folder
 
 

@@ -162,7 +162,7 @@ def assert_equal(got, want, rtol):
 def test_it_finds_what_moves():
     """A square on noise, random features, and a linear classifier of its direction."""
     rng = np.random.default_rng(0)
-    kernel = rng.normal(size=(3, 5, 5, 3, 48)).astype(np.float32) / 15
+    kernel = rng.normal(size=(3, 5, 5, 3, 32)).astype(np.float32) / 15
     axes = ("NDHWC", "DHWIO", "NDHWC")
 
     def encode(x, relu):
@@ -172,15 +172,15 @@ def test_it_finds_what_moves():
             )
         )
 
-    clips, labels, _ = moving_squares(rng, 200)
+    clips, labels, _ = moving_squares(rng, 100)
     pooled = np.asarray(
         jax.jit(lambda x: encode(x, jax.nn.relu).mean((1, 2, 3)))(clips)
     )
     pooled = np.c_[pooled, np.ones(len(pooled))]
     weights = np.linalg.lstsq(pooled, np.eye(4)[labels])[0].astype(np.float32)
-    clips, labels, boxes = moving_squares(rng, 20)
+    clips, labels, boxes = moving_squares(rng, 10)
     classify = pool_and_classify(weights[:-1], weights[-1])
-    got = explain(encode, classify, clips, np.full(20, -1))
+    got = explain(encode, classify, clips, np.full(10, -1))
     assert (got.classes == labels).mean() > 0.9
     area = SQUARE**2 / (32 * 32)
     guided = np.abs(got.guided_grad_cam).sum(-1)
