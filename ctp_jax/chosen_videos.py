@@ -86,6 +86,19 @@ def find(name: str, known: Sequence[str], flag: str, place: str) -> int:
     return list(known).index(name)
 
 
+def boxes(batch: Batch, clip: int) -> np.ndarray:
+    """Boxes of a clip in a batch of one video, (n, t, 4), NaN where there is none."""
+    annotations = batch["annotations"]
+    # Tasks that make their labels turn or reorder clips: boxes do not follow.
+    if "boxes" not in annotations or "label" in batch["plan"]:
+        return np.zeros((0, batch["times"].shape[-1], 4))
+    found = annotations["boxes"][0, clip].astype(np.float64)
+    found = found.reshape(len(found), -1, 4)
+    if "visibility" in annotations:
+        found[~(annotations["visibility"][0, clip] > 0)] = np.nan
+    return found.swapaxes(0, 1)
+
+
 def read_file(path: pathlib.Path, task: Any) -> Batch:
     """A batch of one held-out video, as preparation and the pipeline would make it.
 

@@ -82,6 +82,11 @@ class Explained(NamedTuple):
     boxes: np.ndarray
     shares: np.ndarray
 
+    def without_pixels(self) -> "Explained":
+        """What is measured, in little memory."""
+        fields = ("clip", "grad_cam", "guided_grad_cam")
+        return self._replace(**{name: getattr(self, name)[:0] for name in fields})
+
 
 def main(arguments):
     """Draws what in held-out videos speaks for a class: guided Grad-CAM.
@@ -94,6 +99,8 @@ def main(arguments):
     """
     if not WORKDIRS.value:
         raise UserError("--workdir is missing: name the run of a classifier")
+    if VIDEOS.value in ([], ["0"]):
+        raise UserError("--videos: give names, or a number above 0")
     if TRUE.value and (CLASS.value or arguments):
         other = "--class" if CLASS.value else arguments[0]
         raise UserError(f"--true and {other} exclude each other: give one of them")
@@ -103,11 +110,14 @@ def main(arguments):
 
     videos: Any = list(map(pathlib.Path, arguments)) or VIDEOS.value
     if not arguments and len(videos) == 1 and videos[0].isdecimal():
-        videos = max(int(videos[0]), 1)
+        videos = int(videos[0])
     wanted = TRUE_CLASS if TRUE.value else CLASS.value or PREDICTED
     runs, short = {}, paths_in_short(WORKDIRS.value)
     for workdir in dict.fromkeys(WORKDIRS.value):
-        found = list(explain(workdir, videos, wanted, DATA_DIR.value))
+        found: list[Explained] = []
+        for each in explain(workdir, videos, wanted, DATA_DIR.value):
+            keep = ARRAYS.value or len(found) < ROWS.value
+            found.append(each if keep else each.without_pixels())
         if not found:
             raise UserError(f"{workdir}: none of the videos can be read")
         if not arguments:
@@ -174,7 +184,10 @@ def explain(
         found, clips = jax.device_get((found, see(batch)[0]))
         for number, clip in enumerate(clips):
             row = number * rows // len(clips)
-            guided, boxes = found.guided_grad_cam[number], _boxes(batch, number)
+            guided, boxes = (
+                found.guided_grad_cam[number],
+                chosen_videos.boxes(batch, number),
+            )
             yield Explained(
                 video,
                 f"{video}: {task.class_names[label]}" if label >= 0 else video,
@@ -187,19 +200,6 @@ def explain(
                 boxes,
                 _shares(found.grad_cam[number], guided, boxes),
             )
-
-
-def _boxes(batch: Mapping[str, Any], clip: int) -> np.ndarray:
-    """Boxes of a clip, (n, t, 4), NaN where there is none."""
-    annotations = batch["annotations"]
-    # Tasks that make their labels turn or reorder clips: boxes do not follow.
-    if "boxes" not in annotations or "label" in batch["plan"]:
-        return np.zeros((0, batch["times"].shape[-1], 4))
-    boxes = annotations["boxes"][0, clip].astype(np.float64)
-    boxes = boxes.reshape(len(boxes), -1, 4)
-    if "visibility" in annotations:
-        boxes[~(annotations["visibility"][0, clip] > 0)] = np.nan
-    return boxes.swapaxes(0, 1)
 
 
 def _answer(logits: np.ndarray, chosen: int, names: Sequence[str]) -> str:

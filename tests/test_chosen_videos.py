@@ -55,3 +55,18 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path):
             chosen_videos.read_file(path, task)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
+
+
+def test_boxes_hold_where_they_are_seen():
+    boxes = np.arange(1 * 1 * 3 * 2 * 4, dtype=np.float32).reshape(1, 1, 3, 2, 4)
+    seen = np.array([[1, 0], [0.5, 0], [0, 0]], np.float32)[None, None]
+    batch = {"times": np.zeros((1, 1, 3)), "plan": {}, "annotations": {}}
+    assert chosen_videos.boxes(batch, 0).shape == (0, 3, 4)
+    batch["annotations"] = {"boxes": boxes[:, :, :, 0]}  # as TFDS has them
+    np.testing.assert_array_equal(chosen_videos.boxes(batch, 0), boxes[0, :, :, 0])
+    batch["annotations"] = {"boxes": boxes, "visibility": seen}
+    found = chosen_videos.boxes(batch, 0)
+    np.testing.assert_array_equal(found[0, :2], boxes[0, 0, :2, 0])
+    assert np.isnan(found[0, 2]).all() and np.isnan(found[1]).all()
+    batch["plan"] = {"label": np.zeros(1)}  # the task has turned the clip, say
+    assert chosen_videos.boxes(batch, 0).shape == (0, 3, 4)
