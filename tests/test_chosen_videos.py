@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import finetune_small
+from configs import finetune_small, vcop
 from ctp_jax import chosen_videos
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import __main__ as prepare
@@ -21,11 +21,9 @@ def test_a_file_is_read_as_a_prepared_one(tmp_path, kind):
     flags = [f"--videos={path.parent}", "--name=mine", f"--data_dir={tmp_path}"]
     prepare.main(["video_folder", *flags])
     config = finetune_small.get_config()
-    config.model.name = "tests.tiny_network"
     if kind == "vcop":  # several clips, and a plan
-        from configs import vcop
-
         config = vcop.get_config("small")
+        config.model.name = "tests.tiny_network"
     config.data.name, config.data.data_dir = "mine", str(tmp_path)
     config.data.eval_split, config.data.min_frames = "all", 1
     config = chosen_videos.adapt(config, 1)
@@ -39,12 +37,25 @@ def test_a_file_is_read_as_a_prepared_one(tmp_path, kind):
     assert set(got["plan"]) == set(want["plan"])
     if kind == "vcop":
         assert got["plan"]["label"].shape == (1,)
+        check_that_orders_are_explained(task, got)
         return  # whose clips are drawn at random
     np.testing.assert_array_equal(got["times"], want["times"])
     draw = jax.jit(task.draw)
     difference = np.abs(np.asarray(draw(got)) - np.asarray(draw(want)))
     # JPEG decoders round in different ways.
     assert difference.mean() < 1 and np.percentile(difference, 99) < 4
+
+
+def check_that_orders_are_explained(task, batch):
+    """One row of logits, as they are predicted, and maps of all three clips."""
+    config = task.config
+    variables = jax.jit(task.init)(jax.random.key(0), batch)
+    found = jax.jit(task.explain)(variables, batch, np.array([-1]))
+    want = jax.jit(task.predict)(variables, batch)["logits"][0]
+    np.testing.assert_allclose(found.logits, want, rtol=1e-5)
+    assert int(found.classes[0]) == int(want.argmax())
+    shape = 3, config.clip.num_frames, config.clip.size, config.clip.size
+    assert found.grad_cam.shape == shape and found.guided.shape == (*shape, 3)
 
 
 def test_files_that_cannot_be_read_are_one_line(tmp_path):
