@@ -251,10 +251,14 @@ def draw(runs: Runs, boxes_only: bool = False) -> visualize.Drawn:
     if len(shapes := {each.clip.shape for run in runs.values() for each in run}) > 1:
         sizes = " and ".join(f"{t} frames of {s} pixels" for t, s, *_ in sorted(shapes))
         raise UserError(f"clips of {sizes}: draw the runs one by one")
-    rows, names, title = [], [], " and ".join(runs)
+    rows, names = [], []
     first = next(iter(runs))
     columns = list(zip(*runs.values(), strict=True))
     same = all(np.array_equal(a.clip, b.clip) for a, *rest in columns for b in rest)
+    parts = (
+        ["frames"] * (not same) + ["Grad-CAM"] + ["guided Grad-CAM"] * (not boxes_only)
+    )
+    title = ["frames"] * same + [f"{name}: {', '.join(parts)}" for name in runs]
     for clips in columns:
         for name, each in zip(runs, clips, strict=True):
             clip = np.full_like(each.clip, 128) if boxes_only else each.clip
@@ -275,7 +279,7 @@ def draw(runs: Runs, boxes_only: bool = False) -> visualize.Drawn:
         [row[1] for row in rows],
         None,
         names,
-        f"{title}: frames, Grad-CAM, guided Grad-CAM",
+        " | ".join(title),
         animated=len(rows) // len(columns),
         captions=[clips[0].caption for clips in columns],
     )

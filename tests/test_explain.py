@@ -54,6 +54,8 @@ def test_rows_of_two_runs_stand_under_the_same_clip():
         *("a", "pretrained", "pretrained", "scratch", "scratch"),
         *("bb", "pretrained", "pretrained", "scratch", "scratch"),
     ]
+    parts = "Grad-CAM, guided Grad-CAM"
+    assert drawn.title == f"frames | pretrained: {parts} | scratch: {parts}"
     assert drawn.animated == 5 and list(drawn.captions) == ["a: left", "bb: left"]
     np.testing.assert_array_equal(drawn.clips[0], runs["scratch"][0].clip)
     np.testing.assert_array_equal(drawn.clips[5], runs["scratch"][1].clip)
