@@ -1,5 +1,6 @@
 """Draws what speaks for a class in clips: `python -m ctp_jax.explain --workdir=RUN`."""
 
+import functools
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ import numpy as np
 from absl import flags
 
 from ctp_jax import chosen_videos, cli, files, terminal, visualize
+from ctp_jax.data.batch import Batch, labels
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -25,30 +27,21 @@ VIDEOS = flags.DEFINE_list(
     "Held-out videos: how many, evenly spread over the split, or their names.",
     flag_values=FLAGS,
 )
-CLASS = flags.DEFINE_string(
-    "class", "", "Explain this class, not the predicted one.", flag_values=FLAGS
-)
-TRUE = flags.DEFINE_boolean(
-    "true", False, "Explain the true class of every video.", flag_values=FLAGS
-)
-OUT = flags.DEFINE_string(
-    "out", None, "Folder for the pictures; default: --workdir.", flag_values=FLAGS
-)
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "Where the data are now; default: as the run.", flag_values=FLAGS
-)
+_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_boolean = functools.partial(flags.DEFINE_boolean, flag_values=FLAGS)
+CLASS = _string("class", "", "Explain this class, not the predicted one.")
+TRUE = _boolean("true", False, "Explain the true class of every video.")
+OUT = _string("out", None, "Folder for the pictures; default: --workdir.")
+DATA_DIR = _string("data_dir", "", "Where the data are now; default: as the run.")
 ROWS = flags.DEFINE_integer(
     "rows", 6, "Draw at most so many clips.", lower_bound=1, flag_values=FLAGS
 )
-BOXES_ONLY = flags.DEFINE_boolean(
+BOXES_ONLY = _boolean(
     "boxes_only",
     False,
     "Draw heat and boxes without pixels, for videos that must not be published.",
-    flag_values=FLAGS,
 )
-ARRAYS = flags.DEFINE_boolean(
-    "arrays", False, "Also write explain.npz: everything as numbers.", flag_values=FLAGS
-)
+ARRAYS = _boolean("arrays", False, "Also write explain.npz: everything as numbers.")
 
 PREDICTED, TRUE_CLASS = -1, -2
 Runs = Mapping[str, Sequence["Explained"]]
@@ -84,8 +77,8 @@ class Explained(NamedTuple):
 
     def without_pixels(self) -> "Explained":
         """What is measured, in little memory."""
-        fields = ("clip", "grad_cam", "guided_grad_cam")
-        return self._replace(**{name: getattr(self, name)[:0] for name in fields})
+        none = np.zeros(0)
+        return self._replace(clip=none, grad_cam=none, guided_grad_cam=none)
 
 
 def main(arguments):
@@ -155,7 +148,6 @@ def explain(
     """
     import jax
 
-    from ctp_jax.data.batch import labels
     from ctp_jax.ops.colour import to_uint8
     from ctp_jax.tasks import base, classification
     from ctp_jax.train.checkpoints import restore
@@ -178,44 +170,49 @@ def explain(
     for video, batch in itertools.chain([first], batches):
         if not batch["mask"][0]:  # it cannot be read
             continue
-        label = int(np.asarray(labels(batch))[0])
-        chosen = label if wanted == TRUE_CLASS else wanted
+        chosen = int(labels(batch)[0]) if wanted == TRUE_CLASS else wanted
         found = look(state.variables, batch, np.full(rows, chosen, np.int32))
         found, clips = jax.device_get((found, see(batch)[0]))
-        for number, clip in enumerate(clips):
-            row = number * rows // len(clips)
-            guided, boxes = (
-                found.guided_grad_cam[number],
-                chosen_videos.boxes(batch, number),
-            )
-            yield Explained(
-                video,
-                f"{video}: {task.class_names[label]}" if label >= 0 else video,
-                _answer(found.logits[row], int(found.classes[row]), task.class_names),
-                label,
-                int(found.logits[row].argmax()),
-                clip,
-                found.grad_cam[number],
-                guided,
-                boxes,
-                _shares(found.grad_cam[number], guided, boxes),
-            )
+        for number in range(len(clips)):
+            yield _explained(number, video, task.class_names, batch, clips, found)
+
+
+def _explained(
+    number: int,
+    video: str,
+    names: Sequence[str],
+    batch: Batch,
+    clips: np.ndarray,
+    found: Any,
+) -> Explained:
+    """A clip of a batch of one video, of which all is found."""
+    from ctp_jax.ops.boxes import share_inside
+
+    label, row = int(labels(batch)[0]), number * len(found.logits) // len(clips)
+    logits, boxes = found.logits[row], chosen_videos.boxes(batch, number)
+    grad_cam, guided = found.grad_cam[number], found.guided_grad_cam[number]
+    maps = grad_cam, np.abs(guided).sum(-1), np.ones_like(grad_cam)
+    return Explained(
+        video,
+        f"{video}: {names[label]}" if label >= 0 else video,
+        _answer(logits, int(found.classes[row]), names),
+        label,
+        int(logits.argmax()),
+        clips[number],
+        grad_cam,
+        guided,
+        boxes,
+        np.array([share_inside(each, boxes) for each in maps]),
+    )
 
 
 def _answer(logits: np.ndarray, chosen: int, names: Sequence[str]) -> str:
     """The class and its probability, and the predicted one if it is another."""
     chances = np.exp(logits - logits.max(), dtype=np.float64)
     chances /= chances.sum()
-    both = int(chosen), int(logits.argmax())
+    both = chosen, int(logits.argmax())
     said = [f"{names[i]} ({chances[i]:.0%})" for i in both]
     return ", predicted ".join(dict.fromkeys(said))
-
-
-def _shares(grad_cam: np.ndarray, guided: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    from ctp_jax.ops.boxes import share_inside
-
-    maps = grad_cam, np.abs(guided).sum(-1), np.ones_like(grad_cam)
-    return np.array([share_inside(each, boxes) for each in maps])
 
 
 def summary(name: str, explained: Sequence[Explained]) -> str:
@@ -223,8 +220,7 @@ def summary(name: str, explained: Sequence[Explained]) -> str:
     known = [each for each in explained if each.label >= 0]
     right = sum(each.predicted == each.label for each in known)
     line = f"{name}: {len(explained)} clips"
-    if known:
-        line = f"{name}: {right} of {len(known)} clips right"
+    line += f", {right} of {len(known)} right" * bool(known)
     shares = np.array([each.shares for each in explained])
     known = ~np.isnan(shares).any(1)
     if not known.any():

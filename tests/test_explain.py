@@ -94,10 +94,10 @@ def test_summary_is_the_mean_of_the_clips_with_boxes():
     runs.append(runs[0]._replace(shares=np.full(3, np.nan)))
     runs.append(runs[0]._replace(label=-1, shares=np.full(3, np.nan)))
     assert explain.summary("run", runs) == (
-        "run: 3 of 4 clips right; in the boxes are 16.7% of the pixels, 66.7% of "
+        "run: 5 clips, 3 of 4 right; in the boxes are 16.7% of the pixels, 66.7% of "
         "Grad-CAM, 41.7% of guided Grad-CAM (mean of 3 clips)"
     )
-    assert explain.summary("run", runs[3:4]) == "run: 1 of 1 clips right"
+    assert explain.summary("run", runs[3:4]) == "run: 1 clips, 1 of 1 right"
 
 
 def test_heat_is_relative_to_each_clip_and_nothing_stays_grey():
@@ -154,7 +154,7 @@ def test_two_runs_are_explained_on_the_same_videos(runs, tmp_path, capsys):
     one, two = (f"--workdir={runs / name}" for name in ("one", "two"))
     command(one, two, "--videos=3", "--rows=2", f"--out={tmp_path}", "--arrays")
     out = capsys.readouterr().out
-    assert "one: " in out and "two: " in out and "of 3 clips right" in out
+    assert "one: " in out and "two: " in out and " of 3 right" in out
     with Image.open(tmp_path / "explain.gif") as animation:
         assert animation.n_frames == 8
         width = animation.width
