@@ -31,13 +31,7 @@ def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
 
     And --allow_code, for names of modules that the config does not contain.
     """
-    flags.DEFINE_list(
-        "allow_code",
-        [],
-        "Modules outside of ctp_jax that a config read from a run or a checkpoint may "
-        "name: they are imported, so that their code runs.",
-        flag_values=flag_values,
-    )
+    define_allow_code(flag_values)
     holder = config_flags.DEFINE_config_file(
         "config",
         None,
@@ -49,6 +43,17 @@ def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
     # And its parser of tuples joins the values of a flag that is given twice.
     config_flags.register_flag_parser(parser=_TupleParser())(tuple)
     return holder
+
+
+def define_allow_code(flag_values: flags.FlagValues) -> None:
+    """Defines --allow_code, for commands that read the config of a run."""
+    flags.DEFINE_list(
+        "allow_code",
+        [],
+        "Modules outside of ctp_jax that a config read from a run or a checkpoint may "
+        "name: they are imported, so that their code runs.",
+        flag_values=flag_values,
+    )
 
 
 class _ConfigParser(flags.ArgumentParser):
@@ -255,8 +260,9 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> lis
         raise UserError(f"{error} (see --help)") from error
     except (flags.Error, ValueError) as error:
         raise UserError(str(error)) from error
-    if "config" in flag_values:
+    if "allow_code" in flag_values:
         modules.allow(*(flag_values["allow_code"].value or ()))
+    if "config" in flag_values:
         config = flag_values["config"].value
         if config is not None:
             modules.allow_named_by(config)

@@ -1,5 +1,7 @@
 """Pictures of clips with boxes: contact sheets and animations (paper Fig. 1 and 7).
 
+And of what speaks for a class in them (Fig. 5 and 8).
+
 Symbols: v videos, n trajectories, t frames, s side of a clip in pixels.
 """
 
@@ -20,6 +22,8 @@ _CELL = (160, 120)  # width and height of a cell in a sheet of neighbours
 _RIM = 5
 # Bluish green and vermilion of the same palette; a tick or a cross says the same.
 _RIGHT, _WRONG = COLOURS[3], COLOURS[2]
+# Of heat 0, 0.5 and 1: brighter means more to readers of any eyesight, too.
+_HEAT = np.array([[87, 16, 110], [237, 105, 37], [252, 255, 164]])
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -107,7 +111,7 @@ def _grid(
 
 def contact_sheet(
     clips: np.ndarray,
-    boxes: np.ndarray,
+    boxes: Sequence[np.ndarray] | np.ndarray,
     predicted: np.ndarray | None = None,
     *,
     title: str = "",
@@ -119,7 +123,7 @@ def contact_sheet(
 
     Args:
         clips: uint8 (v, t, h, w, 3).
-        boxes: (v, n, t, 4), x1 y1 x2 y2 in pixels of the clip.
+        boxes: v times (n, t, 4), x1 y1 x2 y2 in pixels of the clip.
         predicted: likewise, or None.
         title: a line above the rows.
         names: one per video, above its row; or empty.
@@ -136,7 +140,7 @@ def contact_sheet(
 
 def _draw_videos(
     clips: np.ndarray,
-    boxes: np.ndarray,
+    boxes: Sequence[np.ndarray] | np.ndarray,
     predicted: np.ndarray | None,
     t: int | np.integer,
     zoom: int,
@@ -156,20 +160,24 @@ def _draw_videos(
 def save_animation(
     path: pathlib.Path,
     clips: np.ndarray,
-    boxes: np.ndarray,
+    boxes: Sequence[np.ndarray] | np.ndarray,
     predicted: np.ndarray | None = None,
     *,
     title: str = "",
+    names: Sequence[str] = (),
     columns: int = 4,
     zoom: int = 2,
     frames_per_second: float = 8.0,
 ) -> None:
-    """Writes all videos side by side as an animated GIF; see `contact_sheet`."""
+    """Writes all videos side by side as an animated GIF; see `contact_sheet`.
+
+    Here `names` are those of the rows, of `columns` videos each.
+    """
     pictures = []
     for t in range(clips.shape[1]):
         images = _draw_videos(clips, boxes, predicted, t, zoom)
         rows = [images[i : i + columns] for i in range(0, len(images), columns)]
-        pictures.append(_grid(rows, title, ()))
+        pictures.append(_grid(rows, title, names))
     # One palette for all frames: one per frame, with dithering, would flicker.
     palette = pictures[0].quantize(255)
     pictures = [
@@ -207,6 +215,42 @@ def fit(
         small = Image.fromarray(frame).resize(tuple(inner), Image.Resampling.BICUBIC)
         picture[top : top + inner[1], left : left + inner[0]] = np.asarray(small)
     return pictures, boxes * np.tile(inner, 2) + np.tile([left, top], 2)
+
+
+def overlay_heat(clips: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Grey clips with heat in colour, relative to the hottest place of each clip.
+
+    Args:
+        clips: uint8 (v, t, s, s, 3).
+        heat: (v, t, s, s), at least 0.
+
+    Returns:
+        uint8 (v, t, s, s, 3).
+    """
+    most = heat.max((1, 2, 3), keepdims=True)
+    heat = heat / np.where(most > 0, most, 1)
+    stops = np.linspace(0, 1, len(_HEAT))
+    colours = np.stack([np.interp(heat, stops, part) for part in _HEAT.T], axis=-1)
+    grey = 0.7 * clips.mean(-1, keepdims=True)
+    cover = 0.8 * heat[..., None]
+    return (grey * (1 - cover) + colours * cover).round().astype(np.uint8)
+
+
+def slopes_as_pixels(slopes: np.ndarray) -> np.ndarray:
+    """Slopes by pixels as pictures around grey, each frame with mean 0 and deviation 0.1.
+
+    Args:
+        slopes: (v, t, s, s, 3).
+
+    Returns:
+        uint8 (v, t, s, s, 3).
+    """
+    axes = (-3, -2, -1)
+    slopes = slopes.astype(np.float64)
+    slopes = slopes - slopes.mean(axes, keepdims=True)
+    spread = slopes.std(axes, keepdims=True)
+    slopes = 0.1 * slopes / np.where(spread > 0, spread, 1)
+    return (255 * np.clip(slopes + 0.5, 0, 1)).astype(np.uint8)
 
 
 def neighbour_sheet(

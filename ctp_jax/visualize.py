@@ -3,6 +3,7 @@
 import copy
 import itertools
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,17 +54,21 @@ class Drawn(NamedTuple):
 
     Attributes:
         clips: uint8 (v, t, s, s, 3).
-        boxes: float32 (v, n, t, 4), true x1 y1 x2 y2 in pixels; n may be 0.
+        boxes: float32, v times (n, t, 4), true x1 y1 x2 y2 in pixels; n may be 0.
         predicted: likewise, or None without a checkpoint.
         names: of the videos.
         title: a line above the picture.
+        animated: videos side by side in the animation.
+        captions: of its rows.
     """
 
     clips: np.ndarray
-    boxes: np.ndarray
+    boxes: Sequence[np.ndarray] | np.ndarray
     predicted: np.ndarray | None
     names: list[str]
     title: str
+    animated: int = 4
+    captions: Sequence[str] = ()
 
 
 def main(arguments):
@@ -76,7 +81,7 @@ def main(arguments):
     """
     if arguments:
         raise UserError(f"{arguments[0]!r}: not a flag: flags begin with --")
-    config = CONFIG.value or _config_of_run(WORKDIR.value)
+    config = CONFIG.value or config_of_run(WORKDIR.value)
     out = OUT.value or WORKDIR.value
     if not out:
         raise UserError("--out is missing: name the folder for the pictures")
@@ -89,7 +94,8 @@ def main(arguments):
         print(path)
 
 
-def _config_of_run(workdir: str | None) -> ConfigDict:
+def config_of_run(workdir: str | None) -> ConfigDict:
+    """The config of a run; `UserError` if there is none, or a wrong one."""
     if not workdir:
         raise UserError("--config and --workdir are missing: give one of them")
     path = files.absolute(workdir) / "config.json"
@@ -97,9 +103,18 @@ def _config_of_run(workdir: str | None) -> ConfigDict:
         raise UserError(
             f"--workdir={workdir}: no run (no config.json): name the folder of a run"
         )
-    config = ConfigDict(untrusted.read_json(path, "give --config instead"))
+    config = ConfigDict(
+        _with_tuples(untrusted.read_json(path, "give --config instead"))
+    )
     config_lib.validate(config)
     return config
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON with tuples for lists, as configs have them."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(inner) for name, inner in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def draw(
@@ -163,9 +178,21 @@ def _rows(clips: np.ndarray, overlay: Any, names: list[str], title: str) -> Draw
 
 
 def save(
-    drawn: Drawn, out: str | os.PathLike, columns: int = 8, zoom: int = 2
+    drawn: Drawn,
+    out: str | os.PathLike,
+    columns: int = 8,
+    zoom: int = 2,
+    stem: str = "game",
 ) -> list[Any]:
-    """Writes game.png and game.gif into a folder; returns their paths."""
+    """Writes game.png and game.gif into a folder; returns their paths.
+
+    Args:
+        drawn: what to draw.
+        out: the folder; it is made if there is none.
+        columns: frames per row of the sheet.
+        zoom: picture pixels per clip pixel.
+        stem: of the names of the files.
+    """
     from ctp_jax import pictures
 
     out = files.absolute(out)
@@ -182,16 +209,18 @@ def save(
         )
         # A palette: a third of the size, and exact colours do not matter.
         with files.replacing_inside(out) as new:
-            sheet.quantize(256).save(new / "game.png", optimize=True)
+            sheet.quantize(256).save(new / f"{stem}.png", optimize=True)
             pictures.save_animation(
-                new / "game.gif",
+                new / f"{stem}.gif",
                 drawn.clips,
                 drawn.boxes,
                 drawn.predicted,
                 title=drawn.title,
+                names=drawn.captions,
+                columns=drawn.animated,
                 zoom=zoom,
             )
-    return [out / "game.png", out / "game.gif"]
+    return [out / f"{stem}.png", out / f"{stem}.gif"]
 
 
 if __name__ == "__main__":

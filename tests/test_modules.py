@@ -59,7 +59,7 @@ def test_a_config_out_of_a_workdir_runs_nothing(tmp_path, payload, field):
         config.update_from_flattened_dict({field: name})
     (tmp_path / "config.json").write_text(json.dumps(config_lib.as_dict(config)))
     with pytest.raises(UserError, match=f"{name}.*--allow_code={name}") as caught:
-        load_all(visualize._config_of_run(str(tmp_path)))
+        load_all(visualize.config_of_run(str(tmp_path)))
     assert "\n" not in str(caught.value) and not trace.exists()
 
 
@@ -127,7 +127,7 @@ def test_any_config_json_is_one_line(tmp_path, kind):
     else:
         path.write_bytes(CONFIGS.get(kind, "").encode() or b"\xff\xfe\0")
     with pytest.raises(UserError) as caught:
-        visualize._config_of_run(str(tmp_path))
+        visualize.config_of_run(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 

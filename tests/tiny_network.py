@@ -1,7 +1,5 @@
 """An encoder outside the package: a convolution a part, to compile in no time."""
 
-from flax import linen as nn
-
 from ctp_jax.models.base import Encoder, attributes, scaled
 from ctp_jax.models.layers import BatchNorm, Conv3D
 
@@ -22,4 +20,4 @@ class Tiny(Encoder):
         channels = scaled(CHANNELS[max(part - 1, 0)], self.width)
         x = Conv3D(channels, (3, 3, 3), strides, (1, 1, 1), name=name, impl="direct")(x)
         norm = f"stage{part}_norm" if part else "stem_norm"
-        return nn.relu(BatchNorm(self.epsilon, name=norm)(x, train))
+        return self.relu(BatchNorm(self.epsilon, name=norm)(x, train))

@@ -7,7 +7,7 @@ appendix D).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
 import jax
@@ -45,6 +45,8 @@ class Encoder(nn.Module):
             part of the weights.
         dtype: of convolutions and activations; parameters are float32.
         impl: how convolutions are computed, see `ctp_jax.models.conv.conv3d`.
+        relu: what every part of the network calls for a relu;
+            `ctp_jax.models.saliency` puts another one in its place.
     """
 
     variant: str
@@ -55,6 +57,7 @@ class Encoder(nn.Module):
     batch_norm_groups: int
     dtype: Any
     impl: str
+    relu: Callable[[Array], Array]
 
     stage_channels: ClassVar[tuple[int, ...]]
     """Of the outputs of the stages, at width 1."""
@@ -197,5 +200,6 @@ def attributes(model: ConfigDict, *optional: str) -> dict[str, Any]:
         "batch_norm_groups": model.get("batch_norm_groups", 1),
         "dtype": jnp.dtype(dtype),
         "impl": model.conv,
+        "relu": nn.relu,
         **{name: bool(model.get(name, OPTIONAL[name])) for name in optional},
     }

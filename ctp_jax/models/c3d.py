@@ -47,7 +47,7 @@ class ConvBlock(Block):
         x = self._conv("conv", self.features, (3, 3, 3), use_bias=True)(x)
         if self.batch_norm:
             x = self._norm("bn")(x, train)
-        return nn.relu(x)
+        return self.relu(x)
 
 
 class C3D(Encoder):
@@ -80,6 +80,7 @@ class C3D(Encoder):
             self.batch_norm_groups,
             self.dtype,
             self.impl,
+            self.relu,
             self.batch_norm,
             name=name,
         )

@@ -5,6 +5,7 @@ the features, f frames of the clip.
 """
 
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,7 @@ class OrderHead(nn.Module):
         hidden: width of the dense layer of the pairs.
         dropout: share of the pairs' results that are dropped in training.
         init_std: standard deviation of the classifier's initial weights.
+        relu: see `ctp_jax.models.base.Encoder`.
     """
 
     num_classes: int
@@ -113,6 +115,7 @@ class OrderHead(nn.Module):
     hidden: int = 512
     dropout: float = 0.5
     init_std: float = 0.001
+    relu: Callable[[Array], Array] = nn.relu
 
     @nn.compact
     def __call__(
@@ -134,7 +137,7 @@ class OrderHead(nn.Module):
             precision=jax.lax.Precision.HIGHEST,
             name="pair",
         )(x)
-        x = nn.relu(x).reshape(len(clips), -1)
+        x = self.relu(x).reshape(len(clips), -1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(
             self.num_classes,

@@ -5,6 +5,7 @@ are float32; `dtype` is what a layer computes in and returns.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        x = x.astype(jnp.float32)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if train:
             grouped = self.groups > 1
             if grouped:
@@ -133,6 +134,7 @@ class Block(nn.Module):
         batch_norm_groups: of batch normalisation, see `BatchNorm.groups`.
         dtype: that the layers compute in.
         impl: how convolutions are computed, see `ctp_jax.models.conv.conv3d`.
+        relu: see `ctp_jax.models.base.Encoder`.
     """
 
     features: int
@@ -140,6 +142,7 @@ class Block(nn.Module):
     batch_norm_groups: int
     dtype: Any
     impl: str
+    relu: Callable[[Array], Array]
 
     def _conv(self, name, features, kernel_size, strides=(1, 1, 1), use_bias=False):
         """A convolution of odd size, padded: an axis of n becomes ceil(n / stride)."""

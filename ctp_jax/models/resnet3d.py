@@ -55,7 +55,7 @@ class Conv2Plus1D(Block):
     ) -> Float[Array, "b t_out h_out w_out n"]:
         (kt, kh, kw), (st, sh, sw) = self.kernel_size, self.strides
         x = self._conv("spatial", self.mid_features, (1, kh, kw), (1, sh, sw))(x)
-        x = nn.relu(self._norm("bn")(x, train))
+        x = self.relu(self._norm("bn")(x, train))
         return self._conv("temporal", self.features, (kt, 1, 1), (st, 1, 1))(x)
 
 
@@ -72,6 +72,7 @@ class Factorisable(Block):
             self.batch_norm_groups,
             self.dtype,
             self.impl,
+            self.relu,
             mid,
             kernel_size,
             strides,
@@ -90,7 +91,7 @@ class Stem(Factorisable):
         self, x: Float[Array, "b t h w c"], train: bool
     ) -> Float[Array, "b t_out h_out w_out n"]:
         x = self._convolve("conv", self.mid_features, (3, 7, 7), self.strides, x, train)
-        return nn.relu(self._norm("bn")(x, train))
+        return self.relu(self._norm("bn")(x, train))
 
 
 class BasicBlock(Factorisable):
@@ -115,13 +116,13 @@ class BasicBlock(Factorisable):
             each = mid_channels(self.features, self.features)
             mids = first, first if self.mid_per_block else each
         y = self._convolve("conv1", mids[0], (3, 3, 3), self.strides, x, train)
-        y = nn.relu(self._norm("bn1")(y, train))
+        y = self.relu(self._norm("bn1")(y, train))
         y = self._convolve("conv2", mids[1], (3, 3, 3), (1, 1, 1), y, train)
         y = self._norm("bn2")(y, train)
         if self.shortcut:
             conv = self._conv("shortcut_conv", self.features, (1, 1, 1), self.strides)
             x = self._norm("shortcut_bn")(conv(x), train)
-        return nn.relu(x + y)
+        return self.relu(x + y)
 
 
 class ResNet3D(Encoder):
@@ -145,6 +146,7 @@ class ResNet3D(Encoder):
             "batch_norm_groups": self.batch_norm_groups,
             "dtype": self.dtype,
             "impl": self.impl,
+            "relu": self.relu,
         }
         factorised = self.variant == R2PLUS1D
         if part == 0:

@@ -142,3 +142,29 @@ def iou_xyxy(
     intersection = area_xyxy(overlap)
     union = area_xyxy(a) + area_xyxy(b) - intersection
     return intersection / union.clip(min=1e-9)
+
+
+def share_inside(
+    maps: Float[np.ndarray, "t h w"], boxes: Float[np.ndarray, "n t 4"]
+) -> float:
+    """Share of the sum of a map that lies inside boxes: of pixels with their centre there.
+
+    >>> maps, boxes = np.zeros((1, 2, 4)), np.array([[[1.0, 0.0, 3.0, 1.0]]])
+    >>> maps[0, 0] = 1.0, 1.0, 1.0, 3.0
+    >>> round(share_inside(maps, boxes), 3)
+    0.333
+
+    Args:
+        maps: at least 0.
+        boxes: xyxy over time, NaN where there is none.
+
+    Returns:
+        From 0 to 1, over the frames with a box; NaN if they have none, or sum to 0.
+    """
+    x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)[..., None, None]
+    y, x = np.ogrid[: maps.shape[1], : maps.shape[2]]
+    inside = (x1 <= x + 0.5) & (x + 0.5 < x2) & (y1 <= y + 0.5) & (y + 0.5 < y2)
+    inside = inside.any(0)
+    maps = maps * ~np.isnan(boxes[..., :1, None]).all(0)
+    total = maps.sum(dtype=np.float64)
+    return float(maps[inside].sum(dtype=np.float64) / total) if total > 0 else np.nan

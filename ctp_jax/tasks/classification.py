@@ -10,11 +10,11 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
-from ctp_jax.models import heads
+from ctp_jax.models import heads, saliency
 from ctp_jax.models.base import apply
 from ctp_jax.ops import colour
 from ctp_jax.tasks import base, encoder, render
@@ -95,6 +95,48 @@ class Task(encoder.Task):
             return self.logits(variables, part)[0][:, 0]
 
         return {"logits": render.map_clips(one, batch)}
+
+    def explain(
+        self, variables: base.Variables, batch: Batch, classes: Int[Array, " v"]
+    ) -> saliency.Saliency:
+        """What in the clips speaks for a class, see `ctp_jax.models.saliency.explain`.
+
+        Args:
+            variables: of encoder and head.
+            batch: see `Batch`.
+            classes: of every row of logits, -1 for the predicted one. A row is a clip, or
+                a video where the head looks at all clips of one.
+
+        Raises:
+            UserError: for a network of the user's with relus of its own.
+        """
+        relus = []
+
+        def encode(clips, relu):
+            def counted(x):
+                relus.append(x.shape)
+                return relu(x)
+
+            network = self._encoder.clone(relu=counted)
+            stats = variables.state["batch_stats"]["encoder"]
+            network_variables = {"params": params["encoder"], "batch_stats": stats}
+            return apply(network, network_variables, clips, train=False)
+
+        def classify(features, relu):
+            head = self.make_head()
+            head = head.clone(relu=relu) if hasattr(head, "relu") else head
+            return apply(head, {"params": params["head"]}, features, train=False)
+
+        params, clips = variables.params, self.draw(batch)
+        clips = colour.normalize(clips.reshape(-1, *clips.shape[2:]))
+        found = saliency.explain(encode, classify, clips, classes)
+        if not relus:
+            raise UserError(
+                f"config.model.name = {self.config.model.name!r}: none of its relus is "
+                "self.relu, which guided backpropagation replaces: call that one, see "
+                "ctp_jax/models/base.py"
+            )
+        return found
 
 
 def change_colours(

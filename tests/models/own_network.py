@@ -1,7 +1,5 @@
 """A network outside the package, as a user would write one: five small layers."""
 
-from flax import linen as nn
-
 from ctp_jax.models import base, layers
 
 
@@ -12,7 +10,7 @@ class Network(base.Encoder):
         name = f"stage{part}_conv" if part else "stem"
         features = base.scaled(self.stage_channels[0], self.width)
         conv = layers.Conv3D(features, (3, 3, 3), strides, (1, 1, 1), name=name)
-        return nn.relu(conv(x))
+        return self.relu(conv(x))
 
 
 def create(model):

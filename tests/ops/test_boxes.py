@@ -76,3 +76,26 @@ def test_iou_broadcasts():
     b = b.astype(np.float64)
     pairs = [[boxes.iou_xyxy(x, y[None])[0] for y in b] for x in a]
     np.testing.assert_array_equal(boxes.iou_xyxy(a, b[None]), pairs)
+
+
+def test_share_inside_counts_the_pixels_of_visible_frames():
+    """Against a loop over pixels; boxes overlap, leave the frame, and are absent."""
+    rng = np.random.default_rng(0)
+    maps = rng.uniform(size=(4, 6, 7))
+    corners = rng.uniform(-2, 8, (2, 4, 4))
+    corners[..., 2:] += 2
+    corners[0, 1] = corners[:, 3] = np.nan
+    inside = total = 0.0
+    for t in range(3):  # not in the last frame
+        for y in range(6):
+            for x in range(7):
+                total += maps[t, y, x]
+                inside += maps[t, y, x] * any(
+                    x1 <= x + 0.5 < x2 and y1 <= y + 0.5 < y2
+                    for x1, y1, x2, y2 in corners[:, t]
+                )
+    assert 0.2 < inside / total < 0.8
+    share = boxes.share_inside(maps, corners)
+    np.testing.assert_allclose(share, inside / total, rtol=1e-12)
+    assert np.isnan(boxes.share_inside(maps, corners[:0]))
+    assert np.isnan(boxes.share_inside(maps * 0, corners))

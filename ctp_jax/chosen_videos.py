@@ -1,0 +1,162 @@
+"""Batches of chosen videos, for commands that look at a few: held-out ones, or files."""
+
+import functools
+import io
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from ctp_jax import config as config_lib
+from ctp_jax import files
+from ctp_jax.data.batch import Batch
+from ctp_jax.errors import UserError
+
+Videos = int | Sequence[str] | Sequence[pathlib.Path]
+"""How many held-out videos, evenly spread over the split; or which; or files."""
+
+
+def adapt(config: ConfigDict, videos: Videos, data_dir: str = "") -> ConfigDict:
+    """The config of a run, for one test clip of each of some held-out videos.
+
+    Args:
+        config: is changed.
+        videos: see `Videos`.
+        data_dir: where the data are, if not where the run had them.
+    """
+    config.batch_size, config.data.fraction = 1, 1.0
+    config.data.data_dir = data_dir or config.data.data_dir
+    config.data.eval_split = config.data.eval_split or config.data.split
+    config.data.eval_videos = videos if isinstance(videos, int) else 0
+    if "test" in config:
+        config.test.num_clips = 1
+    return config
+
+
+def batches(task: Any, videos: Videos, workdir: str) -> Iterator[tuple[str, Batch]]:
+    """Names and batches of one video each; the task has its classes after the first.
+
+    Args:
+        task: of the adapted config, a `ctp_jax.tasks.base.Task`.
+        videos: see `Videos`.
+        workdir: of the run, whose checkpoint knows the classes.
+
+    Raises:
+        UserError: the data, a video or the checkpoint is not there.
+    """
+    if not isinstance(videos, int) and isinstance(videos[0], pathlib.Path):
+        from ctp_jax.train.checkpoints import restore
+
+        place = files.absolute(workdir)
+        _, meta = restore.arrays(place)
+        restore.check_meta(place, meta, {"class_names": [str]})
+        task.class_names = task.class_names or tuple(meta["class_names"])
+        for path in map(pathlib.Path, videos):
+            yield path.name, read_file(path, task)
+        return
+    from ctp_jax.tasks import base  # imports JAX
+
+    opener = None if isinstance(videos, int) else functools.partial(_select, videos)
+    source = base.open_pipeline(task.config, task, False, 0, 1, opener=opener)
+    task.see_data(source.whole, None)
+    for batch in source.eval_batches():
+        yield str(source.records.ids[batch["index"][0]]), batch
+
+
+def _select(names: Sequence[Any], config, spec, plan, train, *share):
+    """`ctp_jax.data.pipeline.open_pipeline` of the videos of these names."""
+    from ctp_jax.data import pipeline, records
+
+    data = config.data
+    opened = records.open_records(data.name, data.eval_split, data.data_dir)
+    place, known = f"{data.name}, split {data.eval_split!r},", opened.ids.tolist()
+    numbers = np.array([find(name, known, "videos", place) for name in names])
+    chosen = records.select(opened, numbers)
+    return pipeline.Pipeline(config, spec, plan, chosen, train, *share)
+
+
+def find(name: str, known: Sequence[str], flag: str, place: str) -> int:
+    """The number of a name; `UserError` if it is not known."""
+    if name not in known:
+        like = config_lib.closest(name, known) or known[0]
+        raise UserError(f"--{flag}={name}: {place} has none of that name: try {like}")
+    return list(known).index(name)
+
+
+def boxes(batch: Batch, clip: int) -> np.ndarray:
+    """Boxes of a clip in a batch of one video, (n, t, 4), NaN where there is none."""
+    annotations = batch["annotations"]
+    # Tasks that make their labels turn or reorder clips: boxes do not follow.
+    if "boxes" not in annotations or "label" in batch["plan"]:
+        return np.zeros((0, batch["times"].shape[-1], 4))
+    found = annotations["boxes"][0, clip].astype(np.float64)
+    found = found.reshape(len(found), -1, 4)
+    if "visibility" in annotations:
+        found[~(annotations["visibility"][0, clip] > 0)] = np.nan
+    return found.swapaxes(0, 1)
+
+
+def read_file(path: pathlib.Path, task: Any) -> Batch:
+    """A batch of one held-out video, as preparation and the pipeline would make it.
+
+    Args:
+        path: a file that FFmpeg can read.
+        task: says which clips it needs, and plans them.
+
+    Raises:
+        UserError: the file cannot be read, or is too short for the task.
+    """
+    # Imported here: they import TensorFlow and FFmpeg.
+    import tensorflow as tf
+
+    from ctp_jax.data import clips, rng
+    from ctp_jax.prepare import presentation, video
+
+    try:
+        frames = video.encode_video(files.absolute(path)).frames
+    except (OSError, presentation.VideoError) as error:
+        raise UserError(
+            f"{path}: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    spec = task.clip_spec(False)
+    if len(frames) < spec.min_frames:
+        raise UserError(
+            f"{path}: {len(frames)} frames: the clips of this task span "
+            f"{spec.min_frames}: take a longer video"
+        )
+    images = {}
+    with tf.device("/CPU:0"):
+        numbers = rng.Rng(tf.random.stateless_uniform([_NUMBERS], (0, 0)))
+        times, choice = clips.sample_times(numbers, tf.constant(len(frames)), spec)
+        for time in np.unique(times):
+            with Image.open(io.BytesIO(frames[time])) as image:
+                images[time] = np.asarray(image.convert("RGB"))
+        size = next(iter(images.values())).shape[:2]
+        height, width = map(tf.constant, size)
+        window, flip = clips.sample_window(numbers, height, width, spec)
+        batch: dict[str, Any] = {
+            "frames": np.array(
+                [[images[time] for time in row] for row in times.numpy()]
+            ),
+            "extent": np.tile(np.float32(size), (spec.num_clips, 1)),
+            "window": window,
+            "flip": flip,
+            "times": times,
+            "choice": choice,
+            "label": np.int32(-1),
+            "index": np.int32(0),
+            "mask": np.float32(1),
+            "replaced": np.float32(0),
+        }
+        batch = {name: np.asarray(value)[None] for name, value in batch.items()}
+        batch["annotations"] = {}
+        numbers = rng.Rng(tf.random.stateless_uniform([1, _NUMBERS], (0, 1)))
+        plan = task.plan(numbers, batch, False)
+        return batch | {"plan": {name: np.asarray(plan[name]) for name in plan}}
+
+
+_NUMBERS = 1 << 16
+"""More random numbers than any task takes for one video."""
