@@ -29,7 +29,9 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _draw_box(
     draw: ImageDraw.ImageDraw, box: np.ndarray, colour: str, dashed: bool
 ) -> None:
-    """Outlines x1, y1, x2, y2: solid with a dark rim, or dashed."""
+    """Outlines x1, y1, x2, y2: solid with a dark rim, or dashed; nothing for nan."""
+    if not np.isfinite(box).all():
+        return
     x1, y1, x2, y2 = (float(value) for value in box)
     corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
     if not dashed:
@@ -58,13 +60,13 @@ def draw_frame(
     """One frame with true boxes (coloured) and predicted ones (white, dashed).
 
     Args:
-        frame: uint8 (s, s, 3).
-        boxes: (n, 4), x1 y1 x2 y2 in pixels of the frame.
+        frame: uint8 (h, w, 3).
+        boxes: (n, 4), x1 y1 x2 y2 in pixels of the frame; nan: not drawn.
         predicted: likewise, or None.
         zoom: picture pixels per frame pixel.
     """
-    side = frame.shape[0] * zoom
-    image = Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC)
+    size = (frame.shape[1] * zoom, frame.shape[0] * zoom)
+    image = Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     for number, box in enumerate(boxes * zoom):
         _draw_box(draw, box, COLOURS[number % len(COLOURS)], dashed=False)
@@ -77,18 +79,18 @@ def _grid(
     images: Sequence[Sequence[Image.Image]], title: str, names: Sequence[str]
 ) -> Image.Image:
     """Rows of equally large images under a title, each row under its name."""
-    side = images[0][0].size[0]
+    side, tall = images[0][0].size
     head = _FONT_SIZE + 2 * _GAP if title else _GAP
     label = _FONT_SIZE + _GAP if names else 0
     width = max(len(row) for row in images) * (side + _GAP) + _GAP
     width = max(width, round(_font().getlength(title)) + 2 * _GAP)
     sheet = Image.new(
-        "RGB", (width, head + len(images) * (side + label + _GAP)), _BACKGROUND
+        "RGB", (width, head + len(images) * (tall + label + _GAP)), _BACKGROUND
     )
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, _GAP), title, fill=_INK, font=_font())
     for index, row in enumerate(images):
-        top = head + index * (side + label + _GAP)
+        top = head + index * (tall + label + _GAP)
         if names:
             draw.text((_GAP, top), names[index], fill=_INK, font=_font())
         for column, image in enumerate(row):
@@ -109,8 +111,8 @@ def contact_sheet(
     """A row of frames per video, with boxes.
 
     Args:
-        clips: uint8 (v, t, s, s, 3).
-        boxes: (v, n, t, 4), x1 y1 x2 y2 in pixels of the clip.
+        clips: uint8 (v, t, h, w, 3).
+        boxes: (v, n, t, 4), x1 y1 x2 y2 in pixels of the clip; nan: not drawn.
         predicted: likewise, or None.
         title: a line above the rows.
         names: one per video, above its row; or empty.
