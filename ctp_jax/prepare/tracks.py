@@ -8,11 +8,10 @@ import dataclasses
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 from etils import epath
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from ctp_jax import trackers
@@ -85,29 +84,6 @@ class Stored:
     features: tfrecord.Features
 
 
-def stored_records(
-    path: str | os.PathLike,
-    rows: Iterable[tuple[int, int, float]],
-    features: tfrecord.Features,
-) -> list[Stored]:
-    """The records of a file, with their checksums.
-
-    Args:
-        path: of the file.
-        rows: offset, length and fps of each record.
-        features: names of the features in the records.
-    """
-    found = []
-    with epath.Path(path).open("rb") as file:
-        for offset, length, fps in rows:
-            file.seek(offset + length)
-            checksum = file.read(tfrecord.FOOTER)
-            found.append(
-                Stored(os.fspath(path), offset, length, checksum, fps, features)
-            )
-    return found
-
-
 def encode_tracks(stored: Stored, name: str, options: Options) -> video.EncodedVideo:
     """The video of a record with the same frames, its own annotations and tracks.
 
@@ -132,8 +108,8 @@ def encode_tracks(stored: Stored, name: str, options: Options) -> video.EncodedV
         if len({image.size for image in images}) > 1:
             raise video.VideoError("the frames are of different sizes")
         frames = np.stack([np.asarray(image.convert("RGB")) for image in images])
-        boxes, known = track(frames, name, options)
-    more = {TRACKS: boxes, VISIBILITY: known.astype(np.float32)}
+        boxes, visibility = track(frames, name, options)
+    more = {TRACKS: boxes, VISIBILITY: visibility}
     return dataclasses.replace(encoded, annotations={**encoded.annotations, **more})
 
 
@@ -162,19 +138,13 @@ def read(stored: Stored) -> video.EncodedVideo:
 
 def track(
     frames: UInt8[np.ndarray, "k h w 3"], name: str, options: Options
-) -> tuple[Float[np.ndarray, "k m 4"], Bool[np.ndarray, "k m"]]:
-    """Tracks of a video, see `TRACKS`; a function of its frames, its name and the options.
-
-    Args:
-        frames: of the video.
-        name: of the video.
-        options: how to track.
-    """
+) -> tuple[Float[np.ndarray, "k m 4"], Float[np.ndarray, "k m"]]:
+    """The `TRACKS` of a video and their `VISIBILITY`, functions of the arguments."""
     digest = hashlib.sha256(name.encode()).digest()
     rng = np.random.default_rng([options.seed, *digest])
     count, length = len(frames), min(options.length, len(frames))
     boxes = np.zeros((count, options.tracks, 4), np.float32)
-    known = np.zeros((count, options.tracks), bool)
+    visibility = np.zeros((count, options.tracks), np.float32)
     starts = draw_starts(rng, count - length + 1, options.tracks)
     for i, start in enumerate(starts):
         box = draw_box(rng, frames[start], options.min_std)
@@ -187,10 +157,10 @@ def track(
         # A track that strayed did so late, perhaps: its first half is tried, too.
         while valid >= min(options.min_valid, length):
             if _returns(shown[:valid], path[:valid], options):
-                known[start : start + valid, i] = True
+                visibility[start : start + valid, i] = 1
                 break
             valid //= 2
-    return boxes, known
+    return boxes, visibility
 
 
 def _returns(
@@ -198,15 +168,11 @@ def _returns(
 ) -> bool:
     """Whether a track, followed back from its last box, ends where it started."""
     back, ok = trackers.follow(frames[::-1], path[-1], options.tracker)
-    return bool(ok[-1]) and iou(back[-1], path[0]) > options.min_iou
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
+    a, b = back[-1], path[0]
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     both = np.prod(sides.clip(min=0))
     union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - both
-    return float(both / union)
+    return bool(ok[-1] and both / union > options.min_iou)
 
 
 def draw_starts(
@@ -224,13 +190,11 @@ def draw_box(
     """A box as in the game, of whole pixels inside the frame; None if all are flat."""
     size = np.array(frame.shape[1::-1])
     for _ in range(_TRIES):
-        scale = rng.choice(SCALES) * size.min() / SHORT_SIDE
         ratio = np.sqrt(rng.choice(RATIOS))
         sides = (
-            scale
-            * np.array([ratio, 1 / ratio])
-            * np.exp(rng.uniform(-JITTER, JITTER, 2))
+            rng.choice(SCALES) * size.min() / SHORT_SIDE * np.array([ratio, 1 / ratio])
         )
+        sides *= np.exp(rng.uniform(-JITTER, JITTER, 2))
         sides = np.round(np.clip(sides, trackers.SMALLEST, size)).astype(int)
         low = rng.integers(0, size - sides + 1)
         x1, y1, x2, y2 = *low, *(low + sides)
@@ -253,15 +217,15 @@ def fates(
 
 def displacements(
     boxes: Float[np.ndarray, "k m 4"], visibility: Float[np.ndarray, "k m"], span: int
-) -> Sequence[float]:
-    """How far centres move in every `span` consecutive frames of kept tracks, pixels.
+) -> list[float]:
+    """How far centres move in stretches of `span` frames of the kept tracks, pixels.
 
-    The greatest distance from the first of the frames. Windows do not overlap.
+    The greatest distance from the first of the frames.
     """
     centres, found = (boxes[..., :2] + boxes[..., 2:]) / 2, []
     for i in range(boxes.shape[1]):
         path = centres[visibility[:, i] > 0, i]
         for start in range(0, len(path) - span + 1, span):
-            part = path[start : start + span]
-            found.append(float(np.linalg.norm(part - part[0], axis=-1).max()))
+            moved = path[start : start + span] - path[start]
+            found.append(float(np.linalg.norm(moved, axis=-1).max()))
     return found

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import sys
 import time
 import types
@@ -13,7 +14,7 @@ from absl import flags
 from etils import epath
 
 from ctp_jax import trackers
-from ctp_jax.data import index, records
+from ctp_jax.data import index, records, tfrecord
 from ctp_jax.errors import UserError
 from ctp_jax.formatting import duration
 from ctp_jax.prepare import shards, track_statistics, tracks, video, workers
@@ -31,40 +32,21 @@ class Tracks(base.VideoBuilder):
     @classmethod
     def define_flags(cls, values: flags.FlagValues) -> None:
         number = functools.partial(flags.DEFINE_integer, flag_values=values)
-        share = functools.partial(flags.DEFINE_float, flag_values=values)
-        flags.DEFINE_string(
-            "from", "", "Name of the prepared data set.", flag_values=values
-        )
-        flags.DEFINE_list(
-            "split",
-            [],
-            "Only the videos of these splits, e.g. train01,test01; default: all.",
-            flag_values=values,
-        )
-        flags.DEFINE_enum(
-            "tracker",
-            "kcf",
-            trackers.TRACKERS,
-            "kcf: the paper's, boxes keep their size; csrt and median_flow adapt it.",
-            flag_values=values,
-        )
-        number("tracks", 20, "Tracks per video.", lower_bound=1, upper_bound=1000)
+        real = functools.partial(flags.DEFINE_float, flag_values=values, lower_bound=0)
+        several = functools.partial(flags.DEFINE_list, flag_values=values)
+        choice = functools.partial(flags.DEFINE_enum, flag_values=values)
+        text = functools.partial(flags.DEFINE_string, flag_values=values)
+        text("from", "", "Name of the prepared data set.")
+        several("split", [], "Only these splits, as train01,test01; default: all.")
+        about = "kcf: the paper's, boxes keep their size; csrt, median_flow adapt it."
+        choice("tracker", "kcf", trackers.TRACKERS, about)
+        number("tracks", 20, "Per video.", lower_bound=1, upper_bound=1000)
         number("length", 80, "Frames of a track.", lower_bound=2)
-        number("min_valid", 16, "Frames in which a track must be known.", lower_bound=1)
-        share(
-            "min_std",
-            8.0,
-            "Standard deviation of the grey levels in a box that is followed.",
-            lower_bound=0,
-            upper_bound=127.5,
-        )
-        share(
-            "min_iou",
-            0.5,
-            "Overlap of a track's first box with where it ends when followed back.",
-            lower_bound=0,
-            upper_bound=1,
-        )
+        number("min_valid", 16, "Frames in which it must be known.", lower_bound=1)
+        about = "Standard deviation of the grey levels in a box that is followed."
+        real("min_std", 8.0, about, upper_bound=127)
+        about = "Overlap of a track's first box and where it ends when followed back."
+        real("min_iou", 0.5, about, upper_bound=1)
         number("seed", 0, "Another follows other boxes.", lower_bound=0)
 
     @classmethod
@@ -79,38 +61,35 @@ class Tracks(base.VideoBuilder):
             raise UserError(
                 f"--from={name}: has tracks already: name the data set it was made from"
             )
-        how = read_options(arguments)
-        splits = {s: n for s, n in found.splits.items() if s != "all"}
+        splits = {s: n.tolist() for s, n in found.splits.items() if s != "all"}
         for split in arguments.split:
             if split not in splits:
                 raise UserError(
                     f"--split={split}: data set {name!r} has {', '.join(sorted(splits))}"
                 )
-        chosen = {s: n for s, n in splits.items() if s in (arguments.split or splits)}
-        names = [each.decode(errors="backslashreplace") for each in found.id_bytes]
-        wanted = set(range(len(names)))
+        wanted: set[int] = set(range(len(found.offset)))
         if arguments.split:
-            wanted = {int(n) for numbers in chosen.values() for n in numbers}
-        places = _places(directory, found)
+            splits = {split: splits[split] for split in arguments.split}
+            wanted = set().union(*splits.values())
+        how, stored = read_options(arguments), stored_records(directory, found)
+        names = [each.decode(errors="backslashreplace") for each in found.id_bytes]
         items = [
             base.Item(
                 id=names[n],
                 label=int(found.label[n]),
                 encode=functools.partial(
-                    tracks.encode_tracks, places[n], names[n], how
+                    tracks.encode_tracks, stored[n], names[n], how
                 ),
             )
             for n in sorted(wanted)
         ]
+        own = {n: tuple(shape) for n, shape in found.features.annotations.items()}
         more = {tracks.TRACKS: (how.tracks, 4), tracks.VISIBILITY: (how.tracks,)}
         return base.Source(
             items,
-            {s: [names[n] for n in numbers] for s, numbers in chosen.items()},
+            {split: [names[n] for n in numbers] for split, numbers in splits.items()},
             found.class_names,
-            annotations={
-                name: tuple(shape) for name, shape in found.features.annotations.items()
-            }
-            | more,
+            annotations=own | more,
         )
 
     def orders(self, folder: str, receipts: str) -> list[shards.Order]:
@@ -121,18 +100,15 @@ class Tracks(base.VideoBuilder):
 
     def assemble(self, folder: str, made: Sequence[shards.Shard]) -> None:
         """As `base.VideoBuilder.assemble`, with statistics and pictures of the tracks."""
-        stored: dict[str, tracks.Stored] = {}
-        for shard in made:
-            rows = [(row.offset, row.length, row.fps) for row in shard.rows]
-            path, names = epath.Path(folder, shard.name), self.schema.names()
-            found = tracks.stored_records(path, rows, names)
-            ids = (row.id.decode() for row in shard.rows)
-            stored.update(zip(ids, found, strict=True))
-        if stored:
-            options = read_options(self.arguments)
-            lines = track_statistics.write(folder, stored, options)
-            epath.Path(folder, base.SUMMARY_FILE).write_text("\n".join(lines) + "\n")
         super().assemble(folder, made)
+        found = index.read(folder)
+        assert found
+        names = [each.decode() for each in found.id_bytes]
+        stored = stored_records(epath.Path(folder), found)
+        lines = track_statistics.write(
+            folder, dict(zip(names, stored, strict=True)), read_options(self.arguments)
+        )
+        epath.Path(folder, base.SUMMARY_FILE).write_text("\n".join(lines) + "\n")
 
 
 def read_options(arguments: types.SimpleNamespace) -> tracks.Options:
@@ -143,30 +119,36 @@ def read_options(arguments: types.SimpleNamespace) -> tracks.Options:
     return tracks.Options(**values, opencv=opencv)
 
 
-def _places(directory: epath.Path, found: index.Index) -> list[tracks.Stored]:
-    """The records of a data set."""
-    places: list[tracks.Stored | None] = [None] * len(found.offset)
+def stored_records(directory: epath.Path, found: index.Index) -> list[tracks.Stored]:
+    """The records of a data set, with their checksums as they are in the files."""
+    checksums = [b""] * len(found.offset)
     for number, file in enumerate(found.files):
-        here = np.flatnonzero(found.file_index == number).tolist()
-        rows = [
-            (int(found.offset[n]), int(found.length[n]), float(found.fps[n]))
-            for n in here
-        ]
-        stored = tracks.stored_records(directory / file, rows, found.features)
-        for n, place in zip(here, stored, strict=True):
-            places[n] = place
-    return [place for place in places if place is not None]
+        with (directory / file).open("rb") as opened:
+            for n in np.flatnonzero(found.file_index == number):
+                opened.seek(int(found.offset[n] + found.length[n]))
+                checksums[n] = opened.read(tfrecord.FOOTER)
+    return [
+        tracks.Stored(
+            path=os.fspath(directory / found.files[found.file_index[n]]),
+            offset=int(found.offset[n]),
+            length=int(found.length[n]),
+            checksum=checksum,
+            fps=float(found.fps[n]),
+            features=found.features,
+        )
+        for n, checksum in enumerate(checksums)
+    ]
 
 
 def _announce(items: Sequence[workers.Item], cores: int) -> None:
     """Says how long it will take, after trying a few videos."""
     if len(items) < _ESTIMATED_FROM:
         return
-    start = time.perf_counter()
-    for item in items[:: len(items) // 2]:
+    tried, start = items[:: len(items) // 2], time.perf_counter()
+    for item in tried:
         with contextlib.suppress(video.VideoError):
             item.encode()
-    each = (time.perf_counter() - start) / len(items[:: len(items) // 2])
+    each = (time.perf_counter() - start) / len(tried)
     print(
         f"note: {each:.1f} s per video of those tried: about "
         f"{duration(each * len(items) / cores)} for {len(items)} videos on {cores} cores",
@@ -175,5 +157,6 @@ def _announce(items: Sequence[workers.Item], cores: int) -> None:
 
 
 _ESTIMATED_FROM = 50
+"""Videos; of fewer, the progress bar soon says it."""
 
 Builder = Tracks
