@@ -85,6 +85,8 @@ def parse(
     arguments.name = arguments.name.replace("{from}", source)
     if not arguments.name.isidentifier():
         raise UserError(f"--name={arguments.name}: needs letters, digits and _ only")
+    if arguments.name == source:
+        raise UserError(f"--name={source}: is the data set of --from: choose another")
     return arguments, builder_class
 
 

@@ -54,8 +54,6 @@ class Tracks(base.VideoBuilder):
         name, data_dir = getattr(arguments, "from"), getattr(arguments, "data_dir", "")
         if not name:
             raise UserError("--from: needs the name of a prepared data set")
-        if name == getattr(arguments, "name", ""):
-            raise UserError(f"--name={name}: is the data set of --from: choose another")
         directory, found = records.open_index(name, data_dir)
         if tracks.TRACKS in found.features.annotations:
             raise UserError(
