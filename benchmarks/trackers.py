@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from ctp_jax import trackers
-from ctp_jax.prepare import sprites, tracks
+from ctp_jax.prepare import sprites, textures, tracks
 
 SIDES = (24.0, 36.0, 60.0)
 SEEDS = range(3)
@@ -27,7 +27,7 @@ def draw(seed: int, side: float, growth: float) -> tuple[np.ndarray, np.ndarray]
         y=np.full(FRAMES, 72.0),
         side=side * growth**time_,
         angle=np.zeros(FRAMES),
-        texture=sprites.texture(rng, 48, 48),
+        texture=textures.draw(rng, 48, 48),
         shape="square",
     )
     background = sprites.dead_leaves(np.random.default_rng(100), HEIGHT, WIDTH)

@@ -27,16 +27,20 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _draw_box(
-    draw: ImageDraw.ImageDraw, box: np.ndarray, colour: str, dashed: bool
+    draw: ImageDraw.ImageDraw,
+    box: np.ndarray,
+    colour: str,
+    dashed: bool,
+    width: int = 2,
 ) -> None:
-    """Outlines x1, y1, x2, y2: solid with a dark rim, or dashed; nothing for nan."""
+    """Outlines x1, y1, x2, y2: solid with a dark rim, or dashed."""
     if not np.isfinite(box).all():
         return
     x1, y1, x2, y2 = (float(value) for value in box)
     corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
     if not dashed:
-        draw.line(corners, fill="black", width=4)
-        draw.line(corners, fill=colour, width=2)
+        draw.line(corners, fill="black", width=2 * width)
+        draw.line(corners, fill=colour, width=width)
         return
     for start, end in itertools.pairwise(corners):
         length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1e-6)
@@ -56,20 +60,23 @@ def draw_frame(
     boxes: np.ndarray,
     predicted: np.ndarray | None,
     zoom: int,
+    width: int = 2,
 ) -> Image.Image:
     """One frame with true boxes (coloured) and predicted ones (white, dashed).
 
     Args:
         frame: uint8 (h, w, 3).
-        boxes: (n, 4), x1 y1 x2 y2 in pixels of the frame; nan: not drawn.
+        boxes: (n, 4), x1 y1 x2 y2 in pixels of the frame; NaN: not drawn.
         predicted: likewise, or None.
         zoom: picture pixels per frame pixel.
+        width: of the lines of true boxes, in picture pixels.
     """
     size = (frame.shape[1] * zoom, frame.shape[0] * zoom)
-    image = Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)
+    image = Image.fromarray(frame)
+    image = image.resize(size, Image.Resampling.BICUBIC) if zoom > 1 else image
     draw = ImageDraw.Draw(image)
     for number, box in enumerate(boxes * zoom):
-        _draw_box(draw, box, COLOURS[number % len(COLOURS)], dashed=False)
+        _draw_box(draw, box, COLOURS[number % len(COLOURS)], False, width)
     for box in () if predicted is None else predicted * zoom:
         _draw_box(draw, box, "white", dashed=True)
     return image
@@ -79,18 +86,18 @@ def _grid(
     images: Sequence[Sequence[Image.Image]], title: str, names: Sequence[str]
 ) -> Image.Image:
     """Rows of equally large images under a title, each row under its name."""
-    side, tall = images[0][0].size
+    side, high = images[0][0].size
     head = _FONT_SIZE + 2 * _GAP if title else _GAP
     label = _FONT_SIZE + _GAP if names else 0
     width = max(len(row) for row in images) * (side + _GAP) + _GAP
     width = max(width, round(_font().getlength(title)) + 2 * _GAP)
     sheet = Image.new(
-        "RGB", (width, head + len(images) * (tall + label + _GAP)), _BACKGROUND
+        "RGB", (width, head + len(images) * (high + label + _GAP)), _BACKGROUND
     )
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, _GAP), title, fill=_INK, font=_font())
     for index, row in enumerate(images):
-        top = head + index * (tall + label + _GAP)
+        top = head + index * (high + label + _GAP)
         if names:
             draw.text((_GAP, top), names[index], fill=_INK, font=_font())
         for column, image in enumerate(row):
@@ -112,7 +119,7 @@ def contact_sheet(
 
     Args:
         clips: uint8 (v, t, h, w, 3).
-        boxes: (v, n, t, 4), x1 y1 x2 y2 in pixels of the clip; nan: not drawn.
+        boxes: (v, n, t, 4), x1 y1 x2 y2 in pixels of the clip.
         predicted: likewise, or None.
         title: a line above the rows.
         names: one per video, above its row; or empty.
@@ -176,6 +183,30 @@ def save_animation(
         duration=round(1000 / frames_per_second),
         loop=0,
     )
+
+
+def fit(
+    frames: Sequence[np.ndarray], boxes: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of any shape in the middle of black pictures, and their boxes there.
+
+    Args:
+        frames: uint8 (h, w, 3), t of them, all of one size.
+        boxes: (n, t, 4), x1 y1 x2 y2 in shares of the frame's width and height.
+        size: width and height of the pictures.
+
+    Returns:
+        uint8 (t, height, width, 3), and the boxes in pixels of these.
+    """
+    height, width = frames[0].shape[:2]
+    scale = min(size[0] / width, size[1] / height)
+    inner = np.maximum(np.round([width * scale, height * scale]), 1).astype(int)
+    left, top = (np.array(size) - inner) // 2
+    pictures = np.zeros((len(frames), size[1], size[0], 3), np.uint8)
+    for picture, frame in zip(pictures, frames, strict=True):
+        small = Image.fromarray(frame).resize(tuple(inner), Image.Resampling.BICUBIC)
+        picture[top : top + inner[1], left : left + inner[0]] = np.asarray(small)
+    return pictures, boxes * np.tile(inner, 2) + np.tile([left, top], 2)
 
 
 def neighbour_sheet(

@@ -34,6 +34,7 @@ class Features:
             `boxes`, of shape (..., 4), are x1 y1 x2 y2 in pixels of the stored frames.
         id: name of the video.
         fps: frames per second.
+        digest: of what the annotations were made from; empty if that is not known.
     """
 
     frames: str
@@ -41,6 +42,7 @@ class Features:
     annotations: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     id: str | None = None
     fps: str | None = None
+    digest: str = ""
 
 
 class Row(NamedTuple):

@@ -190,7 +190,7 @@ def _changes(
     arguments: types.SimpleNamespace,
     builder_class: "type[base.VideoBuilder]",
 ) -> str:
-    """Which of the videos have come or gone since they were prepared."""
+    """What has changed since the videos were prepared, as far as names and boxes tell."""
     from ctp_jax.prepare.builders import base  # imports TFDS
 
     try:
@@ -203,9 +203,12 @@ def _changes(
     now = {item.id.encode() for item in source.items}
     lines = skipped.read_bytes().splitlines()
     then = {*stored.id_bytes.tolist(), *(line.partition(b"\t")[0] for line in lines)}
-    if now == then:
-        return ""
-    return f", but since then {len(now - then)} videos came and {len(then - now)} went"
+    changes = []
+    if now != then:
+        changes.append(f"{len(now - then)} videos came and {len(then - now)} went")
+    if provenance.read(final).get("boxes", source.digest) != source.digest:
+        changes.append("the files of boxes changed")
+    return ", but since then " * bool(changes) + " and ".join(changes)
 
 
 def _writer(
@@ -293,6 +296,12 @@ def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str
     for split in sorted(set(found.splits) - {"all"}):
         of = f" of {expected[split]}" if expected else ""
         lines.append(f"  {split}: {len(found.splits[split])}{of} videos")
+    if shape := found.features.annotations.get("visibility"):
+        seen = provenance.read(directory).get("visible_frames", 0)
+        lines.append(
+            f"  boxes of at most {shape[0]} objects a video, one or more of them visible in "
+            f"{seen / found.num_frames.sum():.1%} of the frames"
+        )
     if len(found.class_names) == 1:
         lines.append(
             f"  one class, {found.class_names[0]!r}: if its videos belong to several "

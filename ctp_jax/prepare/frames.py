@@ -8,12 +8,11 @@ import os
 import pathlib
 import re
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ctp_jax.prepare import video
+from ctp_jax.prepare import boxes, video
 
 SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png"])
 """File name endings of frames, in lower case."""
@@ -33,7 +32,7 @@ def encode_frames(
     quality: int = 90,
     *,
     first: int | None = 1,
-    annotations: Mapping[str, np.ndarray] | None = None,
+    annotate: boxes.Annotate | None = None,
 ) -> video.EncodedVideo:
     """Reads a folder of frames.
 
@@ -47,18 +46,13 @@ def encode_frames(
         short_side: pixels; larger frames are scaled down to it, smaller ones are kept.
         quality: of the JPEG files that are encoded again, 1 to 95.
         first: number of the first frame; None accepts any.
-        annotations: {name: float32 (n, ...)}, one value per frame; `boxes` (n, ..., 4)
-            are x1 y1 x2 y2 in pixels of the files and are scaled with the frames.
+        annotate: of the frames in these files; boxes are scaled with them.
 
     Raises:
         VideoError: no frames, missing frames, frames of different sizes, damaged files,
-            or a wrong number of annotations.
+            or what `annotate` raises.
     """
     names = list_frames(folder, first)
-    annotations = dict(annotations or {})
-    for name, values in annotations.items():
-        if len(values) != len(names):
-            raise video.VideoError(f"{len(values)} {name} for {len(names)} frames")
     frames: list[bytes] = []
     size = (0, 0)
     for name in names:
@@ -78,11 +72,9 @@ def encode_frames(
                 f"have {size[0]}x{size[1]}"
             )
         frames.append(frame)
-    if "boxes" in annotations:
-        scale = np.divide(video.scaled_size(*size, short_side), size)
-        boxes = annotations["boxes"] * np.tile(scale, 2)
-        annotations["boxes"] = boxes.astype(np.float32)
-    return video.EncodedVideo(frames, fps, annotations)
+    scaled = video.scaled_size(*size, short_side)
+    found = boxes.annotations(annotate, len(frames), size, scaled)
+    return video.EncodedVideo(frames, fps, found)
 
 
 def list_frames(folder: str | os.PathLike, first: int | None = 1) -> list[str]:

@@ -216,6 +216,12 @@ def orientation(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
+def lies(orientation: tuple[int, int, int, int]) -> bool:
+    """Whether `turn` exchanges width and height."""
+    a, b, c, d = orientation
+    return abs(a) + abs(d) < abs(b) + abs(c)
+
+
 def turn(image: np.ndarray, orientation: tuple[int, int, int, int]) -> np.ndarray:
     """Turns an image upright: any of the eight orientations, mirrored ones too.
 
@@ -228,7 +234,7 @@ def turn(image: np.ndarray, orientation: tuple[int, int, int, int]) -> np.ndarra
         (h, w, 3) or (w, h, 3).
     """
     a, b, c, d = orientation
-    if abs(a) + abs(d) < abs(b) + abs(c):
+    if lies(orientation):
         image, a, d = image.swapaxes(0, 1), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -78,16 +78,28 @@ def _call(function: Any) -> tuple:
 def write(
     directory: str | os.PathLike,
     arguments: Mapping[str, Any],
-    made: Iterable[shards.Shard],
+    made: Sequence[shards.Shard],
+    digest: str = "",
 ) -> None:
-    """Writes `FILE`."""
+    """Writes `FILE`; `digest` is that of `base.Source`."""
     about = {
         "flags": {k: _published(value) for k, value in flags(arguments).items()},
         "versions": versions(),
         "sha256": {shard.name: shard.sha256 for shard in made},
+        "boxes": digest,
+        "visible_frames": sum(shard.visible_frames for shard in made),
     }
     path = epath.Path(directory) / FILE
     path.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+
+
+def read(directory: str | os.PathLike) -> dict[str, Any]:
+    """What `write` wrote; no flags if there is no file. Raises `UserError`."""
+    path = epath.Path(directory) / FILE
+    if not path.exists():
+        return {"flags": {}}
+    remedy = "delete the file; what the data set was prepared from is not known then"
+    return storage.read_json(path, remedy, {"flags": dict})
 
 
 def differences(directory: str | os.PathLike, arguments: Mapping[str, Any]) -> str:
@@ -97,12 +109,7 @@ def differences(directory: str | os.PathLike, arguments: Mapping[str, Any]) -> s
         `--flag=value (now value), ...`; empty if none differ, or if the data set has no
         record of its flags.
     """
-    path = epath.Path(directory) / FILE
-    if not path.exists():
-        return ""
-    remedy = "delete the file; what the data set was prepared from is not known then"
-    then, now = storage.read_json(path, remedy, {"flags": dict}), flags(arguments)
-    then = then["flags"]
+    then, now = read(directory)["flags"], flags(arguments)
     # Flags that only one version of this package has are ignored.
     return ", ".join(
         f"--{flag}={then[flag]} (now {now[flag]})"

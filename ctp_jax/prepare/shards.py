@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 from etils import epath
 
 from ctp_jax import terminal, untrusted
@@ -64,6 +65,7 @@ class Shard:
         rows: of the records.
         contents: digest of the frames of every record: equal for equal videos.
         skipped: (name, reason) of the videos that could not be used.
+        visible_frames: with a visible object, where the videos have boxes.
     """
 
     fingerprint: str
@@ -73,6 +75,7 @@ class Shard:
     rows: tuple[tfrecord.Row, ...]
     contents: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
+    visible_frames: int = 0
 
 
 def deal(
@@ -146,6 +149,7 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
     """
     serialize = schema_lib.Serializer(order.schema)
     digest, position, rows, contents, skipped = hashlib.sha256(), 0, [], [], []
+    visible = 0
     with storage.replacing(order.file) as file:
         for item, result in results:
             if isinstance(result, str):
@@ -160,6 +164,8 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
             rows.append(schema_lib.row(item, result, start, len(payload)))
             contents.append(hashlib.sha256(b"".join(result.frames)).hexdigest()[:32])
             position = start + len(payload) + len(after)
+            seen = result.annotations.get("visibility", np.zeros((0, 1)))
+            visible += int((seen > 0).any(axis=-1).sum())
     about = {
         "fingerprint": order.fingerprint,
         "name": os.path.basename(order.file),
@@ -168,6 +174,7 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
         "rows": [row._asdict() | {"id": row.id.decode()} for row in rows],
         "contents": contents,
         "skipped": skipped,
+        "visible_frames": visible,
     }
     with storage.replacing(order.receipt) as file:
         file.write(json.dumps(about).encode())

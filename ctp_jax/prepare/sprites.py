@@ -6,15 +6,14 @@ than the frame, sizes log-uniform and angles uniform at every instant of every m
 and textures, shapes and the panning of the background are drawn without looking at
 the class. So only motion tells the classes apart.
 
-NumPy and Pillow only. A video is a pure function of (seed, index).
+A video is a pure function of (seed, index).
 """
 
 import dataclasses
 
 import numpy as np
-from PIL import Image
 
-from ctp_jax.prepare import video
+from ctp_jax.prepare import boxes, textures, video
 
 CLASSES = (
     "left",
@@ -34,6 +33,9 @@ FPS = 15.0
 SIDES = (11.0, 33.0)  # pixels, extent of the smallest and of the largest sprite
 MARGIN = 12  # pixels that the torus reaches over each border of the frame
 TEXTURE = 48  # pixels, side of a sprite's texture
+COUNTS = (3, 5)  # sprites of a video, at least and at most
+FLAT = 0.7  # a diamond is 1 / FLAT as high as wide
+HOLE = 0.16  # radius of the hole in a ring, as a share of its extent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,29 +59,71 @@ class Sprite:
 
 
 def encode_shapes(seed: int, index: int, quality: int = 90) -> video.EncodedVideo:
-    """Video `index` as JPEG frames; its label is `index % len(CLASSES)`."""
-    frames = draw_video(seed, index)
-    return video.EncodedVideo([video.encode_jpeg(f, quality) for f in frames], FPS)
+    """Video `index` as JPEG frames, with boxes; its label is `index % len(CLASSES)`."""
+    frames, found = draw_video(seed, index)
+    jpegs = [video.encode_jpeg(frame, quality) for frame in frames]
+    return video.EncodedVideo(jpegs, FPS, found)
 
 
-def draw_video(seed: int, index: int) -> np.ndarray:
-    """Video `index` as uint8 (t, h, w, 3), t from 40 to 60, about 96 by 72 pixels."""
+def draw_video(seed: int, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Video `index`.
+
+    Returns:
+        (uint8 (t, h, w, 3), t from 40 to 60, about 96 by 72 pixels; the sprites' `boxes`
+        (t, n, 4) and `visibility` (t, n), n the largest of `COUNTS`, see
+        `ctp_jax.prepare.boxes`: the share of a sprite that is in the frame and not
+        behind others).
+    """
     rng = np.random.default_rng((seed, index))
     count = int(rng.integers(40, 61))
     height, width = int(rng.integers(68, 77)), int(rng.integers(88, 105))
     motion = CLASSES[index % len(CLASSES)]
     sprites = [
         draw_sprite(rng, motion, count, height, width)
-        for _ in range(rng.integers(3, 6))
+        for _ in range(rng.integers(COUNTS[0], COUNTS[1] + 1))
     ]
     background, x, y = draw_background(rng, count, height, width)
     frames = np.empty((count, height, width, 3), np.uint8)
+    visibility = np.zeros((count, COUNTS[1]))
+    areas = [area(sprite) for sprite in sprites]
     for i in range(count):
         canvas = window(background, x[i], y[i], height, width)
-        for sprite in sprites:
-            paste(canvas, sprite, i)
+        owner = np.full((height, width), -1)
+        for number, sprite in enumerate(sprites):
+            place, opacity = paste(canvas, sprite, i)
+            owner[place][opacity > 0.5] = number
         frames[i] = np.clip(canvas + 0.5, 0, 255)
-    return frames
+        for number, whole in enumerate(areas):
+            visibility[i, number] = (owner == number).sum() / whole[i]
+    found = np.zeros((count, COUNTS[1], 4))
+    found[:, : len(sprites)] = np.stack([bounds(sprite) for sprite in sprites], axis=1)
+    return frames, boxes.settle(found, np.minimum(visibility, 1), (width, height))
+
+
+def bounds(sprite: Sprite) -> np.ndarray:
+    """The box of a sprite in every frame, (t, 4): x1 y1 x2 y2 in pixels from 0."""
+    cosine, sine = np.abs(np.cos(sprite.angle)), np.abs(np.sin(sprite.angle))
+    right = down = np.full(sprite.side.shape, 0.5)
+    if sprite.shape == "square":
+        right = down = 0.5 * (cosine + sine)
+    elif sprite.shape == "diamond":
+        right = 0.5 * np.maximum(cosine, sine / FLAT)
+        down = 0.5 * np.maximum(sine, cosine / FLAT)
+    # `paste` has the middle of the first pixel at 0.
+    x, y = sprite.x + 0.5, sprite.y + 0.5
+    right, down = right * sprite.side, down * sprite.side
+    return np.stack([x - right, y - down, x + right, y + down], axis=-1)
+
+
+def area(sprite: Sprite) -> np.ndarray:
+    """The area of a sprite in every frame, (t,), in pixels."""
+    areas = {
+        "disc": np.pi / 4,
+        "square": 1.0,
+        "diamond": 0.5 / FLAT,
+        "ring": np.pi * (0.25 - HOLE**2),
+    }
+    return areas[sprite.shape] * sprite.side**2
 
 
 def draw_sprite(
@@ -87,7 +131,7 @@ def draw_sprite(
 ) -> Sprite:
     """Draws the look of a sprite, then its path, of which only the kind is given."""
     look = {
-        "texture": texture(rng, TEXTURE, TEXTURE),
+        "texture": textures.draw(rng, TEXTURE, TEXTURE),
         "shape": str(rng.choice(["disc", "square", "diamond", "ring"])),
     }
     x, y = rng.uniform(size=2) * (width + 2 * MARGIN, height + 2 * MARGIN)
@@ -122,15 +166,21 @@ def draw_sprite(
     )
 
 
-def paste(canvas: np.ndarray, sprite: Sprite, frame: int) -> None:
-    """Draws the sprite into the float32 (h, w, 3) canvas, in place."""
+def paste(
+    canvas: np.ndarray, sprite: Sprite, frame: int
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Draws the sprite into the float32 (h, w, 3) canvas, in place.
+
+    Returns:
+        (rows and columns around it, its opacity there).
+    """
     height, width = canvas.shape[:2]
     x, y, side = sprite.x[frame], sprite.y[frame], sprite.side[frame]
     reach = 0.75 * side + 1  # half the diagonal of a square, and its soft edge
     left, right = max(0, int(x - reach)), min(width, int(x + reach) + 2)
     top, bottom = max(0, int(y - reach)), min(height, int(y + reach) + 2)
     if left >= right or top >= bottom:
-        return
+        return np.s_[:0, :0], np.zeros((0, 0))
     dx = np.arange(left, right) - x
     dy = (np.arange(top, bottom) - y)[:, None]
     cosine, sine = np.cos(sprite.angle[frame]), np.sin(sprite.angle[frame])
@@ -140,11 +190,11 @@ def paste(canvas: np.ndarray, sprite: Sprite, frame: int) -> None:
     if sprite.shape == "square":
         inside = 0.5 - np.maximum(np.abs(u), np.abs(v))
     elif sprite.shape == "diamond":
-        inside = 0.5 - np.abs(u) - 0.7 * np.abs(v)
+        inside = 0.5 - np.abs(u) - FLAT * np.abs(v)
     else:
         inside = 0.5 - np.hypot(u, v)
         if sprite.shape == "ring":
-            inside = np.minimum(inside, np.hypot(u, v) - 0.16)
+            inside = np.minimum(inside, np.hypot(u, v) - HOLE)
     opacity = np.clip(inside * side + 0.5, 0, 1)[..., None].astype(np.float32)
     texture_height, texture_width = sprite.texture.shape[:2]
     patch = bilinear(
@@ -152,6 +202,7 @@ def paste(canvas: np.ndarray, sprite: Sprite, frame: int) -> None:
     )
     region = canvas[top:bottom, left:right]
     region += opacity * (patch - region)
+    return np.s_[top:bottom, left:right], opacity[..., 0]
 
 
 def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -189,7 +240,7 @@ def dead_leaves(rng: np.random.Generator, height: int, width: int) -> np.ndarray
     images: edges and patches of all sizes. So what is cut out of it in one place is
     seen when it lies in another, which plain textures would hide.
     """
-    image = texture(rng, height, width)
+    image = textures.draw(rng, height, width)
     # Sizes follow a power law between these, so that all scales cover equal areas.
     smallest, largest = 7.0, 45.0
     count = height * width // 50
@@ -217,50 +268,3 @@ def window(
     part = image[row : row + height + 1, column : column + width + 1]
     part = part[:-1] * (1 - down) + part[1:] * down
     return part[:, :-1] * (1 - right) + part[:, 1:] * right
-
-
-def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A float32 (height, width, 3) texture of a random kind, in random colours."""
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    kind = rng.integers(5)
-    warp = 6 * noise(rng, height, width, 24)
-    turn, period = rng.uniform(0, np.pi), rng.uniform(9, 24)
-    along = columns * np.cos(turn) + rows * np.sin(turn) + warp
-    across = rows * np.cos(turn) - columns * np.sin(turn) + warp
-    wave, other = (
-        np.sin(along * 2 * np.pi / period),
-        np.sin(across * 2 * np.pi / period),
-    )
-    if kind == 0:  # clouds
-        level = noise(rng, height, width, 20) + 0.5 * noise(rng, height, width, 7)
-    elif kind == 1:  # stripes
-        level = np.clip(3 * wave, -1, 1)
-    elif kind == 2:  # checks
-        level = np.clip(4 * wave * other, -1, 1)
-    elif kind == 3:  # dots
-        level = np.clip(6 * (wave + other - 0.7), -1, 1)
-    else:  # patches
-        level = np.floor(noise(rng, height, width, 16) * 4) / 3
-    mix = (0.5 + 0.5 * np.clip(level, -1, 1))[..., None]
-    first, second = palette(rng)
-    shade = 22 * noise(rng, height, width, 30) + 10 * noise(rng, height, width, 5)
-    image = first * (1 - mix) + second * mix + shade[..., None]
-    return np.clip(image, 0, 255).astype(np.float32)
-
-
-def noise(
-    rng: np.random.Generator, height: int, width: int, grain: float
-) -> np.ndarray:
-    """Smooth noise, float32 (height, width) in about [-1, 1], blobs of `grain` pixels."""
-    shape = (int(height / grain) + 3, int(width / grain) + 3)
-    coarse = Image.fromarray(rng.uniform(-1, 1, shape).astype(np.float32))
-    box = (1, 1, 1 + width / grain, 1 + height / grain)
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC, box))
-
-
-def palette(rng: np.random.Generator) -> np.ndarray:
-    """Two colours, float32 (2, 3), at least 110 grey levels apart in sum."""
-    while True:
-        colours = rng.uniform(20, 235, size=(2, 3)).astype(np.float32)
-        if np.abs(colours[0] - colours[1]).sum() > 110:
-            return colours

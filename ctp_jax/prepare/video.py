@@ -22,7 +22,7 @@ from etils import epath
 from PIL import Image
 
 from ctp_jax.data import storage
-from ctp_jax.prepare import presentation
+from ctp_jax.prepare import boxes, presentation
 from ctp_jax.prepare.presentation import VideoError
 
 _NAMES = (
@@ -53,7 +53,11 @@ class EncodedVideo:
 
 
 def encode_video(
-    path: str | os.PathLike, short_side: int = 144, quality: int = 90
+    path: str | os.PathLike,
+    short_side: int = 144,
+    quality: int = 90,
+    *,
+    annotate: boxes.Annotate | None = None,
 ) -> EncodedVideo:
     """Reads a video file and encodes its frames at a constant rate.
 
@@ -65,10 +69,11 @@ def encode_video(
             whole; errors of the store are raised as they are.
         short_side: pixels; larger videos are scaled down to it, smaller ones are kept.
         quality: of the JPEG files, 1 to 95.
+        annotate: of the decoded frames, before they are resampled and scaled.
 
     Raises:
         VideoError: no video, no frames, a damaged or truncated file, or whatever else
-            reading this file raises.
+            reading this file or `annotate` raises.
     """
     source: str | io.BytesIO = os.fspath(path)
     if storage.is_remote(path):
@@ -76,13 +81,16 @@ def encode_video(
         source = io.BytesIO(epath.Path(path).read_bytes())
     with errors_of_one_file():
         times, frames = [], []
-        rate, pause = 25.0, math.inf
-        for time, shown, image in decode_frames(source, short_side):
+        rate, pause, size, scaled = 25.0, math.inf, (1, 1), (1, 1)
+        for time, shown, size, image in decode_frames(source, short_side):
             times.append(time)
             frames.append(encode_jpeg(image, quality))
             rate, pause = shown.rate, shown.longest_pause
+            scaled = image.shape[1], image.shape[0]
         chosen, fps = constant_rate(times, rate, pause)
-        return EncodedVideo([frames[i] for i in chosen], fps)
+        found = boxes.annotations(annotate, len(frames), size, scaled)
+        found = {name: values[chosen] for name, values in found.items()}
+        return EncodedVideo([frames[i] for i in chosen], fps, found)
 
 
 @contextlib.contextmanager
@@ -118,7 +126,9 @@ def check_file(path: str | os.PathLike) -> None:
 
 def decode_frames(
     source: str | os.PathLike | io.BytesIO, short_side: int
-) -> Iterator[tuple[float | None, presentation.Presentation, np.ndarray]]:
+) -> Iterator[
+    tuple[float | None, presentation.Presentation, tuple[int, int], np.ndarray]
+]:
     """Decodes the video stream of a file that players show.
 
     `presentation` decides what is shown. Images are upright, their pixels are square,
@@ -130,8 +140,9 @@ def decode_frames(
         short_side: pixels.
 
     Yields:
-        (time in seconds or None, what is shown, uint8 RGB (h, w, 3)) of every frame, in
-        the order of display. All have the size of the first.
+        (time in seconds or None, what is shown, width and height before scaling, uint8
+        RGB (h, w, 3)) of every frame, in the order of display. All have the size of the
+        first.
 
     Raises:
         VideoError: no video stream, no frames, or more than a tenth of them missing.
@@ -147,15 +158,19 @@ def decode_frames(
         shown = presentation.decide(container, source)
         reformatter = av.video.reformatter.VideoReformatter()
         size = orientation = None
+        whole = (0, 0)
         for frame in presentation.deinterlace(_decode(container, shown)):
             if not size or not orientation:
-                size = scaled_size(*shown.size(frame.width, frame.height), short_side)
+                whole = shown.size(frame.width, frame.height)
+                size = scaled_size(*whole, short_side)
                 orientation = presentation.orientation(frame)
+                if presentation.lies(orientation):
+                    whole = whole[1], whole[0]
             small = reformatter.reformat(
                 frame, *size, "rgb24", interpolation="AREA", threads=1
             )
             image = presentation.turn(small.to_ndarray(), orientation)
-            yield frame.time, shown, image
+            yield frame.time, shown, whole, image
 
 
 def _decode(

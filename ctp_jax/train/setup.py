@@ -158,18 +158,19 @@ def _check_data(pipeline: evaluation.Pipeline) -> None:
         return
     text = (
         f"split {opened.split!r} with {pipeline.num_examples} videos of "
-        f"{len(opened)} (digest of their names {video_digest(pipeline)})"
+        f"{len(opened)} (digest of their names and boxes {video_digest(pipeline)})"
     )
     remedy = "prepare the data once and copy or share the result"
     coordination.check_same("data", text, remedy)
 
 
 def video_digest(pipeline: evaluation.Pipeline) -> str:
-    """A digest of the names of a pipeline's videos; empty where it has none."""
+    """A digest of a pipeline's videos by their names and boxes; empty where it has none."""
     opened = getattr(pipeline, "records", None)
     if opened is None:
         return ""
-    return hashlib.sha256(b"\n".join(opened.id_bytes.tolist())).hexdigest()[:12]
+    names = b"\n".join(opened.id_bytes.tolist())
+    return hashlib.sha256(names + opened.features.digest.encode()).hexdigest()[:12]
 
 
 def restore_or_init(setup: Setup) -> ResumePoint:

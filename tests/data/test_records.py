@@ -205,6 +205,7 @@ def test_unprepared_and_unknown_names(foreign):
     for name, command in [
         ("moving_shapes", "ctp_jax.prepare moving_shapes"),
         ("ucf101", "ctp_jax.prepare ucf101 --videos DIR"),
+        ("got10k", "ctp_jax.prepare got10k --videos DIR"),
         ("mine", "ctp_jax.prepare video_folder --name mine"),
         ("ucf101/ucf101_1", "tfds build ucf101/ucf101_1"),
         (f"fake_ucf/{config}:9.9.9", "not prepared"),

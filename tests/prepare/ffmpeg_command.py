@@ -55,4 +55,4 @@ def stored(path) -> tuple[list[int], float]:
 
 def decoded(path) -> np.ndarray:
     """Every frame as it is decoded, uint8 (n, h, w, 3)."""
-    return np.stack([image for _, _, image in video.decode_frames(path, 1000)])
+    return np.stack([image for *_, image in video.decode_frames(path, 1000)])

@@ -162,12 +162,14 @@ def test_boxes_shrink_with_the_frames(tmp_path):
     folder = write(tmp_path, {"1.jpg": GOOD, "2.jpg": GOOD})  # 60 x 40
     boxes = np.array([[6, 4, 30, 20], [0, 0, 60, 40]], np.float32)
     # To 14 x 9 pixels: 60 * 9 / 40 is 13.5.
-    encoded = frames.encode_frames(folder, 30.0, 9, annotations={"boxes": boxes})
+    encoded = frames.encode_frames(
+        folder, 30.0, 9, annotate=lambda *_: {"boxes": boxes}
+    )
     assert encoded.annotations["boxes"].dtype == np.float32
     np.testing.assert_allclose(
         encoded.annotations["boxes"], [[1.4, 0.9, 7, 4.5], [0, 0, 14, 9]], rtol=1e-6
     )
-    kept = frames.encode_frames(folder, 30.0, annotations={"boxes": boxes})
+    kept = frames.encode_frames(folder, 30.0, annotate=lambda *_: {"boxes": boxes})
     np.testing.assert_array_equal(kept.annotations["boxes"], boxes)
     with pytest.raises(video.VideoError, match="1 boxes for 2 frames"):
-        frames.encode_frames(folder, 30.0, annotations={"boxes": boxes[:1]})
+        frames.encode_frames(folder, 30.0, annotate=lambda *_: {"boxes": boxes[:1]})

@@ -13,11 +13,11 @@ from tests.prepare.make_sources import make_source, prepare_in
 
 
 def test_shapes_are_a_function_of_seed_and_index():
-    first, again = sprites_lib.draw_video(3, 7), sprites_lib.draw_video(3, 7)
+    (first, _), (again, _) = (sprites_lib.draw_video(3, 7) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert first.dtype == np.uint8
     assert 40 <= len(first) <= 60
-    other = sprites_lib.draw_video(4, 7)
+    other, _ = sprites_lib.draw_video(4, 7)
     assert other.shape != first.shape or (other != first).any()
     encoded = sprites_lib.encode_shapes(3, 7)
     decoded = np.stack([np.asarray(Image.open(io.BytesIO(f))) for f in encoded.frames])
@@ -109,6 +109,54 @@ def test_a_sprite_is_drawn_where_it_is(shape, area):
     rows, columns = np.indices(weight.shape)
     assert (weight * columns).sum() / weight.sum() == pytest.approx(x, abs=0.1)
     assert (weight * rows).sum() / weight.sum() == pytest.approx(y, abs=0.1)
+
+
+@pytest.mark.parametrize("shape", ["disc", "square", "diamond", "ring"])
+def test_a_box_is_around_its_sprite_and_a_part_of_it_is_visible(shape):
+    """Against the pixels of the sprite alone, drawn white over black, 16 times as fine."""
+    fine = 16
+    for side, x, y, angle in [(20, 30.3, 25.8, 0.4), (14, 12.5, 40.1, 2.0)]:
+        sprites = [
+            sprites_lib.Sprite(
+                *(np.array([value]) for value in (*place, angle)),
+                texture=np.ones((48, 48, 3), np.float32),
+                shape=shape,
+            )
+            for place in [
+                (x, y, side),
+                # The middle of pixel i is at i, and at 16 i + 7.5 in the fine image.
+                (fine * (x + 0.5) - 0.5, fine * (y + 0.5) - 0.5, fine * side),
+            ]
+        ]
+        canvas = np.zeros((60 * fine, 70 * fine, 3), np.float32)
+        sprites_lib.paste(canvas, sprites[1], 0)
+        rows, columns = np.nonzero(canvas[..., 0] > 0.5)
+        seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        found = sprites_lib.bounds(sprites[0])[0]
+        np.testing.assert_allclose(found, np.divide(seen, fine), atol=1.5 / fine)
+        area = len(rows) / fine**2
+        assert sprites_lib.area(sprites[0])[0] == pytest.approx(area, rel=0.01)
+
+
+def test_boxes_of_videos():
+    """What is visible is in the frame and covered by no later sprite."""
+    for index in range(4):
+        frames, found = sprites_lib.draw_video(3, index)
+        boxes, visibility = found["boxes"], found["visibility"]
+        assert (
+            boxes.shape == (len(frames), 5, 4) and visibility.shape == boxes.shape[:2]
+        )
+        assert boxes.dtype == visibility.dtype == np.float32
+        assert np.isfinite(boxes).all() and visibility.min() >= 0
+        assert visibility.max() <= 1 and (visibility > 0.9).any()
+        size = np.array(frames.shape[2:0:-1])
+        inside = np.minimum(boxes[..., 2:], size) - np.maximum(boxes[..., :2], 0)
+        assert (inside[visibility > 0] > 0).all()
+        # A still sprite of "spin" never moves; its box only breathes.
+        extent = np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
+        part = np.prod(np.maximum(inside, 0), axis=-1) / np.maximum(extent, 1)
+        # No more of a sprite is seen than its area's share allows: a ring fills least.
+        assert (visibility <= np.minimum(part * 1.6, 1) + 0.1).all()
 
 
 def test_moving_shapes_source(tmp_path):

@@ -193,7 +193,10 @@ def test_everything_else_stays_as_it_is(data_dir, prepared):
         read_all(name, data_dir) for name in ("moving_shapes", "moving_shapes_tracks")
     )
     assert {n: v[:2] for n, v in before.items()} == {n: v[:2] for n, v in after.items()}
-    for frames, _, more in after.values():
+    for name, (frames, _, more) in after.items():
+        assert set(more) - set(before[name][2]) == {"tracks", "tracks_visibility"}
+        for kind, values in before[name][2].items():
+            np.testing.assert_array_equal(more[kind], values)
         assert more["tracks"].shape == (len(frames), 5, 4)
         assert more["tracks_visibility"].shape == (len(frames), 5)
         assert set(np.unique(more["tracks_visibility"])) <= {0, 1}

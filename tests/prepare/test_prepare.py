@@ -201,7 +201,10 @@ def test_no_bad_video_allowed(with_bad, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "needs one of hmdb51, kinetics400, moving_shapes, something_somethi"),
+        (
+            [],
+            "needs one of boxes, got10k, hmdb51, kinetics400, moving_shapes, something",
+        ),
         (["kinetic"], "data set 'kinetic': needs one of"),
         (["ucf101"], "--lists is missing"),
         (["video_folder", "--videos", "/no/where"], "/no/where: no such folder"),

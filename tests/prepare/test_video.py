@@ -12,7 +12,7 @@ from tests.prepare.make_videos import numbers, picture, write_numbered, write_vi
 
 
 def decode(path, short_side=1000):
-    return [image for _, _, image in video.decode_frames(path, short_side)]
+    return [image for *_, image in video.decode_frames(path, short_side)]
 
 
 def open_with_cv2(path):

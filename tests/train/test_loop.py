@@ -93,13 +93,17 @@ def test_other_videos_are_said_on_resume_and_a_short_run_at_its_start(
     class Pipeline(ToyPipeline):
         def __init__(self, *arguments, **more):
             super().__init__(*arguments, **more)
-            self.records = types.SimpleNamespace(id_bytes=np.array(names))
+            features = types.SimpleNamespace(digest=boxes)
+            self.records = types.SimpleNamespace(
+                id_bytes=np.array([b"a"] * names), features=features
+            )
 
     def open_pipeline(config, spec, plan, train, *share):
         return (Pipeline if train else ToyPipeline)(config, train, *share)
 
     fields = {"optimizer.warmup_steps": 6}
-    for steps, names, other in ((2, [b"a"], 0), (4, [b"a"], 0), (6, [b"a", b"b"], 1)):
+    runs = [(2, 1, "", 0), (4, 1, "", 0), (5, 2, "", 1), (6, 2, "other", 1)]
+    for steps, names, boxes, other in runs:
         loop.train(toy_config(steps=steps, **fields), tmp_path, open_pipeline)
         out = capsys.readouterr().out
         assert out.count("note: the training videos are not those") == other

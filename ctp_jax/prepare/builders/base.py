@@ -52,6 +52,7 @@ class Source:
             every video has.
         missing: (split, name) of listed videos without a file.
         notes: lines to print before the videos are encoded.
+        digest: of the contents of the files that the annotations come from.
     """
 
     items: Sequence[Item]
@@ -60,6 +61,7 @@ class Source:
     annotations: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     missing: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
+    digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +199,7 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
             "version": str(self.VERSION),
             "schema": dataclasses.asdict(self.schema),
             "made with": versions,
+            "annotations": self.source.digest,
         }
         fingerprint = provenance.fingerprint(about, dealt)
         template = self._get_filename_template(index.STORED_SPLIT)
@@ -241,13 +244,13 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
         ):
             lines = ["\t".join(map(one_line, pair)) + "\n" for pair in pairs]
             (where / name).write_text("".join(lines))
-        provenance.write(folder, self.flags, made)
+        provenance.write(folder, self.flags, made, self.source.digest)
         lengths = [len(shard.rows) for shard in made]
         found = index.build(
             folder,
             [(shard.name, shard.size) for shard in made],
             [shard.rows for shard in made],
-            self.schema.names(),
+            dataclasses.replace(self.schema.names(), digest=self.source.digest),
             {index.STORED_SPLIT: np.arange(sum(lengths))},
             class_names=self.source.class_names,
             splits=self.source.splits,

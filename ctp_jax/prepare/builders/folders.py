@@ -90,10 +90,11 @@ class Folder:
         self.paths: dict[str, str] = {}
         endings: collections.Counter[str] = collections.Counter()
         for name, path in sorted(files.items()):
-            ending = os.path.splitext(name)[1].lower()
-            if ending in video.SUFFIXES:
-                self.paths[name] = path
-            else:
+            owner = self._owner(name, path)
+            if owner and owner[0]:
+                self.paths[owner[0]] = owner[1]
+            elif not owner:
+                ending = os.path.splitext(name)[1].lower()
                 endings[ending or "without an ending"] += 1
         if endings:
             shown = [f"{number} {ending}" for ending, number in endings.most_common()]
@@ -109,6 +110,14 @@ class Folder:
                 f"--videos={where}: needs videos in it, with one of the file name endings "
                 f"{', '.join(sorted(video.SUFFIXES))}{about}"
             )
+
+    def _owner(self, name: str, path: str) -> tuple[str, str] | None:
+        """Name and relative path of the video that a file belongs to.
+
+        Empty ones for a file that is no video but of use; None for any other.
+        """
+        is_video = os.path.splitext(name)[1].lower() in video.SUFFIXES
+        return (name, path) if is_video else None
 
     def item(self, name: str, label: int, options: base.Options) -> base.Item:
         """The item of one video."""

@@ -35,7 +35,9 @@ class MovingShapes(base.VideoBuilder):
         ]
         names = [item.id for item in items]
         splits = {"train": names[:train], "test": names[train:]}
-        return base.Source(items, splits, sprites.CLASSES)
+        most = sprites.COUNTS[1]
+        annotations = {"boxes": (most, 4), "visibility": (most,)}
+        return base.Source(items, splits, sprites.CLASSES, annotations)
 
 
 Builder = MovingShapes

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import sys
 import time
@@ -83,11 +84,14 @@ class Tracks(base.VideoBuilder):
         ]
         own = {n: tuple(shape) for n, shape in found.features.annotations.items()}
         more = {tracks.TRACKS: (how.tracks, 4), tracks.VISIBILITY: (how.tracks,)}
+        checksums = [stored[n].checksum for n in sorted(wanted)]
+        content = repr((found.features.digest, how, checksums))
         return base.Source(
             items,
             {split: [names[n] for n in numbers] for split, numbers in splits.items()},
             found.class_names,
             annotations=own | more,
+            digest=hashlib.sha256(content.encode()).hexdigest(),
         )
 
     def orders(self, folder: str, receipts: str) -> list[shards.Order]:

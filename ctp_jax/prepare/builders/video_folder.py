@@ -56,11 +56,16 @@ class VideoFolder(base.VideoBuilder):
             )
         if arguments.lists:
             files, class_names = ucf101.find_lists(arguments.lists)
-        videos = folders.Folder(arguments.videos)
+        videos = cls.find(arguments)
         if not files:
             return source_from_folders(videos, arguments, options)
         splits = ucf101.read_splits(files, class_names, videos.locate)
         return lists.source_from_lists(videos, splits, class_names, options)
+
+    @classmethod
+    def find(cls, arguments: types.SimpleNamespace) -> folders.Folder:
+        """The videos that are there."""
+        return folders.Folder(arguments.videos)
 
 
 def source_from_folders(

@@ -1,0 +1,157 @@
+"""GOT-10k: its sequences, with the box of their object in every frame."""
+
+import collections
+import functools
+import os
+
+from absl import flags
+
+from ctp_jax.errors import UserError
+from ctp_jax.prepare import boxes, frames
+from ctp_jax.prepare.builders import base, folders, lists
+
+FPS = 10.0
+"""Rate of the annotated frames."""
+BOXES = "groundtruth.txt"
+BAD = {f"GOT-10k_Train_{n:06d}" for n in (*range(8623, 8638), 9058, 9059)}
+"""Sequences whose boxes are those of other frames (issue 10 of the authors' toolkit)."""
+
+
+class Got10k(base.VideoBuilder):
+    """GOT-10k: 9,335 sequences for training and 180 for validation, or those of them that
+    are there, and any data set of its layout, {train,val}/SEQUENCE/00000001.jpg with
+    groundtruth.txt, and list.txt beside the sequences. They may lie some folders
+    deeper, as its archives unpack. Boxes count pixels from 1. The official test split has
+    a box for the first frame only: it is left out."""
+
+    DESCRIPTION = "GOT-10k: generic objects, each with a box in every frame."
+    HOMEPAGE = "http://got-10k.aitestunion.com"
+
+    @classmethod
+    def define_flags(cls, values: flags.FlagValues) -> None:
+        flags.DEFINE_string("videos", "", "The folder that has train and val.", values)
+
+    @classmethod
+    def make_source(cls, arguments, options) -> base.Source:
+        top = folders.check_folder("videos", arguments.videos)
+        splits, missing, notes = choose(*find_sequences(os.path.abspath(top)), top)
+        seen = boxes.survey(
+            {n: f for files in splits.values() for n, f in files.items()}
+        )
+        for split in list(splits):
+            if all(seen[name].lines < 2 for name in splits[split]):
+                notes.append(
+                    f"{split}: its {len(splits[split])} sequences have a box for the first "
+                    "frame only and are left out"
+                )
+                del splits[split]
+        files = {name: file for each in splits.values() for name, file in each.items()}
+        if bare := [name for name in files if not seen[name].labels]:
+            notes.append(
+                f"{len(bare)} of {len(files)} sequences lack {boxes.ABSENCE} or "
+                f"{boxes.COVER}: what these say counts as visible, the first is {bare[0]}"
+            )
+        return base.Source(
+            [item(name, file, options) for name, file in files.items()],
+            {split: list(each) for split, each in splits.items()},
+            annotations={"boxes": (1, 4), "visibility": (1,)},
+            missing=missing,
+            notes=notes,
+            digest=boxes.digest({name: seen[name] for name in files}),
+        )
+
+
+def item(name: str, file: boxes.File, options: base.Options) -> base.Item:
+    """The item of one sequence, whose frames lie beside its file of boxes."""
+    encode = functools.partial(
+        frames.encode_frames,
+        os.path.dirname(file.path),
+        FPS,
+        options.short_side,
+        options.quality,
+        annotate=file,
+    )
+    return base.Item(name, -1, encode)
+
+
+def choose(
+    there: dict[str, dict[str, str]], listed: dict[str, list[str]], top: str
+) -> tuple[dict[str, dict[str, boxes.File]], list[tuple[str, str]], list[str]]:
+    """The sequences to take, of those of `find_sequences`.
+
+    Returns:
+        ({split: {name: file of boxes}}, (split, name) of missing ones, notes).
+    """
+    splits, missing, notes = {}, [], []
+    for split in ("train", "val", "test"):
+        found = there.get(split, {})
+        names = list(dict.fromkeys(listed.get(split, sorted(found))))
+        absent = [name for name in names if name not in found]
+        bad = [name for name in names if name in found and name in BAD]
+        missing += [(split, name) for name in absent]
+        if absent:
+            notes.append(
+                f"{split}: {len(absent)} of {len(names)} listed sequences are not in "
+                f"{top}, or have no {BOXES}: {folders.some(absent)}"
+            )
+        if bad:
+            notes.append(
+                f"{split}: {len(bad)} sequences are known to have wrong boxes and are left "
+                f"out: {folders.some(bad)}"
+            )
+        kept = [name for name in names if name in found and name not in BAD]
+        if kept:
+            splits[split] = {
+                f"{split}/{name}": boxes.File(os.path.join(found[name], BOXES))
+                for name in kept
+            }
+    if not splits:
+        raise UserError(
+            f"--videos={top}: needs folders train and val, with folders of a sequence in "
+            f"them that have a {BOXES}"
+        )
+    return splits, missing, notes
+
+
+def find_sequences(
+    top: str,
+) -> tuple[dict[str, dict[str, str]], dict[str, list[str]]]:
+    """The sequences below a folder, which are not searched themselves.
+
+    The split is that of the outermost folder below `top` that is named after one, as in
+    `full_data/train_data/GOT-10k_Train_split_01/GOT-10k_Train_000001`; else the one that
+    the sequence or `top` is named after.
+
+    Returns:
+        ({split: {name: path}}, {split: names in its list.txt}).
+    """
+    there: dict[str, dict[str, str]] = collections.defaultdict(dict)
+    listed: dict[str, list[str]] = {}
+    whole = folders.split_of(os.path.basename(top))[0]
+    waiting, entered = [(top, "")], set()
+    while waiting:
+        folder, split = waiting.pop()
+        if os.path.realpath(folder) in entered:
+            continue  # a link
+        entered.add(os.path.realpath(folder))
+        names = os.path.join(folder, "list.txt")
+        if (split or whole) and os.path.isfile(names):
+            lines = lists.read_lines(names)
+            listed.setdefault(split or whole, []).extend(line for _, line in lines)
+        try:
+            inside = sorted(e.name for e in os.scandir(folder) if e.is_dir())
+        except OSError:
+            inside = []
+        for name in inside:
+            where = os.path.join(folder, name)
+            if folders.is_hidden(name):
+                continue
+            own = split or folders.split_of(name)[0]
+            if os.path.isfile(os.path.join(where, BOXES)):
+                there[own or whole].setdefault(name, where)
+            else:
+                waiting.append((where, own))
+    return there, listed
+
+
+Builder = Got10k
