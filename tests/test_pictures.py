@@ -78,3 +78,13 @@ def test_frames_of_any_shape_are_fitted_and_long_names_are_cut():
     assert 80 < pictures._font().getlength(cut) <= 100
     wide = make_sheet(np.ones((1, 1), bool), title="a title that is long " * 10)
     assert wide.width > make_sheet(np.ones((1, 1), bool)).width
+
+
+def test_wide_frames_and_boxes_that_are_missing():
+    clips = np.stack([np.full((20, 30, 3), colour_of(i), np.uint8) for i in (1, 2)])
+    boxes = np.array([[[[5.0, 5, 15, 15], [np.nan] * 4]]])
+    sheet = np.asarray(pictures.contact_sheet(clips[None], boxes, zoom=2))
+    first, second = (np.argwhere((sheet == colour_of(i)).all(-1)) for i in (1, 2))
+    assert len(first) < len(second) == 40 * 60
+    np.testing.assert_array_equal(np.ptp(second, axis=0), [39, 59])
+    np.testing.assert_array_equal(np.ptp(first, axis=0), [39, 59])

@@ -70,7 +70,7 @@ def parse(
         )
     builder_class = importlib.import_module(f"{builders.__name__}.{name}").Builder
     builder_class.define_flags(values)
-    _define_common(values, name, builder_class.MAX_BAD)
+    _define_common(values, builder_class.NAME or name, builder_class.MAX_BAD)
     rest = cli.parse(argv, values, builder_class.__doc__)
     if rest:
         raise UserError(f"{rest[0]!r}: not a flag; flags begin with --")
@@ -81,8 +81,12 @@ def parse(
             for flag, value in values.flag_values_dict().items()
         }
     )
+    source = getattr(arguments, "from", "")
+    arguments.name = arguments.name.replace("{from}", source)
     if not arguments.name.isidentifier():
         raise UserError(f"--name={arguments.name}: needs letters, digits and _ only")
+    if arguments.name == source:
+        raise UserError(f"--name={source}: is the data set of --from: choose another")
     return arguments, builder_class
 
 
@@ -305,18 +309,24 @@ def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str
         )
     elif found.class_names:
         lines.append(f"  {len(found.class_names)} classes")
+    lines += [f"  {line}" for line in _lines(directory / "summary.txt")]
     for file, what, shown in [
         ("skipped.txt", "videos skipped", 10),
         ("missing.txt", "listed videos were not there", 3),
         ("repeated.txt", "videos have the same frames as one in another split", 3),
     ]:
-        path, listed = directory / file, []
-        with contextlib.suppress(FileNotFoundError), storage.opened(path) as lines_of:
-            listed = lines_of.read().decode(errors="replace").splitlines()
+        listed = _lines(directory / file)
         if listed:
-            lines.append(f"  {len(listed)} {what}, see {path}:")
+            lines.append(f"  {len(listed)} {what}, see {directory / file}:")
             lines += ["    " + line.replace("\t", ": ") for line in listed[:shown]]
     return "\n".join(lines)
+
+
+def _lines(path: epath.Path) -> list[str]:
+    """The lines of a file; [] if there is none."""
+    with contextlib.suppress(FileNotFoundError), storage.opened(path) as file:
+        return file.read().decode(errors="replace").splitlines()
+    return []
 
 
 if __name__ == "__main__":

@@ -36,6 +36,9 @@ REPEATED_FILE = "repeated.txt"
 """Beside the shards: one line `split: file<TAB>same as split: file` per video that has the
 same frames as one in another split."""
 
+SUMMARY_FILE = "summary.txt"
+"""Beside the shards: lines that a builder adds to the summary; most write none."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -92,6 +95,8 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
     VERSION = tfds.core.Version("1.0.0")
     DESCRIPTION = ""
     HOMEPAGE = ""
+    NAME = ""
+    """Default of `--name`, in which {from} is that flag; empty: the builder's name."""
     CLASSES = 0
     """Number of classes of the complete data set; 0: any number."""
     MAX_BAD = 0.01
