@@ -1,14 +1,12 @@
 """Batches of chosen videos, for commands that look at a few: held-out ones, or files."""
 
 import functools
-import io
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from ctp_jax import config as config_lib
 from ctp_jax import files
@@ -109,54 +107,20 @@ def read_file(path: pathlib.Path, task: Any) -> Batch:
     Raises:
         UserError: the file cannot be read, or is too short for the task.
     """
-    # Imported here: they import TensorFlow and FFmpeg.
-    import tensorflow as tf
-
-    from ctp_jax.data import clips, rng
+    # Imported here: they import FFmpeg and TensorFlow.
+    from ctp_jax.data import one_video
     from ctp_jax.prepare import presentation, video
 
     try:
         frames = video.encode_video(files.absolute(path)).frames
     except (OSError, presentation.VideoError) as error:
-        raise UserError(
-            f"{path}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: {reason}") from error
     spec = task.clip_spec(False)
     if len(frames) < spec.min_frames:
         raise UserError(
             f"{path}: {len(frames)} frames: the clips of this task span "
             f"{spec.min_frames}: take a longer video"
         )
-    images = {}
-    with tf.device("/CPU:0"):
-        numbers = rng.Rng(tf.random.stateless_uniform([_NUMBERS], (0, 0)))
-        times, choice = clips.sample_times(numbers, tf.constant(len(frames)), spec)
-        for time in np.unique(times):
-            with Image.open(io.BytesIO(frames[time])) as image:
-                images[time] = np.asarray(image.convert("RGB"))
-        size = next(iter(images.values())).shape[:2]
-        height, width = map(tf.constant, size)
-        window, flip = clips.sample_window(numbers, height, width, spec)
-        batch: dict[str, Any] = {
-            "frames": np.array(
-                [[images[time] for time in row] for row in times.numpy()]
-            ),
-            "extent": np.tile(np.float32(size), (spec.num_clips, 1)),
-            "window": window,
-            "flip": flip,
-            "times": times,
-            "choice": choice,
-            "label": np.int32(-1),
-            "index": np.int32(0),
-            "mask": np.float32(1),
-            "replaced": np.float32(0),
-        }
-        batch = {name: np.asarray(value)[None] for name, value in batch.items()}
-        batch["annotations"] = {}
-        numbers = rng.Rng(tf.random.stateless_uniform([1, _NUMBERS], (0, 1)))
-        plan = task.plan(numbers, batch, False)
-        return batch | {"plan": {name: np.asarray(plan[name]) for name in plan}}
-
-
-_NUMBERS = 1 << 16
-"""More random numbers than any task takes for one video."""
+    plan = functools.partial(task.plan, train=False)
+    return one_video.make_batch(frames, spec, plan)
