@@ -390,6 +390,11 @@ def test_mistakes_are_one_line(flags, message, unchanged):
     assert "\n" not in str(raised.value)
 
 
+def test_the_command_is_said_where_it_is_missing(data_dir):
+    with pytest.raises(UserError, match="`python -m ctp_jax.prepare tracks --from a "):
+        records.open_records("a_tracks", "train", str(data_dir))
+
+
 def test_tracks_of_tracks_and_no_tracker(data_dir, prepared, monkeypatch):
     with pytest.raises(UserError, match="has tracks already"):
         source_of(data_dir, "--from", "moving_shapes_tracks")
