@@ -242,6 +242,9 @@ def prepare_command(name: str, data_dir: str = "") -> str:
         return f"tfds build {name}{where}"
     if name == "moving_shapes":
         return f"python -m ctp_jax.prepare {name}{where}"
+    if name.endswith("_tracks"):
+        source = name.removesuffix("_tracks")
+        return f"python -m ctp_jax.prepare tracks --from {source}{where}"
     if name in ("boxes", "got10k"):
         return f"python -m ctp_jax.prepare {name} --videos DIR{where}"
     builder = re.sub(r"^kinetics(600|700).*", "kinetics400", name)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import shutil
 import sys
 import types
 
@@ -279,7 +280,7 @@ def test_resumed_the_same_bytes(data_dir, tmp_path, monkeypatch, capsys):
 
 
 class Boxed(base.VideoBuilder):
-    """Three videos with boxes; the flag stands for what is in the files."""
+    """Three videos with boxes."""
 
     @classmethod
     def make_source(cls, arguments, options):
@@ -298,11 +299,18 @@ def options_of(data_dir, *flags):
     return parsed
 
 
-@pytest.fixture
-def boxed(tmp_path):
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("boxed")
     options = base.Options(progress=False, workers=1)
-    Boxed(data_dir=tmp_path, options=options).download_and_prepare()
-    return tmp_path
+    Boxed(data_dir=folder, options=options).download_and_prepare()
+    return folder
+
+
+@pytest.fixture
+def boxed(unchanged, tmp_path):
+    shutil.copytree(unchanged, tmp_path / "data")
+    return tmp_path / "data"
 
 
 def source_of(data_dir, *flags):
@@ -376,10 +384,15 @@ def test_the_fingerprint_is_of_contents_and_options(boxed, monkeypatch):
         (["--from", "boxed", "--length", "1"], "length"),
     ],
 )
-def test_mistakes_are_one_line(flags, message, boxed):
+def test_mistakes_are_one_line(flags, message, unchanged):
     with pytest.raises(UserError, match=message) as raised:
-        prepare_in(boxed, "tracks", *flags)
+        prepare_in(unchanged, "tracks", *flags)
     assert "\n" not in str(raised.value)
+
+
+def test_the_command_is_said_where_it_is_missing(data_dir):
+    with pytest.raises(UserError, match="`python -m ctp_jax.prepare tracks --from a "):
+        records.open_records("a_tracks", "train", str(data_dir))
 
 
 def test_tracks_of_tracks_and_no_tracker(data_dir, prepared, monkeypatch):
