@@ -305,9 +305,14 @@ def test_what_is_found(tmp_path):
         UserError, match="1 of the 2 listed videos are not in .*: cat/z"
     ):
         make_source(builder.Builder, *flags, "--train_list", lists)
-    for path in tmp_path.rglob("*.csv"):
+    only = touch(tmp_path / "only", "img1/1.jpg", "gt/gt.txt", text=f"1,1,{BOX}")
+    (item,) = make_source(builder.Builder, "--videos", only).items
+    assert item.id == "." and item.encode.keywords["annotate"].path.endswith(
+        "gt/gt.txt"
+    )
+    for path in (*tmp_path.rglob("*.csv"), *tmp_path.rglob("gt.txt")):
         path.unlink()
     with pytest.raises(
-        UserError, match=r"3 of 3 videos have no file of boxes, VIDEO.csv"
+        UserError, match=r"4 of 4 videos have no file of boxes, VIDEO.csv"
     ):
         make_source(builder.Builder, *flags)

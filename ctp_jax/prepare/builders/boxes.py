@@ -98,15 +98,16 @@ class BoxedVideos(folders.Folder):
         if ending not in frames.SUFFIXES:
             return super()._owner(name, path)
         name, path = os.path.dirname(name), os.path.dirname(path)
-        return (
-            os.path.dirname(name) if os.path.basename(name) in IMAGES else name
-        ), path
+        if os.path.basename(name) in IMAGES:
+            name = os.path.dirname(name)
+        return name or ".", path  # the folder itself may be the only video
 
     def _table(self, name: str) -> str | None:
         """Relative path of the file of boxes of a video."""
         stem, ending = os.path.splitext(name)
         stem = stem if ending.lower() in video.SUFFIXES else name
-        found = [f"{stem}.csv", f"{stem}.txt", *(f"{name}/{file}" for file in INSIDE)]
+        inside = [os.path.normpath(f"{name}/{file}") for file in INSIDE]
+        found = [f"{stem}.csv", f"{stem}.txt", *inside]
         return next((self._tables[f] for f in found if f in self._tables), None)
 
     def _file(self, name: str, objects: int = 1) -> boxes.File:
