@@ -127,10 +127,13 @@ class Task(encoder.Task):
         head = self._head.init(head_rng, features, no_boxes, num_frames)
         return base.Variables({**params, "head": head["params"]}, state)
 
-    def _locate(
-        self, variables: base.Variables, features: jax.Array, query: jax.Array
+    def trajectories(
+        self,
+        variables: base.Variables,
+        features: Float[Array, "b _t _h _w c"],
+        query: Float[Array, "b n 4"],
     ) -> tuple[Float[Array, "b n t 4"], Float[Array, "b n t 4"]]:
-        """Predicted deltas and boxes."""
+        """Deltas and boxes of every frame, given the features and the first boxes."""
         head, frames = {"params": variables.params["head"]}, self.config.clip.num_frames
         deltas = apply(self._head, head, features, query, frames)
         scale = self.config.head.target_scale
@@ -152,7 +155,7 @@ class Task(encoder.Task):
         truth = self.targets(batch)
         clips = self.draw(batch)[:, 0]
         features, state = self.features(variables, clips, train=True)
-        deltas, predicted = self._locate(variables, features, truth.query)
+        deltas, predicted = self.trajectories(variables, features, truth.query)
         wanted, known, more = truth, truth.weights, {}
         sources = dict.fromkeys(self._mixture.period)
         if "cycle" in sources:
@@ -189,7 +192,7 @@ class Task(encoder.Task):
         """
         truth = self.targets(batch)
         features, _ = self.features(variables, self.draw(batch)[:, 0], train=False)
-        predicted = self._locate(variables, features, truth.query)[1]
+        predicted = self.trajectories(variables, features, truth.query)[1]
         weights = {} if truth.weights is None else {"weights": truth.weights}
         known = {"boxes": truth.boxes, "query": truth.query, **weights}
         return {"predicted": predicted, **known}
@@ -227,7 +230,7 @@ class Task(encoder.Task):
             self._mixture.of("cycle", clips)[:, ::-1],
             train=True,
         )
-        back = self._locate(variables, features, last)[1]
+        back = self.trajectories(variables, features, last)[1]
         labels = jax.lax.stop_gradient(back[:, :, ::-1])
         targets = Targets(
             self._mixture.put("cycle", truth.boxes, labels),

@@ -130,7 +130,7 @@ def test_losses_and_iou_equal_brute_force(task, batch, state):
     def forward(variables, batch):
         clips, query = task.draw(batch)[:, 0], task.targets(batch).query
         features, _ = task.features(variables, clips, train=True)
-        return task._locate(variables, features, query)[0]
+        return task.trajectories(variables, features, query)[0]
 
     deltas = forward(state, batch)
     truth = np.asarray(batch["plan"]["boxes"])
