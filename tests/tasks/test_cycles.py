@@ -24,7 +24,7 @@ class Task(ctp.Task):
         mean = levels.mean()
         return jnp.tanh(params * (levels - mean)), batch_stats + mean
 
-    def _locate(self, variables, features, query):
+    def trajectories(self, variables, features, query):
         weights = variables.params["head"]  # (t, t, 4)
         reach = (query[..., 2:].sum(-1) / SIZE)[..., None, None]  # (b, n, 1, 1)
         deltas = jnp.einsum("bt...,tik->bik", features, weights)[:, None] * reach
