@@ -180,7 +180,8 @@ def validate(config: ConfigDict) -> None:
 
 def check_truth(config: ConfigDict) -> None:
     """Raises `UserError` unless every batch can have clips of all sources (Table 1)."""
-    shares = {name: config.truth[name] for name in config.truth if name != "cycle_loss"}
+    names = ("preset", "real", "teacher", "cycle")
+    shares = {name: config.truth[name] for name in names}
     period, parts = sum(shares.values()), config.optimizer.accumulate
     if not period:
         raise UserError(

@@ -8,6 +8,7 @@ import sys
 import pytest
 from absl import flags
 
+from configs import small
 from ctp_jax import cli
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
@@ -163,6 +164,23 @@ def test_configs_that_do_not_load(parse, tmp_path, text, message):
     (tmp_path / "c.py").write_text(text)
     with pytest.raises(UserError, match=message):
         parse(f"--config={tmp_path}/c.py")
+
+
+def test_a_batch_has_clips_of_every_source():
+    def message(**fields):
+        config = small.get_config()
+        config.update_from_flattened_dict(fields)
+        with pytest.raises(UserError) as caught:
+            config_lib.validate(config)
+        return str(caught.value)
+
+    assert message(**{"truth.preset": 0}).startswith("config.truth has only zeros: set")
+    assert message(**{"truth.cycle": 2}) == (
+        "config.batch_size = 8: needs a multiple of 3, the clips of config.truth (preset "
+        "1, cycle 2)"
+    )
+    parts = {"truth.real": 1, "optimizer.accumulate": 8}
+    assert message(**parts).endswith("real 1), times 8, config.optimizer.accumulate")
 
 
 @pytest.mark.parametrize("field,value", [("name", "adamw"), ("momentum", 0.0)])

@@ -18,6 +18,7 @@ from tests.train.distributed.toy_processes import assert_alike, assert_same_run
 
 CONFIGS = {
     "ctp": lambda: small.get_config(),
+    "ctp_cycle": lambda: small.get_config("truth=cycle"),
     "recognition": lambda: finetune_small.get_config(),
     "rotation": lambda: rotation.get_config("small,data=moving_shapes"),
     "vcop": lambda: vcop.get_config("small,data=moving_shapes"),

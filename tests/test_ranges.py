@@ -124,6 +124,7 @@ def test_the_table_has_the_fields_of_the_configs_and_no_others():
         *((name, "runlocal") for name in NAMES),
         *(("ucf_r3d", f"evaluate={each}") for each in ("knn", "retrieval+knn")),
         *(("vcop", argument) for argument in ("small", "data=mine,small")),
+        *(("small", f"truth={each}") for each in ("real", "teacher", "cycle", "mixed")),
         ("finetune_ucf", "linear,backbone=c3d"),
     ],
 )
@@ -198,6 +199,8 @@ def test_arguments_that_are_odd_or_wrong(name, argument):
         ("optimizer.momentum", 1.0),
         ("optimizer.name", "adamax"),
         ("optimizer.accumulate", 3),  # of a batch of 32
+        *(("truth.real", value) for value in (-1, 0.5, True, 101)),
+        ("truth.cycle_loss", 1.0),  # of no cycles
         ("optimizer.schedule", "steps"),
         ("optimizer.warmup_steps", 2**31),
         ("ema", 1.0),

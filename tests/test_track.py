@@ -87,10 +87,10 @@ def evaluated(network, frames, box):
         boxes = np.tile(np.float32(box), (1, 1, FRAMES, 1, 1))
         batch = {
             "frames": frames[times][None, None],
-            "window": np.float32([[[0, 0, HEIGHT, WIDTH]]]),
-            "extent": np.float32([[[HEIGHT, WIDTH]]]),
+            "window": np.array([[[0, 0, HEIGHT, WIDTH]]], np.float32),
+            "extent": np.array([[[HEIGHT, WIDTH]]], np.float32),
             "flip": np.zeros((1, 1), bool),
-            "choice": np.int32([[which]]),
+            "choice": np.array([[which]], np.int32),
             "annotations": {"boxes": boxes * SIZE / np.tile([WIDTH, HEIGHT], 2)},
         }
         outputs = step(variables, {**batch, **carried})

@@ -197,7 +197,7 @@ def _offsets_around(
         free: int32 (w, 2), the largest offset.
         size: side of the window, scaled pixels.
     """
-    every = rng.bernoulli([len(hold)], HOLD_ALL)[:, None]
+    every = rng.bernoulli([hold.shape[0]], HOLD_ALL)[:, None]
     last = tf.cast(free, tf.float32)
     boxes = hold / tf.tile(pixel[:, ::-1], [1, 2])[:, None]  # scaled pixels, x before y
     # What lies outside the frame cannot be held.

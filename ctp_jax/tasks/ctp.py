@@ -171,6 +171,8 @@ class Task(encoder.Task):
             "iou": weighted_mean(boxes.iou_xyxy(predicted, truth.boxes), known),
             **more,
         }
+        if list(sources) == ["cycle"]:
+            del metrics["iou"]  # of no box
         if len(sources) > 1:
             every = deltas, targets, wanted.weights
             for name in sources:
@@ -267,7 +269,7 @@ class Task(encoder.Task):
             if predicted is not None:
                 anywhere = known.any(axis=-2, keepdims=True)
                 predicted = np.where(anywhere, predicted, np.nan)
-            sources = np.array(SOURCES)[np.asarray(plan["source"])].tolist()
+            sources = np.array(SOURCES)[np.asarray(plan["origin"])].tolist()
             captions = sources if len(set(self._mixture.period)) > 1 else captions
         return base.Overlay(captions, shown, predicted)
 

@@ -41,7 +41,7 @@ def choose_truth(
         truth, float32 (b, n, t, 4): the boxes to follow, finite.
         weights, float32 (b, n, t): 1 for boxes that are known, else 0. In clips of the
             source 'cycle', only the first ones are.
-        source, int32 (b,): of the clip, its number in `SOURCES`.
+        origin, int32 (b,): the number of the source of the clip in `SOURCES`.
     """
     truth, count = game["boxes"], game["boxes"].shape[1]
     entry, chosen = tf.unstack(batch["followed"][:, 0], axis=-1)
@@ -58,8 +58,8 @@ def choose_truth(
         truth = tf.where(here[..., None], boxes, truth)
         weights = tf.where(here, known, weights)
     shown = game["visible"] & rows([source == "preset" for source in sources])
-    source = tf.gather([SOURCES.index(each) for each in sources], entry)
-    more = {"truth": truth, "weights": weights, "source": source}
+    origin = tf.gather([SOURCES.index(each) for each in sources], entry)
+    more = {"truth": truth, "weights": weights, "origin": origin}
     return {**game, "visible": shown, **more}
 
 
