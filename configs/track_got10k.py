@@ -36,6 +36,7 @@ def get_config(arg=None):
         arg.data, split=arg.train, eval_split=arg.test, epochs=30, milestones=(15, 25)
     )
     config.truth.preset, config.truth.real = 0, 1
+    config.game.num_trajectories = 1  # objects to follow in a clip
     config.clip.strides, config.clip.jitter = (1,), False
     # Squares, as in evaluation, where the whole frame becomes one: no object is outside.
     config.clip.scales = ((112, 112), (128, 128), (144, 144))

@@ -51,7 +51,7 @@ def read_frames(
                     yield number / fps, image
                 return
             frames = videos.decode_frames(video, _WHOLE)
-            for number, (time, shown, image) in enumerate(frames):
+            for number, (time, shown, _, image) in enumerate(frames):
                 yield number / shown.rate if time is None else time, image
 
     count = 0

@@ -158,10 +158,10 @@ class Follower:
         task, size = ctp.Task(config), config.clip.size
         stats = {"batch_stats": {"encoder": encoder.batch_stats}}
         params = {"encoder": encoder.params, "head": encoder.head}
-        variables = base.Variables(params, stats)
+        self._variables = jax.device_put(base.Variables(params, stats))
         self._length = config.clip.num_frames
 
-        def step(frames, query):
+        def step(variables, frames, query):
             sides = jnp.array([frames.shape[1:3]], jnp.float32)
             whole = jnp.concatenate([jnp.zeros((1, 2)), sides], axis=-1)
             flip = jnp.zeros(1, bool)
@@ -190,7 +190,7 @@ class Follower:
             size = np.tile(window[0].image.shape[1::-1], 2)
             if query is None:
                 query = np.asarray(box / size, np.float32)[None, None]
-            predicted, query = self._step(np.stack(small), query)
+            predicted, query = self._step(self._variables, np.stack(small), query)
             new = range(1 if done else 0, len(window))
             # The first box is the given one.
             tracks = np.asarray(predicted, np.float64) * size

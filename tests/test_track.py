@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ctp_jax import config as config_lib
-from ctp_jax import own_video, track
+from ctp_jax import own_video, track, trackers
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import ctp, tracker
 from ctp_jax.train.checkpoints import export
@@ -87,10 +87,10 @@ def evaluated(network, frames, box):
         boxes = np.tile(np.float32(box), (1, 1, FRAMES, 1, 1))
         batch = {
             "frames": frames[times][None, None],
-            "window": np.float32([[[0, 0, HEIGHT, WIDTH]]]),
-            "extent": np.float32([[[HEIGHT, WIDTH]]]),
+            "window": np.array([[[0, 0, HEIGHT, WIDTH]]], np.float32),
+            "extent": np.array([[[HEIGHT, WIDTH]]], np.float32),
             "flip": np.zeros((1, 1), bool),
-            "choice": np.int32([[which]]),
+            "choice": np.array([[which]], np.int32),
             "annotations": {"boxes": boxes * SIZE / np.tile([WIDTH, HEIGHT], 2)},
         }
         outputs = step(variables, {**batch, **carried})
@@ -165,9 +165,12 @@ def test_a_file_and_another_tracker_beside_it(run, tmp_path, monkeypatch, capsys
     assert len(rows) == COUNT and float(rows[5]["time"]) == pytest.approx(
         0.2, abs=0.001
     )
-    # KCF follows a square on a still ground.
-    found = [[float(row[f"kcf_{k}"]) for k in "xy"] for row in rows]
-    np.testing.assert_allclose(found, 2 * boxes[:, 0, :2], atol=4)
+    found = [[float(row[f"kcf_{k}"]) for k in "xywh"] for row in rows]
+    shown = own_video.read_frames(tmp_path / "own.avi", 0, 1.0)
+    kcf = trackers.follow([frame.image for frame in shown], box)[0]
+    expected = np.concatenate([kcf[:, :2], kcf[:, 2:] - kcf[:, :2]], axis=1)
+    np.testing.assert_allclose(found, expected, atol=0.01)
+    assert np.abs(expected[-1] - expected[0]).max() > 4
 
 
 def test_windows_hold_few_frames():

@@ -69,7 +69,7 @@ class SequencesEvaluator(Evaluator):
             times = np.asarray(batch["times"][row, 0])
             # The last frame is repeated where a video ends within a window.
             new = np.concatenate([[True], times[1:] > times[:-1]])
-            window = {
+            window: dict[str, np.ndarray] = {
                 name: np.asarray(outputs[name][row], np.float64) for name in names
             }
             window["visible"] = (np.asarray(outputs["visibility"][row]) > 0) & new
