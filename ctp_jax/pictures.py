@@ -14,20 +14,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 # The palette of Okabe and Ito, distinguishable for colour-blind readers.
 COLOURS = ("#f0e442", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#0072b2")
-_BACKGROUND = "#ffffff"
-_INK = "#333333"
-_GAP = 6
-_FONT_SIZE = 15
-_CELL = (160, 120)  # width and height of a cell in a sheet of neighbours
-_RIM = 5
-# Bluish green and vermilion of the same palette; a tick or a cross says the same.
-_RIGHT, _WRONG = COLOURS[3], COLOURS[2]
+BACKGROUND = "#ffffff"
+INK = "#333333"
+GAP = 6
+FONT_SIZE = 15
 # Of heat 0, 0.5 and 1: brighter means more to readers of any eyesight, too.
 _HEAT = np.array([[87, 16, 110], [237, 105, 37], [252, 255, 164]])
 
 
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(_FONT_SIZE)
+def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(FONT_SIZE)
 
 
 def _draw_box(
@@ -91,21 +87,21 @@ def _grid(
 ) -> Image.Image:
     """Rows of equally large images under a title, each row under its name."""
     side, high = images[0][0].size
-    head = _FONT_SIZE + 2 * _GAP if title else _GAP
-    label = _FONT_SIZE + _GAP if names else 0
-    width = max(len(row) for row in images) * (side + _GAP) + _GAP
-    width = max(width, round(_font().getlength(title)) + 2 * _GAP)
+    head = FONT_SIZE + 2 * GAP if title else GAP
+    label = FONT_SIZE + GAP if names else 0
+    width = max(len(row) for row in images) * (side + GAP) + GAP
+    width = max(width, round(font().getlength(title)) + 2 * GAP)
     sheet = Image.new(
-        "RGB", (width, head + len(images) * (high + label + _GAP)), _BACKGROUND
+        "RGB", (width, head + len(images) * (high + label + GAP)), BACKGROUND
     )
     draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, _GAP), title, fill=_INK, font=_font())
+    draw.text((GAP, GAP), title, fill=INK, font=font())
     for index, row in enumerate(images):
-        top = head + index * (high + label + _GAP)
+        top = head + index * (high + label + GAP)
         if names:
-            draw.text((_GAP, top), names[index], fill=_INK, font=_font())
+            draw.text((GAP, top), names[index], fill=INK, font=font())
         for column, image in enumerate(row):
-            sheet.paste(image, (_GAP + column * (side + _GAP), top + label))
+            sheet.paste(image, (GAP + column * (side + GAP), top + label))
     return sheet
 
 
@@ -251,90 +247,3 @@ def slopes_as_pixels(slopes: np.ndarray) -> np.ndarray:
     spread = slopes.std(axes, keepdims=True)
     slopes = 0.1 * slopes / np.where(spread > 0, spread, 1)
     return (255 * np.clip(slopes + 0.5, 0, 1)).astype(np.uint8)
-
-
-def neighbour_sheet(
-    queries: Sequence[np.ndarray],
-    neighbours: Sequence[Sequence[np.ndarray]],
-    correct: np.ndarray,
-    *,
-    query_names: Sequence[str],
-    neighbour_names: Sequence[Sequence[str]],
-    title: str = "",
-) -> Image.Image:
-    """A row per query: its frame, then the frames of its neighbours, nearest first.
-
-    Neighbours of the query's class have a green rim and a tick, others a red rim and a
-    cross.
-
-    Args:
-        queries: uint8 (h, w, 3) each, of any size; q of them.
-        neighbours: for each query the frames of its k neighbours, likewise.
-        correct: bool (q, k).
-        query_names: q names, below the frames; shortened to fit.
-        neighbour_names: q times k names.
-        title: a line above the rows.
-    """
-    line = _FONT_SIZE + _GAP
-    width, height = (side + 2 * _RIM + _GAP for side in _CELL)
-    columns, head = correct.shape[1], _GAP + 2 * line
-    # A gap between the query and its neighbours.
-    lefts = [_GAP, *(_GAP + width * (1 + k) + 3 * _GAP for k in range(columns))]
-    total = max(lefts[-1] + width, round(_font().getlength(title)) + 2 * _GAP)
-    sheet = Image.new(
-        "RGB", (total, head + len(queries) * (height + line)), _BACKGROUND
-    )
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, _GAP), title, fill=_INK, font=_font())
-    headings = (
-        "query",
-        *("nearest" if k == 0 else f"{k + 1}." for k in range(columns)),
-    )
-    for left, heading in zip(lefts, headings, strict=True):
-        draw.text((left, _GAP + line), heading, fill=_INK, font=_font())
-    for row, query in enumerate(queries):
-        top = head + row * (height + line)
-        frames = (query, *neighbours[row])
-        names = (query_names[row], *neighbour_names[row])
-        marks = (None, *correct[row])
-        for left, frame, name, mark in zip(lefts, frames, names, marks, strict=True):
-            sheet.paste(_framed(frame, mark), (left, top))
-            name = _cut(name, width - _GAP)
-            draw.text((left, top + height - _GAP), name, fill=_INK, font=_font())
-    return sheet
-
-
-def _framed(frame: np.ndarray, correct: bool | np.bool_ | None) -> Image.Image:
-    """A frame in a cell, with a coloured rim and a mark unless `correct` is None."""
-    image = Image.fromarray(frame)
-    width, height = _CELL
-    scale = min(width / image.width, height / image.height)
-    size = [max(round(side * scale), 1) for side in image.size]
-    colour = "#999999" if correct is None else _RIGHT if correct else _WRONG
-    cell = Image.new("RGB", (width + 2 * _RIM, height + 2 * _RIM), colour)
-    cell.paste(_INK, (_RIM, _RIM, _RIM + width, _RIM + height))
-    image = image.resize(size, Image.Resampling.BICUBIC)
-    left, top = (width - image.width) // 2, (height - image.height) // 2
-    cell.paste(image, (_RIM + left, _RIM + top))
-    if correct is None:
-        return cell
-    # Drawn as lines, because not every font has a tick and a cross.
-    draw, side = ImageDraw.Draw(cell), 18
-    draw.rectangle((0, 0, side + _RIM, side + _RIM), fill=colour)
-    strokes = (
-        [[(5, 12), (10, 17), (18, 6)]]
-        if correct
-        else [[(6, 6), (17, 17)], [(17, 6), (6, 17)]]
-    )
-    for stroke in strokes:
-        draw.line(stroke, fill="white", width=3)
-    return cell
-
-
-def _cut(text: str, width: float) -> str:
-    """The text, shortened to `width` pixels with two dots at its end if needed."""
-    if _font().getlength(text) <= width:
-        return text
-    while text and _font().getlength(text + "..") > width:
-        text = text[:-1]
-    return text + ".."

@@ -97,14 +97,15 @@ class Pipeline:
         self.class_names = opened.class_names
         limit = 0 if train else config.data.eval_videos
         videos = min(limit or len(opened), len(opened))
-        self.num_examples, self._visits = videos, None
-        if spec.sampling == "windows":
-            numbers = np.arange(videos) * len(opened) // videos
-            counts = num_windows(opened.num_frames[numbers], spec.num_frames)
-            visits = shuffle.dealt(numbers, counts, config.batch_size)
-            self.num_examples = len(visits)
-            with tf.device("/CPU:0"):
-                self._visits = tf.constant(visits)
+        self._batch = config.batch_size
+        if train:
+            self._visits = shuffle.Training(len(opened), config.seed)
+        elif spec.sampling == "windows":
+            counts = num_windows(opened.num_frames, spec.num_frames)
+            self._visits = shuffle.Windows(counts, videos, self._batch)
+        else:
+            self._visits = shuffle.Evaluation(len(opened), videos)
+        self.num_examples = self._visits.count
         self.bad_records = bad_records.BadRecords(
             opened,
             videos,
@@ -115,7 +116,6 @@ class Pipeline:
         self._train = train
         self._spec, self._sample_plan = spec, plan
         self._seed = config.seed
-        self._batch = config.batch_size
         self._share = config.batch_size // process_count
         self._first = process_index * self._share
         self._workers = config.data.workers or os.cpu_count() or 1
@@ -199,7 +199,7 @@ class Pipeline:
         with tf.device("/CPU:0"):
             position = self._position(tf.constant(element, tf.int64))
             return [
-                int(self._locate(position, tf.constant(attempt, tf.int64))[0])
+                int(self._visits.locate(position, tf.constant(attempt, tf.int64))[0])
                 for attempt in range(TRIES - 1, count)
             ]
 
@@ -236,14 +236,14 @@ class Pipeline:
         """The first attempt at an element that succeeds."""
         position, blank = self._position(element), None
         if not self._train:
-            index, mask = self._locate(position, tf.constant(0))
+            index, mask = self._visits.locate(position, tf.constant(0))
             blank = self._blank | {"index": tf.cast(index, tf.int32), "replaced": mask}
         return bad_records.first_success(
             lambda number: self._attempt(position, number), self._attempts, blank
         )
 
     def _attempt(self, position: tf.Tensor, attempt: tf.Tensor) -> dict[str, Any]:
-        index, mask = self._locate(position, attempt)
+        index, mask = self._visits.locate(position, attempt)
         features = self._read(index)
         height, width = tf.unstack(tf.gather(self._sizes, index), num=2)
         numbers = rng.Rng(
@@ -256,7 +256,7 @@ class Pipeline:
             tf.size(features["frames"]),
             (height, width),
             self._spec,
-            self._window(position),
+            self._visits.window(position),
         )
         times, flip = chosen["times"], chosen["flip"]
         frames, extent, shown = decode.decode_window(
@@ -290,28 +290,6 @@ class Pipeline:
                 values = decode.boxes_in_clip(values, window, flip, self._spec.size)
             example["annotations"][name] = values
         return example
-
-    def _locate(
-        self, position: tf.Tensor, attempt: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Record number of an attempt at a position of the run, and its mask."""
-        total = len(self.records)
-        if self._visits is not None:
-            index = self._visits[position, 0]
-            return tf.maximum(index, 0), tf.cast(index >= 0, tf.float32)
-        if not self._train:
-            mask = tf.cast(position < self.num_examples, tf.float32)
-            return shuffle.evenly_spaced(position, total, self.num_examples), mask
-        first = shuffle.shuffled(position, total, self._seed)
-        number = tf.maximum(attempt - TRIES, 0)
-        other = shuffle.replacement(first, number, position, total, self._seed)
-        return tf.where(attempt < TRIES, first, other), tf.constant(1.0)
-
-    def _window(self, position: tf.Tensor) -> tf.Tensor:
-        """Number of the window at a position of the run, int32 scalar."""
-        if self._visits is None:
-            return tf.constant(0)
-        return tf.cast(self._visits[position, 1], tf.int32)
 
     def _plan(self, batch: dict[str, tf.Tensor]) -> dict[str, Any]:
         numbers = rng.Rng(batch.pop("uniforms"))

@@ -1,7 +1,9 @@
 """Maps positions of a run to records of a split, in a TensorFlow graph.
 
 Training visits every record once per epoch, in a different order each time. An
-evaluation visits the records in the order of the split, or window by window.
+evaluation visits the records in the order of the split, or window by window. Each is a
+class whose `locate` gives the record number, int64, of an attempt at a position of the
+run, and its mask, 0 for padding; and whose `window` gives the number of the window.
 """
 
 import heapq
@@ -11,6 +13,58 @@ import tensorflow as tf
 from jaxtyping import Int
 
 from ctp_jax.data import rng
+from ctp_jax.data.bad_records import TRIES
+
+
+class Evaluation:
+    """One pass over `count` of the records, spread evenly over the split."""
+
+    def __init__(self, total: int, count: int):
+        self.total, self.count = total, count
+
+    def locate(
+        self, position: tf.Tensor, attempt: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        mask = tf.cast(position < self.count, tf.float32)
+        return evenly_spaced(position, self.total, self.count), mask
+
+    def window(self, position: tf.Tensor) -> tf.Tensor:
+        return tf.constant(0)
+
+
+class Training(Evaluation):
+    """Endless; a record that cannot be read is replaced by others."""
+
+    def __init__(self, total: int, seed: int):
+        super().__init__(total, total)
+        self._seed = seed
+
+    def locate(
+        self, position: tf.Tensor, attempt: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        first = shuffled(position, self.total, self._seed)
+        number = tf.maximum(attempt - TRIES, 0)
+        other = replacement(first, number, position, self.total, self._seed)
+        return tf.where(attempt < TRIES, first, other), tf.constant(1.0)
+
+
+class Windows(Evaluation):
+    """One pass over all windows of some of the records, see `deal`."""
+
+    def __init__(self, windows: Int[np.ndarray, " n"], videos: int, rows: int):
+        with tf.device("/CPU:0"):
+            records = evenly_spaced(tf.range(videos), len(windows), videos).numpy()
+            self._table = tf.constant(deal(records, windows[records], rows))
+        super().__init__(len(windows), len(self._table))
+
+    def locate(
+        self, position: tf.Tensor, attempt: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        record = self._table[position, 0]
+        return tf.maximum(record, 0), tf.cast(record >= 0, tf.float32)
+
+    def window(self, position: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self._table[position, 1], tf.int32)
 
 
 def shuffled(position: tf.Tensor, total: int, seed: int) -> tf.Tensor:
@@ -68,7 +122,7 @@ def evenly_spaced(position: tf.Tensor, total: int, used: int) -> tf.Tensor:
     return row * total // used
 
 
-def dealt(
+def deal(
     records: Int[np.ndarray, " n"], windows: Int[np.ndarray, " n"], rows: int
 ) -> Int[np.ndarray, "positions 2"]:
     """Deals the windows of records to positions, so that each row follows its videos.
@@ -87,7 +141,9 @@ def dealt(
         is a multiple of `rows`; (-1, 0) for padding.
     """
     free = [(0, row) for row in range(rows)]
-    table = np.tile(np.array([-1, 0], np.int64), (int(windows.sum()), rows, 1))
+    # No row ends later: each began its last record when no row had more than the mean.
+    last = int(windows.sum()) // rows + int(windows.max())
+    table = np.tile(np.array([-1, 0], np.int64), (last, rows, 1))
     for number in np.argsort(-windows, kind="stable"):
         start, row = free[0]
         stop = start + int(windows[number])

@@ -139,8 +139,8 @@ class RetrievalEvaluator(NeighbourEvaluator):
 
     def _draw(self, path: pathlib.Path) -> None:
         # Imported here, because reading frames imports TensorFlow.
-        from ctp_jax import pictures
         from ctp_jax.data import reading
+        from ctp_jax.evaluators import neighbour_sheet
 
         found = self.bank.neighbours()
         queries: Any = self.bank.query_records
@@ -148,7 +148,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
         shown = spread_over_classes(found.query_label, _DRAWN)
         rows = found.row[shown, :_LISTED]
         frames = reading.middle_frames(gallery, found.gallery[rows].ravel())
-        sheet = pictures.neighbour_sheet(
+        sheet = neighbour_sheet.draw(
             reading.middle_frames(queries, found.query[shown]),
             [frames[i : i + rows.shape[1]] for i in range(0, rows.size, rows.shape[1])],
             found.correct[shown, :_LISTED],

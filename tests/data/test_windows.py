@@ -32,7 +32,7 @@ def test_the_number_of_windows(length):
 def test_each_row_follows_its_videos(rows):
     rng = np.random.default_rng(rows)
     records, windows = rng.permutation(50)[:20], rng.integers(1, 9, 20)
-    table = shuffle.dealt(records, windows, rows).reshape(-1, rows, 2)
+    table = shuffle.deal(records, windows, rows).reshape(-1, rows, 2)
     seen = []
     for row in table.swapaxes(0, 1):
         used = (row[:, 0] >= 0).sum()
