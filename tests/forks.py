@@ -9,6 +9,7 @@ import functools
 import multiprocessing
 import os
 import runpy
+import subprocess
 import sys
 import threading
 
@@ -16,23 +17,40 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.forks_imports"])
 
 
-class Process:
-    """`python -m MODULE ...` or `python -c CODE ...`, used like `subprocess.Popen`.
+def start(arguments, environ=None):
+    """Starts `python -m MODULE ...` or `python -c CODE ...`; a `subprocess.Popen`.
 
     Args:
         arguments: those of python.
         environ: in addition to that of the tests; not what JAX reads on import.
-
-    Attributes:
-        stdout: standard output and errors.
     """
+    arguments = [str(each) for each in arguments]
+    environ = {**os.environ, **(environ or {})}
+    if sys.platform == "linux":
+        return _Forked(arguments, environ)
+    return subprocess.Popen(  # elsewhere, libraries may not survive a fork
+        [sys.executable, *arguments],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
-    def __init__(self, arguments, environ=None):
+
+def run(arguments, environ=None, timeout=300):
+    """Runs it; its output and errors. It has to end with code 0."""
+    process = start(arguments, environ)
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, output
+    return output
+
+
+class _Forked:
+    """What the tests use of `subprocess.Popen`."""
+
+    def __init__(self, arguments, environ):
         reader, output = FORKS.Pipe(duplex=False)
-        arguments = [str(each) for each in arguments]
-        self._process = FORKS.Process(
-            target=_run, args=(output, arguments, {**os.environ, **(environ or {})})
-        )
+        self._process = FORKS.Process(target=_run, args=(output, arguments, environ))
         with reader, output:
             self._process.start()
             self.stdout = os.fdopen(os.dup(reader.fileno()))
@@ -73,11 +91,3 @@ def _run(output, arguments, environ):
     finally:
         atexit._run_exitfuncs()  # which multiprocessing leaves out
         sys.stdout.flush()
-
-
-def run(arguments, environ=None, timeout=300):
-    """Runs it; its output. It has to end with code 0."""
-    process = Process(arguments, environ)
-    output, _ = process.communicate(timeout)
-    assert process.returncode == 0, output
-    return output

@@ -31,7 +31,7 @@ def start(workdir, count=1, devices=1, **settings):
         own = {**settings, **settings.get("only", {}).get(str(index), {})}
         path = own.get("workdir", workdir)
         arguments = ["-m", "tests.toy_run", path, json.dumps(own), *meeting]
-        started.append(forks.Process(arguments, {"XLA_FLAGS": flag}))
+        started.append(forks.start(arguments, {"XLA_FLAGS": flag}))
     return started
 
 
