@@ -26,7 +26,7 @@ if "CTP_TESTS" not in os.environ:
 
 from jaxtyping import install_import_hook
 
-from tests import checking
+from tests import checking, compilation_cache
 
 # A shell ignores SIGINT for what it starts in the background, and nohup SIGHUP, and so
 # would the commands that tests interrupt.
@@ -34,6 +34,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 install_import_hook("ctp_jax", f"{checking.__name__}.check")
+compilation_cache.keep_everything()
 
 from ctp_jax import modules
 
@@ -45,8 +46,13 @@ modules.allow("tests.models.own_network")
 LONGEST = (
     "test_end_to_end.py",
     "test_coordination.py",
+    "test_every_task.py",
+    "test_real_runs.py",
+    "test_layers.py",
+    "test_bad_records.py",
     "test_end_to_end_c3d.py",
-    "test_evaluation.py",
+    "test_loop.py",
+    "test_pipeline.py",
     "test_base.py",
 )
 

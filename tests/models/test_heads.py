@@ -113,10 +113,11 @@ def test_starts_as_the_authors_do():
 
 def test_bfloat16_features_give_float32_deltas():
     head, params, features = example(True)
-    got = head.apply(
-        {"params": params}, jnp.bfloat16(features), jnp.asarray(BOXES), FRAMES
-    )
-    assert got.dtype == jnp.float32
+
+    def run(features):
+        return head.apply({"params": params}, features, jnp.asarray(BOXES), FRAMES)
+
+    assert jax.eval_shape(run, jnp.bfloat16(features)).dtype == jnp.float32
 
 
 def test_frames_that_do_not_divide_are_the_users_mistake():
@@ -154,9 +155,13 @@ def test_classifier_drops_pooled_channels_in_training_alone():
     params = {"classifier": {"kernel": jnp.eye(channels), "bias": jnp.zeros(channels)}}
     head = ClassifierHead(channels, dropout=0.3)
 
-    def logits(seed):
+    @jax.jit
+    def train(params, seed):
         rngs = {"dropout": jax.random.key(seed)}
-        return np.asarray(head.apply({"params": params}, features, True, rngs=rngs))
+        return head.apply({"params": params}, features, True, rngs=rngs)
+
+    def logits(seed):
+        return np.asarray(train(params, seed))
 
     first, second = logits(0), logits(1)
     for video in (*first, *second):

@@ -51,6 +51,20 @@ def value_and_gradients(function, x, kernel, cotangent):
     return (value, *pullback(cotangent))
 
 
+@functools.partial(jax.jit, static_argnums=(3, 4))  # here: compiled once per layer
+def reference(x, kernel, cotangent, strides, padding):
+    def convolution(x, kernel):
+        return plain(x, kernel, strides, padding)
+
+    return value_and_gradients(convolution, x, kernel, cotangent)
+
+
+def cotangent_of(x, kernel, strides, padding):
+    """Numbers of the shape of the convolution."""
+    shape = jax.eval_shape(lambda *a: plain(*a, strides, padding), x, kernel).shape
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
 @pytest.mark.parametrize("impl", ["direct", "folded", "taps", "winograd"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_implementation_is_the_plain_convolution(layer, impl):
@@ -60,17 +74,13 @@ def test_every_implementation_is_the_plain_convolution(layer, impl):
 
 def compare(x, k, strides, padding, impl):
     """Value and both gradients, beside XLA's own."""
-    expected = plain(x, k, strides, padding)
-    cotangent = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
+    cotangent = cotangent_of(x, k, strides, padding)
 
     def ours(x, k):
         return conv3d(x, k, strides, padding, impl)
 
-    def reference(x, k):
-        return plain(x, k, strides, padding)
-
     got = jax.jit(lambda *a: value_and_gradients(ours, *a))(x, k, cotangent)
-    want = jax.jit(lambda *a: value_and_gradients(reference, *a))(x, k, cotangent)
+    want = reference(x, k, cotangent, strides, padding)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-5 * np.abs(w).max())
 
@@ -129,7 +139,7 @@ def test_convolution_is_torchs(layer):
         padding=padding,
     )
     want = want.permute(0, 2, 3, 4, 1).numpy()
-    got = conv3d(jnp.asarray(x), jnp.asarray(k), strides, padding)
+    got = jax.jit(lambda *a: conv3d(*a, strides, padding))(x, k)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
 
 
@@ -137,7 +147,7 @@ def test_convolution_is_torchs(layer):
 def test_bfloat16_rounds_once(impl):
     x, k = example((3, 3, 3), 16, 8)
     x, k = jnp.asarray(x, jnp.bfloat16), jnp.asarray(k, jnp.bfloat16)
-    got = conv3d(x, k, padding=(1, 1, 1), impl=impl)
+    got = jax.jit(lambda *a: conv3d(*a, padding=(1, 1, 1), impl=impl))(x, k)
     want = plain(x.astype(jnp.float32), k.astype(jnp.float32), (1, 1, 1), (1, 1, 1))
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=2**-8, atol=2**-8)
@@ -149,16 +159,13 @@ def test_bfloat16_gradients_round_once(layer, impl):
     kernel, strides, padding, channels, features = LAYERS[layer]
     x, k = (jnp.asarray(a, jnp.bfloat16) for a in example(kernel, channels, features))
     wide = [a.astype(jnp.float32) for a in (x, k)]
-    y = plain(*wide, strides, padding)
-    cotangent = np.random.default_rng(1).normal(size=y.shape)
-    cotangent = jnp.asarray(cotangent, jnp.bfloat16)
+    cotangent = jnp.asarray(cotangent_of(*wide, strides, padding), jnp.bfloat16)
 
     def ours(x, k):
         return conv3d(x, k, strides, padding, impl)
 
     got = jax.jit(lambda *a: value_and_gradients(ours, *a))(x, k, cotangent)
-    reference = functools.partial(plain, strides=strides, padding=padding)
-    want = value_and_gradients(reference, *wide, cotangent.astype(jnp.float32))
+    want = reference(*wide, cotangent.astype(jnp.float32), strides, padding)
     for g, w in zip(got, want, strict=True):
         assert g.dtype == jnp.bfloat16
         error = np.asarray(g, np.float32) - w
@@ -260,10 +267,17 @@ def test_batch_norm_of_groups_is_torchs_of_each(groups):
         oracles.append((oracle, *(a.permute(0, 2, 3, 4, 1) for a in (y, clips.grad))))
 
     params = {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}
-    got, pullback, changed = jax.vjp(
-        lambda params, x: train(params, stats, x), params, jnp.asarray(x), has_aux=True
+
+    @jax.jit
+    def value_gradients_and_statistics(params, x):
+        y, pullback, changed = jax.vjp(
+            lambda params, x: train(params, stats, x), params, x, has_aux=True
+        )
+        return y, *pullback(cotangent), changed
+
+    got, params_gradient, x_gradient, changed = value_gradients_and_statistics(
+        params, x
     )
-    params_gradient, x_gradient = pullback(jnp.asarray(cotangent))
 
     def compare(got, parts, combine):
         want = combine([part.detach().numpy() for part in parts], axis=0)

@@ -66,7 +66,7 @@ def test_random_boxes_equal_brute_force():
     features = rng.normal(size=(14, 14, 3)).astype(np.float32)
     corners = rng.uniform(-30, 140, (60, 2, 2))
     boxes = np.concatenate([corners.min(1), corners.max(1)], -1).astype(np.float32)
-    ours = roi_align(jnp.asarray(features), jnp.asarray(boxes), 5, 1 / 8)
+    ours = jax.jit(lambda *a: roi_align(*a, 5, 1 / 8))(features, boxes)
     expected = [brute_force(features, box, 5, 1 / 8, 2) for box in boxes]
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
@@ -74,7 +74,9 @@ def test_random_boxes_equal_brute_force():
 def test_gradient_reaches_the_features_under_the_box_alone():
     features = jnp.ones((14, 14, 1))
     box = jnp.array([[16.0, 16.0, 48.0, 48.0]])
-    gradient = jax.grad(lambda f: roi_align(f, box, 5, 1 / 8).sum())(features)[..., 0]
+    slope = jax.jit(jax.grad(lambda f: roi_align(f, box, 5, 1 / 8).sum()))
+    gradient = np.array(slope(features))[..., 0]
     assert gradient[2:6, 2:6].min() > 0
     assert float(gradient.sum()) == pytest.approx(25, rel=1e-5)
-    assert jnp.abs(gradient.at[1:7, 1:7].set(0)).max() == 0
+    gradient[1:7, 1:7] = 0
+    assert not gradient.any()

@@ -65,7 +65,7 @@ def test_loss_equals_torch(task, weights):
     batch = made_clips.make_batch(task, train=True, seed=2)
     loss, output = jax.jit(task.loss)(weights, batch, 0, jax.random.key(0))
     logits = torch_logits(
-        weights, made_clips.normalized(task.draw(batch)[:, 0]), train=True
+        weights, made_clips.normalized(jax.jit(task.draw)(batch)[:, 0]), train=True
     ).numpy()
     label = np.asarray(batch["label"])
     logits = logits.astype(np.float64)

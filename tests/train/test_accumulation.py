@@ -1,9 +1,5 @@
 """A batch in parts: the same gradients, and each device divides its own rows."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +11,7 @@ from ctp_jax.tasks import base
 from ctp_jax.train import accumulation, loop, step
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.state import TrainState
+from tests import forks
 from tests.toy_data import opener, toy_config
 
 ROWS, PARTS = 8, 4
@@ -153,23 +150,12 @@ print(lowered.compile().as_text())
 
 def test_no_row_leaves_its_device():
     """Neither videos on the way into a part, nor `carry` on the way out."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        check=False,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "u8[8,6]" in done.stdout  # a device's share of 64 rows
-    assert "all-reduce" in done.stdout  # of gradients
+    flags = "--xla_force_host_platform_device_count=8"
+    out = forks.run(["-c", SCRIPT], {"XLA_FLAGS": flags})
+    assert "u8[8,6]" in out  # a device's share of 64 rows
+    assert "all-reduce" in out  # of gradients
     for moves in ("all-gather", "all-to-all", "collective-permute"):
-        assert moves not in done.stdout
+        assert moves not in out
 
 
 def test_batch_must_divide():

@@ -3,9 +3,6 @@
 import collections
 import functools
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +17,7 @@ from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.distributed.preemption import Preemption
 from ctp_jax.train.state import TrainState
 from ctp_jax.train.watchdog import Watchdog
-from tests import toy_task
+from tests import forks, toy_task
 from tests.toy_data import EVAL_EXAMPLES, ToyPipeline, toy_config
 from tests.train.recorder import LOG
 
@@ -33,6 +30,7 @@ import json, sys
 import jax
 import numpy as np
 from configs import common
+from ctp_jax import modules
 from ctp_jax.data import records
 from ctp_jax.tasks import base, recognition
 from ctp_jax.train import evaluation
@@ -46,9 +44,10 @@ for devices, batch, probed in json.loads(sys.argv[2]):
     config = make_config(**{
         "data.name": "moving_shapes", "data.data_dir": sys.argv[1],
         "data.eval_split": "test", "data.workers": 2, "data.fraction": 0.5,
-        "batch_size": batch,
+        "batch_size": batch, "model.name": "tests.tiny_network",
         "probe.scales": ((48, 36),), "probe.num_clips": 2,
     })
+    modules.allow_named_by(config)
     names = ["recognition", *filter(None, probed.split(","))]
     config.evaluators = common.evaluators(*names)
     mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices],
@@ -88,16 +87,9 @@ def found(tmp_path_factory):
     sizes = [f"--train_videos={TRAIN}", f"--test_videos={TEST}"]
     arguments = ["moving_shapes", *sizes, "--data_dir", data_dir]
     prepare.main(arguments)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, data_dir, json.dumps(SETTINGS)],
-        check=False,
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    arguments = ["-c", SCRIPT, data_dir, json.dumps(SETTINGS)]
+    flags = "--xla_force_host_platform_device_count=8"
+    return json.loads(forks.run(arguments, {"XLA_FLAGS": flags}).splitlines()[-1])
 
 
 def test_every_video_counts_once_whatever_batch_and_devices(found):

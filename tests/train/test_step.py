@@ -1,9 +1,6 @@
 """Steps on one device and on several: the same global batch, the same losses."""
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +13,7 @@ from ctp_jax.tasks.base import Variables
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state as state_lib
 from ctp_jax.train import step
-from tests import toy_task
+from tests import forks, toy_task
 from tests.toy_data import ToyPipeline, toy_config
 
 # Every run of this module in one process, which has eight devices.
@@ -39,8 +36,6 @@ PARTS = {"batch_size": 16, "optimizer.accumulate": 2, "ema": 0.8, "steps": 8}
 # anyway.
 RUNS = (
     ("one", 1, {"steps": 6}),
-    ("two", 2, {"steps": 6}),
-    ("four", 4, {"steps": 6}),
     ("eight", 8, {"steps": 6}),
     ("eight, then two", 8, {"steps": 4}),
     ("eight, then two", 2, {"steps": 6}),
@@ -54,23 +49,11 @@ def logged(tmp_path_factory):
     """Carries out `RUNS`; {workdir: the lines of its metrics}."""
     folder = tmp_path_factory.mktemp("runs")
     runs = [(str(folder / name), *about) for name, *about in RUNS]
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(runs)],
-        check=False,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "8"
+    flags = "--xla_force_host_platform_device_count=8"
+    out = forks.run(["-c", SCRIPT, json.dumps(runs)], {"XLA_FLAGS": flags})
+    assert out.splitlines()[-1] == "8"
     for name, count, _ in RUNS:
-        assert f"{count} x cpu" in done.stdout, name
+        assert f"{count} x cpu" in out, name
     return {
         name: [
             json.loads(line)
@@ -88,9 +71,8 @@ def assert_agree(ours, theirs):
             assert a[name] == pytest.approx(b[name], rel=2e-5, abs=2e-6), (name, a, b)
 
 
-@pytest.mark.parametrize("name", ["two", "four", "eight"])
-def test_devices_agree(logged, name):
-    assert_agree(logged["one"], logged[name])
+def test_devices_agree(logged):
+    assert_agree(logged["one"], logged["eight"])
 
 
 def test_a_checkpoint_of_one_mesh_goes_on_on_another(logged):

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 
 from ctp_jax.train.checkpoints import digests
+from tests import forks
 
 WORD = 2**32
 
@@ -213,14 +211,8 @@ def test_copies_of_other_processes(monkeypatch):
 
 def test_any_mesh_and_each_copy(tmp_path):
     flags = "--xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        env={**os.environ, "XLA_FLAGS": flags},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    found, odd, differing, message = json.loads(done.stdout.splitlines()[-1])
+    out = forks.run(["-c", SCRIPT, tmp_path], {"XLA_FLAGS": flags})
+    found, odd, differing, message = json.loads(out.splitlines()[-1])
     assert len(found) == 4 and all(each == found[0] for each in found)
     assert odd != found[0]["a"] and differing == ["a"]
     assert "the devices disagree on params/a (process 0)" in message

@@ -1,15 +1,14 @@
 """Starts runs of the toy task in one or several processes, and compares runs."""
 
 import json
-import os
+import shutil
 import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
 
 from ctp_jax.train.checkpoints import pytrees
+from tests import forks
 
 TIMING = ("clips_per_second", "input_share", "eta")
 
@@ -31,22 +30,8 @@ def start(workdir, count=1, devices=1, **settings):
         # Settings for one process alone: {"only": {"1": {...}}}.
         own = {**settings, **settings.get("only", {}).get(str(index), {})}
         path = own.get("workdir", workdir)
-        started.append(
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "tests.toy_run",
-                    path,
-                    json.dumps(own),
-                    *meeting,
-                ],
-                env={**os.environ, "XLA_FLAGS": flag},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+        arguments = ["-m", "tests.toy_run", path, json.dumps(own), *meeting]
+        started.append(forks.start(arguments, {"XLA_FLAGS": flag}))
     return started
 
 
@@ -80,6 +65,21 @@ def last_state(workdir):
     tree = pytrees.load(workdir / "checkpoints" / str(steps[-1]) / "state")
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return steps, {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def copy_until(workdir, step, target):
+    """A copy of a finished run, as if it had ended after the checkpoint of a step."""
+    shutil.copytree(
+        workdir, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("encoder")
+    )
+    for path in (target / "checkpoints").iterdir():
+        if int(path.name) > step:
+            shutil.rmtree(path)
+    assert last_state(target)[0][-1] == step
+    metrics = target / "metrics.jsonl"
+    logged = metrics.read_text().splitlines(keepends=True)
+    kept = [line for line in logged if json.loads(line)["step"] <= step]
+    metrics.write_text("".join(kept))
 
 
 def assert_same_run(a, b):
