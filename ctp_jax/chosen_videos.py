@@ -57,23 +57,26 @@ def batches(task: Any, videos: Videos, workdir: str) -> Iterator[tuple[str, Batc
         return
     from ctp_jax.tasks import base  # imports JAX
 
-    opener = None if isinstance(videos, int) else functools.partial(_select, videos)
+    opener = functools.partial(_select, videos)
     source = base.open_pipeline(task.config, task, False, 0, 1, opener=opener)
     task.see_data(source.whole, None)
     for batch in source.eval_batches():
         yield str(source.records.ids[batch["index"][0]]), batch
 
 
-def _select(names: Sequence[Any], config, spec, plan, train, *share):
-    """`ctp_jax.data.pipeline.open_pipeline` of the videos of these names."""
+def _select(videos: Any, config, spec, plan, train, *share):
+    """`ctp_jax.data.pipeline.open_pipeline` of the chosen videos."""
     from ctp_jax.data import pipeline, records
 
     data = config.data
     opened = records.open_records(data.name, data.eval_split, data.data_dir)
     place, known = f"{data.name}, split {data.eval_split!r},", opened.ids.tolist()
-    numbers = np.array([find(name, known, "videos", place) for name in names])
-    chosen = records.select(opened, numbers)
-    return pipeline.Pipeline(config, spec, plan, chosen, train, *share)
+    # Videos may have numbers as names.
+    names = [str(videos)] if isinstance(videos, int) else videos
+    if not isinstance(videos, int) or names[0] in known:
+        numbers = [find(name, known, "videos", place) for name in names]
+        opened = records.select(opened, np.array(numbers))
+    return pipeline.Pipeline(config, spec, plan, opened, train, *share)
 
 
 def find(name: str, known: Sequence[str], flag: str, place: str) -> int:

@@ -101,7 +101,8 @@ def main(arguments):
     cli.check_devices()
     from ctp_jax.report.groups import paths_in_short
 
-    videos: Any = list(map(pathlib.Path, arguments)) or VIDEOS.value
+    videos: Any = list(dict.fromkeys(map(pathlib.Path, arguments)))
+    videos = videos or list(dict.fromkeys(VIDEOS.value))
     if not arguments and len(videos) == 1 and videos[0].isdecimal():
         videos = int(videos[0])
     wanted = TRUE_CLASS if TRUE.value else CLASS.value or PREDICTED
@@ -240,13 +241,17 @@ def draw(runs: Runs, boxes_only: bool = False) -> visualize.Drawn:
         boxes_only: grey in place of pixels, and no guided Grad-CAM: it shows edges.
 
     Raises:
-        UserError: the clips of the runs are not of one size.
+        UserError: the clips of the runs are not the same ones, or not of one size.
     """
     from ctp_jax import pictures
 
     if len(shapes := {each.clip.shape for run in runs.values() for each in run}) > 1:
         sizes = " and ".join(f"{t} frames of {s} pixels" for t, s, *_ in sorted(shapes))
         raise UserError(f"clips of {sizes}: draw the runs one by one")
+    if len({tuple(each.video for each in run) for run in runs.values()}) > 1:
+        raise UserError(
+            f"{' and '.join(runs)} see other clips of the videos: draw the runs one by one"
+        )
     rows, names = [], []
     first = next(iter(runs))
     columns = list(zip(*runs.values(), strict=True))

@@ -22,6 +22,7 @@ from etils import epath
 from ctp_jax import cli, config
 from ctp_jax.data import index, records, storage
 from ctp_jax.errors import UserError, causes, refusal
+from ctp_jax.formatting import one_line
 from ctp_jax.prepare import beam, builders, provenance, shards, staging
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def prepare(
             data_dir=place.folder,
         )
         for note in builder.source.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(one_line(f"note: {note}"), file=sys.stderr)
         _make(builder, place, write)
     expected = {split: len(names) for split, names in builder.source.splits.items()}
     text = summary(name, root, expected)
@@ -207,7 +208,7 @@ def _changes(
     if now != then:
         changes.append(f"{len(now - then)} videos came and {len(then - now)} went")
     if provenance.read(final).get("boxes", source.digest) != source.digest:
-        changes.append("the files of boxes changed")
+        changes.append("the boxes, or what they are made from, changed")
     return ", but since then " * bool(changes) + " and ".join(changes)
 
 
@@ -267,7 +268,7 @@ def _make(
             raise KeyboardInterrupt(kept + resume) from None
         if isinstance(error, shards.TooManyBad):
             for video, reason in error.skipped:
-                print(f"skipped: {video}: {reason}", file=sys.stderr)
+                print(one_line(f"skipped: {video}: {reason}"), file=sys.stderr)
         explained = not isinstance(error, UserError) and refusal(
             error, place.folder, kept
         )

@@ -6,18 +6,18 @@ Imports no TensorFlow, see `ctp_jax.prepare.video`.
 import dataclasses
 import math
 import os
-import re
 
 import numpy as np
 
 from ctp_jax.data import storage
+from ctp_jax.formatting import one_line
 from ctp_jax.prepare.presentation import VideoError
 
 MAX_BYTES = 1 << 28
 _BOX = ("x", "y", "w", "h")
 _MOT = ("frame", "id", *_BOX, "conf", "class", "visibility", "z")
 _NEEDS = "needs the columns frame,x,y,w,h and perhaps id,visibility"
-_BETWEEN = re.compile(r"\s*[,;\t]\s*|\s+")
+_SEPARATORS = (";", "\t", ",")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,10 @@ class Rows:
 
 
 def read_rows(path: str) -> Rows:
-    """Reads a file of boxes; commas, semicolons, tabs or spaces stand between values.
+    """Reads a file of boxes; semicolons, tabs, commas or spaces stand between values.
+
+    Which of them it is, in this order, the first line says. Where it is neither a comma
+    nor spaces, a number may have a decimal comma.
 
     - csv: the first line names the columns frame,x,y,w,h and perhaps id,visibility.
     - mot: lines frame,id,x,y,w,h and perhaps conf,class,visibility, as of MOTChallenge.
@@ -54,8 +57,14 @@ def read_rows(path: str) -> Rows:
     """
     name = os.path.basename(path)
     lines = enumerate(read_text(path).split("\n"), start=1)
-    lines = [(f"{name}:{i}", line.strip()) for i, line in lines if line.strip()]
-    cells = [(where, _BETWEEN.split(line)) for where, line in lines]
+    lines = [(f"{name}:{i}", line) for i, line in lines if line.strip()]
+    between = next(
+        (each for each in _SEPARATORS if lines and each in lines[0][1]), None
+    )
+    cells = [
+        (where, [cell.strip("\"' ") for cell in line.split(between)])
+        for where, line in lines
+    ]
     kind, columns = _columns(*cells[0]) if cells else ("bare", _BOX)
     rows: list[tuple[int, str, list[float], float]] = []
     seen: set[tuple[float, str]] = set()
@@ -65,15 +74,16 @@ def read_rows(path: str) -> Rows:
         if not frame.is_integer() or abs(frame) > 1e9:
             raise VideoError(f"{where}: frame {frame:g}: needs a whole number")
         if (frame, own) in seen:
-            of = f" of object {own}" * bool(own)
+            of = f" of object {one_line(own[:40])}" * bool(own)
             raise VideoError(f"{where}: a second box{of} in frame {frame:g}")
         seen.add((frame, own))
+        if value.get("conf") == 0:
+            continue
         visible = 1.0 if "z" in value else value.get("visibility", 1.0)
         if visible < 0 or visible > 1:
             raise VideoError(f"{where}: visibility {visible:g}: needs 0 to 1")
-        if value.get("conf") != 0:
-            box = [value[column] for column in _BOX]
-            rows.append((int(frame), own, box, 0.0 if math.isnan(visible) else visible))
+        box = [value[column] for column in _BOX]
+        rows.append((int(frame), own, box, 0.0 if math.isnan(visible) else visible))
     if not rows:
         raise VideoError(f"{name}: has no boxes")
     ids = dict.fromkeys(row[1] for row in sorted(rows, key=lambda row: row[0]))
@@ -91,14 +101,14 @@ def read_rows(path: str) -> Rows:
 def _columns(where: str, first: list[str]) -> tuple[str, tuple[str, ...]]:
     """The kind of a file, and its columns, by its first line."""
     try:
-        [float(cell or "nan") for cell in first]
+        [float(cell.replace(",", ".") or "nan") for cell in first]
     except ValueError:
-        columns = tuple(cell.strip("\"' ").lower() for cell in first)
+        columns = tuple(cell.lower() for cell in first)
         needed = {"frame", *_BOX}
         known = needed <= set(columns) <= needed | {"id", "visibility"}
         if known and len(set(columns)) == len(columns):
             return "csv", columns
-        has = ",".join(first)[:100]
+        has = one_line(",".join(first)[:100])
         raise VideoError(f"{where}: {_NEEDS}, has `{has}`") from None
     if len(first) == len(_BOX):
         return "bare", _BOX
@@ -125,7 +135,7 @@ def _parse(
 def number(where: str, what: str, cell: str) -> float:
     """The number in a cell, nan if it is empty; raises `VideoError`."""
     try:
-        return float(cell or "nan")
+        return float(cell.replace(",", ".") or "nan")
     except ValueError:
         raise VideoError(f"{where}: {what} is {cell[:40]!r}, no number") from None
 
@@ -134,6 +144,7 @@ def read_text(path: str) -> str:
     """The text of a file, also from an object store; raises `VideoError`."""
     try:
         with storage.opened(path, MAX_BYTES) as file:
-            return file.read().decode("utf-8-sig", "replace").replace("\r\n", "\n")
+            text = file.read().decode("utf-8-sig", "replace")
+            return text.replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise VideoError(f"{os.path.basename(path)}: {error.strerror}") from error

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from etils import epath
 
 from ctp_jax.data import storage
 from ctp_jax.prepare import box_files
@@ -140,11 +141,12 @@ def annotations(
 
 
 def _check_format(name: str, boxes: np.ndarray, size: tuple[int, int]) -> None:
-    """Raises `VideoError` if most boxes leave the frame, and would not as corners."""
+    """Raises `VideoError` if most boxes are far out of the frame, but not as corners."""
     boxes = boxes[np.isfinite(boxes).all(axis=-1)]
-    limit = np.add(size, 1)
-    leaves = (boxes[:, :2] + boxes[:, 2:] > limit).any(axis=-1)
-    fits = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limit)).all(axis=-1)
+    far = np.multiply(size, 1.1)
+    leaves = (boxes[:, :2] + boxes[:, 2:] > far).any(axis=-1)
+    fits = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= np.add(size, 1))
+    fits = fits.all(axis=-1)
     wrong = int((leaves & fits).sum())
     if 2 * wrong > len(boxes):
         raise VideoError(
@@ -159,7 +161,7 @@ def _cover(folder: str, count: int) -> np.ndarray:
     visible = np.ones(count)
     for file in (ABSENCE, COVER):
         path = os.path.join(folder, file)
-        if os.path.exists(path):
+        if epath.Path(path).exists():
             cells = box_files.read_text(path).split()
             if len(cells) != count:
                 raise VideoError(f"{file}: {len(cells)} values for {count} frames")

@@ -58,7 +58,7 @@ def write(
             rows.append(_row(name, encoded, fates))
     total = sum(counts.values())
     shares = {word: counts[i] / total for i, word in enumerate(_NAMES)}
-    still = float(np.mean(np.array(moved) < STILL)) if moved else 0.0
+    still = float(np.mean(np.array(moved) < STILL)) if moved else None
     about = {
         "options": dataclasses.asdict(options),
         "tracks": total,
@@ -77,9 +77,12 @@ def write(
         f"not back at their start ({strayed})"
     )
     motion = (
-        f"{100 * still:.1f} % of what is kept moves less than {STILL:g} pixels in {SPAN} "
-        f"frames: see {STATISTICS}, {HISTOGRAM} and {SHEET} there"
+        f"none that is kept is {SPAN} frames long"
+        if still is None
+        else f"{100 * still:.1f} % of what is kept moves less than {STILL:g} pixels in "
+        f"{SPAN} frames"
     )
+    motion += f": see {STATISTICS}, {HISTOGRAM} and {SHEET} there"
     return [fate, motion]
 
 
@@ -128,7 +131,12 @@ def _row(
     frames = np.flatnonzero(given.any(axis=1))
     ends = (frames[0], frames[-1]) if len(frames) else (0, len(boxes) - 1)
     times = np.linspace(*ends, _COLUMNS).round().astype(int)
-    images = [Image.open(io.BytesIO(encoded.frames[t])).convert("RGB") for t in times]
+    images = [
+        Image.open(io.BytesIO(encoded.frames[t]), formats=("JPEG", "PNG")).convert(
+            "RGB"
+        )
+        for t in times
+    ]
     kept, dropped = (
         np.where(mask[times, :, None], boxes[times], np.nan).swapaxes(0, 1)
         for mask in (seen, given & ~seen)

@@ -104,7 +104,10 @@ def encode_tracks(stored: Stored, name: str, options: Options) -> video.EncodedV
         )
     with video.errors_of_one_file():
         encoded = read(stored)
-        images = [Image.open(io.BytesIO(frame)) for frame in encoded.frames]
+        images = [
+            Image.open(io.BytesIO(frame), formats=("JPEG", "PNG"))
+            for frame in encoded.frames
+        ]
         if len({image.size for image in images}) > 1:
             raise video.VideoError("the frames are of different sizes")
         frames = np.stack([np.asarray(image.convert("RGB")) for image in images])

@@ -105,7 +105,7 @@ def test_from_sequences_to_records(tmp_path, capsys):
     path.write_text(path.read_text().replace("9.0000,11.0000", "9.5000,11.0000"))
     code, again, _ = run_main(capsys, *flags, "--short_side", 40)
     assert again.startswith(
-        "already prepared, but since then the files of boxes changed"
+        "already prepared, but since then the boxes, or what they are made from, changed"
     )
 
 

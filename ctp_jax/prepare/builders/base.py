@@ -230,8 +230,11 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
             UserError: there is no record in them.
         """
         if not any(shard.rows for shard in made):
+            first = next(
+                (": ".join(pair) for each in made for pair in each.skipped), ""
+            )
             raise UserError(
-                f"{self.name}: none of its videos can be used: check the files"
+                f"{self.name}: none of its videos can be used: {one_line(first)}"
             )
         where = epath.Path(folder)
         numbers = {item.id: i for i, item in enumerate(self.source.items)}

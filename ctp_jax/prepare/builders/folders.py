@@ -181,7 +181,7 @@ def _search(top: str) -> tuple[dict[str, str], dict[str, list[str]]]:
     while folders or links:
         where, real = folders.pop() if folders else links.pop(0)
         if real in entered:
-            left_out["links to folders that are searched anyway"].append(_text(where))
+            left_out["links to folders that are searched anyway"].append(text(where))
             continue
         entered.add(real)
         try:
@@ -189,16 +189,16 @@ def _search(top: str) -> tuple[dict[str, str], dict[str, list[str]]]:
                 entries = sorted(scanned, key=lambda entry: entry.name)
         except OSError as error:
             what = f"folders that cannot be read ({error.strerror})"
-            left_out[what].append(_text(where) or top)
+            left_out[what].append(text(where) or top)
             continue
         for entry in entries:
             if is_hidden(entry.name):
                 continue
             path, kind = os.path.join(where, entry.name), _kind(entry)
             if kind == "file":
-                files[_free(_text(path), files)] = path
+                files[_free(text(path), files)] = path
             elif kind != "folder":
-                left_out[kind].append(_text(path))
+                left_out[kind].append(text(path))
             elif not entry.is_symlink():
                 folders.append((path, os.path.join(real, entry.name)))
             else:
@@ -226,7 +226,7 @@ def _kind(entry: os.DirEntry) -> str:
         return f"links that cannot be followed ({error.strerror})"
 
 
-def _text(path: str) -> str:
+def text(path: str) -> str:
     """The name of a path, see the top of this file."""
     return one_line(os.fsencode(path).decode("utf-8", "backslashreplace"))
 

@@ -102,7 +102,9 @@ def choose(
         kept = [name for name in names if name in found and name not in BAD]
         if kept:
             splits[split] = {
-                f"{split}/{name}": boxes.File(os.path.join(found[name], BOXES))
+                f"{split}/{name}": boxes.File(
+                    os.path.join(found[name], BOXES), box_format="xywh"
+                )
                 for name in kept
             }
     if not splits:
@@ -148,7 +150,7 @@ def find_sequences(
                 continue
             own = split or folders.split_of(name)[0]
             if os.path.isfile(os.path.join(where, BOXES)):
-                there[own or whole].setdefault(name, where)
+                there[own or whole].setdefault(folders.text(name), where)
             else:
                 waiting.append((where, own))
     return there, listed
