@@ -100,7 +100,7 @@ def test_names_that_are_none(name):
 
 
 def test_our_own_modules_are_complete():
-    for name in modules.inside("ctp_jax.evaluators", "base", "feature_bank", "nearest"):
+    for name in modules.inside("ctp_jax.evaluators", *evaluators_base.NO_EVALUATORS):
         options = toy_config().evaluators.toy_task
         options.module = name
         assert evaluators_base.load("x", options).__name__.endswith(name)

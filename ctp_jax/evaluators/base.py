@@ -93,8 +93,8 @@ def load(name: str, options: ConfigDict) -> Any:
     """
     field = f"config.evaluators.{name}" + ".module" * bool(options.module)
     value = str(options.module or name)
-    ours = modules.inside("ctp_jax.evaluators", *_NO_EVALUATORS)
+    ours = modules.inside("ctp_jax.evaluators", *NO_EVALUATORS)
     return modules.load(field, "evaluator", value, ours, "LOOKS_AT", "make")
 
 
-_NO_EVALUATORS = ("base", "feature_bank", "nearest", "neighbour_sheet", "tracks")
+NO_EVALUATORS = ("base", "feature_bank", "nearest", "neighbour_sheet", "tracks")

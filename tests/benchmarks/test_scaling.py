@@ -128,7 +128,7 @@ def test_the_batch_is_that_of_the_pipeline(tmp_path):
     )
     config.data.data_dir, config.data.workers, config.batch_size = str(tmp_path), 1, 2
     opened = base.open_pipeline(config, ctp.Task(config), True)
-    batch = next(opened.train_batches())
+    batch = {**next(opened.train_batches()), "annotations": {}}
     spec = pretraining.batch_spec(config, batch["frames"].shape[3:5])
     assert jax.tree.structure(spec) == jax.tree.structure(batch)
     for wanted, real in zip(jax.tree.leaves(spec), jax.tree.leaves(batch), strict=True):

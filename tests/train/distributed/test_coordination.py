@@ -213,7 +213,8 @@ def test_all_data_are_compared(monkeypatch):
         def __len__(self):
             return 2
 
-    records = Two(split="test", id_bytes=np.array([b"a", b"b"]))
+    features = types.SimpleNamespace(digest="")
+    records = Two(split="test", id_bytes=np.array([b"a", b"b"]), features=features)
     for count in (1, 2):
         pipeline = types.SimpleNamespace(
             records=records,
