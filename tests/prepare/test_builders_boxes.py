@@ -268,6 +268,32 @@ def test_how_numbers_are_meant(tmp_path):
     assert found["visibility"].tolist() == [[0, 1], [0, 0]]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1;1;10,5;20,5;30,5;25,5",
+        '"1"; "1"; "10,5"; "20,5"; "30,5"; "25,5"',
+        "1\t1\t10.5\t20.5\t30.5\t25.5\t\t3\t1",  # no conf
+        "1, 1, 10.5, 20.5, 30.5, 25.5\r2, 1, 10.5, 20.5, 30.5, 25.5",
+        "1,7,0,0,9,9,0,3,-1\n1,1,10.5,20.5,30.5,25.5,1,3,1",  # the first does not count
+        " 1 1 10.5 20.5  30.5 25.5 ",
+    ],
+)
+def test_one_separator_stands_between_numbers(tmp_path, text):
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    found = boxes_lib.File(str(path))(2, (120, 80))
+    assert found["boxes"][0, 0].tolist() == [9.5, 19.5, 40, 45]
+    assert found["visibility"][0].tolist() == [1]
+
+
+def test_a_box_that_stands_out_a_little_is_no_mistake(tmp_path):
+    path = tmp_path / "groundtruth.txt"
+    path.write_text("6,5,117,77\n")  # 2 and 1 pixels out
+    found = boxes_lib.File(str(path))(1, (120, 80))
+    assert found["boxes"][0, 0].tolist() == [5, 4, 122, 81]
+
+
 def fingerprint(flags) -> str:
     """Of a preparation: shards of one with another fingerprint are not used."""
     arguments = builder.Builder.read_flags(*flags)

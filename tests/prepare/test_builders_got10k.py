@@ -1,5 +1,6 @@
 """GOT-10k: from sequences with labels to records with boxes."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -148,6 +149,16 @@ def test_where_sequences_may_lie(tmp_path, layout):
         expected["val"] = [f"val/{names[2]}"]
     assert source.splits == expected
     assert [item.label for item in source.items] == [-1] * len(names)
+
+
+def test_names_are_one_line_of_text(tmp_path, capsys):
+    for name in (b"train/a\xff", b"train/c\nd"):
+        write_sequence(tmp_path / os.fsdecode(name))
+    flags = ["got10k", "--videos", tmp_path, "--data_dir", tmp_path / "data"]
+    code, _, errors = run_main(capsys, *flags)
+    assert code == 0, errors
+    opened = records.open_records("got10k", "train", str(tmp_path / "data"))
+    assert opened.ids.tolist() == ["train/a\\xff", "train/c\\x0ad"]
 
 
 def test_no_sequences(tmp_path):
