@@ -75,6 +75,9 @@ def test_frames_of_a_run_that_sees_others_are_drawn_too():
     runs["two"] = make_runs("two", shape=(3, 16))["two"]
     with pytest.raises(UserError, match="clips of 3 frames of 16 pixels and 5 frames"):
         explain.draw(runs)
+    runs["two"] = runs["one"][:1] * 3  # as of a task with three clips per video
+    with pytest.raises(UserError, match="one and two see other clips of the videos"):
+        explain.draw(runs)
 
 
 def test_without_pixels_nothing_of_the_video_is_drawn():

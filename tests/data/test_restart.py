@@ -242,7 +242,7 @@ def test_a_shard_that_its_receipt_does_not_describe(
 def test_a_data_set_of_bad_videos_only(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"")
     flags = ["video_folder", "--videos", tmp_path, "--max_bad", 1]
-    with pytest.raises(UserError, match="none of its videos can be used"):
+    with pytest.raises(UserError, match="none of its videos can be used: v.mp4: "):
         prepare_in(tmp_path / "d", *flags)
 
 
