@@ -192,13 +192,15 @@ def check_truth(config: ConfigDict) -> None:
             f"config.truth.cycle_loss = {config.truth.cycle_loss}: needs clips with "
             "cycles, config.truth.cycle"
         )
-    if config.batch_size % (period * parts):
+    # The way back of cycles is normalised by itself, in as many groups.
+    groups = config.model.get("batch_norm_groups", 1) if config.truth.cycle else 1
+    if config.batch_size % (period * parts * groups):
         sources = ", ".join(f"{name} {n}" for name, n in shares.items() if n)
         raise UserError(
             f"config.batch_size = {config.batch_size}: needs a multiple of {period}, the "
             f"clips of config.truth ({sources})"
-            + f", times {parts}, config.optimizer.accumulate"
-            * (parts > 1)
+            + f", times {parts}, config.optimizer.accumulate" * (parts > 1)
+            + f", times {groups}, config.model.batch_norm_groups" * (groups > 1)
         )
 
 

@@ -181,6 +181,8 @@ def test_a_batch_has_clips_of_every_source():
     )
     parts = {"truth.real": 1, "optimizer.accumulate": 8}
     assert message(**parts).endswith("real 1), times 8, config.optimizer.accumulate")
+    groups = {"truth.cycle": 3, "model.batch_norm_groups": 4}
+    assert message(**groups).endswith("times 4, config.model.batch_norm_groups")
 
 
 @pytest.mark.parametrize("field,value", [("name", "adamw"), ("momentum", 0.0)])

@@ -40,9 +40,8 @@ def sample_clips(
     """Samples which frames of a video its clips show, and which window.
 
     Args:
-        rng, position, annotations, num_frames, spec: see `sample_followed`.
         frame_size: height and width of the stored frames, int32 scalars.
-        part: see `window` of `clips.sample_times`.
+        rng, position, annotations, num_frames, spec, part: see `sample_followed`.
 
     Returns:
         `times`, `choice`, `flip` and with `spec.follow` also `followed`, as in a batch;
@@ -51,7 +50,7 @@ def sample_clips(
     followed, hold = {}, None
     if spec.follow:
         times, choice, followed["followed"], hold = sample_followed(
-            rng, position, annotations, num_frames, spec
+            rng, position, annotations, num_frames, spec, part
         )
     else:
         times, choice = clips.sample_times(rng, num_frames, spec, part)
@@ -65,6 +64,7 @@ def sample_followed(
     annotations: Mapping[str, tf.Tensor],
     num_frames: tf.Tensor,
     spec: ClipSpec,
+    part: tf.Tensor | int = 0,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Samples frames and an object for every clip of a video, with `spec.follow`.
 
@@ -79,6 +79,7 @@ def sample_followed(
         annotations: of the video, see `VISIBILITY`, float32 (k, ...).
         num_frames: k, int32 scalar.
         spec: see `ClipSpec`.
+        part: see `window` of `clips.sample_times`.
 
     Returns:
         times, int32 (c, t).
@@ -91,7 +92,7 @@ def sample_followed(
     """
     entry = tf.cast(position % len(spec.follow), tf.int32)
     boxes, visible = _objects(annotations, entry, num_frames, spec)
-    times, choice, possible = _candidates(rng, num_frames, spec)  # (c, s, t)
+    times, choice, possible = _candidates(rng, num_frames, spec, part)  # (c, s, t)
     seen = tf.gather(visible, times)  # (c, s, t, n)
     # A frame that is repeated, at the end of a short video, shows nothing new.
     new = tf.concat([tf.ones_like(times[..., :1], tf.bool), differ(times)], axis=-1)
@@ -134,7 +135,7 @@ def visible_boxes(annotations: Mapping[str, tf.Tensor], name: str) -> tuple:
     """
     boxes = annotations[name]
     seen = annotations.get(VISIBILITY[name])
-    if seen is None and boxes.shape.rank in (2, 4):  # (k, 4), (b, c, t, 4)
+    if boxes.shape.rank in (2, 4):  # (k, 4), (b, c, t, 4)
         boxes = boxes[..., None, :]
     # Also false for NaN.
     visible = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
@@ -175,11 +176,11 @@ def _objects(
 
 
 def _candidates(
-    rng: Rng, num_frames: tf.Tensor, spec: ClipSpec
+    rng: Rng, num_frames: tf.Tensor, spec: ClipSpec, part: tf.Tensor | int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Times to choose from, int32 (c, s, t), choice (c,), and which are possible (c, s)."""
     if spec.frame_numbers is not None or spec.sampling != "random":
-        times, choice = clips.sample_times(rng, num_frames, spec)
+        times, choice = clips.sample_times(rng, num_frames, spec, part)
         return times[:, None], choice, tf.ones([spec.num_clips, 1], tf.bool)
     choice = rng.integer([spec.num_clips], len(spec.strides))
     span = clips.spanned(choice, spec)

@@ -115,6 +115,22 @@ def cut_to_frame(
     return jnp.concatenate([low, high], axis=-1)
 
 
+def keep_in_sight(boxes: Float[Array, "*b 4"], size: float) -> Float[Array, "*b 4"]:
+    """Boxes that are outside a frame, moved until a pixel of them is inside.
+
+    Args:
+        boxes: xyxy. What is farther away than the frame is large is left out of them.
+        size: side of the frame in pixels.
+
+    >>> keep_in_sight(jnp.array([-5.0, 2.0, -3.0, 3.0]), 10).tolist()
+    [-1.0, 2.0, 1.0, 3.0]
+    """
+    boxes = jnp.clip(boxes, -size, 2 * size)
+    low, high = boxes[..., :2], boxes[..., 2:]
+    shift = jnp.maximum(1 - high, 0) + jnp.minimum(size - 1 - low, 0)
+    return boxes + jnp.concatenate([shift, shift], axis=-1)
+
+
 def area_xyxy(boxes: Float[AnyArray, "*b 4"]) -> Float[AnyArray, "*b"]:
     """Areas; 0 for boxes with x2 < x1 or y2 < y1.
 

@@ -112,8 +112,8 @@ def follow(
 
 
 def next_query(predicted: Float[Array, "b n t 4"], size: int) -> Float[Array, "b n 4"]:
-    """The boxes that the next window is given: the last ones, inside the frame."""
-    return boxes.cut_to_frame(predicted[:, :, -1], size)
+    """The boxes that the next window is given: the last ones, not quite outside."""
+    return boxes.keep_in_sight(predicted[:, :, -1], size)
 
 
 def annotated_boxes(

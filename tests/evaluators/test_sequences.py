@@ -170,8 +170,7 @@ def test_a_video_with_a_gap_is_left_out():
     feed(whole, [*videos[:3], videos[3]])
     feed(gap, videos, leave_out={(3, 1)})
     assert [track.number for track in gap._tracks()] == [0, 1, 2]
-    assert gap.notes() == ["1 videos without a box in their first frame are left out"]
-    assert whole.notes() == []
+    assert gap.notes() == whole.notes() == []
     overlap = np.concatenate([track.scored("") for track in whole._tracks()[:3]])
     assert dict(gap.results())["ao"] == pytest.approx(overlap.mean())
 

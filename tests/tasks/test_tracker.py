@@ -48,8 +48,12 @@ def by_hand(task, variables, frames, first):
         centres, sides = centre + deltas[:, :2], side * np.exp(deltas[:, 2:])
         boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
         track += boxes[start > 0 : count - start].tolist()
-        low = np.clip(boxes[-1, :2], 0, SIZE - 4)
-        query = np.concatenate([low, np.clip(boxes[-1, 2:], low + 4, SIZE)])
+        query = boxes[-1]
+        for axis in (0, 1):
+            if query[axis + 2] < 1:
+                query[[axis, axis + 2]] += 1 - query[axis + 2]
+            if query[axis] > SIZE - 1:
+                query[[axis, axis + 2]] -= query[axis] - (SIZE - 1)
     return np.array(track) / SIZE
 
 
@@ -166,6 +170,20 @@ def test_boxes_without_visibility_count_where_they_have_an_area():
     truth, visibility = tracker.annotated_boxes({"annotations": {"boxes": boxes}})
     np.testing.assert_array_equal(truth[0, 0], boxes[0, 0])
     assert visibility.tolist() == [[[1.0, 0.0]]]
+
+
+def test_a_network_that_stays_is_the_baseline_that_stays():
+    """Neither small boxes nor those at the border change from window to window."""
+    first = jnp.array([[[5.0, 5, 7, 7], [-9, 3, 9, 8], [30, -20, 60, 2]]])
+    query = first
+    for _ in range(20):
+        predicted = jnp.repeat(query[:, :, None], FRAMES, axis=2)
+        query = tracker.next_query(predicted, 32)
+    np.testing.assert_array_equal(query, first)
+    lost = jnp.array([[[-40.0, 5, -20, 7], [jnp.inf, -jnp.inf, jnp.inf, jnp.inf]]])
+    found = tracker.next_query(lost[:, :, None], 32)
+    assert found[0, 0].tolist() == [-11, 5, 1, 7]
+    assert np.isfinite(found).all()
 
 
 def test_a_query_is_never_empty_or_outside():
