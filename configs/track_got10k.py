@@ -16,7 +16,8 @@ with START
 
 `window_iou` is the paper's mIoU, `ao` GOT-10k's (docs/tracking.md). The paper's values are in
 a figure only, and so is all of its schedule: what is here is ours. `small,data=mine` takes
-the network and the clips of `configs/small.py`, and boxes of your own.
+the network and the clips of `configs/small.py`, and boxes of your own, with the splits
+`train` and `test` unless `train=` and `test=` say otherwise.
 """
 
 from configs import common, small
@@ -28,12 +29,13 @@ def get_config(arg=None):
         backbone="r3d18",
         data="got10k",
         train="train",
-        test="val",
+        test="",
         freeze="",
         small=False,
     )
+    test = arg.test or ("val" if arg.data.startswith("got10k") else "test")
     config = common.pretrain(
-        arg.data, split=arg.train, eval_split=arg.test, epochs=30, milestones=(15, 25)
+        arg.data, split=arg.train, eval_split=test, epochs=30, milestones=(15, 25)
     )
     config.truth.preset, config.truth.real = 0, 1
     config.game.num_trajectories = 1  # objects to follow in a clip

@@ -36,7 +36,8 @@ def _draw_box(
     """Outlines x1, y1, x2, y2: solid with a dark rim, or dashed."""
     if not np.isfinite(box).all():
         return
-    x1, y1, x2, y2 = (float(value) for value in box)
+    # A network that has gone astray predicts boxes of any size.
+    x1, y1, x2, y2 = (float(value) for value in np.clip(box, -1e4, 1e4))
     corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
     if not dashed:
         draw.line(corners, fill="black", width=2 * width)

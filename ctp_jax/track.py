@@ -37,7 +37,10 @@ FPS = flags.DEFINE_float(
     "fps", 10.0, "Frames per second of a folder of frames.", 0.01, flag_values=FLAGS
 )
 TRACKER = flags.DEFINE_string(
-    "tracker", "", "Also follow with this tracker of OpenCV: kcf.", flag_values=FLAGS
+    "tracker",
+    "",
+    "Also follow with a tracker of OpenCV: kcf, csrt, median_flow.",
+    flag_values=FLAGS,
 )
 ALLOW_CODE = flags.DEFINE_list(
     "allow_code",
@@ -103,8 +106,8 @@ def parse_box(text: str) -> np.ndarray:
         raise UserError(f"--box={text}: needs four numbers, x,y,w,h") from None
     if not all(map(math.isfinite, (x, y, width, height))):
         raise UserError(f"--box={text}: needs finite numbers")
-    if width <= 0 or height <= 0:
-        raise UserError(f"--box={text}: needs a width and height above 0, x,y,w,h")
+    if width < 1 or height < 1:
+        raise UserError(f"--box={text}: needs at least a pixel of width and height")
     return np.array([x, y, x + width, y + height])
 
 
@@ -118,10 +121,8 @@ def check_box(box: np.ndarray, width: int, height: int) -> None:
             "in pixels of the video"
         )
     if min(box[:2]) < -1 or box[2] > width + 1 or box[3] > height + 1:
-        print(
-            f"note: --box goes from {x1},{y1} to {x2},{y2} and leaves {frame}: it is "
-            "x,y,w,h, not x1,y1,x2,y2"
-        )
+        mistaken = ": it is x,y,w,h, not x1,y1,x2,y2" * bool(min(box[:2]) >= 0)
+        print(f"note: --box, {x1},{y1} to {x2},{y2}, leaves {frame}{mistaken}")
 
 
 class Follower:

@@ -18,3 +18,5 @@ def test_wide_frames_and_boxes_that_are_missing():
     assert len(first) < len(second) == 40 * 60
     np.testing.assert_array_equal(np.ptp(second, axis=0), [39, 59])
     np.testing.assert_array_equal(np.ptp(first, axis=0), [39, 59])
+    endless = np.array([[[[-1e30, 5, 1e30, 15], [5, -1e30, 15, 1e30]]]])
+    pictures.contact_sheet(clips[None], boxes, endless, zoom=2)

@@ -194,7 +194,7 @@ def test_windows_hold_few_frames():
         ("1,2,3", "--box=1,2,3: needs four numbers, x,y,w,h"),
         ("1,2,x,4", "needs four numbers"),
         ("1,2,nan,4", "needs finite numbers"),
-        ("1,2,0,4", "needs a width and height above 0"),
+        ("1,2,0,4", "needs at least a pixel of width and height"),
         ("70,2,5,5", r"from 70,2 to 75,7, which is outside the frame of 64x48 pixels"),
         ("-9,2,5,5", "outside the frame"),
     ],

@@ -16,7 +16,11 @@ from ctp_jax.prepare.presentation import VideoError
 MAX_BYTES = 1 << 28
 _BOX = ("x", "y", "w", "h")
 _MOT = ("frame", "id", *_BOX, "conf", "class", "visibility", "z")
-_NEEDS = "needs the columns frame,x,y,w,h and perhaps id,visibility"
+_CORNERS = ("x1", "y1", "x2", "y2")
+_NEEDS = (
+    "needs the columns frame,x,y,w,h (or frame,x1,y1,x2,y2) and perhaps id,visibility"
+)
+_SAME = {"left": "x", "top": "y", "width": "w", "height": "h"}
 _SEPARATORS = (";", "\t", ",")
 
 
@@ -28,6 +32,7 @@ class Rows:
         kind: 'csv', 'mot' or 'bare', see `read_rows`.
         frames: int (m,).
         objects: int (m,), from 0 in the order of their first appearance.
+        corners: whether the boxes are x1,y1,x2,y2, as the header says.
         boxes: float (m, 4), nan for empty cells.
         visibility: float (m,), in [0, 1].
     """
@@ -35,6 +40,7 @@ class Rows:
     kind: str
     frames: np.ndarray
     objects: np.ndarray
+    corners: bool
     boxes: np.ndarray
     visibility: np.ndarray
 
@@ -45,7 +51,8 @@ def read_rows(path: str) -> Rows:
     Which of them it is, in this order, the first line says. Where it is neither a comma
     nor spaces, a number may have a decimal comma.
 
-    - csv: the first line names the columns frame,x,y,w,h and perhaps id,visibility.
+    - csv: the first line names the columns frame,x,y,w,h and perhaps id,visibility; or
+      frame,x1,y1,x2,y2, or left,top,width,height for x,y,w,h.
     - mot: lines frame,id,x,y,w,h and perhaps conf,class,visibility, as of MOTChallenge.
       Those with conf 0 are not to be considered. With a tenth value, those after conf are
       coordinates in the world.
@@ -66,6 +73,7 @@ def read_rows(path: str) -> Rows:
         for where, line in lines
     ]
     kind, columns = _columns(*cells[0]) if cells else ("bare", _BOX)
+    of_box = _CORNERS if _CORNERS[0] in columns else _BOX
     rows: list[tuple[int, str, list[float], float]] = []
     seen: set[tuple[float, str]] = set()
     for where, line in cells[kind == "csv" :]:
@@ -82,7 +90,7 @@ def read_rows(path: str) -> Rows:
         visible = 1.0 if "z" in value else value.get("visibility", 1.0)
         if visible < 0 or visible > 1:
             raise VideoError(f"{where}: visibility {visible:g}: needs 0 to 1")
-        box = [value[column] for column in _BOX]
+        box = [value[column] for column in of_box]
         rows.append((int(frame), own, box, 0.0 if math.isnan(visible) else visible))
     if not rows:
         raise VideoError(f"{name}: has no boxes")
@@ -93,6 +101,7 @@ def read_rows(path: str) -> Rows:
         kind,
         np.array(frames),
         np.array([numbers[own] for own in objects]),
+        of_box == _CORNERS,
         np.array(boxes),
         np.array(visibility),
     )
@@ -103,11 +112,11 @@ def _columns(where: str, first: list[str]) -> tuple[str, tuple[str, ...]]:
     try:
         [float(cell.replace(",", ".") or "nan") for cell in first]
     except ValueError:
-        columns = tuple(cell.lower() for cell in first)
-        needed = {"frame", *_BOX}
-        known = needed <= set(columns) <= needed | {"id", "visibility"}
-        if known and len(set(columns)) == len(columns):
-            return "csv", columns
+        columns = tuple(_SAME.get(cell.lower(), cell.lower()) for cell in first)
+        for needed in ({"frame", *_BOX}, {"frame", *_CORNERS}):
+            known = needed <= set(columns) <= needed | {"id", "visibility"}
+            if known and len(set(columns)) == len(columns):
+                return "csv", columns
         has = one_line(",".join(first)[:100])
         raise VideoError(f"{where}: {_NEEDS}, has `{has}`") from None
     if len(first) == len(_BOX):

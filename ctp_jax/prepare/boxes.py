@@ -63,16 +63,17 @@ class File:
             frames = frames - first
             outside = rows.frames[(frames < 0) | (frames >= count)]
             if len(outside):
+                shifted = " (--first_frame)" * bool(rows.frames.min() != first)
                 raise VideoError(
                     f"{name}: a box in frame {outside[-1]}, but the {count} frames are "
-                    f"numbered from {first} (--first_frame)"
+                    f"numbered from {first}{shifted}"
                 )
         elif len(frames) != count:
             raise VideoError(f"{name}: {len(frames)} boxes for {count} frames")
         corners = rows.boxes - (own if self.first_pixel < 0 else self.first_pixel)
-        if not self.box_format:
+        if not self.box_format and not rows.corners:
             _check_format(name, rows.boxes, size)
-        if self.box_format != "xyxy":
+        if self.box_format != "xyxy" and not rows.corners:
             corners[:, 2:] = corners[:, :2] + rows.boxes[:, 2:]
         kept = rows.objects < self.objects
         place = frames[kept], rows.objects[kept]

@@ -207,7 +207,10 @@ class Task(encoder.Task):
         """Follows the last predicted boxes back through the reversed clips.
 
         The way back, reversed, is what the way there is to be: it gets no gradient.
-        Batch statistics of the reversed clips do not reach the running ones.
+        It is moved and scaled so that it begins at the query. Else standing still would
+        be unstable: a network that drifts equally there and back would have twice its
+        drift as label. Batch statistics of the reversed clips do not reach the running
+        ones.
 
         Returns:
             The targets of the whole batch; and metrics of the clips with cycles:
@@ -231,14 +234,18 @@ class Task(encoder.Task):
             train=True,
             frozen=self.frozen_parts,
         )
-        back = self.trajectories(variables, features, last)[1]
-        labels = jax.lax.stop_gradient(back[:, :, ::-1])
+        back, scale = (
+            self.trajectories(variables, features, last)[1],
+            self.config.head.target_scale,
+        )
+        inverse = boxes.encode_trajectory_xyxy(back[:, :, ::-1], back[:, :, -1], scale)
+        labels = boxes.decode_trajectory_xyxy(inverse, query, scale)
+        labels = jax.lax.stop_gradient(labels)
         targets = Targets(
             self._mixture.put("cycle", truth.boxes, labels),
             truth.query,
             self._mixture.put("cycle", truth.weights, 1.0),
         )
-        scale = self.config.head.target_scale
         gap = boxes.encode_trajectory_xyxy(back[:, :, -1:], query, scale)
         moved = jnp.abs(there[:, :, -1] - query).max(axis=-1)
         metrics = {

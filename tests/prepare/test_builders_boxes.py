@@ -214,7 +214,7 @@ BAD = [
         "a.csv:2: visibility 8: needs 0 to 1",
     ),
     ("a.csv", f"{HEAD}0,10,10,0,20\n1,,,,\n2,500,1,9,9", "none of its 3 boxes is visi"),
-    ("a.csv", "1,2,3\n", "a.csv:1: has 3 values: needs the columns frame,x,y,w,h and"),
+    ("a.csv", "1,2,3\n", "a.csv:1: has 3 values: needs the columns frame,x,y,w,h (or"),
     ("groundtruth.txt", f"{BOX}\n" * 2, "groundtruth.txt: 2 boxes for 3 frames"),
     ("groundtruth.txt", f"{BOX}\n" * 4, "groundtruth.txt: 4 boxes for 3 frames"),
     (
@@ -261,6 +261,11 @@ def test_how_numbers_are_meant(tmp_path):
     assert box(box_format="xyxy", first_pixel=0) == [80, 30, 110, 60]
     assert box(box_format="xywh") == [79, 29, 189, 89]
     table = tmp_path / "a.csv"
+    for head in ("frame,x1,y1,x2,y2", "Left,Top,Width,Height,frame"):
+        numbers = "0,80,30,110,60" if head[0] == "f" else "80,30,30,30,0"
+        table.write_text(f"{head}\n{numbers}\n")
+        found = boxes_lib.File(str(table))(2, (120, 80))["boxes"]
+        assert found[0, 0].tolist() == [80, 30, 110, 60]
     table.write_text("\ufeffid,frame,x,y,w,h\nb,8,1,2,3,4\na,7,1e9,2,3,4\nc,7,5,6,7,8")
     file = boxes_lib.File(str(table), objects=2, first_frame=7)
     found = file(2, (120, 80))  # a comes first, then c; b is one too many

@@ -43,11 +43,14 @@ def brute_force(params, batch, labels=None):
         features = np.tanh(encoder * (levels - levels.mean()))
         reach = (query[..., 2:].sum(-1) / SIZE)[..., None, None]
         deltas = np.einsum("bt,tik->bik", features, head)[:, None] * reach
+        return deltas, decode(deltas, query)
+
+    def decode(deltas, query):
         first = query[:, :, None]
         sides = first[..., 2:] - first[..., :2]
         centre = (first[..., :2] + first[..., 2:]) / 2 + deltas[..., :2] * SCALE[:2]
         sides = sides * np.exp(deltas[..., 2:] * SCALE[2:])
-        return deltas, np.concatenate([centre - sides / 2, centre + sides / 2], -1)
+        return np.concatenate([centre - sides / 2, centre + sides / 2], -1)
 
     def encode(boxes, query):
         def split(b):
@@ -73,7 +76,8 @@ def brute_force(params, batch, labels=None):
             row[axis] = min(max(row[axis], 0), SIZE - 4)
             row[axis + 2] = min(max(row[axis + 2], row[axis] + 4), SIZE)
     _, back = locate(clips[cycles][:, ::-1], last)
-    labels = back[:, :, ::-1] if labels is None else labels
+    if labels is None:  # as they move from where they end, but from the query
+        labels = decode(encode(back[:, :, ::-1], back[:, :, -1]), query[cycles])
     truth[cycles] = labels
     loss = smooth(deltas - encode(truth, query)).mean()
     classical = smooth(encode(back[:, :, -1:], query[cycles])).mean() * 0.75

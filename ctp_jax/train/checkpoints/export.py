@@ -137,7 +137,9 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
     """
     given = files.absolute(path)
     if not given.exists():
-        raise UserError(f"{path}: no such folder: name an exported encoder")
+        raise UserError(
+            f"{path}: no such folder: name a workdir, a checkpoint or an exported encoder"
+        )
     place = given if (given / "encoder.json").exists() else given / "encoder"
     if not (place / "encoder.json").exists():
         raise UserError(
