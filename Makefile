@@ -14,7 +14,7 @@ RETRIEVE = $(RUN) -m ctp_jax.main --config configs/retrieval.py:small \
 QUICK = tests/ops tests/models tests/tasks \
   tests/test_config.py tests/test_configs.py tests/test_imports.py
 
-.PHONY: demo test check test-beam lint install clean
+.PHONY: demo test check pytest test-beam lint install clean
 
 demo: $(VENV)/.installed
 	$(RUN) -m ctp_jax.prepare moving_shapes --data_dir $(DEMO)/data
@@ -31,12 +31,16 @@ demo: $(VENV)/.installed
 	@echo "  $(DEMO)/run/game.png and $(DEMO)/run/game.gif"
 	@echo "Everything about a run, to be opened in a browser: $(DEMO)/*/report.html"
 
-test: $(VENV)/.installed-dev lint
-	$(RUN) -m pytest
+test: $(VENV)/.installed-dev
+	$(MAKE) --jobs=2 lint pytest
 
 # While working; `make test` before a change is sent.
-check: $(VENV)/.installed-dev lint
-	$(RUN) -m pytest -m "not slow" $(QUICK)
+check: $(VENV)/.installed-dev
+	$(MAKE) --jobs=2 lint pytest PYTEST='-m "not slow" $(QUICK)'
+
+# Beside lint, most of whose time is one process of pyright.
+pytest: $(VENV)/.installed-dev
+	$(RUN) -m pytest $(PYTEST)
 
 # In a venv of its own: Apache Beam holds other packages back.
 test-beam: $(VENV)-beam/.installed

@@ -48,12 +48,14 @@ LONGEST = (
     "test_coordination.py",
     "test_every_task.py",
     "test_real_runs.py",
+    "test_loop.py",
     "test_layers.py",
     "test_bad_records.py",
-    "test_end_to_end_c3d.py",
-    "test_loop.py",
     "test_pipeline.py",
     "test_base.py",
+    "test_explain.py",
+    "test_prepare.py",
+    "test_end_to_end_c3d.py",
 )
 
 

@@ -70,8 +70,9 @@ def make_config(data_dir="", **flat):
 
 def make_variables(task):
     """Weights that move boxes by some pixels."""
-    params, state = jax.jit(task.init)(jax.random.key(3), {})
+    variables = jax.jit(task.init)(jax.random.key(3), {})
+    params = variables.params
     head = {**params["head"]}
     bias = np.random.default_rng(0).normal(0, 0.3, head["dense2"]["bias"].shape)
     head["dense2"] = {**head["dense2"], "bias": jnp.asarray(bias, jnp.float32)}
-    return type(task.init(jax.random.key(3), {}))({**params, "head": head}, state)
+    return variables._replace(params={**params, "head": head})

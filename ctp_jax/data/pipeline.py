@@ -114,7 +114,7 @@ class Pipeline:
             f"process {process_index}: " if process_count > 1 else "",
         )
         self._train = train
-        self._spec, self._sample_plan = spec, plan
+        self._spec = spec
         self._seed = config.seed
         self._share = config.batch_size // process_count
         self._first = process_index * self._share
@@ -128,7 +128,7 @@ class Pipeline:
         self._sizes = tf.constant(np.stack([opened.height, opened.width], axis=-1))
         self._stream = "train" if train else "evaluation"
         self._clip_draws = rng.count_uniforms(self._trace_clip, lead=())
-        self._plan_draws = rng.count_uniforms(self._trace_plan)
+        self._planned, self._plan_draws = self._trace_plan(plan)
         if not train:
             with tf.device("/CPU:0"):
                 self._blank = self._make_blank(self._plan_draws)
@@ -292,8 +292,7 @@ class Pipeline:
         return example
 
     def _plan(self, batch: dict[str, tf.Tensor]) -> dict[str, Any]:
-        numbers = rng.Rng(batch.pop("uniforms"))
-        return batch | {"plan": self._sample_plan(numbers, batch)}
+        return batch | {"plan": self._planned(batch.pop("uniforms"), batch)}
 
     def _trace_clip(self, numbers: rng.Rng) -> None:
         some, shapes = tf.constant(99), self.records.features.annotations
@@ -301,10 +300,17 @@ class Pipeline:
         position = tf.constant(0, tf.int64)
         following.sample_clips(numbers, position, known, some, (some, some), self._spec)
 
-    def _trace_plan(self, numbers: rng.Rng) -> Any:
-        """Samples the plan of a placeholder batch, to count the random numbers."""
-        batch = tf.nest.map_structure(lambda value: value[None], self._make_blank(0))
-        return self._sample_plan(numbers, batch)
+    def _trace_plan(self, plan: PlanFunction) -> tuple[Callable[..., Any], int]:
+        """The graph of the plan, and how many random numbers it uses.
+
+        Built here once: both graphs of the pipeline call it.
+        """
+        blank = self._make_blank(0)
+        del blank["uniforms"]
+        batch = tf.nest.map_structure(
+            lambda value: tf.TensorSpec([self._share, *value.shape], value.dtype), blank
+        )
+        return rng.traced(plan, batch, (self._share,))
 
     def _make_blank(self, num_uniforms: int) -> dict[str, tf.Tensor]:
         return bad_records.placeholder(

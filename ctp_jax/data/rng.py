@@ -10,6 +10,7 @@ then plain arithmetic, vectorised over the batch, and no further random op runs.
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -116,21 +117,38 @@ class _SplitRng(Rng):
         return self._parent.unit([self._count, count])
 
 
-def count_uniforms(decide: Callable[[Rng], object], lead: Sequence[int] = (1,)) -> int:
-    """Number of random numbers per row that `decide` uses, found by tracing it once.
+def traced(
+    decide: Callable[[Rng, Any], Any], batch: Any, lead: Sequence[int] = (1,)
+) -> tuple[Callable[[tf.Tensor, Any], Any], int]:
+    """The graph of decisions, built once, and how many random numbers a row it uses.
 
     Args:
-        decide: uses the numbers.
-        lead: leading dimensions of the numbers that it is given.
+        decide: function of an `Rng` and of the batch.
+        batch: the `tf.TensorSpec`s of the batch.
+        lead: leading dimensions of the numbers.
+
+    Returns:
+        A function of uniforms, (*lead, count), and of the batch; and the count.
     """
     used = 1
 
-    @tf.function(autograph=False)
-    def trace():
+    def sample(numbers, batch):
         nonlocal used
-        rng = Rng(tf.zeros([*lead, 1 << 16]))
-        decide(rng)
+        rng = Rng(numbers)
+        decided = decide(rng, batch)
         used = max(used, rng.used)
+        return decided
 
-    trace.get_concrete_function()
-    return used
+    numbers = tf.TensorSpec([*lead, None], tf.float32)
+    graph = tf.function(sample, input_signature=[numbers, batch], autograph=False)
+    graph.get_concrete_function()
+    return graph, used
+
+
+def count_uniforms(decide: Callable[[Rng], object], lead: Sequence[int] = (1,)) -> int:
+    """Number of random numbers per row that `decide` uses; see `traced`."""
+
+    def only_count(numbers: Rng, _) -> None:
+        decide(numbers)
+
+    return traced(only_count, (), lead)[1]

@@ -63,10 +63,10 @@ def test_frames_are_scaled_to_the_size_of_the_release():
 def test_strides_run_backwards_stand_still_and_are_told():
     strides = (-4, -2, -1, 0, 1, 2, 4)
     spec = ClipSpec(1, 16, 112, strides=strides)
-    seen = set()
+    seen, count = set(), count_of(spec)
     rng = np.random.default_rng(0)
     for _ in range(200):
-        numbers = rng.random(count_of(spec), np.float32)
+        numbers = rng.random(count, np.float32)
         (times,), (choice,) = sample(spec, 70, numbers)
         stride = strides[choice]
         span = abs(stride) * 15 + 1
@@ -80,9 +80,9 @@ def test_strides_run_backwards_stand_still_and_are_told():
 
 def test_jitter_leaves_still_clips_still():
     spec = ClipSpec(2, 8, 56, strides=(0, -3, 3), jitter=True)
-    rng = np.random.default_rng(1)
+    rng, count = np.random.default_rng(1), count_of(spec)
     for _ in range(50):
-        times, choice = sample(spec, 40, rng.random(count_of(spec), np.float32))
+        times, choice = sample(spec, 40, rng.random(count, np.float32))
         for clip, number in zip(times, choice, strict=True):
             stride = spec.strides[number]
             steps = np.diff(clip)

@@ -88,7 +88,11 @@ def test_upsampling_equals_torch(size):
 # Captum says so whenever it is used as it should be.
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU:UserWarning")
 @pytest.mark.parametrize(
-    "name", ["r3d18", "c3d", pytest.param("r2plus1d18", marks=pytest.mark.slow)]
+    "name",
+    [
+        "c3d",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("r3d18", "r2plus1d18")),
+    ],
 )
 def test_same_numbers_as_captum(name):
     """In float64: before interpolation to 1e-6, after it to 1e-5."""

@@ -1,9 +1,6 @@
 """A track through a whole video is what the network says window by window."""
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +17,7 @@ from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.distributed.preemption import Preemption
 from ctp_jax.train.state import TrainState
 from ctp_jax.train.watchdog import Watchdog
-from tests import made_sequences
+from tests import forks, made_sequences
 from tests.made_sequences import FRAMES, LENGTHS, SIZE, make_config
 from tests.tasks.made_clips import Split
 
@@ -107,7 +104,7 @@ def test_the_chain_is_the_network_window_by_window(evaluated, data_dir):
         assert len(expected) == 1 or moved > 0.01
 
 
-SCRIPT = """
+EIGHT_DEVICES = """
 import json, sys
 import numpy as np
 from ctp_jax import modules
@@ -120,16 +117,9 @@ print(json.dumps({name: np.asarray(value).tolist() for name, value in found.item
 
 @pytest.mark.slow
 def test_eight_devices_are_alike(evaluated, data_dir):
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(data_dir)],
-        check=False,
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    eight, one = json.loads(done.stdout.splitlines()[-1]), evaluated[-1]
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    output = forks.run(["-c", EIGHT_DEVICES, data_dir], flags)
+    eight, one = json.loads(output.splitlines()[-1]), evaluated[-1]
     assert one.keys() == eight.keys() and {"window_iou", "ao"} <= one.keys()
     for name, value in one.items():
         np.testing.assert_allclose(eight[name], value, atol=1e-4, err_msg=name)

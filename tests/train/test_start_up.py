@@ -1,21 +1,20 @@
 """A quick start: light compilation of the initial state, and the compilation cache."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 
 from ctp_jax.train import setup
+from tests import forks
 
 pytestmark = pytest.mark.usefixtures("optimized")
 
 COUNTING = """
-import atexit, collections, runpy, jax
+import atexit, collections, os, runpy, jax
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 counts = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: counts.update([event]))
 name = "/jax/compilation_cache/cache_"
@@ -39,12 +38,11 @@ def test_the_quick_compilation_gives_the_same_bits():
 
 def test_a_second_start_compiles_nothing(tmp_path):
     cache = tmp_path / "cache"
-    environ = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    environ = {"JAX_COMPILATION_CACHE_DIR": str(cache)}
 
     def programs_after(workdir):
-        command = [sys.executable, "-c", COUNTING, str(tmp_path / workdir)]
         settings = json.dumps({"config": {"steps": 3}})
-        out = subprocess.check_output([*command, settings], env=environ, text=True)
+        out = forks.run(["-c", COUNTING, tmp_path / workdir, settings], environ)
         (counts,) = re.findall(r"programs (\d+) (\d+)", out)
         names = {path.name for path in cache.iterdir() if path.name.endswith("-cache")}
         return names, [int(count) for count in counts]

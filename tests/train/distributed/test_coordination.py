@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,14 +119,16 @@ def test_an_evaluation_that_fails_on_all_costs_no_steps(tmp_path):
     assert "step 4/12 is saved" in outputs[0] and toy.last_state(tmp_path)[0] == [4]
 
 
-def test_kill_of_one_ends_all_and_nothing_is_lost(two, tmp_path):
+def test_kill_of_one_ends_all_and_nothing_is_lost(two, tmp_path, tmp_path_factory):
     for on, step in ((0, "6"), (1, "10")):
         codes, outputs = toy.run(tmp_path, count=2, at={step: "kill"}, on=on)
         assert codes[on] == -signal.SIGKILL and codes[1 - on] not in (0, None), outputs
     # What was written by two is read by one.
-    codes, outputs = toy.run(tmp_path, devices=2)
+    alone = shutil.copytree(tmp_path, tmp_path_factory.mktemp("alone") / "run")
+    codes, outputs = toy.run(alone, devices=2)
     assert codes == [0] and "resuming from the checkpoint of" in outputs[0], outputs
-    toy.assert_alike(two[0], tmp_path)
+    toy.assert_alike(two[0], alone)
+    go_on(tmp_path, two)
 
 
 def test_processes_must_be_started_alike(tmp_path):
