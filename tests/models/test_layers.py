@@ -85,12 +85,14 @@ def compare(x, k, strides, padding, impl):
         np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-5 * np.abs(w).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 7])
 def test_winograd_at_every_length(frames):
     x, k = example((3, 3, 3), 16, 24, frames)
     compare(x, k, (1, 1, 1), (1, 1, 1), "winograd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [8, 40])
 @pytest.mark.parametrize("padding", [0, 1, 2, 3])
 def test_convolution_over_time_alone_at_every_padding(features, padding):
@@ -98,6 +100,7 @@ def test_convolution_over_time_alone_at_every_padding(features, padding):
     compare(x, k, (1, 1, 1), (padding, 0, 0), "taps")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["taps", "folded"])
 @pytest.mark.parametrize("padding", [0, 2, 3])
 @pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 3)])
@@ -173,6 +176,7 @@ def test_bfloat16_gradients_round_once(layer, impl):
         assert np.linalg.norm(error) < 2**-9 * np.linalg.norm(w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["folded", "taps", "winograd"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_as_accelerators_compute_it(layer, impl, monkeypatch):

@@ -163,6 +163,7 @@ def assert_equal(got, want, rtol):
     np.testing.assert_allclose(got, want, rtol=rtol, atol=1e-12 * largest)
 
 
+@pytest.mark.slow
 def test_it_finds_what_moves():
     """A square on noise, random features, and a linear classifier of its direction."""
     rng = np.random.default_rng(0)

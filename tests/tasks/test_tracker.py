@@ -85,6 +85,7 @@ def evaluated(data_dir):
     return evaluate(data_dir, 1)
 
 
+@pytest.mark.slow
 def test_the_chain_is_the_network_window_by_window(evaluated, data_dir):
     task, variables, every, _ = evaluated
     found = every.evaluators["sequences"]._tracks()
@@ -125,12 +126,14 @@ def test_eight_devices_are_alike(evaluated, data_dir):
         np.testing.assert_allclose(eight[name], value, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_kcf_follows_a_square_on_a_still_ground(evaluated):
     results = evaluated[-1]
     assert results["ao_kcf"] > results["ao_stay_put"]
     assert results["sr75_kcf"] > results["sr75_stay_put"]
 
 
+@pytest.mark.slow
 def test_pictures_and_table_are_written(evaluated, tmp_path):
     every = evaluated[2]
     every.save(tmp_path)

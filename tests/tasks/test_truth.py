@@ -63,6 +63,9 @@ class Rectangles(builders.VideoBuilder):
         return builders.Source(items, splits, annotations=shapes)
 
 
+pytestmark = pytest.mark.slow  # all of them read prepared data
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tfds")
