@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import cli, files, modules
+from ctp_jax import cli, files
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.own_video import Frame, VideoWriter, first_frame, read_frames
 
@@ -42,12 +42,7 @@ TRACKER = flags.DEFINE_string(
     "Also follow with a tracker of OpenCV: kcf, csrt, median_flow.",
     flag_values=FLAGS,
 )
-ALLOW_CODE = flags.DEFINE_list(
-    "allow_code",
-    [],
-    "Modules outside of ctp_jax that the run may name: their code runs.",
-    flag_values=FLAGS,
-)
+cli.define_allow_code(FLAGS)
 
 _SHORT_SIDE = 144
 """Pixels that frames are first scaled to, as `ctp_jax.prepare` does by default."""
@@ -80,7 +75,6 @@ def main(arguments):
         from ctp_jax import trackers
 
         trackers.require(TRACKER.value)
-    modules.allow(*(ALLOW_CODE.value or ()))
     first = first_frame(video, START.value, FPS.value)
     check_box(box, *first.image.shape[1::-1])
     cli.use_compilation_cache()
@@ -238,9 +232,8 @@ def _config_of(encoder: Any) -> ConfigDict:
         names += tuple(name for name in OPTIONAL if name in about)
         config.model = ConfigDict({name: about[name] for name in names})
         config.model.conv = "auto"
-    config.model.dtype = "auto"
-    if "truth" not in config:
         config.truth = ConfigDict({"preset": 1, "real": 0, "teacher": 0, "cycle": 0})
+    config.model.dtype = "auto"
     return config
 
 

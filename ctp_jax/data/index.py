@@ -127,7 +127,9 @@ def read(directory: str | os.PathLike) -> Index | None:
         features = tfrecord.Features(**about["features"])
         shapes = {name: tuple(s) for name, s in features.annotations.items()}
         found = Index(
-            features=dataclasses.replace(features, annotations=shapes),
+            features=dataclasses.replace(
+                features, annotations=shapes, digest=str(features.digest)
+            ),
             encoding=about["encoding"],
             class_names=tuple(about["class_names"]),
             files=tuple(about["files"]),

@@ -5,7 +5,6 @@ complete. A run that was stopped resumes with the shards that are missing. Worke
 processes import this module: no heavy imports at the top.
 """
 
-import contextlib
 import functools
 import importlib
 import os
@@ -23,7 +22,7 @@ from ctp_jax import cli, config
 from ctp_jax.data import index, records, storage
 from ctp_jax.errors import UserError, causes, refusal
 from ctp_jax.formatting import one_line
-from ctp_jax.prepare import beam, builders, provenance, shards, staging
+from ctp_jax.prepare import beam, builders, provenance, shards, staging, summary
 
 if TYPE_CHECKING:
     from ctp_jax.prepare.builders import base
@@ -153,8 +152,9 @@ def prepare(
                 "again, or another --name to keep it"
             )
         changed = _changes(final, arguments, builder_class)
-        return f"already prepared{changed} (--overwrite prepares it again)\n" + summary(
-            name, root
+        return (
+            f"already prepared{changed} (--overwrite prepares it again)\n"
+            + summary.describe(name, root)
         )
     from ctp_jax.prepare.builders import base  # imports TFDS
 
@@ -176,7 +176,7 @@ def prepare(
             print(one_line(f"note: {note}"), file=sys.stderr)
         _make(builder, place, write)
     expected = {split: len(names) for split, names in builder.source.splits.items()}
-    text = summary(name, root, expected)
+    text = summary.describe(name, root, expected)
     classes = len(builder.source.class_names)
     if builder.expected_classes not in (0, classes):
         text += (
@@ -277,57 +277,6 @@ def _make(
         if there:
             print(f"note: {kept}", file=sys.stderr)
         raise
-
-
-def summary(name: str, root: str, expected: dict[str, int] | None = None) -> str:
-    """Describes a prepared data set in a few lines.
-
-    Args:
-        name: of the data set.
-        root: the `data_dir`.
-        expected: number of videos that each split should have.
-    """
-    directory, found = records.open_index(name, root)
-    minutes = float((found.num_frames / found.fps).sum()) / 60
-    first = (
-        f"{name}: {len(found.length)} videos, {found.num_frames.sum()} frames, "
-        f"{minutes:.1f} minutes, {found.file_size.sum() / 1e6:.1f} MB in {directory}"
-    )
-    lines = [first]
-    for split in sorted(set(found.splits) - {"all"}):
-        of = f" of {expected[split]}" if expected else ""
-        lines.append(f"  {split}: {len(found.splits[split])}{of} videos")
-    if shape := found.features.annotations.get("visibility"):
-        seen = provenance.read(directory).get("visible_frames", 0)
-        lines.append(
-            f"  boxes of at most {shape[0]} objects a video, one or more of them visible in "
-            f"{seen / found.num_frames.sum():.1%} of the frames"
-        )
-    if len(found.class_names) == 1:
-        lines.append(
-            f"  one class, {found.class_names[0]!r}: if its videos belong to several "
-            "classes, --videos must name the folder that contains the class folders"
-        )
-    elif found.class_names:
-        lines.append(f"  {len(found.class_names)} classes")
-    lines += [f"  {line}" for line in _lines(directory / "summary.txt")]
-    for file, what, shown in [
-        ("skipped.txt", "videos skipped", 10),
-        ("missing.txt", "listed videos were not there", 3),
-        ("repeated.txt", "videos have the same frames as one in another split", 3),
-    ]:
-        listed = _lines(directory / file)
-        if listed:
-            lines.append(f"  {len(listed)} {what}, see {directory / file}:")
-            lines += ["    " + line.replace("\t", ": ") for line in listed[:shown]]
-    return "\n".join(lines)
-
-
-def _lines(path: epath.Path) -> list[str]:
-    """The lines of a file; [] if there is none."""
-    with contextlib.suppress(FileNotFoundError), storage.opened(path) as file:
-        return file.read().decode(errors="replace").splitlines()
-    return []
 
 
 if __name__ == "__main__":

@@ -99,8 +99,7 @@ def read(directory: str | os.PathLike) -> dict[str, Any]:
     if not path.exists():
         return {"flags": {}}
     remedy = "delete the file; what the data set was prepared from is not known then"
-    shape = {"flags": dict, "boxes": str, "visible_frames": int}
-    return storage.read_json(path, remedy, shape)
+    return storage.read_json(path, remedy, {"flags": dict})
 
 
 def differences(directory: str | os.PathLike, arguments: Mapping[str, Any]) -> str:

@@ -172,6 +172,7 @@ def _returns(
     """Whether a track, followed back from its last box, ends where it started."""
     back, ok = trackers.follow(frames[::-1], path[-1], options.tracker)
     a, b = back[-1], path[0]
+    # Not with `ops.boxes`: every worker would import JAX.
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     both = np.prod(sides.clip(min=0))
     union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - both

@@ -1,0 +1,60 @@
+"""What a prepared data set is like, in a few lines."""
+
+import contextlib
+
+from etils import epath
+
+from ctp_jax.data import records, storage
+from ctp_jax.prepare import provenance
+
+
+def describe(name: str, root: str, expected: dict[str, int] | None = None) -> str:
+    """Describes a prepared data set in a few lines.
+
+    Args:
+        name: of the data set.
+        root: the `data_dir`.
+        expected: number of videos that each split should have.
+    """
+    directory, found = records.open_index(name, root)
+    minutes = float((found.num_frames / found.fps).sum()) / 60
+    first = (
+        f"{name}: {len(found.length)} videos, {found.num_frames.sum()} frames, "
+        f"{minutes:.1f} minutes, {found.file_size.sum() / 1e6:.1f} MB in {directory}"
+    )
+    lines = [first]
+    for split in sorted(set(found.splits) - {"all"}):
+        of = f" of {expected[split]}" if expected else ""
+        lines.append(f"  {split}: {len(found.splits[split])}{of} videos")
+    if shape := found.features.annotations.get("visibility"):
+        seen = provenance.read(directory).get("visible_frames")
+        if isinstance(seen, int):  # the file may be a stranger's
+            lines.append(
+                f"  boxes of at most {shape[0]} objects a video, one or more of them "
+                f"visible in {seen / found.num_frames.sum():.1%} of the frames"
+            )
+    if len(found.class_names) == 1:
+        lines.append(
+            f"  one class, {found.class_names[0]!r}: if its videos belong to several "
+            "classes, --videos must name the folder that contains the class folders"
+        )
+    elif found.class_names:
+        lines.append(f"  {len(found.class_names)} classes")
+    lines += [f"  {line}" for line in _lines(directory / "summary.txt")]
+    for file, what, shown in [
+        ("skipped.txt", "videos skipped", 10),
+        ("missing.txt", "listed videos were not there", 3),
+        ("repeated.txt", "videos have the same frames as one in another split", 3),
+    ]:
+        listed = _lines(directory / file)
+        if listed:
+            lines.append(f"  {len(listed)} {what}, see {directory / file}:")
+            lines += ["    " + line.replace("\t", ": ") for line in listed[:shown]]
+    return "\n".join(lines)
+
+
+def _lines(path: epath.Path) -> list[str]:
+    """The lines of a file; [] if there is none."""
+    with contextlib.suppress(FileNotFoundError), storage.opened(path) as file:
+        return file.read().decode(errors="replace").splitlines()
+    return []
