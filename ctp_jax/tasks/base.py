@@ -211,6 +211,13 @@ class Task:
         """The rest of the network, exported with the encoder; None if there is none."""
         return params.get("head")
 
+    def chance_loss(self) -> float | None:
+        """The loss of a network that has learnt nothing; None where none is known.
+
+        With equal logits, say. Curves of several tasks are drawn relative to it.
+        """
+        return None
+
     def frozen(self, params: Params) -> Any | None:
         """Which parameters the optimiser must not change: bools in the tree of `params`.
 

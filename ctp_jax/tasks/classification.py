@@ -5,6 +5,7 @@ global average pooling, dropout and a linear layer. Symbols: b videos, c clips p
 t frames, s side of the clip, k classes.
 """
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -87,6 +88,9 @@ class Task(encoder.Task):
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         top1 = (logits.argmax(-1) == label).mean()
         return loss, base.StepOutput({"loss": loss, "top1": top1}, state)
+
+    def chance_loss(self) -> float:
+        return math.log(len(self.class_names))
 
     def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
         """`logits` (b, c, k) of every clip."""
