@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import finetune_small, rotation, small, vcop
+from configs import finetune_small, pace, rotation, small, speednet, vcop
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
@@ -21,8 +21,19 @@ CONFIGS = {
     "ctp_cycle": lambda: small.get_config("truth=cycle"),
     "recognition": lambda: finetune_small.get_config(),
     "rotation": lambda: rotation.get_config("small,data=moving_shapes"),
+    "speednet": lambda: speednet.get_config("small,data=moving_shapes"),
+    "pace": lambda: pace.get_config("small,data=moving_shapes"),
+    "pace_contrast": lambda: make_pace_contrast(),
     "vcop": lambda: vcop.get_config("small,data=moving_shapes"),
 }
+
+
+def make_pace_contrast():
+    config = pace.get_config("small,data=moving_shapes")
+    config.pace.contrast = 0.1
+    return config
+
+
 EIGHT_DEVICES = """
 import sys
 from ctp_jax.train import loop
