@@ -25,7 +25,7 @@ from ctp_jax.errors import UserError
 from ctp_jax.models import heads
 from ctp_jax.models.base import apply
 from ctp_jax.ops import colour
-from ctp_jax.tasks import base, speednet
+from ctp_jax.tasks import base, render, speednet
 
 
 class Task(speednet.Task):
@@ -83,7 +83,7 @@ class Task(speednet.Task):
         return {"label": choice[:, 0] if spec.num_clips == 1 else choice, **jitter}
 
     def draw(self, batch: Batch) -> Float[Array, "b c t s s 3"]:
-        clips = super(speednet.Task, self).draw(batch)
+        clips = render.crop_clips(batch, self.config.clip.size)
         return colour.jitter(clips, batch["plan"])
 
     def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
