@@ -5,6 +5,8 @@ encoder          what tasks with an encoder share; as a task, it trains nothing
 classification   what tasks that classify clips share
 ctp              Catch-the-Patch
 rotation         3DRotNet
+speednet         SpeedNet, speed and direction
+pace             Pace, how many frames are skipped
 vcop             VCOP, the order of clips
 recognition      action recognition
 probe            features of a task's encoder, for evaluators of nearest neighbours

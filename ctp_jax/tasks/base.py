@@ -232,8 +232,8 @@ class Task:
     ) -> Overlay:
         """What pictures of a batch show besides the pixels, on the host.
 
-        By default: the names of the label and, if `outputs` has `logits`, of the
-        predicted class.
+        By default: the names of the label, or of those of the clips, and, if `outputs`
+        has `logits`, of the predicted class.
 
         Args:
             batch: see `Batch`, NumPy arrays.
@@ -241,15 +241,23 @@ class Task:
         """
         found = np.asarray(labels(batch))
         captions = [""] * len(found)
-        if len(self.class_names) and found.ndim == 1:
-            captions = [self.class_names[int(i)] if i >= 0 else "" for i in found]
+        if len(self.class_names) and found.ndim <= 2:
+            captions = self._names(found)
         if outputs is not None and "logits" in outputs and len(self.class_names):
-            chosen = np.asarray(outputs["logits"]).mean(axis=1).argmax(axis=-1)
+            logits = np.asarray(outputs["logits"])
+            chosen = (logits if found.ndim == 2 else logits.mean(axis=1)).argmax(-1)
             captions = [
-                f"{caption}, predicted: {self.class_names[int(i)]}".removeprefix(", ")
-                for caption, i in zip(captions, chosen, strict=True)
+                f"{caption}, predicted: {name}".removeprefix(", ")
+                for caption, name in zip(captions, self._names(chosen), strict=True)
             ]
         return Overlay(captions)
+
+    def _names(self, numbers: np.ndarray) -> list[str]:
+        """In words, for each video, its class or those of its clips; '' for -1."""
+        return [
+            " / ".join(self.class_names[int(i)] if i >= 0 else "" for i in video)
+            for video in numbers.reshape(len(numbers), -1)
+        ]
 
 
 def load(config: ConfigDict) -> Task:
