@@ -250,6 +250,7 @@ RANGES = SHARED | {
     "contrast.positives": choice("own", "label"),
     "contrast.same_clip": SHARE,
     "contrast.strong": SHARE,
+    "contrast.blur": SHARE,
     "head.channels": whole("[1, 8192]"),
     "head.hidden": whole("[1, 8192]"),
     "head.roi_size": whole("[1, 32]"),
