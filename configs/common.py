@@ -381,8 +381,9 @@ def take_backbone(config: ConfigDict, name: str) -> None:
     """
     config.model.name = name
     if published := models.PUBLISHED.get(name):
-        config.model.temporal_strides = published.temporal_strides
         config.model.epsilon = published.epsilon
+        if published.temporal_strides:
+            config.model.temporal_strides = published.temporal_strides
         if config.model.spatial_strides == (1, 2, 2, 1) and published.stem_stride == 4:
             config.model.spatial_strides = (1, 2, 1, 1)
 

@@ -42,12 +42,12 @@ class Published(NamedTuple):
     """What belongs to a network as its paper has it, beside the weights.
 
     Attributes:
-        temporal_strides: of the four stages.
+        temporal_strides: of the four stages; None: those of the config.
         epsilon: of batch normalisation.
         stem_stride: pixels per step of the stem's output.
     """
 
-    temporal_strides: tuple[int, ...] = (1, 2, 2, 2)
+    temporal_strides: tuple[int, ...] | None = None
     epsilon: float = 1e-3
     stem_stride: int = 2
 

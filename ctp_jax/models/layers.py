@@ -165,7 +165,7 @@ class Block(nn.Module):
 
 
 def max_pool(
-    x: Float[Array, "b t h w c"], strides: Triple, window: Triple | None = None
+    x: Float[Array, "b t h w c"], strides: Triple, window: Triple = (1, 1, 1)
 ) -> Float[Array, "b t_out h_out w_out c"]:
     """Max-pooling: an axis of n becomes ceil(n / stride). NaN is the largest number, and of
     equal maxima the first gets the gradient, as in PyTorch.
@@ -173,9 +173,9 @@ def max_pool(
     Args:
         x: activations.
         strides: of time, height and width.
-        window: at least the strides; None: the strides. As much as it is larger, it
-            reaches beyond the edges: `torch.nn.MaxPool3d(3, 2, padding=1)`. The last ones
-            may be cut off, as with `ceil_mode=True`.
+        window: along each axis at least the stride. As much as it is larger, it reaches
+            beyond the edges: `torch.nn.MaxPool3d(3, 2, padding=1)`. The last ones may be
+            cut off, as with `ceil_mode=True`.
 
     Not `flax.linen.max_pool`, whose gradient takes five times as long on CPUs, and not
     `jnp.max`: its gradient asks which elements equal the maximum, and where XLA computes
@@ -183,7 +183,8 @@ def max_pool(
     """
     # The last axis first, so that of equal ones the first in memory is taken.
     for axis in (3, 2, 1):
-        stride, size = strides[axis - 1], (window or strides)[axis - 1]
+        stride = strides[axis - 1]
+        size = max(stride, window[axis - 1])
         before, starts = (size - stride + 1) // 2, -(-x.shape[axis] // stride)
         after = (starts - 1) * stride + size - x.shape[axis] - before
         edges = [(0, 0, 0)] * x.ndim

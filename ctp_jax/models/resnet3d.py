@@ -12,8 +12,7 @@
 
 The stem of the last two lines ends in max-pooling. `NETWORKS` has what they differ in.
 
-Symbols in shapes: b clips, t frames, h w pixels, c channels; t_out h_out w_out at the
-output.
+Symbols in shapes: b clips, t frames, h w pixels, c channels, *_out at the output.
 """
 
 import dataclasses
@@ -213,11 +212,9 @@ class BasicBlock(Factorisable):
             if number < len(layers):
                 y = self.relu(y)
         if self.shortcut:
-            features, size = y.shape[-1], (1, 1, 1)
+            features, size, strides = self.features, (1, 1, 1), self.strides
             mid = self._mid(x, features, size) * self.network.factorised_shortcut
-            x = self._convolve(
-                "shortcut_conv", features, mid, size, self.strides, x, train
-            )
+            x = self._convolve("shortcut_conv", features, mid, size, strides, x, train)
             x = self._norm("shortcut_bn")(x, train)
         return self.relu(x + y) if self.final_relu else x + y
 
@@ -252,7 +249,6 @@ class ResNet3D(Encoder):
 
     @property
     def network(self) -> Network:
-        """What `variant` stands for."""
         return NETWORKS[self.variant]
 
     @property
@@ -279,19 +275,15 @@ class ResNet3D(Encoder):
             "relu": self.relu,
         }
         if part == 0:
-            features = scaled(network.channels[0], self.width)
+            features, mid = scaled(network.channels[0], self.width), self.stem_mid
             stem = Stem(
-                features,
-                taps=network.taps[0],
-                mid_features=self.stem_mid,
-                name="stem",
-                **common,
+                features, taps=network.taps[0], mid_features=mid, name="stem", **common
             )
             x = stem(x, train)
             return max_pool(x, (1, 2, 2), (1, 3, 3)) if network.pooled_stem else x
         if network.shift and strides[0] > 1:
             # No kernel looks over time, so a stride would drop frames.
-            x = max_pool(x, (strides[0], 1, 1), (max(3, strides[0]), 1, 1))
+            x = max_pool(x, (strides[0], 1, 1), (3, 1, 1))
             strides = (1, *strides[1:])
         count = network.blocks[part - 1]
         for number in range(1, count + 1):

@@ -48,7 +48,7 @@ MIXED = {
 """By stage."""
 
 WINDOWS = {2: (1, 3, 3), 3: (3, 3, 3), 4: (1, 1, 1)}
-"""Of the stages' max-pooling, if their strides are not larger."""
+"""Of the stages' max-pooling; a stride that is larger widens them."""
 
 
 def create(model: ConfigDict) -> "S3DEncoder":
@@ -131,8 +131,7 @@ class S3DEncoder(Encoder):
         if part == 1:
             x = self._branch("stage1_block1", POINTWISE)(x, train)
             return self._branch("stage1_block2", SEPARABLE, size=3)(x, train)
-        window = tuple(map(max, WINDOWS[part], strides))
-        x = max_pool(x, strides, window)
+        x = max_pool(x, strides, WINDOWS[part])
         for number, branches in enumerate(MIXED[part], 1):
             x = self._mixed(f"stage{part}_block{number}", branches, x, train)
         return x
