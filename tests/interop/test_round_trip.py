@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ctp_jax import models
 from ctp_jax.errors import UserError
 from ctp_jax.interop import from_torch, names, to_torch
-from ctp_jax.models import base, heads
+from ctp_jax.models import heads
 from ctp_jax.train.checkpoints.export import Encoder
 
 WIDTH = 0.2  # mid channels that differ between the two rules
