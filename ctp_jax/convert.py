@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from ctp_jax import cli, files
+from ctp_jax import cli, files, models
 from ctp_jax.errors import UserError, refusals
 
 FLAGS = flags.FlagValues()
@@ -31,9 +31,10 @@ TO = flags.DEFINE_enum(
     "for S3D torchvision.",
     flag_values=FLAGS,
 )
-NETWORK = flags.DEFINE_string(
+NETWORK = flags.DEFINE_enum(
     "network",
-    "",
+    None,
+    [*models.MODULES],
     "Network to make of the file; default: what has its names, of a ResNet-18 for images "
     "r3d18, and not tsm18.",
     flag_values=FLAGS,
@@ -82,7 +83,7 @@ def main(arguments):
             FROM.value or "auto",
             ENCODER_ONLY.value,
             OVERWRITE.value,
-            NETWORK.value,
+            NETWORK.value or "",
         )
     print("\n".join(lines))
 
@@ -258,7 +259,6 @@ def _differences(architecture: Mapping[str, Any], family: Any) -> list[str]:
 
 def _overrides(target: str, architecture: Mapping[str, Any]) -> str:
     """The overrides that make a config start from this encoder."""
-    from ctp_jax import models
     from ctp_jax.models.base import OPTIONAL
 
     fields = {"init_from": target, "model.name": architecture["name"]}
