@@ -27,8 +27,7 @@ TO = flags.DEFINE_enum(
     "to",
     None,
     ["pyvrl", "torchvision", "vcop"],
-    "Code base whose names to write; default: pyvrl (the paper's authors), for C3D vcop, "
-    "for S3D torchvision.",
+    "Code base whose names to write; default: the first that has the network.",
     flag_values=FLAGS,
 )
 NETWORK = flags.DEFINE_enum(
@@ -182,8 +181,9 @@ def export_file(
     _check_free(target, overwrite, target.is_file())
     encoder = export.load_encoder(source)
     network = encoder.architecture["name"]
-    usual = {names.C3D: "vcop", names.S3D: "torchvision"}.get(network, "pyvrl")
-    theirs = names.FAMILIES[family or usual].of(network)
+    having = [f for f in names.FAMILIES.values() if network in f.variants]
+    usual = next((f for f in having if f.kernel != "inflated"), names.PYVRL)
+    theirs = (names.FAMILIES[family] if family else usual).of(network)
     try:
         tensors = to_torch.convert(encoder, theirs, not encoder_only)
         if encoder_only:

@@ -2,7 +2,8 @@
 
 A family is a code base with names of its own: pyvrl, the authors' release of
 Catch-the-Patch (github microsoft/CtP); torchvision's `models.video`; VCOP (github
-xudejing/video-clip-order-prediction), whose C3D has the names of the network of 2015;
+xudejing/video-clip-order-prediction), whose C3D has the names of the network of 2015,
+and whose networks of ten layers those of PRP and Pace have taken over;
 and, for reading only, torchvision's 2-D `resnet18` and `resnet50`, whose kernels are
 inflated.
 """
@@ -134,6 +135,30 @@ def _s3d_layers():
     return found
 
 
+def _vcop_layers(factorised):
+    """VCOP's networks of ten layers: a block per stage, 'conv2' to 'conv5'."""
+    halves = {"/spatial": "spatial_conv", "/bn": "bn", "/temporal": "temporal_conv"}
+    layers = halves if factorised else {"": "temporal_spatial_conv"}
+
+    def unit(here, conv, norm, there, conv_there, norm_there):
+        found = {
+            f"{here}/{conv}{ours}": f"{there}{conv_there}.{theirs}"
+            for ours, theirs in layers.items()
+        }
+        return found | {f"{here}/{norm}": f"{there}{norm_there}"}
+
+    found = unit("stem", "conv", "bn", "", "conv1", "bn1")
+    for stage in range(1, 5):
+        block = f"stage{stage}_block1", f"conv{stage + 1}.block1."
+        units = [(f"conv{half}", f"bn{half}") * 2 for half in "12"]
+        if stage > 1:
+            shortcut = "shortcut_conv", "shortcut_bn", "downsampleconv", "downsamplebn"
+            units.insert(0, shortcut)
+        for conv, norm, *names_there in units:
+            found |= unit(block[0], conv, norm, block[1], *names_there)
+    return found
+
+
 def _column(table, number):
     return {row[0]: row[number] for row in table}
 
@@ -174,7 +199,9 @@ VCOP = Family(
             f"{here}/{layer}": layer + there
             for here, there in _C3D
             for layer in ("conv", "bn")
-        }
+        },
+        "r3d10": _vcop_layers(False),
+        "r2plus1d10": _vcop_layers(True),
     },
     classifier="linear.",
     note="VCOP trained its weights on frames between 0 and 1, without mean and "

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ctp_jax import models
-from ctp_jax.interop import from_torch, state_dicts
+from ctp_jax.interop import from_torch, state_dicts, to_torch
 from ctp_jax.models.heads import ClassifierHead, CtPHead
 from tests.models.test_heads import BOXES, SIZE, STRIDE, pooled
 
@@ -140,6 +140,27 @@ def test_vcop(tmp_path, batch_norm):
     assert_close("features", got, theirs(net.features, clip(8)))
     assert encoder.head_task == "recognition"
     logits = ClassifierHead(11).apply({"params": encoder.head}, got, train=False)
+    assert_close("logits", logits, theirs(net, clip(8)))
+
+
+@pytest.mark.parametrize("name", ["r3d10", "r2plus1d10"])
+def test_ten_layers_of_vcop(name):
+    """At width 1, where the stem has the 83 middle channels of their formula."""
+    channels, factorised = (64, 128, 256, 512), name == "r2plus1d10"
+    net = torch_models.scramble(torch_models.VcopResNet(channels, factorised, 11))
+    state = {key: value.numpy() for key, value in net.state_dict().items()}
+    found = from_torch.convert(state, {}, "")
+    about = found.encoder.architecture
+    assert (about["name"], about["width"], about["epsilon"]) == (name, 1.0, 1e-5)
+    assert found.family.name == "vcop" and not found.unused
+    back = to_torch.convert(found.encoder, found.family)
+    assert list(back) == list(state)
+    for key, array in state.items():
+        if not key.endswith("num_batches_tracked"):
+            np.testing.assert_array_equal(back[key], array)
+    got = features(found.encoder, clip(8))
+    assert_close("features", got, theirs(net.features, clip(8)))
+    logits = ClassifierHead(11).apply({"params": found.encoder.head}, got, train=False)
     assert_close("logits", logits, theirs(net, clip(8)))
 
 

@@ -299,6 +299,60 @@ class VcopC3D(nn.Module):
         return self.linear(self.features(x).mean((2, 3, 4)))
 
 
+def vcop_conv(cin, cout, size, stride, factorised):
+    if not factorised:
+        return named(temporal_spatial_conv=conv(cin, cout, size, stride))
+    time, space = size[0], size[1] * size[2]
+    mid = time * space * cin * cout // (space * cin + time * cout)
+    return named(
+        spatial_conv=conv(cin, mid, (1, *size[1:]), (1, *stride[1:])),
+        bn=nn.BatchNorm3d(mid),
+        relu=nn.ReLU(),
+        temporal_conv=conv(mid, cout, (size[0], 1, 1), (stride[0], 1, 1)),
+    )
+
+
+class VcopBlock(nn.Module):
+    def __init__(self, cin, cout, factorised):
+        super().__init__()
+        self.downsample = cin != cout
+        stride = (2, 2, 2) if self.downsample else (1, 1, 1)
+        if self.downsample:
+            self.downsampleconv = vcop_conv(cin, cout, (1, 1, 1), stride, factorised)
+            self.downsamplebn = nn.BatchNorm3d(cout)
+        self.conv1 = vcop_conv(cin, cout, (3, 3, 3), stride, factorised)
+        self.bn1 = nn.BatchNorm3d(cout)
+        self.conv2 = vcop_conv(cout, cout, (3, 3, 3), (1, 1, 1), factorised)
+        self.bn2 = nn.BatchNorm3d(cout)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        x = self.downsamplebn(self.downsampleconv(x)) if self.downsample else x
+        return torch.relu(x + y)
+
+
+class VcopResNet(nn.Module):
+    """The ten-layer R3D or R(2+1)D of VCOP."""
+
+    def __init__(self, channels, factorised, classes=101):
+        super().__init__()
+        self.conv1 = vcop_conv(3, channels[0], (3, 7, 7), (1, 2, 2), factorised)
+        self.bn1 = nn.BatchNorm3d(channels[0])
+        cin = channels[0]
+        for number, cout in enumerate(channels, 2):
+            block = VcopBlock(cin, cout, factorised)
+            self.add_module(f"conv{number}", named(block1=block))
+            cin = cout
+        self.linear = nn.Linear(cin, classes)
+
+    def features(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return self.conv5(self.conv4(self.conv3(self.conv2(x))))
+
+    def forward(self, x):
+        return self.linear(self.features(x).mean((2, 3, 4)))
+
+
 class ImageBlock(nn.Module):
     def __init__(self, cin, cout, stride):
         super().__init__()
