@@ -4,6 +4,7 @@ Their submodules have the names that the originals give theirs, so that state di
 have their keys. Strides are pairs (temporal, spatial) per stage.
 """
 
+import json
 from collections import OrderedDict
 
 import torch
@@ -267,6 +268,19 @@ class TorchvisionS3D(nn.Module):
 
     def forward(self, x):
         return self.classifier(self.avgpool(self.features(x))).mean((2, 3, 4))
+
+
+def narrow(channels):
+    """An eighth, at least 8."""
+    return max(8, 8 * round(channels / 64))
+
+
+def narrow_state(net):
+    """Tensors of a narrow S3D, and what a file of ours would say of them."""
+    about = {"width": 0.125, "epsilon": 1e-3, "spatial_strides": [1, 2, 2, 2]}
+    about = json.dumps({**about, "temporal_strides": [1, 1, 2, 2]})
+    state = {key: value.detach().numpy() for key, value in net.state_dict().items()}
+    return state, {"architecture": about}
 
 
 # VCOP ----------------------------------------------------------------------------

@@ -17,8 +17,6 @@ from tests.models.made_networks import (
     shapes,
 )
 
-pytestmark = pytest.mark.usefixtures("optimized")
-
 PARAMETERS = {
     # Of the ten-layer networks the whole; of R-2D3D the stem and the stages; of the 2-D
     # networks torchvision's numbers without the classifier.
