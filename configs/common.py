@@ -6,6 +6,8 @@ an entry there.
 
 from ml_collections import ConfigDict
 
+from ctp_jax import models
+
 
 def parse_arg(arg: str | None, **defaults) -> ConfigDict:
     """Parses the part after the colon of `--config=configs/x.py:runlocal,batch=8`.
@@ -15,13 +17,14 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
         **defaults: the accepted names with their defaults, which also give the types.
 
     Returns:
-        ConfigDict of the values. `runlocal` is always accepted, and so is `evaluate`,
-        evaluators to add: `evaluate=retrieval+knn`.
+        ConfigDict of the values. `runlocal` is always accepted, and so are `backbone`, a
+        network of `ctp_jax.models.MODULES` or your own, and `evaluate`, evaluators to
+        add: `evaluate=retrieval+knn`.
 
     Raises:
         ValueError: for a name that is not accepted or a value of another type.
     """
-    values = {"runlocal": False, "evaluate": "", **defaults}
+    values = {"runlocal": False, "backbone": "", "evaluate": "", **defaults}
     for item in filter(None, (arg or "").split(",")):
         name, has_value, text = item.partition("=")
         if name not in values:
@@ -97,9 +100,7 @@ def parse_pretext(arg: str | None) -> ConfigDict:
     with the splits `train` and `test`, unless `train=` and `test=` say otherwise. `small`
     takes the network and the clips of `configs/small.py`.
     """
-    return parse_arg(
-        arg, backbone="r3d18", data="ucf101", train="", test="", small=False
-    )
+    return parse_arg(arg, data="ucf101", train="", test="", small=False)
 
 
 def pretext(task: str, arg: ConfigDict) -> ConfigDict:
@@ -284,7 +285,7 @@ def probe() -> ConfigDict:
 def model(spatial_strides: tuple[int, ...]) -> ConfigDict:
     """The encoder. The strides are part of the experiment, not of the weights."""
     config = ConfigDict()
-    config.name = "r3d18"  # or r2plus1d18, c3d
+    config.name = "r3d18"  # or another of ctp_jax/models/__init__.py: MODULES
     config.width = 1.0  # channel multiplier, for small runs
     config.spatial_strides = spatial_strides  # of the four stages
     config.temporal_strides = (1, 2, 2, 2)
@@ -399,11 +400,26 @@ def jitter(
 
 def finish(config: ConfigDict, arg: ConfigDict) -> ConfigDict:
     """Carries out the arguments that configs have in common."""
-    config.model.name = arg.get("backbone", config.model.name)
+    if arg.backbone:
+        take_backbone(config, arg.backbone)
     config.evaluators.update(evaluators(*filter(None, arg.evaluate.split("+"))))
     if arg.get("linear"):
         config.freeze = "stem+4"
     return runlocal(config) if arg.runlocal else config
+
+
+def take_backbone(config: ConfigDict, name: str) -> None:
+    """Another network, with the temporal strides and the epsilon of its paper.
+
+    Where the strides are those of Catch-the-Patch, the features stay 8 pixels apart.
+    """
+    config.model.name = name
+    if published := models.PUBLISHED.get(name):
+        config.model.epsilon = published.epsilon
+        if published.temporal_strides:
+            config.model.temporal_strides = published.temporal_strides
+        if config.model.spatial_strides == (1, 2, 2, 1) and published.stem_stride == 4:
+            config.model.spatial_strides = (1, 2, 1, 1)
 
 
 def runlocal(config: ConfigDict) -> ConfigDict:
