@@ -139,6 +139,7 @@ SHARED = {
     "data.eval_split": TEXT,
     "data.eval_videos": COUNT,
     "data.min_frames": AT_LEAST_1,
+    "data.skip_short": FLAG,
     "data.workers": whole("[0, 1024]"),
     "data.prefetch": whole("[0, 64]"),
     "data.max_bad": SHARE,

@@ -69,7 +69,9 @@ class Pipeline:
 
     Attributes:
         records: the records that are used, a `ctp_jax.data.records.Records`.
-        whole: the whole split; more than `records` if `config.data.fraction` is below 1.
+        whole: the whole split; more than `records` if `config.data.fraction` is below 1
+            or `config.data.skip_short` leaves videos out.
+        skipped: how many videos are left out because they are too short.
         num_examples: number of examples of a pass: videos, or with windows of whole
             videos those, and the padding between them.
         class_names: of the labels; empty for unlabelled data.
@@ -91,7 +93,14 @@ class Pipeline:
         if opened.split == config.data.split:
             # Also as the gallery of nearest neighbours: that is what was trained on.
             opened = records.take_fraction(opened, config.data.fraction, config.seed)
-        records.check_lengths(opened, config.data.min_frames, spec.min_frames)
+        videos = len(opened)
+        opened = records.long_enough(
+            opened,
+            config.data.min_frames,
+            spec.min_frames,
+            config.data.get("skip_short", False),
+        )
+        self.skipped = videos - len(opened)
         following.check(opened, spec)
         self.records = opened
         self.class_names = opened.class_names

@@ -292,6 +292,11 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
             "note: evaluation and export take the moving average of the parameters "
             f"(config.ema = {config.ema})"
         )
+    if skipped := getattr(setup.pipeline, "skipped", 0):
+        metrics.say(
+            f"note: {skipped} videos of split {config.data.split!r} are too short for "
+            "this task and left out (config.data.skip_short = True)"
+        )
     opened = [getattr(each.pipelines[0], "records", None) for each in setup.evaluations]
     if (trained_on := getattr(setup.pipeline, "records", None)) is not None:
         for line in records.overlaps(trained_on, filter(None, opened)):
