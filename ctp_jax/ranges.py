@@ -252,6 +252,8 @@ RANGES = SHARED | {
     "head.squeeze": FLAG,
     "head.target_scale": items(number("[1e-6, 1e6]"), 4),
     "head.dropout": BELOW_1,
+    "vcp.distance": whole("[0, 100000]"),
+    "vcp.both_sides": FLAG,
     "num_classes": whole("[0, 1000000]"),
     "freeze": TEXT,
 }
