@@ -15,6 +15,7 @@ from ctp_jax.tasks import recognition
 from tests import opencv_drawing
 
 HEIGHT, WIDTH, VIDEOS, CLIPS, SIZE, FRAMES = 40, 60, 4, 3, 32, 4
+LENGTH = tf.constant(99)  # frames of a video, for tasks that choose them
 CLASSES = ("jump", "run", "sit")
 
 
@@ -82,10 +83,36 @@ def make_batch(task, train, seed=0):
         "label": rng.integers(0, len(CLASSES), VIDEOS).astype(np.int32),
         "mask": np.ones(VIDEOS, np.float32),
     }
-    count = rng_lib.count_uniforms(lambda d: task.plan(d, {}, train))
-    numbers = rng_lib.Rng(tf.constant(rng.random((VIDEOS, count), np.float32)))
-    plan = {name: v.numpy() for name, v in task.plan(numbers, {}, train).items()}
+    choice = np.arange(seed, seed + VIDEOS * spec.num_clips) % len(spec.strides)
+    batch["choice"] = choice.reshape(shape[:2]).astype(np.int32)
+    if spec.frame_numbers is not None:
+        drawn = [tf.constant(rng.random(64, np.float32)) for _ in range(VIDEOS)]
+        found = [clips.sample_times(rng_lib.Rng(d), LENGTH, spec) for d in drawn]
+        batch["times"], batch["choice"] = map(np.stack, zip(*found, strict=True))
+    plan = make_plan(task, batch, rng, train)
     return jax.tree.map(jnp.asarray, batch | {"plan": plan})
+
+
+def shrink(config, **flat):
+    """A config for the tests of pretext tasks: tiny clips and network, no dropout."""
+    config.clip.size, config.clip.num_frames = SIZE, FRAMES
+    config.clip.scales = ((48, 34), (51, 38))
+    config.model.name, config.model.width = "tests.tiny_network", 0.5
+    head = {"dropout": 0.0, "init_std": 0.5}
+    if "head" in config:
+        config.head.update({name: head[name] for name in head if name in config.head})
+    config.update_from_flattened_dict(flat)
+    return config
+
+
+def make_plan(task, batch, rng, train=True):
+    """What the task plans for a batch of NumPy arrays, as NumPy arrays."""
+    videos = len(batch["choice"])
+    count = rng_lib.count_uniforms(lambda d: task.plan(d, batch, train), [videos])
+    numbers = rng_lib.Rng(tf.constant(rng.random((videos, count), np.float32)))
+    return {
+        name: value.numpy() for name, value in task.plan(numbers, batch, train).items()
+    }
 
 
 def opencv_clip(batch, video, clip):
