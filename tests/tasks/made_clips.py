@@ -1,5 +1,6 @@
 """Clips, splits and weights for the tests of recognition, small and with plans."""
 
+import collections
 from types import SimpleNamespace
 
 import cv2
@@ -15,7 +16,7 @@ from ctp_jax.tasks import recognition
 from tests import opencv_drawing
 
 HEIGHT, WIDTH, VIDEOS, CLIPS, SIZE, FRAMES = 40, 60, 4, 3, 32, 4
-LENGTH = tf.constant(99)  # frames of a video, for tasks that choose them
+LENGTH = 99  # frames of a video, for tasks that choose them
 CLASSES = ("jump", "run", "sit")
 
 
@@ -86,11 +87,45 @@ def make_batch(task, train, seed=0):
     choice = np.arange(seed, seed + VIDEOS * spec.num_clips) % len(spec.strides)
     batch["choice"] = choice.reshape(shape[:2]).astype(np.int32)
     if spec.frame_numbers is not None:
-        drawn = [tf.constant(rng.random(64, np.float32)) for _ in range(VIDEOS)]
-        found = [clips.sample_times(rng_lib.Rng(d), LENGTH, spec) for d in drawn]
-        batch["times"], batch["choice"] = map(np.stack, zip(*found, strict=True))
+        batch["times"], batch["choice"] = draw_frames(task, LENGTH, VIDEOS, seed)
     plan = make_plan(task, batch, rng, train)
     return jax.tree.map(jnp.asarray, batch | {"plan": plan})
+
+
+def draw_frames(task, num_frames, count, seed=0, train=True):
+    """Frame numbers and `choice` of a task's clips of many videos of one length.
+
+    Returns:
+        int32 (count, c, t) and (count, c).
+    """
+    spec, length = task.clip_spec(train), tf.constant(num_frames)
+    used = rng_lib.count_uniforms(lambda d: clips.sample_times(d, length, spec), ())
+    numbers = np.random.default_rng(seed).random((count, used), np.float32)
+
+    @tf.function(autograph=False)
+    def draw(numbers):
+        return tf.vectorized_map(
+            lambda row: clips.sample_times(rng_lib.Rng(row), length, spec), numbers
+        )
+
+    return [value.numpy() for value in draw(tf.constant(numbers))]
+
+
+def assert_distribution(found, probabilities):
+    """Asserts that outcomes, hashable, occur as often as they should.
+
+    Args:
+        found: those drawn.
+        probabilities: of every outcome that is possible, by outcome.
+    """
+    counts = collections.Counter(found)
+    assert set(counts) <= set(probabilities), set(counts) - set(probabilities)
+    assert abs(sum(probabilities.values()) - 1) < 1e-9
+    # Pearson's statistic: five standard deviations of a chi-squared.
+    expected = {each: len(found) * p for each, p in probabilities.items()}
+    statistic = sum((counts[each] - e) ** 2 / e for each, e in expected.items())
+    freedom = len(expected) - 1
+    assert abs(statistic - freedom) < 5 * np.sqrt(2 * freedom), (statistic, freedom)
 
 
 def shrink(config, **flat):
@@ -111,7 +146,8 @@ def make_plan(task, batch, rng, train=True):
     count = rng_lib.count_uniforms(lambda d: task.plan(d, batch, train), [videos])
     numbers = rng_lib.Rng(tf.constant(rng.random((videos, count), np.float32)))
     return {
-        name: value.numpy() for name, value in task.plan(numbers, batch, train).items()
+        name: np.asarray(value)
+        for name, value in task.plan(numbers, batch, train).items()
     }
 
 
