@@ -6,6 +6,8 @@ classification   what tasks that classify clips share
 ctp              Catch-the-Patch
 rotation         3DRotNet
 vcop             VCOP, the order of clips
+vcp              VCP, what was done to the second of three clips
+temptrans        TempTrans, how the time of a clip was transformed
 recognition      action recognition
 probe            features of a task's encoder, for evaluators of nearest neighbours
 render           draws the clips of a batch, on the device

@@ -172,8 +172,8 @@ class Task(classification.Task):
             np.asarray(batch["choice"]), len(self.config.clip.strides)
         )
         words = [
-            [self._words(kind, speed) for kind, speed in zip(*row, strict=True)]
-            for row in zip(kinds, speeds, strict=True)
+            [self._words(*each) for each in zip(*row, strict=True)]
+            for row in zip(kinds.tolist(), speeds.tolist(), strict=True)
         ]
         if outputs is not None:
             chosen = np.asarray(outputs["logits"]).argmax(-1)

@@ -118,7 +118,7 @@ def assert_distribution(found, probabilities):
         found: those drawn.
         probabilities: of every outcome that is possible, by outcome.
     """
-    counts = collections.Counter(found)
+    counts = collections.Counter(found := list(found))
     assert set(counts) <= set(probabilities), set(counts) - set(probabilities)
     assert abs(sum(probabilities.values()) - 1) < 1e-9
     # Pearson's statistic: five standard deviations of a chi-squared.

@@ -198,7 +198,7 @@ def test_two_steps_equal_torch():
         ]
         return torch.optim.AdamW(groups, two_steps.RATE, betas=(0.9, 0.99))
 
-    task = make_task()
+    task = make_task(**{"clip.num_frames": 4})
     batches = [made.make_batch(task, train=True, seed=seed) for seed in range(2)]
     weights = two_steps.make_weights(task, batches[0])
     two_steps.check(task, weights, Network(weights), batches, make_rule=make_rule)
