@@ -60,7 +60,11 @@ class Task(classification.Task):
         )
 
     def frame_numbers(self, rng, num_frames) -> tuple[Any, Any]:
-        """Frames of the four clips, int32 (k, t), and of each what `labels_of` reads."""
+        """Frames of the four clips, int32 (k, t), and the number of what each shows.
+
+        That is the number of the transformation times the number of speeds, plus the
+        number of the video's speed; `targets` takes it apart.
+        """
         import tensorflow as tf
 
         length, speeds = self.config.clip.num_frames, self.config.clip.strides
