@@ -87,28 +87,32 @@ def make_batch(task, train, seed=0):
     choice = np.arange(seed, seed + VIDEOS * spec.num_clips) % len(spec.strides)
     batch["choice"] = choice.reshape(shape[:2]).astype(np.int32)
     if spec.frame_numbers is not None:
-        batch["times"], batch["choice"] = draw_frames(task, LENGTH, VIDEOS, seed)
+        drawn = draw_frames(task, [LENGTH], VIDEOS, seed, train)
+        batch["times"], batch["choice"] = drawn[0]
     plan = make_plan(task, batch, rng, train)
     return jax.tree.map(jnp.asarray, batch | {"plan": plan})
 
 
 def draw_frames(task, num_frames, count, seed=0, train=True):
-    """Frame numbers and `choice` of a task's clips of many videos of one length.
+    """Frame numbers and `choice` of a task's clips, for `count` videos of every length.
 
     Returns:
-        int32 (count, c, t) and (count, c).
+        For every length, in order: int32 (count, c, t) and (count, c).
     """
-    spec, length = task.clip_spec(train), tf.constant(num_frames)
-    used = rng_lib.count_uniforms(lambda d: clips.sample_times(d, length, spec), ())
-    numbers = np.random.default_rng(seed).random((count, used), np.float32)
+    spec, some = task.clip_spec(train), tf.constant(99)
+    used = rng_lib.count_uniforms(lambda d: clips.sample_times(d, some, spec), ())
+    rows = len(num_frames) * count
+    numbers = np.random.default_rng(seed).random((rows, used), np.float32)
+    lengths = np.repeat(np.array(num_frames, np.int32), count)
 
     @tf.function(autograph=False)
-    def draw(numbers):
+    def draw(*rows):
         return tf.vectorized_map(
-            lambda row: clips.sample_times(rng_lib.Rng(row), length, spec), numbers
+            lambda row: clips.sample_times(rng_lib.Rng(row[0]), row[1], spec), rows
         )
 
-    return [value.numpy() for value in draw(tf.constant(numbers))]
+    parts = (np.split(each.numpy(), len(num_frames)) for each in draw(numbers, lengths))
+    return list(zip(*parts, strict=True))
 
 
 def assert_distribution(found, probabilities):
@@ -125,7 +129,7 @@ def assert_distribution(found, probabilities):
     expected = {each: len(found) * p for each, p in probabilities.items()}
     statistic = sum((counts[each] - e) ** 2 / e for each, e in expected.items())
     freedom = len(expected) - 1
-    assert abs(statistic - freedom) < 5 * np.sqrt(2 * freedom), (statistic, freedom)
+    assert abs(statistic - freedom) <= 5 * np.sqrt(2 * freedom), (statistic, freedom)
 
 
 def shrink(config, **flat):
