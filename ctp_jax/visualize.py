@@ -45,7 +45,7 @@ TRAIN = flags.DEFINE_boolean(
 )
 
 
-CLIPS = 4
+CLIPS = 3
 """Largest number of clips per video in a picture."""
 
 
@@ -150,11 +150,14 @@ def draw(
         outputs = jax.device_get(jax.jit(task.predict)(state.variables, batch))
         title += f", predictions after {step} steps"
     overlay = task.overlay(batch, outputs)
-    names = [str(source.records.ids[index]) for index in batch["index"]]
+    names = [
+        ": ".join(filter(None, (str(source.records.ids[index]), caption)))
+        for index, caption in zip(batch["index"], overlay.captions, strict=True)
+    ]
     return _rows(clips, overlay, names, title)
 
 
-def _rows(clips: np.ndarray, overlay: Any, videos: list[str], title: str) -> Drawn:
+def _rows(clips: np.ndarray, overlay: Any, names: list[str], title: str) -> Drawn:
     """One row per clip, for at most `CLIPS` evenly spread clips of every video."""
     count = clips.shape[1]
     chosen = np.unique(np.linspace(0, count - 1, min(count, CLIPS)).round().astype(int))
@@ -169,12 +172,8 @@ def _rows(clips: np.ndarray, overlay: Any, videos: list[str], title: str) -> Dra
     predicted = None if overlay.predicted is None else flat(overlay.predicted)
     title += ": true boxes" * bool(boxes.size)
     title += ", predicted ones dashed" * (predicted is not None)
-    names = []
-    for video, captions in zip(videos, overlay.captions, strict=True):
-        for clip in chosen:
-            caption = captions if isinstance(captions, str) else captions[clip]
-            name = ": ".join(filter(None, (video, caption)))
-            names.append(name + f", clip {clip + 1}" * (len(chosen) > 1))
+    if len(chosen) > 1:
+        names = [f"{name}, clip {clip + 1}" for name in names for clip in chosen]
     return Drawn(clips, boxes, predicted, names, title)
 
 

@@ -63,14 +63,13 @@ class Overlay:
     """What a picture of clips shows besides their pixels.
 
     Attributes:
-        captions: a line per video, for example its label in words; '' for none. Or c
-            lines per video, where clips have labels of their own.
+        captions: a line per video, for example its label in words; '' for none.
         boxes: the true boxes, float (b, c, n, t, 4), x1 y1 x2 y2 in pixels of the clip;
             NaN for those that are not known; None if the task has no boxes.
         predicted: the boxes that the network predicts, likewise; None without one.
     """
 
-    captions: Sequence[str | Sequence[str]]
+    captions: Sequence[str]
     boxes: np.ndarray | None = None
     predicted: np.ndarray | None = None
 
