@@ -8,7 +8,7 @@ from ctp_jax.evaluators import means
 def test_the_mean_is_over_videos_and_not_over_batches_or_padding():
     rng = np.random.default_rng(0)
     loss, hit = rng.normal(size=(2, 11)).astype(np.float32)
-    evaluator = means.make(None, None)
+    evaluator = means.MeansEvaluator()
     for _ in range(2):  # the second pass begins anew
         evaluator.reset()
         for rows in (slice(0, 8), slice(8, 11)):
