@@ -12,7 +12,7 @@ to predict, r directions, h w places, d channels of a description.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,13 @@ from ctp_jax.tasks import base, encoder
 
 
 class Task(encoder.Task):
-    """See `configs/dpc.py` for its options."""
+    """See `configs/dpc.py` for its options.
+
+    Attributes:
+        both_ways: see `ctp_jax.models.future.FutureHead`.
+    """
+
+    both_ways = False
 
     def __init__(self, config: ConfigDict):
         super().__init__(config)
@@ -90,8 +96,10 @@ class Task(encoder.Task):
             blocks.count,
             blocks.predicted,
             channels,
-            dropout=head.dropout,
-            init_gain=head.init_gain,
+            head.get("memory", 0),
+            self.both_ways,
+            head.dropout,
+            head.init_gain,
         )
 
     def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
@@ -120,12 +128,13 @@ class Task(encoder.Task):
             clips.reshape(-1, *clips.shape[2:]),
             train,
         )
-        predicted, target = self.make_head().apply(
+        head = self.make_head().apply(
             {"params": variables.params["head"]},
             features,
             train=train,
             rngs={"dropout": rng} if train else None,
         )
+        predicted, target = cast(tuple[Array, Array], head)
         # A few videos to look at are one group.
         group = videos if videos % group else group
         return contrast(predicted, target, group), state
@@ -142,12 +151,11 @@ class Task(encoder.Task):
         return loss, base.StepOutput({"loss": loss, "top1": hits.mean()}, state)
 
     def chance_loss(self) -> float:
-        """The logarithm of the number of descriptions to choose from, per direction."""
+        """The logarithm of the descriptions to choose from, summed over directions."""
         stride = self._encoder.total_stride()[1]
         places = math.ceil(self.config.clip.size / stride) ** 2
-        return math.log(
-            self.config.negatives_of * self.config.blocks.predicted * places
-        )
+        choices = self.config.negatives_of * self.config.blocks.predicted * places
+        return (1 + self.both_ways) * math.log(choices)
 
     def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
         """`eval_loss` and `top1`, (b,) each, of every video in its group of the batch.
@@ -163,11 +171,12 @@ class Task(encoder.Task):
         captions = [""] * len(batch["index"])
         if outputs is not None:
             captions = [f"{hit:.0%} of its places found" for hit in outputs["top1"]]
-        blocks = self.config.blocks
+        count, predicted = self.config.blocks.count, self.config.blocks.predicted
         names = [
             f"block {block + 1}"
-            + ", to predict" * (block >= blocks.count - blocks.predicted)
-            for block in range(blocks.count)
+            + ", to predict" * (block >= count - predicted)
+            + ", to predict backwards" * (self.both_ways and block < predicted)
+            for block in range(count)
         ]
         return base.Overlay(captions, clips=names)
 

@@ -10,12 +10,13 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from ctp_jax.data.batch import Batch
-from ctp_jax.models import future
 from ctp_jax.tasks import classification, dpc, encoder
 
 
 class Task(dpc.Task):
     """See `configs/memdpc.py` for its options."""
+
+    both_ways = True
 
     def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
         from ctp_jax.data.plans import colour  # imports TensorFlow
@@ -28,9 +29,3 @@ class Task(dpc.Task):
         return classification.change_colours(
             encoder.Task.draw(self, batch), batch["plan"]
         )
-
-    def make_head(self) -> future.FutureHead:
-        return super().make_head().clone(memory=self.config.head.memory, both_ways=True)
-
-    def chance_loss(self) -> float:
-        return 2 * super().chance_loss()  # forwards and backwards

@@ -274,6 +274,9 @@ def test_captions_name_the_blocks_and_say_what_was_found():
     overlay = task.overlay(batch, {"top1": np.array([0.25, 1.0])})
     assert overlay.captions == ["25% of its places found", "100% of its places found"]
     assert overlay.clips[1] == "block 2" and overlay.clips[2] == "block 3, to predict"
+    names = make_task("memdpc").overlay(batch).clips
+    assert names[1] == "block 2, to predict backwards"
+    assert names[3] == "block 4, to predict"
     assert task.overlay(batch).captions == ["", ""]
 
 
