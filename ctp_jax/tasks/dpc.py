@@ -63,30 +63,23 @@ class Task(encoder.Task):
         )
 
     def _frame_numbers(self, rng, num_frames):
-        import tensorflow as tf
+        from ctp_jax.data.plans import blocks  # imports TensorFlow
 
-        clip, count = self.config.clip, self.config.blocks.count
-        frames = count * clip.num_frames
-        choice = rng.integer((), len(clip.strides))
-        stride = tf.gather(tf.constant(tuple(clip.strides)), choice)
-        # As many starts as in the release: a whole stride stays after the last frame.
-        start = rng.integer((), tf.maximum(num_frames - frames * stride, 1))
-        times = start + stride * tf.range(frames)
-        if clip.jitter:
-            times += rng.integer([frames], stride)
-        return tf.reshape(times, [count, -1]), choice + tf.zeros([count], tf.int32)
+        clip = self.config.clip
+        shape = self.config.blocks.count, clip.num_frames
+        return blocks.sample_blocks(rng, num_frames, shape, clip.strides, clip.jitter)
 
     def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
-        import tensorflow as tf
+        """Changes of colour of every frame, (b, c t): one run, not c clips."""
+        from ctp_jax.data.plans import colour  # imports TensorFlow
 
-        from ctp_jax.data.plans import colour as plans
-
-        blocks = [self.config.blocks.count, self.config.clip.num_frames]
-        plan = plans.sample_jitter(rng, self.config.jitter, math.prod(blocks))
-        return {name: tf.reshape(each, [-1, *blocks]) for name, each in plan.items()}
+        frames = self.config.blocks.count * self.config.clip.num_frames
+        return colour.sample_jitter(rng, self.config.jitter, frames)
 
     def draw(self, batch: Batch) -> Float[Array, "b c t s s 3"]:
-        return colour.jitter(super().draw(batch), batch["plan"])
+        clips = super().draw(batch)
+        plan = {k: each.reshape(clips.shape[:3]) for k, each in batch["plan"].items()}
+        return colour.jitter(clips, plan)
 
     def make_head(self) -> future.FutureHead:
         """The Flax module on top of the encoder, called with (features, train)."""
