@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import finetune_small, rotation, small, temptrans, vcop, vcp
+from configs import dpc, finetune_small, memdpc, rotation, small, temptrans, vcop, vcp
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
@@ -19,6 +19,8 @@ from tests.train.distributed.toy_processes import (
 CONFIGS = {
     "ctp": lambda: small.get_config(),
     "ctp_cycle": lambda: small.get_config("truth=cycle"),
+    "dpc": lambda: dpc.get_config("small,data=moving_shapes"),
+    "memdpc": lambda: memdpc.get_config("small,data=moving_shapes"),
     "recognition": lambda: finetune_small.get_config(),
     "rotation": lambda: rotation.get_config("small,data=moving_shapes"),
     "vcop": lambda: vcop.get_config("small,data=moving_shapes"),

@@ -175,15 +175,15 @@ def overlaps(trained: Records, held_out: Iterable[Records]) -> list[str]:
 
 
 def long_enough(
-    opened: Records, wanted: int, needed: int = 1, skip: bool = False
+    opened: Records, min_frames: int, skip: bool, task: bool = False
 ) -> Records:
     """The split, if its videos have enough frames; or those of its videos that have.
 
     Args:
         opened: the split.
-        wanted: frames, `config.data.min_frames`.
-        needed: frames that the task's clips span, `ClipSpec.min_frames`.
-        skip: leave the others out, `config.data.skip_short`.
+        min_frames: `config.data.min_frames`, or that of a `ClipSpec`.
+        skip: leave the others out.
+        task: the number comes from the task, for the message.
 
     Raises:
         UserError: there is no video, or without `skip` any with too few frames.
@@ -192,12 +192,11 @@ def long_enough(
         raise UserError(
             f"{opened.name}: split {opened.split!r} has no videos: choose another split"
         )
-    min_frames = max(wanted, needed)
     enough = opened.num_frames >= min_frames
     if enough.all() or (skip and enough.any()):
         return opened if enough.all() else select(opened, np.flatnonzero(enough))
     about, remedy = "config.data.min_frames", "lower min_frames"
-    if needed > wanted:
+    if task:
         about, remedy = "what this task needs", "use smaller strides or fewer frames"
     if not skip:
         remedy = f"leave them out (config.data.skip_short = True), or {remedy}"

@@ -172,29 +172,22 @@ class Task(classification.Task):
     def overlay(
         self, batch: Batch, outputs: Mapping[str, np.ndarray] | None = None
     ) -> base.Overlay:
-        kinds, speeds = divmod(
-            np.asarray(batch["choice"]), len(self.config.clip.strides)
-        )
-        words = [
-            [self._words(*each) for each in zip(*row, strict=True)]
-            for row in zip(kinds.tolist(), speeds.tolist(), strict=True)
-        ]
-        if outputs is not None:
-            chosen = np.asarray(outputs["logits"]).argmax(-1)
-            words = [
-                [
-                    f"{caption}, predicted: {self.class_names[i]}"
-                    for caption, i in zip(*row, strict=True)
-                ]
-                for row in zip(words, chosen, strict=True)
+        """What each clip is; the caption says the speed and what is predicted."""
+        speeds, names = self.config.clip.strides, self.class_names
+        kind, speed = divmod(np.asarray(batch["choice"]), len(speeds))
+        captions = [f"x{speeds[number]}" for number in speed[:, 0].tolist()]
+        if kind.shape[1] == 1:  # held out
+            captions = [
+                f"{names[i]} {each}" if i < WITH_SPEED else names[i]
+                for i, each in zip(kind[:, 0].tolist(), captions, strict=True)
             ]
-        return base.Overlay(words)
-
-    def _words(self, kind: int, speed: int) -> str:
-        name = self.class_names[kind]
-        if kind >= WITH_SPEED:
-            return name
-        return f"{name} x{self.config.clip.strides[speed]}"
+        if outputs is not None:
+            chosen = np.asarray(outputs["logits"]).argmax(-1).tolist()
+            captions = [
+                f"{caption}, predicted: {', '.join(names[i] for i in row)}"
+                for caption, row in zip(captions, chosen, strict=True)
+            ]
+        return base.Overlay(captions, clips=names if kind.shape[1] > 1 else ())
 
 
 def _forth_and_back(rng, length: int, speed) -> Any:

@@ -221,15 +221,18 @@ def test_the_layers_have_the_original_size():
     assert task.chance_loss() == pytest.approx(2 * math.log(4))
 
 
-def test_every_clip_has_its_caption():
+def test_captions_say_speed_transformation_and_prediction():
     task = make_task()
     batch = {"choice": np.array([[2, 6, 10, 14], [0, 4, 8, 12]])}
-    first, second = task.overlay(batch).captions
-    assert first == ["speed x4", "periodic x4", "random", "warped"]
-    assert second == ["speed x1", "periodic x1", "random", "warped"]
-    logits = np.zeros((2, 4, 4))
+    overlay = task.overlay(batch)
+    assert overlay.captions == ["x4", "x1"]
+    assert overlay.clips == ("speed", "periodic", "random", "warped")
+    held_out = {"choice": np.array([[2], [6], [10], [14]])}
+    captions = task.overlay(held_out).captions
+    assert captions == ["speed x4", "periodic x4", "random", "warped"]
+    logits = np.zeros((4, 1, 4))
     logits[:, :, 3] = 1.0
-    captions = task.overlay(batch, {"logits": logits}).captions[0]
+    captions = task.overlay(held_out, {"logits": logits}).captions
     assert captions[2] == "random, predicted: warped"
 
 
