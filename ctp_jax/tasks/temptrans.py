@@ -178,13 +178,13 @@ class Task(classification.Task):
         captions = [f"x{speeds[number]}" for number in speed[:, 0].tolist()]
         if kind.shape[1] == 1:  # held out
             captions = [
-                f"{names[i]} {each}" if i < WITH_SPEED else names[i]
+                f"{names[int(i)]} {each}" if i < WITH_SPEED else names[int(i)]
                 for i, each in zip(kind[:, 0].tolist(), captions, strict=True)
             ]
         if outputs is not None:
             chosen = np.asarray(outputs["logits"]).argmax(-1).tolist()
             captions = [
-                f"{caption}, predicted: {', '.join(names[i] for i in row)}"
+                f"{caption}, predicted: {', '.join(names[int(i)] for i in row)}"
                 for caption, row in zip(captions, chosen, strict=True)
             ]
         return base.Overlay(captions, clips=names if kind.shape[1] > 1 else ())
