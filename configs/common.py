@@ -196,6 +196,8 @@ def data(name: str, split: str, eval_split: str) -> ConfigDict:
     config.eval_split = eval_split  # empty: no evaluation
     config.eval_videos = 0  # evaluate on so many; 0: all of them
     config.min_frames = 1  # refuse shorter videos; 1: repeat their last frame
+    # Leave videos out that are shorter than this, or than the task needs.
+    config.skip_short = False
     config.workers = 0  # threads that read and decode; 0: one per core
     config.prefetch = 4  # batches held ready on the host
     config.max_bad = 0.01  # share of unreadable videos above which a run stops

@@ -69,7 +69,10 @@ class Pipeline:
 
     Attributes:
         records: the records that are used, a `ctp_jax.data.records.Records`.
-        whole: the whole split; more than `records` if `config.data.fraction` is below 1.
+        whole: the whole split; more than `chosen` if `config.data.fraction` is below 1
+            or `config.data.min_frames` leaves videos out.
+        chosen: more than `records` if videos are too short for the task and left out.
+        skipped: how many videos are left out because they are too short.
         num_examples: number of examples of a pass: videos, or with windows of whole
             videos those, and the padding between them.
         class_names: of the labels; empty for unlabelled data.
@@ -91,7 +94,15 @@ class Pipeline:
         if opened.split == config.data.split:
             # Also as the gallery of nearest neighbours: that is what was trained on.
             opened = records.take_fraction(opened, config.data.fraction, config.seed)
-        records.check_lengths(opened, config.data.min_frames, spec.min_frames)
+        videos, skip = len(opened), config.data.get("skip_short", False)
+        self.chosen = records.long_enough(opened, config.data.min_frames, skip)
+        opened = records.long_enough(
+            self.chosen,
+            spec.min_frames,
+            skip=skip or spec.leave_out_shorter,
+            task=True,
+        )
+        self.skipped = videos - len(opened)
         following.check(opened, spec)
         self.records = opened
         self.class_names = opened.class_names

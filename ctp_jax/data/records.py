@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -173,32 +174,68 @@ def overlaps(trained: Records, held_out: Iterable[Records]) -> list[str]:
     return lines
 
 
-def check_lengths(opened: Records, wanted: int, needed: int = 1) -> None:
-    """Raises `UserError` if a split is empty or has videos of too few frames.
+def long_enough(
+    opened: Records, min_frames: int, skip: bool, task: bool = False
+) -> Records:
+    """The split, if its videos have enough frames; or those of its videos that have.
 
     Args:
         opened: the split.
-        wanted: frames, `config.data.min_frames`.
-        needed: frames that the task's clips span, `ClipSpec.min_frames`.
+        min_frames: `config.data.min_frames`, or that of a `ClipSpec`.
+        skip: leave the others out.
+        task: the number comes from the task, for the message.
+
+    Raises:
+        UserError: there is no video, or without `skip` any with too few frames.
     """
     if not len(opened):
         raise UserError(
             f"{opened.name}: split {opened.split!r} has no videos: choose another split"
         )
-    min_frames = max(wanted, needed)
-    short = int((opened.num_frames < min_frames).sum())
-    if short:
-        worst = int(opened.num_frames.argmin())
-        about = "config.data.min_frames"
-        remedy = "lower min_frames: the last frame of a short video is then repeated"
-        if needed > wanted:
-            about = "the clips of this task span"
-            remedy = "use smaller strides or fewer frames"
+    enough = opened.num_frames >= min_frames
+    if enough.all() or (skip and enough.any()):
+        return opened if enough.all() else select(opened, np.flatnonzero(enough))
+    about, remedy = "config.data.min_frames", "lower min_frames"
+    if task:
+        about, remedy = "what this task needs", "use smaller strides or fewer frames"
+    if not skip:
+        remedy = f"leave them out (config.data.skip_short = True), or {remedy}"
+    shortest = np.argsort(opened.num_frames, kind="stable")[:_NAMED]
+    named = [f"{opened.id_of(i)}: {opened.num_frames[i]}" for i in shortest.tolist()]
+    count = len(opened) - int(enough.sum())
+    raise UserError(
+        f"{opened.name}: {count} of {len(opened)} videos of split {opened.split!r} "
+        f"have fewer than {min_frames} frames, {about} ({', '.join(named[:count])}"
+        + ", ..." * (count > _NAMED)
+        + f"): {remedy}"
+    )
+
+
+_NAMED = 3
+"""Videos that a message names, the shortest first."""
+
+
+def check_labels(opened: Any, what: str, learn: bool) -> None:
+    """Raises `UserError` for a split without the labels that something needs.
+
+    Args:
+        opened: the split, `Records`.
+        what: needs them, in words.
+        learn: something is learnt from them, so one class is not enough.
+    """
+    unlabelled = int((opened.label < 0).sum())
+    if unlabelled or not len(opened.class_names):
         raise UserError(
-            f"{opened.name}: {short} of {len(opened)} videos of split {opened.split!r} "
-            f"have fewer than {about} = {min_frames} frames "
-            f"({opened.id_of(worst)}: {opened.num_frames[worst]}): prepare the data set "
-            f"without them, or {remedy}"
+            f"{opened.name}: {unlabelled or len(opened)} of {len(opened)} videos of split "
+            f"{opened.split!r} have no label, which {what} needs"
+        )
+    classes = np.unique(opened.label)
+    if learn and len(classes) == 1:
+        raise UserError(
+            f"{opened.name}: all {len(opened)} videos of split {opened.split!r} are of "
+            f"class {opened.class_names[classes[0]]!r}, but {what} needs two classes or "
+            "more: choose another split, or prepare the videos of every class in a "
+            "folder of its own"
         )
 
 

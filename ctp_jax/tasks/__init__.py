@@ -9,6 +9,8 @@ rotation         3DRotNet
 speednet         SpeedNet, speed and direction
 pace             Pace, how many frames are skipped
 vcop             VCOP, the order of clips
+vcp              VCP, what was done to the second of three clips
+temptrans        TempTrans, how the time of a clip was transformed
 moco             MoCo: two clips of a video among clips of others
 infonce          InfoNCE and UberNCE, the first stage of CoCLR
 recognition      action recognition

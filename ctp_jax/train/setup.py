@@ -287,6 +287,12 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
             f"note: the run ends within config.optimizer.warmup_steps = "
             f"{config.optimizer.warmup_steps}: the learning rate stays low"
         )
+    if skipped := getattr(setup.pipeline, "skipped", 0):
+        needed = max(config.data.min_frames, setup.task.clip_spec(True).min_frames)
+        metrics.say(
+            f"note: {skipped} of {skipped + epochs.num_examples} videos of split "
+            f"{config.data.split!r} are left out: they have fewer than {needed} frames"
+        )
     if config.ema:
         metrics.say(
             "note: evaluation and export take the moving average of the parameters "
