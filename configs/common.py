@@ -190,6 +190,7 @@ def data(name: str, split: str, eval_split: str) -> ConfigDict:
     config = ConfigDict()
     config.name = name  # as prepared by `python -m ctp_jax.prepare NAME`
     config.data_dir = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    config.stream = "rgb"  # or flow, which `python -m ctp_jax.prepare flow` stores
     config.split = split  # to train on, and to search for neighbours
     config.fraction = 1.0  # of every class's videos, drawn by config.seed (Fig. 4)
     config.eval_split = eval_split  # empty: no evaluation

@@ -180,6 +180,7 @@ SHARED = {
 """Every config has these."""
 
 RANGES = SHARED | {
+    "data.stream": choice("rgb", "flow"),
     "evaluators.*.module": either(choice(""), MODULE),
     "evaluators.*.split": TEXT,
     "evaluators.*.videos": COUNT,
