@@ -6,6 +6,8 @@ an entry there.
 
 from ml_collections import ConfigDict
 
+from ctp_jax.config import COLOUR_CHANGES
+
 
 def parse_arg(arg: str | None, **defaults) -> ConfigDict:
     """Parses the part after the colon of `--config=configs/x.py:runlocal,batch=8`.
@@ -95,10 +97,17 @@ def parse_pretext(arg: str | None) -> ConfigDict:
 
     `data=ucf101` or `kinetics400`, with their splits; any other data set is one of your own
     with the splits `train` and `test`, unless `train=` and `test=` say otherwise. `small`
-    takes the network and the clips of `configs/small.py`.
+    takes the network and the clips of `configs/small.py`. `stream=flow` takes optical flow
+    for frames, see `python -m ctp_jax.prepare flow`; its colours are not changed.
     """
     return parse_arg(
-        arg, backbone="r3d18", data="ucf101", train="", test="", small=False
+        arg,
+        backbone="r3d18",
+        data="ucf101",
+        train="",
+        test="",
+        small=False,
+        stream="rgb",
     )
 
 
@@ -404,6 +413,12 @@ def finish(config: ConfigDict, arg: ConfigDict) -> ConfigDict:
     config.evaluators.update(evaluators(*filter(None, arg.evaluate.split("+"))))
     if arg.get("linear"):
         config.freeze = "stem+4"
+    if arg.get("stream", "rgb") != "rgb":
+        config.data.stream = arg.stream
+        for name in COLOUR_CHANGES:
+            group, _, field = name.partition(".")
+            if group in config:
+                config[group][field] = 0.0
     return runlocal(config) if arg.runlocal else config
 
 

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import finetune_small, moco, rotation, small, vcop
+from configs import coclr, finetune_small, moco, rotation, small, vcop
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
@@ -17,6 +17,7 @@ from tests.train.distributed.toy_processes import (
 )
 
 CONFIGS = {
+    "coclr": lambda: coclr.get_config("small,data=moving_shapes_flow"),
     "ctp": lambda: small.get_config(),
     "ctp_cycle": lambda: small.get_config("truth=cycle"),
     "recognition": lambda: finetune_small.get_config(),
@@ -37,6 +38,8 @@ for name in CONFIGS:
 def make_config(name, data_dir, steps):
     config = CONFIGS[name]()
     config.data.data_dir, config.data.workers = data_dir, 2
+    if "coclr" in config:
+        config.coclr.sampler, config.contrast.queue = "random", 16  # full in two steps
     config.clip.size, config.clip.num_frames = 32, 4
     config.clip.scales = (32, 40)
     if "test" in config:
@@ -55,6 +58,8 @@ def data_dir(tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("data"))
     flags = ["--train_videos=12", "--test_videos=4", "--data_dir", directory]
     prepare.main(["moving_shapes", *flags])
+    flags = ["--from=moving_shapes", "--method=dis", "--data_dir", directory]
+    prepare.main(["flow", *flags])
     return directory
 
 
