@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import pytest
 from configs import coclr as coclr_config
 from configs import infonce as infonce_config
 from ctp_jax import config as config_lib
+from ctp_jax.data import index, records, tfrecord
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train import state as state_lib
@@ -284,22 +284,45 @@ def test_chance_is_the_loss_with_equal_logits():
     assert task.chance_loss() == pytest.approx(expected)
 
 
+def made_records(names):
+    """A split with these videos, all of one class."""
+    columns = {name: np.zeros(len(names), kind) for name, kind in index.COLUMNS.items()}
+    return records.Records(
+        features=tfrecord.Features("frames"),
+        encoding="jpeg",
+        class_names=("a",),
+        files=(),
+        file_size=np.zeros(0, np.int64),
+        id_bytes=np.array([name.encode() for name in names]),
+        name="made",
+        split="train",
+        directory="",
+        **columns,
+    )
+
+
 def test_sources_are_those_of_the_videos_that_are_used():
     names = ["Archery/v_Archery_g01_c01", "Archery/v_Archery_g02_c01.avi"]
     names += ["Archery/v_Archery_g01_c02", "Biking/v_Biking_g01_c01"]
-    split = made.make_split([0, 0, 0, 1])
-    split.id_bytes = np.array([name.encode() for name in names])
-    for argument, expected in (("data=ucf101_flow", [0, 1, 0, 2]), ("data=none", None)):
-        task = make_task(argument)
-        task.see_data(split, None)
-        found = task._sources
-        assert found is not None
-        pairs = found[:, None] == found
-        if expected is None:
-            np.testing.assert_array_equal(pairs, np.eye(4, dtype=bool))
-        else:
-            same = np.array(expected)
-            np.testing.assert_array_equal(pairs, same[:, None] == same)
+    names += [f"Biking/v_Biking_g{i // 3:02}_c{i % 3:02}" for i in range(6, 30)]
+    groups = np.array([name.partition("_c")[0] for name in names])
+    split = made_records(names)
+    task = make_task("data=ucf101_flow")
+    task.see_data(split, None)
+    assert_same_groups(task._sources, groups)
+    task = make_task("data=ucf101_flow", **{"data.fraction": 0.5})
+    task.see_data(split, None)
+    used = records.take_fraction(split, 0.5, task.config.seed).ids
+    assert len(used) == 14
+    assert_same_groups(task._sources, [name.partition("_c")[0] for name in used])
+    task = make_task("data=none")
+    task.see_data(split, None)
+    assert_same_groups(task._sources, names)
+
+
+def assert_same_groups(numbers, names):
+    names = np.asarray(names)
+    np.testing.assert_array_equal(numbers[:, None] == numbers, names[:, None] == names)
 
 
 # Clips ------------------------------------------------------------------------------
@@ -450,7 +473,7 @@ def test_mistakes_are_one_line(flat, message):
 def test_heads_of_other_tasks_are_told_apart():
     task = make_task()
     for name, fits in (("infonce", True), ("coclr", True), ("moco", False)):
-        given = types.SimpleNamespace(head={}, head_task=name, path="x")
+        given = export.Encoder({}, {}, {}, {}, name, {}, "x")
         if fits:
             init_from.check_head(task, given)
         else:
