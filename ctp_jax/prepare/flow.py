@@ -83,7 +83,7 @@ def write_statistics(
         Lines for the summary.
     """
     names = sorted(records_)
-    shown, rows = set(names[:: -(-len(names) // _SHOWN)]), []
+    shown, clips = set(names[:: -(-len(names) // _SHOWN)]), {}
     # The longest motion has both components at the bound.
     edges = np.linspace(0, options.bound * np.sqrt(2), _FINE + 1)
     counts, clipped = np.zeros(_FINE, np.int64), 0
@@ -97,8 +97,7 @@ def write_statistics(
         clipped += int((np.abs(motion).max(axis=-1) >= AT_BOUND * options.bound).sum())
         if name in shown:
             frames = stored_lib.decode([encoded.frames[t] for t in times])
-            rows += [(f"{name}: frames {times[0]} to {times[-1]}", frames)]
-            rows += [("their flow: red to the right, green down", images)]
+            clips[f"{name}: frames {times[0]} to {times[-1]}"] = frames, images
     shares = np.cumsum(counts) / counts.sum()
     wanted = (5, 25, 50, 75, 95)
     pixels = {f"{p} %": edges[1:][np.searchsorted(shares, p / 100)] for p in wanted}
@@ -110,7 +109,7 @@ def write_statistics(
     }
     where = epath.Path(folder)
     (where / STATISTICS).write_text(json.dumps(about, indent=1) + "\n")
-    (where / SHEET).write_bytes(_sheet(rows, options))
+    (where / SHEET).write_bytes(_sheet(clips, options, pixels["95 %"]))
     return [
         (
             f"half of the pixels move less than {pixels['50 %']:.2f} pixels per frame, 95 % "
@@ -120,19 +119,30 @@ def write_statistics(
     ]
 
 
-def _sheet(rows: list[tuple[str, np.ndarray]], options: Options) -> bytes:
-    """Frames above their flow, PNG; smaller frames get a grey margin."""
-    names, clips = zip(*rows, strict=True)
-    height, width = np.max([clip.shape[1:3] for clip in clips], axis=0)
-    whole = np.full((len(rows), _SAMPLED, height, width, 3), flow.ZERO, np.uint8)
-    for row, clip in zip(whole, clips, strict=True):
-        row[:, : clip.shape[1], : clip.shape[2]] = clip
+def _sheet(
+    shown: Mapping[str, tuple[np.ndarray, np.ndarray]], options: Options, large: float
+) -> bytes:
+    """Frames above their flow, PNG; smaller frames get a grey margin.
+
+    Args:
+        shown: frames and flow frames, uint8 (t, h, w, 3), by a title.
+        options: how flow was computed.
+        large: a motion to be seen well, pixels; smaller ones are drawn stronger.
+    """
+    gain = max(1, round(options.bound / 2 / max(large, 0.1)))
+    height, width = np.max([c.shape[1:3] for c, _ in shown.values()], axis=0)
+    whole = np.full((2 * len(shown), _SAMPLED, height, width, 3), flow.ZERO, np.uint8)
+    for row, (frames, images) in enumerate(shown.values()):
+        strong = np.clip((images - float(flow.ZERO)) * gain + flow.ZERO, 0, 255)
+        for clip, place in ((frames, 2 * row), (strong, 2 * row + 1)):
+            whole[place, :, : clip.shape[1], : clip.shape[2]] = clip
+    about = "their flow: red to the right, green down"
     sheet = pictures.contact_sheet(
         whole,
-        np.zeros((len(rows), 0, _SAMPLED, 4)),
-        None,
-        title=f"{options.method}, clipped at {options.bound:g} pixels per frame",
-        names=names,
+        np.zeros((len(whole), 0, _SAMPLED, 4)),
+        title=f"{options.method}, clipped at {options.bound:g} pixels per frame, "
+        f"drawn {gain} times as strong as it is stored",
+        names=[line for title in shown for line in (title, about)],
         columns=_SAMPLED,
     )
     file = io.BytesIO()
