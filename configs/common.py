@@ -7,6 +7,7 @@ an entry there.
 from ml_collections import ConfigDict
 
 from ctp_jax import models
+from ctp_jax.config import COLOUR_CHANGES
 
 
 def parse_arg(arg: str | None, **defaults) -> ConfigDict:
@@ -98,9 +99,12 @@ def parse_pretext(arg: str | None) -> ConfigDict:
 
     `data=ucf101` or `kinetics400`, with their splits; any other data set is one of your own
     with the splits `train` and `test`, unless `train=` and `test=` say otherwise. `small`
-    takes the network and the clips of `configs/small.py`.
+    takes the network and the clips of `configs/small.py`. `stream=flow` takes optical flow
+    for frames, see `python -m ctp_jax.prepare flow`; its colours are not changed.
     """
-    return parse_arg(arg, data="ucf101", train="", test="", small=False)
+    return parse_arg(
+        arg, data="ucf101", train="", test="", small=False, stream="rgb"
+    )
 
 
 def pretext(task: str, arg: ConfigDict) -> ConfigDict:
@@ -191,6 +195,7 @@ def data(name: str, split: str, eval_split: str) -> ConfigDict:
     config = ConfigDict()
     config.name = name  # as prepared by `python -m ctp_jax.prepare NAME`
     config.data_dir = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    config.stream = "rgb"  # or flow, which `python -m ctp_jax.prepare flow` stores
     config.split = split  # to train on, and to search for neighbours
     config.fraction = 1.0  # of every class's videos, drawn by config.seed (Fig. 4)
     config.eval_split = eval_split  # empty: no evaluation
@@ -407,6 +412,12 @@ def finish(config: ConfigDict, arg: ConfigDict) -> ConfigDict:
     config.evaluators.update(evaluators(*filter(None, arg.evaluate.split("+"))))
     if arg.get("linear"):
         config.freeze = "stem+4"
+    if arg.get("stream", "rgb") != "rgb":
+        config.data.stream = arg.stream
+        for name in COLOUR_CHANGES:
+            group, _, field = name.partition(".")
+            if group in config:
+                config[group][field] = 0.0
     return runlocal(config) if arg.runlocal else config
 
 

@@ -6,6 +6,7 @@ an entry in the other. A field that is not in the table, of a task outside this 
 may hold anything that is finite.
 """
 
+import contextlib
 import itertools
 import math
 import re
@@ -90,6 +91,12 @@ def choice(*names: str) -> Range:
 def _matches(pattern: str, needs: str) -> Range:
     fits = re.compile(pattern).fullmatch
     return Range(lambda value: isinstance(value, str) and bool(fits(value)), needs)
+
+
+def _is_pattern(text: str) -> bool:
+    with contextlib.suppress(re.error, RecursionError, OverflowError):
+        return bool(re.compile(text))
+    return False
 
 
 FLAG = Range(lambda value: isinstance(value, bool), "True or False")
@@ -181,6 +188,7 @@ SHARED = {
 """Every config has these."""
 
 RANGES = SHARED | {
+    "data.stream": choice("rgb", "flow"),
     "evaluators.*.module": either(choice(""), MODULE),
     "evaluators.*.split": TEXT,
     "evaluators.*.videos": COUNT,
@@ -255,6 +263,10 @@ RANGES = SHARED | {
     "contrast.same_clip": SHARE,
     "contrast.strong": SHARE,
     "contrast.blur": SHARE,
+    "coclr.sampler": TEXT,
+    "coclr.nearest": whole("[0, 8192]"),
+    "coclr.leave_own": SHARE,
+    "coclr.source_of": also(TEXT, _is_pattern, "a regular expression"),
     "jitter.brightness": number("[0, 10]"),
     "jitter.contrast": number("[0, 10]"),
     "jitter.saturation": number("[0, 10]"),

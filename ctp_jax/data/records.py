@@ -64,7 +64,9 @@ def default_data_dir(data_dir: str = "") -> str:
     return found
 
 
-def open_records(name: str, split: str, data_dir: str = "") -> Records:
+def open_records(
+    name: str, split: str, data_dir: str = "", stream: str = "rgb"
+) -> Records:
     """Opens one split of a prepared data set.
 
     Args:
@@ -74,11 +76,19 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
             scanned once and the index is kept beside them.
         split: `all`, or one of the splits of the data set.
         data_dir: empty for $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+        stream: 'rgb', or 'flow': the flow frames are then the frames, and the RGB frames
+            the other stream.
 
     Raises:
-        UserError: not prepared, no such split, missing or truncated shards.
+        UserError: not prepared, no such split, no flow, missing or truncated shards.
     """
     directory, found = open_index(name, data_dir)
+    features = found.features
+    if stream == "flow":
+        check_other(name, features)
+        features = dataclasses.replace(
+            features, frames=features.other, other=features.frames
+        )
     numbers = found.splits.get(split)
     if numbers is None:
         raise UserError(
@@ -90,9 +100,19 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
         field.name: getattr(found, field.name)
         for field in dataclasses.fields(index.Table)
     }
+    table["features"] = features
     table["files"] = tuple(os.fspath(directory / file) for file in found.files)
     opened = Records(**table, name=name, split=split, directory=os.fspath(directory))
     return select(opened, numbers)
+
+
+def check_other(name: str, features: tfrecord.Features) -> None:
+    """Raises `UserError` where the records of a data set have no second stream."""
+    if not features.other:
+        raise UserError(
+            f"data set {name!r}: has no stored flow: run `python -m ctp_jax.prepare flow "
+            f"--from {name}` and set config.data.name to {name}_flow"
+        )
 
 
 def open_index(name: str, data_dir: str = "") -> tuple[epath.Path, index.Index]:
@@ -279,9 +299,10 @@ def prepare_command(name: str, data_dir: str = "") -> str:
         return f"tfds build {name}{where}"
     if name == "moving_shapes":
         return f"python -m ctp_jax.prepare {name}{where}"
-    if name.endswith("_tracks"):
-        source = name.removesuffix("_tracks")
-        return f"python -m ctp_jax.prepare tracks --from {source}{where}"
+    for kind in ("tracks", "flow"):
+        if name.endswith(f"_{kind}"):
+            source = name.removesuffix(f"_{kind}")
+            return f"python -m ctp_jax.prepare {kind} --from {source}{where}"
     if name in ("boxes", "got10k"):
         return f"python -m ctp_jax.prepare {name} --videos DIR{where}"
     builder = re.sub(r"^kinetics(600|700).*", "kinetics400", name)

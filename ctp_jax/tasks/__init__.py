@@ -13,6 +13,7 @@ vcp              VCP, what was done to the second of three clips
 temptrans        TempTrans, how the time of a clip was transformed
 moco             MoCo: two clips of a video among clips of others
 infonce          InfoNCE and UberNCE, the first stage of CoCLR
+coclr            CoCLR's second stage: what is alike in another stream is alike
 recognition      action recognition
 probe            features of a task's encoder, for evaluators of nearest neighbours
 render           draws the clips of a batch, on the device

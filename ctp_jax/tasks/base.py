@@ -85,9 +85,11 @@ class Task:
     Attributes:
         config: of the run.
         class_names: of the labels that are learnt; () if they have no names.
+        head_tasks: tasks whose heads fit, too, with `config.init_head`.
     """
 
     class_names: Sequence[str] = ()
+    head_tasks: Sequence[str] = ()
 
     def __init__(self, config: ConfigDict):
         """Keeps the config; raises `UserError` where it contradicts itself."""
@@ -208,6 +210,32 @@ class Task:
     def load_head(self, variables: Variables, head: Params) -> Variables:
         """The variables with an exported head of the same task put in."""
         return variables._replace(params={**variables.params, "head": head})
+
+    def other_network(self) -> tuple[str, str]:
+        """Where another run's network is that the task needs, besides `config.init_from`.
+
+        Returns:
+            The field of the config that says so, for messages, and its value, a path as
+            `config.init_from` takes; empty if there is none. It is read before step 0,
+            never on resume.
+
+        Raises:
+            UserError: there has to be one.
+        """
+        return "", ""
+
+    def load_other_network(self, variables: Variables, encoder: Any) -> Variables:
+        """The variables with that network put in.
+
+        Args:
+            variables: before the first step.
+            encoder: `ctp_jax.train.checkpoints.export.Encoder`, with `params`,
+                `batch_stats`, `architecture`, `head`, `head_task`, `provenance`, `path`.
+
+        Raises:
+            UserError: it is of another kind.
+        """
+        raise NotImplementedError
 
     def head(self, params: Params) -> Params | None:
         """The rest of the network, exported with the encoder; None if there is none."""
