@@ -251,6 +251,14 @@ RANGES = SHARED | {
     "head.squeeze": FLAG,
     "head.target_scale": items(number("[1e-6, 1e6]"), 4),
     "head.dropout": BELOW_1,
+    "prp: clip.strides": also(
+        items(whole("[1, 1000]"), 2, 100),
+        lambda rates: len(set(rates)) == len(rates),
+        "all different",
+    ),
+    "prp.classification": number("[0, 1e6]"),
+    "prp.classifier_rate": number("[0, 1e6]"),
+    "prp.mask": items(number("[0, 1e6]"), 2),
     "num_classes": whole("[0, 1000000]"),
     "freeze": TEXT,
 }

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import finetune_small, rotation, small, vcop
+from configs import finetune_small, prp, rotation, small, vcop
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
@@ -22,6 +22,7 @@ CONFIGS = {
     "recognition": lambda: finetune_small.get_config(),
     "rotation": lambda: rotation.get_config("small,data=moving_shapes"),
     "vcop": lambda: vcop.get_config("small,data=moving_shapes"),
+    "prp": lambda: prp.get_config("small,data=moving_shapes"),
 }
 EIGHT_DEVICES = """
 import sys

@@ -6,6 +6,7 @@ classification   what tasks that classify clips share
 ctp              Catch-the-Patch
 rotation         3DRotNet
 vcop             VCOP, the order of clips
+prp              PRP, the playback rate and the frames in between
 recognition      action recognition
 probe            features of a task's encoder, for evaluators of nearest neighbours
 render           draws the clips of a batch, on the device
