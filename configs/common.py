@@ -363,6 +363,29 @@ def clip_colour() -> ConfigDict:
     return config
 
 
+def jitter(
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    hue: float = 0.0,
+    *,
+    probability: float = 1.0,
+    grey: float = 0.0,
+    per_frame: bool = False,
+) -> ConfigDict:
+    """Changes of colour as torchvision's `ColorJitter`, in random order."""
+    config = ConfigDict()
+    config.brightness = brightness  # times U(1 +- this), from 0, as the next two
+    config.contrast = contrast  # of the difference from the mean grey of the frame
+    config.saturation = saturation  # of the difference from grey
+    config.hue = hue  # turns of the colour circle, either way
+    config.offset = 0.0  # grey levels, either way, added with the brightness
+    config.probability = probability  # of all of these
+    config.grey = grey  # probability of a grey picture, after them
+    config.per_frame = per_frame  # drawn for each frame, not for each clip
+    return config
+
+
 def finish(config: ConfigDict, arg: ConfigDict) -> ConfigDict:
     """Carries out the arguments that configs have in common."""
     config.model.name = arg.get("backbone", config.model.name)

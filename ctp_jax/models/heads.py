@@ -94,6 +94,12 @@ class CtPHead(nn.Module):
         )
 
 
+def pooled(features: Float[Array, "b t h w c"]) -> Float[Array, "b c"]:
+    """The global average of features, in float32 at least."""
+    wide = jnp.promote_types(features.dtype, jnp.float32)
+    return features.astype(wide).mean(axis=(1, 2, 3))
+
+
 class OrderHead(nn.Module):
     """The order of clips from their features, pair by pair (Xu et al., CVPR 2019).
 
@@ -127,7 +133,7 @@ class OrderHead(nn.Module):
             features: of all clips, those of a video one after the other.
             train: apply dropout.
         """
-        x = features.astype(jnp.float32).mean(axis=(1, 2, 3))
+        x = pooled(features)
         clips = x.reshape(-1, self.num_clips, x.shape[-1])
         pairs = jnp.array(list(itertools.combinations(range(self.num_clips), 2)))
         x = clips[:, pairs].reshape(len(clips), len(pairs), -1)
@@ -165,7 +171,7 @@ class ClassifierHead(nn.Module):
         self, features: Float[Array, "b t h w c"], train: bool
     ) -> Float[Array, "b k"]:
         """Logits; with `train`, needs a random key 'dropout'."""
-        x = features.astype(jnp.float32).mean(axis=(1, 2, 3))
+        x = pooled(features)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(
             self.num_classes,
