@@ -335,6 +335,17 @@ def truth() -> ConfigDict:
     return config
 
 
+def contrast(queue: int, momentum: float, temperature: float) -> ConfigDict:
+    """Query and key encoder, and the queue: see `ctp_jax/tasks/momentum.py`."""
+    config = ConfigDict()
+    config.queue = queue  # keys; a multiple of config.batch_size
+    config.momentum = momentum  # what the key encoder keeps of itself in a step
+    config.temperature = temperature
+    config.dim = 128  # numbers in an embedding
+    config.hidden = 0  # width of the hidden layer; 0: channels of the encoder
+    return config
+
+
 def colour() -> ConfigDict:
     """Colour augmentation after pasting."""
     config = ConfigDict()

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import finetune_small, prp, rotation, small, vcop
+from configs import cep, finetune_small, moco, prp, rotation, small, vcop
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
@@ -20,9 +20,11 @@ CONFIGS = {
     "ctp": lambda: small.get_config(),
     "ctp_cycle": lambda: small.get_config("truth=cycle"),
     "recognition": lambda: finetune_small.get_config(),
+    "moco": lambda: moco.get_config("small,data=moving_shapes"),
     "rotation": lambda: rotation.get_config("small,data=moving_shapes"),
     "vcop": lambda: vcop.get_config("small,data=moving_shapes"),
     "prp": lambda: prp.get_config("small,data=moving_shapes"),
+    "cep": lambda: cep.get_config("small,data=moving_shapes"),
 }
 EIGHT_DEVICES = """
 import sys

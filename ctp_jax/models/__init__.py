@@ -5,6 +5,7 @@ resnet3d   R3D-18 and R(2+1)D-18
 c3d        C3D
 heads      the prediction heads of the tasks
 decoder    PRP's heads: playback rates and decoded clips
+cycle      CEP's heads: embeddings of time, and their predictions
 saliency   what in a clip speaks for a class: guided Grad-CAM
 layers     convolution, batch normalisation, max-pooling
 conv/      how a convolution is computed

@@ -179,3 +179,44 @@ class ClassifierHead(nn.Module):
             precision=jax.lax.Precision.HIGHEST,
             name="classifier",
         )(x)
+
+
+class ProjectionHead(nn.Module):
+    """Global average pooling, a dense layer, a relu, a dense layer: embeddings (MoCo v2).
+
+    Initialised as PyTorch's linear layers: weights and biases are U(+-1/sqrt(inputs)).
+    Children: 'hidden', 'embedding'.
+
+    Attributes:
+        dim: numbers in an embedding.
+        hidden: width of the hidden layer; 0: as many as the features have channels.
+    """
+
+    dim: int = 128
+    hidden: int = 0
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "b t h w c"], train: bool
+    ) -> Float[Array, "b d"]:
+        """Embeddings of any length."""
+        x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+        x = x.mean(axis=(1, 2, 3))
+        x = nn.relu(_torch_dense(self.hidden or x.shape[-1], x, "hidden"))
+        return _torch_dense(self.dim, x, "embedding")
+
+
+def _torch_dense(outputs: int, x: Float[Array, "b n"], name: str) -> Array:
+    """A dense layer that starts as PyTorch's `Linear`."""
+    bound = x.shape[-1] ** -0.5
+
+    def uniform(rng, shape, dtype=jnp.float32):
+        return jax.random.uniform(rng, shape, dtype, -bound, bound)
+
+    return nn.Dense(
+        outputs,
+        kernel_init=uniform,
+        bias_init=uniform,
+        precision=jax.lax.Precision.HIGHEST,
+        name=name,
+    )(x)

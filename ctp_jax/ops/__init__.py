@@ -5,6 +5,8 @@ paste       pasting patches along trajectories
 roi_align   RoIAlign
 boxes       formats of boxes, regression targets, overlaps
 colour      changes of colour, normalisation
+blur        Gaussian blur
+contrast    contrastive losses over a queue of keys
 
 The docstrings contain examples, which the tests run.
 """

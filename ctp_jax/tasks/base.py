@@ -83,9 +83,11 @@ class Task:
     Attributes:
         config: of the run.
         class_names: of the labels that are learnt; () if they have no names.
+        clip_names: of the clips of a video, in pictures; () for their numbers.
     """
 
     class_names: Sequence[str] = ()
+    clip_names: Sequence[str] = ()
 
     def __init__(self, config: ConfigDict):
         """Keeps the config; raises `UserError` where it contradicts itself."""
@@ -267,7 +269,15 @@ def load(config: ConfigDict) -> Task:
     return module.Task(config)
 
 
-_NO_TASKS = ("base", "classification", "mixture", "probe", "render", "tracker")
+_NO_TASKS = (
+    "base",
+    "classification",
+    "mixture",
+    "momentum",
+    "probe",
+    "render",
+    "tracker",
+)
 
 
 def open_pipeline(

@@ -36,6 +36,8 @@ class Task(classification.Task):
     in turn, they are the clip at twice the rate.
     """
 
+    clip_names = ("input", "frames in between")
+
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         self.class_names = tuple(f"{rate}x" for rate in config.clip.strides)
