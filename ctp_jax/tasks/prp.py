@@ -36,7 +36,7 @@ class Task(classification.Task):
     in turn, they are the clip at twice the rate.
     """
 
-    clip_names = ("input", "frames in between")
+    clip_names = ("input", "frames in between", "these, reconstructed")
 
     def __init__(self, config: ConfigDict):
         super().__init__(config)
@@ -187,6 +187,15 @@ class Task(classification.Task):
             ),
         }
         return loss, base.StepOutput(metrics, state)
+
+    def picture(
+        self, batch: Batch, variables: base.Variables | None = None
+    ) -> Float[Array, "b c t s s 3"]:
+        clips = self.draw(batch)
+        if variables is None:
+            return clips
+        decoded = self.reconstruct(variables, clips[:, 0], train=False)[1]
+        return jnp.concatenate([clips, 255 * decoded[:, None, 1::2]], axis=1)
 
     def chance_loss(self) -> None:
         """Not known: that of the reconstruction depends on the videos."""

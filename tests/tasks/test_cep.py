@@ -197,10 +197,14 @@ def test_past_present_and_future_are_seen_alike_and_the_key_is_not():
     spec = task.clip_spec(True)
     numbers = rng_lib.Rng(tf.random.stateless_uniform([32], [1, 2]))
     window, flip = clips_lib.sample_window(numbers, *map(tf.constant, (40, 60)), spec)
-    assert (window[0] == window[:3]).numpy().all() and (flip[0] == flip[:3]).numpy().all()
+    assert (window[0] == window[:3]).numpy().all() and (
+        flip[0] == flip[:3]
+    ).numpy().all()
     assert (window[0] != window[3]).numpy().any()
     batch = dict(made.make_batch(task, train=True))
-    batch["frames"] = jnp.full_like(batch["frames"], jnp.array([200, 80, 40], jnp.uint8))
+    batch["frames"] = jnp.full_like(
+        batch["frames"], jnp.array([200, 80, 40], jnp.uint8)
+    )
     drawn = np.asarray(jax.jit(task.draw)(batch))
     np.testing.assert_allclose(drawn, drawn[:, :, :1, :1, :1] + 0 * drawn, atol=1e-3)
     np.testing.assert_allclose(drawn[:, 0], drawn[:, 1], atol=1e-3)
@@ -217,7 +221,9 @@ def test_numbers_of_the_release():
     assert task.chance_loss() == pytest.approx(3 * math.log(3 * 16385) + 2.2)
     some = jnp.zeros((1, 2048))
     shapes = jax.eval_shape(
-        lambda: task._predictors().init(jax.random.key(0), some, some, some, train=False)
+        lambda: task._predictors().init(
+            jax.random.key(0), some, some, some, train=False
+        )
     )
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
     # Four dense layers and three norms, twice.
