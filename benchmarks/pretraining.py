@@ -4,6 +4,7 @@ Needs neither data nor TensorFlow: the batch has the shapes of the pipeline's.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import ucf_r3d
 from ctp_jax.ops import colour
-from ctp_jax.tasks import ctp
+from ctp_jax.tasks import base, ctp
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import optimizer, state, step
 from ctp_jax.train.epochs import Epochs
@@ -126,14 +127,23 @@ class Program:
         state: shapes of the training state.
     """
 
-    def __init__(self, config: ConfigDict, mesh: Mesh):
+    def __init__(
+        self,
+        config: ConfigDict,
+        mesh: Mesh,
+        task: base.Task | None = None,
+        batch: Any = None,
+    ):
         """Traces the initial state.
 
         Args:
-            config: from `make_config`.
+            config: from `make_config`; with the next two, of any task.
             mesh: what it runs on.
+            task: of the config; None: the game.
+            batch: one of its batches; None: one of `make_batch`.
         """
-        self.task, self.batch = Game(config), batch_spec(config)
+        self.task = Game(config) if task is None else task
+        self.batch = batch_spec(config) if batch is None else _shapes(batch)
         schedule = optimizer.make_schedule(
             config.optimizer, Epochs(1000, config.batch_size), 1000
         )
@@ -162,6 +172,10 @@ class Program:
         return self._step.lower(self.state, self.batch)
 
 
+def _shapes(batch):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+
+
 def _named(transformation):
     def update(*arguments):
         with jax.named_scope(OPTIMISER):
@@ -178,15 +192,21 @@ class Running:
         compiled: the step's program.
     """
 
-    def __init__(self, config: ConfigDict, batch: dict[str, Any]):
+    def __init__(
+        self,
+        config: ConfigDict,
+        batch: Mapping[str, Any],
+        task: base.Task | None = None,
+    ):
         """Makes the state and compiles the step.
 
         Args:
-            config: from `make_config`.
-            batch: from `make_batch`.
+            config: see `Program`.
+            batch: from `make_batch`, or of the task.
+            task: see `Program`.
         """
         mesh = mesh_lib.one_device()
-        program = Program(config, mesh)
+        program = Program(config, mesh, task, batch)
         self.state = program.make_state()
         self.compiled = program.lower().compile()
         self._batch = mesh_lib.put(batch, mesh)

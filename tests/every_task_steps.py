@@ -1,0 +1,83 @@
+"""Steps of every task, run by `tests/test_every_task.py` where there are eight devices."""
+
+import itertools
+import sys
+
+import jax
+import numpy as np
+
+from ctp_jax import modules
+from ctp_jax.tasks import base
+from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train import optimizer, step
+from ctp_jax.train import state as state_lib
+from ctp_jax.train.epochs import Epochs
+
+
+class Runner:
+    """Training steps of a task on some devices."""
+
+    def __init__(self, config, task, mesh, batch):
+        schedule = optimizer.make_schedule(config.optimizer, Epochs(16, 8), 4)
+        transformation = optimizer.make_optimizer(
+            config.optimizer, schedule, task.frozen
+        )
+        self.mesh = mesh
+        self._step = step.make_train_step(task, transformation, schedule, 0, mesh)
+        rng = step.stream_key(config.seed, "init")
+        self._initial = jax.jit(
+            lambda: state_lib.initial(task, transformation, rng, batch)
+        )
+
+    def initial(self):
+        return self._put(self._initial())
+
+    def _put(self, state):
+        # A copy: the step donates it.
+        return jax.device_put(mesh_lib.to_host(state), mesh_lib.replicated(self.mesh))
+
+    def __call__(self, state, batch):
+        """(state, metrics) after a step, as NumPy."""
+        return mesh_lib.to_host(
+            self._step(self._put(state), mesh_lib.put(batch, self.mesh))
+        )
+
+
+def take_steps(config):
+    """{name of the run and of the array: array} after two steps.
+
+    The runs: 'one' device, 'resumed' there after the first step, and 'eight' devices.
+    """
+    modules.allow_named_by(config)
+    task = base.load(config)
+
+    def batches(first):
+        pipeline = base.open_pipeline(config, task, True, 0, 1)
+        task.see_data(pipeline.whole, None)
+        return list(itertools.islice(pipeline.train_batches(first), 2 - first))
+
+    whole, found = batches(0), {}
+    meshes = {"one": mesh_lib.one_device(), "eight": mesh_lib.make_mesh()}
+    assert meshes["eight"].size == 8
+    runners = {k: Runner(config, task, mesh, whole[0]) for k, mesh in meshes.items()}
+    for name, run in runners.items():
+        after_one, _ = run(run.initial(), whole[0])
+        found[name] = run(after_one, whole[1])
+        if name == "one":
+            found["resumed"] = run(after_one, batches(1)[0])
+    flat, _ = jax.tree_util.tree_flatten_with_path(found)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in flat
+    }
+
+
+def main(data_dir, folder):
+    from tests.test_every_task import CONFIGS, make_config
+
+    for name in CONFIGS:
+        np.savez(f"{folder}/{name}.npz", **take_steps(make_config(name, data_dir, 4)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
