@@ -140,7 +140,7 @@ class Task(classification.Task):
             features,
             train=train,
             decode=True,
-            mutable=["batch_stats"] if train else ["nothing"],
+            mutable=["batch_stats"] if train else [],
         )
         if train:
             stats = {**state["batch_stats"], "head": dict(changed)["batch_stats"]}
