@@ -37,7 +37,7 @@ def make_config(name, data_dir, steps):
     if "test" in config:
         config.test.scales, config.test.num_clips = (36,), 2
     # The tasks are the subject, not the encoder.
-    config.model.name = "tests.tiny_network"
+    config.model.name, config.model.conv = "tests.tiny_network", "direct"
     config.batch_size, config.steps, config.log_every = 8, steps, 1
     config.optimizer.learning_rate, config.optimizer.schedule = 0.001, "constant"
     config.checkpoint_every, config.eval_every = 1.0, 0.0

@@ -18,11 +18,13 @@ class CycleHead(nn.Module):
 
     Attributes:
         dim: d.
+        hidden: width of the hidden layer of either; 0: as many as the features have.
         epsilon: of the batch normalisation in 'time'.
         groups: of batch normalisation, see `ctp_jax.models.layers.BatchNorm`.
     """
 
     dim: int
+    hidden: int
     epsilon: float
     groups: int
 
@@ -32,9 +34,11 @@ class CycleHead(nn.Module):
     ) -> dict[str, Float[Array, "b d"]]:
         """'appearance' tells videos apart, 'time' the clips of one video."""
         x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-        time = _MLP((x.shape[-1], self.dim), self.epsilon, self.groups, name="time")
+        hidden = self.hidden or x.shape[-1]
+        appearance = ProjectionHead(self.dim, hidden, name="appearance")
+        time = _MLP((hidden, self.dim), self.epsilon, self.groups, name="time")
         return {
-            "appearance": ProjectionHead(self.dim, name="appearance")(x, train),
+            "appearance": appearance(x, train),
             "time": time(x.mean(axis=(1, 2, 3)), train),
         }
 

@@ -72,9 +72,9 @@ class Task(momentum.Task):
         return colour.jitter(super().draw(batch), plan)
 
     def make_head(self) -> cycle.CycleHead:
-        network = self._encoder
+        options, network = self.config.contrast, self._encoder
         return cycle.CycleHead(
-            self.config.contrast.dim, network.epsilon, network.batch_norm_groups
+            options.dim, options.hidden, network.epsilon, network.batch_norm_groups
         )
 
     def _predictors(self) -> cycle.CyclePredictors:

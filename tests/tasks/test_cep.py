@@ -228,7 +228,7 @@ def test_numbers_of_the_release():
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
     # Four dense layers and three norms, twice.
     assert count == 2 * (4 * (2048**2 + 2048) + 3 * 2 * 2048)
-    head = cycle.CycleHead(2048, 1e-3, 1)
+    head = cycle.CycleHead(2048, 0, 1e-3, 1)
     features = jnp.zeros((1, 2, 7, 7, 512))
     shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), features, train=False))
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
