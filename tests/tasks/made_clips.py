@@ -106,7 +106,8 @@ def make_plan(task, batch, rng, train=True):
     count = rng_lib.count_uniforms(lambda d: task.plan(d, batch, train), [videos])
     numbers = rng_lib.Rng(tf.constant(rng.random((videos, count), np.float32)))
     return {
-        name: value.numpy() for name, value in task.plan(numbers, batch, train).items()
+        name: np.asarray(value)
+        for name, value in task.plan(numbers, batch, train).items()
     }
 
 

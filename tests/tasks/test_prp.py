@@ -68,12 +68,12 @@ def test_rates_that_fit_are_as_likely(num_frames, fits):
     sample, count = rng_lib.traced(
         lambda rng, _: task.clip_spec(True).frame_numbers(rng, num_frames), (), ()
     )
-    numbers = np.random.default_rng(0).random((1200, count), np.float32)
+    numbers = np.random.default_rng(0).random((400, count), np.float32)
     found = [int(sample(tf.constant(each), ())[1][0]) for each in numbers]
     counts = np.bincount(found, minlength=4)
     # Five standard deviations of a binomial.
-    spread = 5 * np.sqrt(1200 / fits)
-    assert np.abs(counts[:fits] - 1200 / fits).max() <= spread
+    spread = 5 * np.sqrt(400 / fits)
+    assert np.abs(counts[:fits] - 400 / fits).max() <= spread
     assert not counts[fits:].any()
 
 
