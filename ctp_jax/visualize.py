@@ -45,7 +45,7 @@ TRAIN = flags.DEFINE_boolean(
 )
 
 
-CLIPS = 4
+CLIPS = 3
 """Largest number of clips per video in a picture."""
 
 
@@ -156,17 +156,10 @@ def draw(
         ": ".join(filter(None, (str(source.records.ids[index]), caption)))
         for index, caption in zip(batch["index"], overlay.captions, strict=True)
     ]
-    numbers = [f"clip {number + 1}" for number in range(clips.shape[1])]
-    return _rows(clips, overlay, names, task.clip_names or numbers, title)
+    return _rows(clips, overlay, names, title)
 
 
-def _rows(
-    clips: np.ndarray,
-    overlay: Any,
-    names: list[str],
-    clip_names: Sequence[str],
-    title: str,
-) -> Drawn:
+def _rows(clips: np.ndarray, overlay: Any, names: list[str], title: str) -> Drawn:
     """One row per clip, for at most `CLIPS` evenly spread clips of every video."""
     count = clips.shape[1]
     chosen = np.unique(np.linspace(0, count - 1, min(count, CLIPS)).round().astype(int))
@@ -182,7 +175,7 @@ def _rows(
     title += ": true boxes" * bool(boxes.size)
     title += ", predicted ones dashed" * (predicted is not None)
     if len(chosen) > 1:
-        names = [f"{name}, {clip_names[clip]}" for name in names for clip in chosen]
+        names = [f"{name}, clip {clip + 1}" for name in names for clip in chosen]
     return Drawn(clips, boxes, predicted, names, title)
 
 

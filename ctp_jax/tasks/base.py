@@ -83,11 +83,9 @@ class Task:
     Attributes:
         config: of the run.
         class_names: of the labels that are learnt; () if they have no names.
-        clip_names: of the clips of a video, in pictures; () for their numbers.
     """
 
     class_names: Sequence[str] = ()
-    clip_names: Sequence[str] = ()
 
     def __init__(self, config: ConfigDict):
         """Keeps the config; raises `UserError` where it contradicts itself."""

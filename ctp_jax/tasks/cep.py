@@ -31,8 +31,6 @@ SHOWN = 3
 class Task(momentum.Task):
     """See `configs/cep.py` for its options."""
 
-    clip_names = ("past", "present", "future", "key")
-
     # On the host -----------------------------------------------------------------
 
     def clip_spec(self, train: bool) -> ClipSpec:
@@ -171,7 +169,8 @@ class Task(momentum.Task):
         return {"embedding": jnp.stack(pair, axis=1)}
 
     def overlay(self, batch: Batch, outputs=None) -> base.Overlay:
-        return base.Overlay([""] * len(batch["label"]))
+        names = ("past", "present", "future", "key")
+        return base.Overlay([""] * len(batch["label"]), clips=names)
 
 
 def _flat(clips: Float[Array, "b c t s s 3"]) -> Float[Array, "bc t s s 3"]:

@@ -36,8 +36,6 @@ class Task(classification.Task):
     in turn, they are the clip at twice the rate.
     """
 
-    clip_names = ("input", "frames in between", "these, reconstructed")
-
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         self.class_names = tuple(f"{rate}x" for rate in config.clip.strides)
@@ -196,6 +194,11 @@ class Task(classification.Task):
             return clips
         decoded = self.reconstruct(variables, clips[:, 0], train=False)[1]
         return jnp.concatenate([clips, 255 * decoded[:, None, 1::2]], axis=1)
+
+    def overlay(self, batch: Batch, outputs=None) -> base.Overlay:
+        names = ("input", "frames in between", "these, reconstructed")
+        shown = names if outputs is not None else names[:2]
+        return dataclasses.replace(super().overlay(batch, outputs), clips=shown)
 
     def chance_loss(self) -> None:
         """Not known: that of the reconstruction depends on the videos."""
