@@ -173,6 +173,9 @@ def validate(config: ConfigDict) -> None:
     need(batch % parts == 0, "optimizer.accumulate", what)
     if "truth" in config:
         check_truth(config)
+    if batch % (flat.get("negatives_of", 1) * parts):
+        held = f" / {parts} (config.optimizer.accumulate)" * (parts > 1)
+        need(False, "negatives_of", f"a divisor of config.batch_size = {batch}{held}")
     for name in ("clip.scales", "test.scales"):
         if name in flat:
             check_scales(config, name)

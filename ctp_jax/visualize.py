@@ -160,9 +160,13 @@ def draw(
 
 
 def _rows(clips: np.ndarray, overlay: Any, names: list[str], title: str) -> Drawn:
-    """One row per clip, for at most `CLIPS` evenly spread clips of every video."""
+    """One row per clip, for at most `CLIPS` evenly spread clips of every video.
+
+    All clips have a row where the task says what each of them is.
+    """
     count = clips.shape[1]
-    chosen = np.unique(np.linspace(0, count - 1, min(count, CLIPS)).round().astype(int))
+    rows = len(overlay.clips) or min(count, CLIPS)
+    chosen = np.unique(np.linspace(0, count - 1, rows).round().astype(int))
 
     def flat(values: np.ndarray) -> np.ndarray:
         return values[:, chosen].reshape(-1, *values.shape[2:])
@@ -175,7 +179,8 @@ def _rows(clips: np.ndarray, overlay: Any, names: list[str], title: str) -> Draw
     title += ": true boxes" * bool(boxes.size)
     title += ", predicted ones dashed" * (predicted is not None)
     if len(chosen) > 1:
-        names = [f"{name}, clip {clip + 1}" for name in names for clip in chosen]
+        said = overlay.clips or [f"clip {clip + 1}" for clip in range(count)]
+        names = [f"{name}, {said[clip]}" for name in names for clip in chosen]
     return Drawn(clips, boxes, predicted, names, title)
 
 

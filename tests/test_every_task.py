@@ -5,7 +5,17 @@ import jax
 import numpy as np
 import pytest
 
-from configs import cep, finetune_small, moco, prp, rotation, small, vcop
+from configs import (
+    cep,
+    dpc,
+    finetune_small,
+    memdpc,
+    moco,
+    prp,
+    rotation,
+    small,
+    vcop,
+)
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
@@ -18,6 +28,8 @@ from tests.train.distributed.toy_processes import (
 CONFIGS = {
     "ctp": lambda: small.get_config(),
     "ctp_cycle": lambda: small.get_config("truth=cycle"),
+    "dpc": lambda: dpc.get_config("small,data=moving_shapes"),
+    "memdpc": lambda: memdpc.get_config("small,data=moving_shapes"),
     "recognition": lambda: finetune_small.get_config(),
     "moco": lambda: moco.get_config("small,data=moving_shapes"),
     "rotation": lambda: rotation.get_config("small,data=moving_shapes"),

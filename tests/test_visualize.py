@@ -10,6 +10,7 @@ from PIL import Image
 
 from configs import small
 from ctp_jax import pictures, visualize
+from ctp_jax.tasks import base
 
 
 def test_a_box_is_drawn_around_its_pixels():
@@ -38,6 +39,18 @@ def test_sheet_and_animation_are_written(tmp_path):
         assert sheet.size[0] >= 4 * 32 and sheet.size[1] >= 3 * 32
     with Image.open(paths[1]) as animation:
         assert animation.n_frames == 5
+
+
+@pytest.mark.parametrize("said", [(), tuple("abcde")])
+def test_clips_that_a_task_names_all_have_a_row(said):
+    clips = np.arange(10)[:, None, None, None, None] * np.ones((1, 2, 4, 4, 3))
+    overlay = base.Overlay(["", ""], clips=said)
+    clips = clips.reshape(2, 5, 2, 4, 4, 3).astype(np.uint8)
+    drawn = visualize._rows(clips, overlay, ["v", "w"], "")
+    shown = "abcde" if said else ("clip 1", "clip 3", "clip 5")
+    assert drawn.names == [f"{name}, {each}" for name in "vw" for each in shown]
+    rows = range(10) if said else (0, 2, 4, 5, 7, 9)
+    assert drawn.clips[:, 0, 0, 0, 0].tolist() == list(rows)
 
 
 def test_a_config_of_another_version_is_named(tmp_path):

@@ -112,6 +112,7 @@ class ClipSpec:
             those that the clip shows. Empty: nothing is followed.
         min_frames: refuse a data set with shorter videos, where the repeated last frame
             would give the label away.
+        leave_out_shorter: leave such videos out instead, unless all are shorter.
     """
 
     num_clips: int
@@ -128,3 +129,4 @@ class ClipSpec:
     shared_window: bool | int = False
     follow: Sequence[str] = ()
     min_frames: int = 1
+    leave_out_shorter: bool = False

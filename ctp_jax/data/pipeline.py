@@ -69,7 +69,8 @@ class Pipeline:
 
     Attributes:
         records: the records that are used, a `ctp_jax.data.records.Records`.
-        whole: the whole split; more than `records` if `config.data.fraction` is below 1.
+        whole: the whole split; more than `chosen` if `config.data.fraction` is below 1.
+        chosen: more than `records` if the task leaves out short videos.
         num_examples: number of examples of a pass: videos, or with windows of whole
             videos those, and the padding between them.
         class_names: of the labels; empty for unlabelled data.
@@ -91,6 +92,9 @@ class Pipeline:
         if opened.split == config.data.split:
             # Also as the gallery of nearest neighbours: that is what was trained on.
             opened = records.take_fraction(opened, config.data.fraction, config.seed)
+        self.chosen = opened
+        if spec.leave_out_shorter:
+            opened = records.leave_out_shorter(opened, spec.min_frames)
         records.check_lengths(opened, config.data.min_frames, spec.min_frames)
         following.check(opened, spec)
         self.records = opened

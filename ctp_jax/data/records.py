@@ -154,6 +154,12 @@ def select(opened: Records, numbers: np.ndarray) -> Records:
     return dataclasses.replace(opened, **columns)
 
 
+def leave_out_shorter(opened: Records, min_frames: int) -> Records:
+    """The videos of at least `min_frames` frames; all, to be refused, if none has."""
+    long_enough = np.flatnonzero(opened.num_frames >= min_frames)
+    return select(opened, long_enough) if len(long_enough) else opened
+
+
 def overlaps(trained: Records, held_out: Iterable[Records]) -> list[str]:
     """A line for every held-out split that has videos in common with the training.
 

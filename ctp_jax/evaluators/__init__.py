@@ -5,6 +5,7 @@ recognition      accuracy of a classifier, confusion matrix
 tracking         overlap of predicted and true trajectories
 sequences        the same in whole videos, of which tracks are made (GOT-10k)
 tracks           their tracks: KCF's beside them, pictures
+means            means of numbers that the task says of each video
 retrieval        whether a video's nearest neighbours have its class
 knn              classification by the nearest neighbours
 pairs            whether two clips of a video find each other (contrastive tasks)

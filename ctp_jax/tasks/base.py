@@ -67,11 +67,13 @@ class Overlay:
         boxes: the true boxes, float (b, c, n, t, 4), x1 y1 x2 y2 in pixels of the clip;
             NaN for those that are not known; None if the task has no boxes.
         predicted: the boxes that the network predicts, likewise; None without one.
+        clips: what each of the c clips is; a picture then shows all of them.
     """
 
     captions: Sequence[str]
     boxes: np.ndarray | None = None
     predicted: np.ndarray | None = None
+    clips: Sequence[str] = ()
 
 
 class Task:

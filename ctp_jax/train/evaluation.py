@@ -78,7 +78,8 @@ class Evaluation:
         self._held_out = base.open_pipeline(config, view, False, *share, opener=opener)
         held_out = getattr(self._held_out, "records", None)
         view.see_data(getattr(training, "whole", None), held_out)
-        trained_on = getattr(training, "records", None)
+        # Of these, the gallery: its clips may be shorter than those trained with.
+        trained_on = getattr(training, "chosen", None)
         subject = evaluators.Subject(held_out, trained_on, tuple(view.class_names))
         self.evaluators = {
             name: evaluators.load(name, options).make(options, subject)

@@ -287,6 +287,12 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
             f"note: the run ends within config.optimizer.warmup_steps = "
             f"{config.optimizer.warmup_steps}: the learning rate stays low"
         )
+    chosen = len(getattr(setup.pipeline, "chosen", ()))
+    if (short := chosen - epochs.num_examples) > 0:
+        metrics.say(
+            f"note: {short} of {chosen} videos of split {config.data.split!r} are left out: "
+            f"{config.task} needs {setup.task.clip_spec(True).min_frames} frames"
+        )
     if config.ema:
         metrics.say(
             "note: evaluation and export take the moving average of the parameters "
