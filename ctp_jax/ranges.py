@@ -295,6 +295,18 @@ RANGES = SHARED | {
     "head.init_gain": number("(0, 100]"),
     "vcp.distance": whole("[0, 100000]"),
     "vcp.both_sides": FLAG,
+    "prp: clip.strides": also(
+        items(whole("[1, 1000]"), 2, 100),
+        lambda rates: len(set(rates)) == len(rates),
+        "all different",
+    ),
+    "prp.classification": number("[0, 1e6]"),
+    "prp.classifier_rate": number("[0, 1e6]"),
+    "prp.mask": items(number("[0, 1e6]"), 2),
+    "cep.prediction": number("[0, 1e6]"),
+    "cep.cycle": number("[0, 1e6]"),
+    "cep.layers": whole("[1, 16]"),
+    "cep.hidden": whole("[1, 65536]"),
     "num_classes": whole("[0, 1000000]"),
     "freeze": TEXT,
 }

@@ -105,7 +105,8 @@ class ClipSpec:
             portrait videos.
         crop: 'random' or 'center'.
         flip: probability of mirroring.
-        shared_window: all clips of a video have the same scale, crop and flip.
+        shared_window: all clips of a video have the same scale, crop and flip; or so
+            many of them have, the first ones.
         follow: annotations (keys of `VISIBILITY`) with the objects to follow, '' for none;
             the video at position p of the run has entry p modulo their number. With
             'random' sampling and crop, its clips start where an object is visible and
@@ -131,7 +132,7 @@ class ClipSpec:
     scales: Sequence[int | tuple[int, int]] = (128,)
     crop: str = "random"
     flip: float = 0.0
-    shared_window: bool = False
+    shared_window: bool | int = False
     follow: Sequence[str] = ()
     other_stream: Sequence[int] = ()
     min_frames: int = 1

@@ -157,7 +157,10 @@ def sample_window(
     Returns:
         float32 (c, 4), y, x, height, width in stored pixels, and bool (c,), mirrored.
     """
-    windows = 1 if spec.shared_window else spec.num_clips
+    shared = spec.num_clips if spec.shared_window is True else spec.shared_window
+    # The number of each clip's window.
+    number = np.maximum(np.arange(spec.num_clips) - max(shared, 1) + 1, 0)
+    windows = int(number[-1]) + 1
     choices = [_scaled_size(height, width, scale) for scale in spec.scales]
     choice = rng.integer([windows], len(choices))
     scaled = tf.gather(tf.stack(choices), choice)  # (c, 2)
@@ -175,9 +178,7 @@ def sample_window(
     start = tf.cast(offset, tf.float32) * pixel
     flip = rng.bernoulli([windows], spec.flip)
     window = tf.concat([start, spec.size * pixel], axis=-1)
-    # One for all clips, or one for each.
-    window += tf.zeros([spec.num_clips, 1])
-    return window, flip | tf.zeros([spec.num_clips], tf.bool)
+    return tf.gather(window, number), tf.gather(flip, number)
 
 
 HOLD_ALL = 0.9

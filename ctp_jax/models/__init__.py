@@ -5,6 +5,8 @@ resnet3d   R3D, R(2+1)D, R-2D3D, TSM
 s3d        S3D and S3D-G
 c3d        C3D
 heads      the prediction heads of the tasks
+decoder    PRP's heads: playback rates and decoded clips
+cycle      CEP's heads: embeddings of time, and their predictions
 future     the head of DPC and MemDPC, on the recurrent unit of conv_gru
 saliency   what in a clip speaks for a class: guided Grad-CAM
 layers     convolution, batch normalisation, max-pooling

@@ -10,10 +10,12 @@ speednet         SpeedNet, speed and direction
 pace             Pace, how many frames are skipped
 vcop             VCOP, the order of clips
 vcp              VCP, what was done to the second of three clips
+prp              PRP, the playback rate and the frames in between
 temptrans        TempTrans, how the time of a clip was transformed
 moco             MoCo: two clips of a video among clips of others
 infonce          InfoNCE and UberNCE, the first stage of CoCLR
 coclr            CoCLR's second stage: what is alike in another stream is alike
+cep              CEP, past and future from each other
 recognition      action recognition
 probe            features of a task's encoder, for evaluators of nearest neighbours
 render           draws the clips of a batch, on the device

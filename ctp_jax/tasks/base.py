@@ -138,6 +138,10 @@ class Task:
         """
         return render.crop_clips(batch, self.clip_spec(True).size)
 
+    def picture(self, batch: Batch, variables: Variables | None = None) -> jax.Array:
+        """`draw`, and after its clips what a trained network makes of them, if it does."""
+        return self.draw(batch)
+
     def targets(self, batch: Batch) -> Any:
         """What the predictions are compared with: by default the labels."""
         return labels(batch)

@@ -137,7 +137,9 @@ class Task(encoder.Task):
         def classify(features, relu):
             head = self.make_head()
             head = head.clone(relu=relu) if hasattr(head, "relu") else head
-            return apply(head, {"params": params["head"]}, features, train=False)
+            stats = variables.state["batch_stats"].get("head", {})
+            weights = {"params": params["head"], "batch_stats": stats}
+            return apply(head, weights, features, train=False)
 
         params, clips = variables.params, self.draw(batch)
         clips = colour.normalize(clips.reshape(-1, *clips.shape[2:]))
