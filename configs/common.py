@@ -335,6 +335,17 @@ def truth() -> ConfigDict:
     return config
 
 
+def contrast(queue: int, momentum: float, temperature: float) -> ConfigDict:
+    """Query and key encoder, and the queue: see `ctp_jax/tasks/momentum.py`."""
+    config = ConfigDict()
+    config.queue = queue  # keys; a multiple of config.batch_size
+    config.momentum = momentum  # what the key encoder keeps of itself in a step
+    config.temperature = temperature
+    config.dim = 128  # numbers in an embedding
+    config.hidden = 0  # width of the hidden layer; 0: channels of the encoder
+    return config
+
+
 def colour() -> ConfigDict:
     """Colour augmentation after pasting."""
     config = ConfigDict()
@@ -360,6 +371,29 @@ def clip_colour() -> ConfigDict:
     config.hue_saturation = 0.2
     config.hue = 24.0  # degrees, either way
     config.saturation = 0.1  # times exp(U(+-this))
+    return config
+
+
+def jitter(
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    hue: float = 0.0,
+    *,
+    probability: float = 1.0,
+    grey: float = 0.0,
+    per_frame: bool = False,
+) -> ConfigDict:
+    """Changes of colour as torchvision's `ColorJitter`, in random order."""
+    config = ConfigDict()
+    config.brightness = brightness  # times U(1 +- this), from 0, as the next two
+    config.contrast = contrast  # of the difference from the mean grey of the frame
+    config.saturation = saturation  # of the difference from grey
+    config.hue = hue  # turns of the colour circle, either way
+    config.offset = 0.0  # grey levels, either way, added with the brightness
+    config.probability = probability  # of all of these
+    config.grey = grey  # probability of a grey picture, after them
+    config.per_frame = per_frame  # drawn for each frame, not for each clip
     return config
 
 

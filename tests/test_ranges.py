@@ -78,7 +78,9 @@ def test_every_value_of_every_field():
         plain = config.to_dict()
         for each in config_lib.flatten(config):
             # What all tasks share is tried once.
-            owned = each.startswith(("clip.", "head.", "colour.", "test.", "task"))
+            owned = each.startswith(
+                ("clip.", "head.", "colour.", "jitter.", "test.", "task")
+            )
             if (key := (config.task if owned else "", each)) in tried:
                 continue
             tried.add(key)

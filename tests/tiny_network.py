@@ -18,6 +18,9 @@ class Tiny(Encoder):
     def _part(self, part, strides, x, train):
         name = f"stage{part}_conv" if part else "stem"
         channels = scaled(CHANNELS[max(part - 1, 0)], self.width)
-        x = Conv3D(channels, (3, 3, 3), strides, (1, 1, 1), name=name, impl="direct")(x)
-        norm = f"stage{part}_norm" if part else "stem_norm"
-        return self.relu(BatchNorm(self.epsilon, name=norm)(x, train))
+        options = {"dtype": self.dtype, "impl": "direct", "name": name}
+        x = Conv3D(channels, (3, 3, 3), strides, (1, 1, 1), **options)(x)
+        norm = {"epsilon": self.epsilon, "dtype": self.dtype}
+        norm["groups"] = self.batch_norm_groups
+        norm["name"] = f"stage{part}_norm" if part else "stem_norm"
+        return self.relu(BatchNorm(**norm)(x, train))

@@ -7,6 +7,7 @@ sequences        the same in whole videos, of which tracks are made (GOT-10k)
 tracks           their tracks: KCF's beside them, pictures
 retrieval        whether a video's nearest neighbours have its class
 knn              classification by the nearest neighbours
+pairs            whether two clips of a video find each other (contrastive tasks)
 feature_bank     features of two splits, which retrieval and knn share
 nearest          exact search for nearest neighbours
 neighbour_sheet  draws them

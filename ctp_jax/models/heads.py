@@ -94,6 +94,12 @@ class CtPHead(nn.Module):
         )
 
 
+def pooled(features: Float[Array, "b t h w c"]) -> Float[Array, "b c"]:
+    """The global average of features, in float32 at least."""
+    wide = jnp.promote_types(features.dtype, jnp.float32)
+    return features.astype(wide).mean(axis=(1, 2, 3))
+
+
 class OrderHead(nn.Module):
     """The order of clips from their features, pair by pair (Xu et al., CVPR 2019).
 
@@ -127,7 +133,7 @@ class OrderHead(nn.Module):
             features: of all clips, those of a video one after the other.
             train: apply dropout.
         """
-        x = features.astype(jnp.float32).mean(axis=(1, 2, 3))
+        x = pooled(features)
         clips = x.reshape(-1, self.num_clips, x.shape[-1])
         pairs = jnp.array(list(itertools.combinations(range(self.num_clips), 2)))
         x = clips[:, pairs].reshape(len(clips), len(pairs), -1)
@@ -165,7 +171,7 @@ class ClassifierHead(nn.Module):
         self, features: Float[Array, "b t h w c"], train: bool
     ) -> Float[Array, "b k"]:
         """Logits; with `train`, needs a random key 'dropout'."""
-        x = features.astype(jnp.float32).mean(axis=(1, 2, 3))
+        x = pooled(features)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(
             self.num_classes,
@@ -173,3 +179,44 @@ class ClassifierHead(nn.Module):
             precision=jax.lax.Precision.HIGHEST,
             name="classifier",
         )(x)
+
+
+class ProjectionHead(nn.Module):
+    """Global average pooling, a dense layer, a relu, a dense layer: embeddings (MoCo v2).
+
+    Initialised as PyTorch's linear layers: weights and biases are U(+-1/sqrt(inputs)).
+    Children: 'hidden', 'embedding'.
+
+    Attributes:
+        dim: numbers in an embedding.
+        hidden: width of the hidden layer; 0: as many as the features have channels.
+    """
+
+    dim: int = 128
+    hidden: int = 0
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "b t h w c"], train: bool
+    ) -> Float[Array, "b d"]:
+        """Embeddings of any length."""
+        x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+        x = x.mean(axis=(1, 2, 3))
+        x = nn.relu(_torch_dense(self.hidden or x.shape[-1], x, "hidden"))
+        return _torch_dense(self.dim, x, "embedding")
+
+
+def _torch_dense(outputs: int, x: Float[Array, "b n"], name: str) -> Array:
+    """A dense layer that starts as PyTorch's `Linear`."""
+    bound = x.shape[-1] ** -0.5
+
+    def uniform(rng, shape, dtype=jnp.float32):
+        return jax.random.uniform(rng, shape, dtype, -bound, bound)
+
+    return nn.Dense(
+        outputs,
+        kernel_init=uniform,
+        bias_init=uniform,
+        precision=jax.lax.Precision.HIGHEST,
+        name=name,
+    )(x)

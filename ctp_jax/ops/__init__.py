@@ -6,6 +6,8 @@ tubelets    pasting patches that also rotate and shear
 roi_align   RoIAlign
 boxes       formats of boxes, regression targets, overlaps
 colour      changes of colour, normalisation
+blur        Gaussian blur
+contrast    contrastive losses over a queue of keys
 
 The docstrings contain examples, which the tests run.
 """

@@ -1,11 +1,20 @@
 """Colour changes of clips in grey levels [0, 255], RGB, float32."""
 
+import itertools
+from collections.abc import Mapping
+
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 # ImageNet statistics, of RGB in [0, 1].
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+LUMA = (0.2989, 0.587, 0.114)
+"""The weights of red, green and blue in a grey picture (ITU-R BT.601)."""
+
+ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
+"""(24, 4): in which order `jitter` changes brightness, contrast, saturation, hue."""
 
 
 def rgb_to_hsv(
@@ -96,6 +105,63 @@ def adjust_brightness_contrast(
     """
     clip = jnp.clip(clip + brightness[..., None, None, None], 0.0, 255.0)
     return jnp.clip(clip * contrast[..., None, None, None], 0.0, 255.0)
+
+
+def jitter(
+    clip: Float[Array, "*b t h w 3"], plan: Mapping[str, Array]
+) -> Float[Array, "*b t h w 3"]:
+    """Changes the colours of each frame as torchvision's `ColorJitter` does.
+
+    Brightness, contrast and saturation mix the frame with black, with its mean grey and
+    with its grey picture, and clip to [0, 255]; the hue turns, and wraps around.
+
+    Args:
+        clip: in [0, 255].
+        plan: of `ctp_jax.data.plans.colour.sample_jitter`, each entry (*b, t).
+
+    >>> clip = jnp.array([[[[80.0, 40.0, 40.0]]]])  # one frame of one pixel
+    >>> plan = dict(jittered=[True], grey=[False], order=[0], brightness=[1.5])
+    >>> plan |= dict(offset=[-10.0], contrast=[1.0], saturation=[1.0], hue=[120.0])
+    >>> plan = {name: jnp.array(values) for name, values in plan.items()}
+    >>> jitter(clip, plan).round(3).ravel().tolist()
+    [50.0, 110.0, 50.0]
+    """
+    each = {name: value[..., None, None, None] for name, value in plan.items()}
+    orders = jnp.asarray(ORDERS)[each["order"]]
+
+    def grey(frames):
+        return (frames * jnp.asarray(LUMA)).sum(-1, keepdims=True)
+
+    changed = clip
+    for step in range(ORDERS.shape[1]):
+        which = orders[..., step]
+        luma = grey(changed)
+        # All that a step may do is computed; what it does is chosen, for each frame.
+        options = [
+            each["brightness"] * changed + each["offset"],
+            _mix(changed, luma.mean((-3, -2), keepdims=True), each["contrast"]),
+            _mix(changed, luma, each["saturation"]),
+            _turn_hue(changed, each["hue"][..., 0]),
+        ]
+        chosen = jnp.select([which == i for i in range(4)], options)
+        changed = jnp.clip(chosen, 0.0, 255.0)
+    clip = jnp.where(each["jittered"], changed, clip)
+    return jnp.where(each["grey"], grey(clip), clip)
+
+
+def _mix(frames, other, share):
+    return share * frames + (1.0 - share) * other
+
+
+def _turn_hue(
+    clip: Float[Array, "*b 3"], degrees: Float[Array, "*#b"]
+) -> Float[Array, "*b 3"]:
+    """Adds -360 to 360 degrees to the hue, around the circle."""
+    hue, saturation, value = rgb_to_hsv(clip)
+    hue = hue + degrees
+    hue = jnp.where(hue < 0.0, hue + 360.0, hue)
+    hue = jnp.where(hue >= 360.0, hue - 360.0, hue)
+    return hsv_to_rgb(hue, saturation, value)
 
 
 def normalize(clip: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:

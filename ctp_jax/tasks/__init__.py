@@ -3,9 +3,12 @@
 base             the interface between a task and everything else; read this first
 encoder          what tasks with an encoder share; as a task, it trains nothing
 classification   what tasks that classify clips share
+momentum         what tasks with a momentum encoder and a queue of keys share
 ctp              Catch-the-Patch
 rotation         3DRotNet
 vcop             VCOP, the order of clips
+moco             MoCo: two clips of a video among clips of others
+infonce          InfoNCE and UberNCE, the first stage of CoCLR
 recognition      action recognition
 probe            features of a task's encoder, for evaluators of nearest neighbours
 render           draws the clips of a batch, on the device

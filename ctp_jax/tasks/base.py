@@ -267,7 +267,15 @@ def load(config: ConfigDict) -> Task:
     return module.Task(config)
 
 
-_NO_TASKS = ("base", "classification", "mixture", "probe", "render", "tracker")
+_NO_TASKS = (
+    "base",
+    "classification",
+    "mixture",
+    "momentum",
+    "probe",
+    "render",
+    "tracker",
+)
 
 
 def open_pipeline(

@@ -1,3 +1,6 @@
+import colorsys
+import itertools
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -65,3 +68,61 @@ def test_normalisation_inverts():
     expected = (np.asarray(clip) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(normal, expected, atol=1e-5)
     np.testing.assert_allclose(colour.denormalize(normal), clip, atol=1e-3)
+
+
+def jitter_plan(rng, shape):
+    """Everything that a frame may be told to do, at random."""
+    factors = ("brightness", "contrast", "saturation")
+    return {
+        "jittered": rng.random(shape) < 0.8,
+        "grey": rng.random(shape) < 0.3,
+        "order": rng.permutation(24)[: np.prod(shape)].reshape(shape),
+        "offset": rng.uniform(-40, 40, shape),
+        "hue": rng.uniform(-180, 180, shape),
+        **{name: rng.uniform(0.2, 1.8, shape) for name in factors},
+    }
+
+
+def grey(frame):
+    return np.repeat((frame @ [0.2989, 0.587, 0.114])[..., None], 3, axis=-1)
+
+
+def turned(frame, degrees):
+    def turn(red, green, blue):
+        hue, saturation, value = colorsys.rgb_to_hsv(red, green, blue)
+        return colorsys.hsv_to_rgb((hue + degrees / 360) % 1, saturation, value)
+
+    return 255 * np.stack(np.vectorize(turn)(*np.moveaxis(frame / 255, -1, 0)), axis=-1)
+
+
+def jittered(frame, plan):
+    """One frame in float64, as the documentation of torchvision's ColorJitter has it."""
+    changes = {
+        "brightness": lambda x: plan["brightness"] * x + plan["offset"],
+        "contrast": lambda x: grey(x).mean() + plan["contrast"] * (x - grey(x).mean()),
+        "saturation": lambda x: grey(x) + plan["saturation"] * (x - grey(x)),
+        "hue": lambda x: turned(x, plan["hue"]),
+    }
+    if plan["jittered"]:
+        for name in list(itertools.permutations(changes))[plan["order"]]:
+            frame = np.clip(changes[name](frame), 0, 255)
+    return grey(frame) if plan["grey"] else frame
+
+
+def test_jitter_equals_colorsys_frame_by_frame():
+    clip = random_clip(4, (2, 12, 6, 7, 3))
+    plan = jitter_plan(np.random.default_rng(5), (2, 12))
+    ours = jax.jit(colour.jitter)(clip, {k: jnp.asarray(v) for k, v in plan.items()})
+    for at in np.ndindex(2, 12):
+        one = {name: value[at] for name, value in plan.items()}
+        # 1e-2 of 255 levels: a contrast of 0.2 and hues of nearly grey pixels lose digits.
+        wanted = jittered(np.float64(clip[at]), one)
+        np.testing.assert_allclose(ours[at], wanted, atol=1e-2)
+
+
+def test_jitter_of_nothing_changes_nothing():
+    clip = random_clip(6)
+    plan = jitter_plan(np.random.default_rng(7), (2, 3))
+    plan |= {"jittered": np.zeros((2, 3), bool), "grey": np.zeros((2, 3), bool)}
+    same = colour.jitter(clip, {k: jnp.asarray(v) for k, v in plan.items()})
+    np.testing.assert_array_equal(same, clip)

@@ -82,10 +82,32 @@ def make_batch(task, train, seed=0):
         "label": rng.integers(0, len(CLASSES), VIDEOS).astype(np.int32),
         "mask": np.ones(VIDEOS, np.float32),
     }
-    count = rng_lib.count_uniforms(lambda d: task.plan(d, {}, train))
-    numbers = rng_lib.Rng(tf.constant(rng.random((VIDEOS, count), np.float32)))
-    plan = {name: v.numpy() for name, v in task.plan(numbers, {}, train).items()}
+    choice = np.arange(seed, seed + VIDEOS * spec.num_clips) % len(spec.strides)
+    batch["choice"] = choice.reshape(shape[:2]).astype(np.int32)
+    plan = make_plan(task, batch, rng, train)
     return jax.tree.map(jnp.asarray, batch | {"plan": plan})
+
+
+def shrink(config, **flat):
+    """A config for the tests of pretext tasks: tiny clips and network, no dropout."""
+    config.clip.size, config.clip.num_frames = SIZE, FRAMES
+    config.clip.scales = ((48, 34), (51, 38))
+    config.model.name, config.model.width = "tests.tiny_network", 0.5
+    head = {"dropout": 0.0, "init_std": 0.5}
+    if "head" in config:
+        config.head.update({name: head[name] for name in head if name in config.head})
+    config.update_from_flattened_dict(flat)
+    return config
+
+
+def make_plan(task, batch, rng, train=True):
+    """What the task plans for a batch of NumPy arrays, as NumPy arrays."""
+    videos = len(batch["choice"])
+    count = rng_lib.count_uniforms(lambda d: task.plan(d, batch, train), [videos])
+    numbers = rng_lib.Rng(tf.constant(rng.random((videos, count), np.float32)))
+    return {
+        name: value.numpy() for name, value in task.plan(numbers, batch, train).items()
+    }
 
 
 def opencv_clip(batch, video, clip):

@@ -14,8 +14,6 @@ from ctp_jax.data import rng as rng_lib
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads
 from ctp_jax.tasks import base, rotation
-from ctp_jax.train import mesh as mesh_lib
-from ctp_jax.train import optimizer, state, step
 from tests.tasks import made_clips as made
 
 CONFIGS = {"rotation": rotation_config, "vcop": vcop_config}
@@ -23,10 +21,7 @@ CONFIGS = {"rotation": rotation_config, "vcop": vcop_config}
 
 def make_task(name, **flat):
     config = CONFIGS[name].get_config("data=none")
-    config.clip.size, config.clip.num_frames = made.SIZE, made.FRAMES
-    config.clip.scales = ((48, 34), (51, 38))
-    config.model.width, config.model.conv = 0.03, "direct"
-    config.head.dropout, config.head.init_std = 0.0, 0.5
+    made.shrink(config)
     if name == "rotation":  # always changed
         config.colour.brightness = config.colour.contrast = 1.0
         config.colour.hue_saturation = 1.0
@@ -56,43 +51,29 @@ def drawn(name, batch):
 
 
 def torch_network(name, weights):
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    from tests.models import torch_networks
+    """The method in PyTorch: it sees drawn clips and learns the label of the plan."""
+    from torch import cat, nn, relu, tensor
 
-    class Network(torch.nn.Module):
-        """Encoder and head; the parameters of the head are copied from ours."""
+    from tests.tasks import two_steps
 
+    class Network(nn.Module):
         def __init__(self):
             super().__init__()
-            widths = (8, 8, 8, 16)
-            self.encoder = torch_networks.Encoder(widths, (1, 2, 2, 2), (1, 2, 2, 2))
-            stats = weights.state["batch_stats"]["encoder"]
-            torch_networks.load(self.encoder, weights.params["encoder"], stats)
-            self.head = torch.nn.ModuleDict()
-            for key, value in weights.params["head"].items():
-                kernel = torch.tensor(np.array(value["kernel"]).T)
-                self.head[key] = torch.nn.Linear(*kernel.shape[::-1])
-                self.head[key].weight.data = kernel
-                self.head[key].bias.data = torch.tensor(np.array(value["bias"]))
+            self.encoder = two_steps.Encoder()
+            self.head = two_steps.Dense(weights.params["head"])
 
-        def forward(self, clips):
-            """(b, c, 3, t, s, s): all clips go through BatchNorm together."""
+        def forward(self, clips, batch):
+            """All clips go through BatchNorm together."""
             pooled = self.encoder(clips.flatten(0, 1)).mean(dim=(2, 3, 4))
-            if name == "rotation":
-                return self.head["classifier"](pooled)
-            one, two, three = pooled.unflatten(0, (-1, 3)).unbind(1)
-            pairs = [
-                torch.relu(self.head["pair"](torch.cat(pair, dim=1)))
-                for pair in ((one, two), (one, three), (two, three))
-            ]
-            return self.head["classifier"](torch.cat(pairs, dim=1))
+            if name == "vcop":
+                one, two, three = pooled.unflatten(0, (-1, 3)).unbind(1)
+                pairs = ((one, two), (one, three), (two, three))
+                pairs = [relu(self.head.pair(cat(pair, dim=1))) for pair in pairs]
+                pooled = cat(pairs, dim=1)
+            label = tensor(batch["plan"]["label"]).long()
+            return nn.functional.cross_entropy(self.head.classifier(pooled), label)
 
-    return torch, Network().train()
-
-
-def torch_clips(torch, clips):
-    normal = made.normalized(clips)
-    return torch.tensor(normal).permute(0, 1, 5, 2, 3, 4)
+    return Network()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -104,48 +85,15 @@ def test_the_drawn_clips_are_within_one_grey_level_of_opencv(name):
     assert ours.shape == expected.shape and np.abs(ours - expected).max() < 1.0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_steps_equal_torch(name):
-    """Losses, and parameters after SGD with momentum and decay."""
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    from tests.tasks import two_steps
+
     task = make_task(name)
-    weights = made.make_weights(task)
-    torch, network = torch_network(name, weights)
-    rule = task.config.optimizer
-    rule.weight_decay, rule.clip_norm = 1e-2, 0.0
-    theirs = torch.optim.SGD(
-        network.parameters(), lr=0.001, momentum=rule.momentum, weight_decay=1e-2
-    )
-
-    def schedule(count):
-        return 0.001
-
-    transformation = optimizer.make_optimizer(rule, schedule)
-    mesh = mesh_lib.one_device()
-    train_step = step.make_train_step(task, transformation, schedule, 0, mesh)
-    slots = transformation.init(weights.params)
-    # Copies: the step donates them.
-    own = jax.tree.map(jnp.copy, weights)
-    now = state.TrainState(np.int32(0), *own, slots)
-    now = jax.device_put(now, mesh_lib.replicated(mesh))
-    for seed in range(2):
-        batch = made.make_batch(task, train=True, seed=seed)
-        label = torch.tensor(np.asarray(batch["plan"]["label"]), dtype=torch.long)
-        clips = torch_clips(torch, np.asarray(task.draw(batch)))
-        loss = torch.nn.functional.cross_entropy(network(clips), label)
-        theirs.zero_grad()
-        loss.backward()
-        theirs.step()
-        now, metrics = train_step(now, batch)
-        # The second loss has gone through BatchNorm of a few positions twice, in float32.
-        assert float(metrics["loss"]) == pytest.approx(
-            loss.item(), rel=1e-4 * 100**seed
-        )
-        for key, value in now.params["head"].items():
-            want = network.head[key].weight.detach().numpy().T
-            moved = want - np.asarray(weights.params["head"][key]["kernel"])
-            error = np.linalg.norm(value["kernel"] - want) / np.linalg.norm(moved)
-            assert error < 1e-4 * 100**seed
+    batches = [made.make_batch(task, train=True, seed=seed) for seed in range(2)]
+    weights = two_steps.make_weights(task, batches[0])
+    two_steps.check(task, weights, torch_network(name, weights), batches)
 
 
 @pytest.mark.parametrize(("name", "labels"), [("rotation", 4), ("vcop", 6)])

@@ -51,6 +51,44 @@ def sample_clip_colour(
     }
 
 
+def sample_jitter(
+    rng: Rng, config: ConfigDict, num_frames: int
+) -> dict[str, tf.Tensor]:
+    """What `ctp_jax.ops.colour.jitter` does to each frame of a clip.
+
+    The distributions are those of torchvision's `ColorJitter`.
+
+    Args:
+        rng: numbers of the examples, leading dimensions l.
+        config: `config.jitter`.
+        num_frames: t.
+
+    Returns:
+        Per frame, (*l, t): jittered and grey (whether), order (a number of
+        `ctp_jax.ops.colour.ORDERS`), brightness, contrast and saturation (factors),
+        offset (grey levels to add) and hue (degrees). The same in all frames unless
+        `config.per_frame`.
+    """
+    shape = [num_frames if config.per_frame else 1]
+
+    def factor(width):
+        return rng.uniform(shape, max(0.0, 1.0 - width), 1.0 + width)
+
+    plan = {
+        "jittered": rng.bernoulli(shape, config.probability),
+        "grey": rng.bernoulli(shape, config.grey),
+        "order": rng.integer(shape, 24),
+        "brightness": factor(config.brightness),
+        "offset": rng.uniform(shape, -config.offset, config.offset),
+        "contrast": factor(config.contrast),
+        "saturation": factor(config.saturation),
+        "hue": rng.uniform(shape, -360.0 * config.hue, 360.0 * config.hue),
+    }
+    if config.per_frame:
+        return plan
+    return {name: tf.repeat(value, num_frames, -1) for name, value in plan.items()}
+
+
 def _sample_hue_saturation(rng: Rng, config: ConfigDict) -> dict[str, tf.Tensor]:
     return {
         "hue_saturation": rng.bernoulli((), config.hue_saturation),

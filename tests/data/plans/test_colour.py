@@ -121,3 +121,32 @@ def test_recognition_draws_every_change_apart(clip_plan):
     ]
     correlations = np.corrcoef(values)[np.triu_indices(4, 1)]
     assert np.abs(correlations).max() < 5 / np.sqrt(both.sum())
+
+
+@pytest.mark.parametrize("per_frame", [True, False])
+def test_jitter_draws_what_torchvision_draws(per_frame):
+    config = common.jitter(
+        0.8, 1.5, 0.4, 0.2, probability=0.7, grey=0.3, per_frame=per_frame
+    )
+    config.offset = 32.0
+    count = rng.count_uniforms(lambda d: colour.sample_jitter(d, config, 2))
+    numbers = np.random.default_rng(2).random((EXAMPLES, count), np.float32)
+    plan = colour.sample_jitter(rng.Rng(tf.constant(numbers)), config, 2)
+    plan = {name: value.numpy() for name, value in plan.items()}
+    for name, values in plan.items():
+        assert values.shape == (EXAMPLES, 2)
+        # Independent in the frames of a clip, or the same.
+        correlation = np.corrcoef(values.T)[0, 1]
+        limit = 5 / np.sqrt(EXAMPLES)
+        assert abs(correlation) < limit if per_frame else correlation > 0.999, name
+    first = {name: values[:, 0] for name, values in plan.items()}
+    assert_uniform(first["brightness"] - 1, 0.8)
+    assert_uniform(first["contrast"] - 1.25, 1.25)  # from 0, not from -0.5
+    assert_uniform(first["saturation"] - 1, 0.4)
+    assert_uniform(first["hue"], 72.0)
+    assert_uniform(first["offset"], 32.0)
+    for name, share in (("jittered", 0.7), ("grey", 0.3)):
+        assert abs(first[name].mean() - share) < share_error(share)
+    shares = np.bincount(first["order"], minlength=24) / EXAMPLES
+    assert len(shares) == 24
+    assert np.abs(shares - 1 / 24).max() < share_error(1 / 24)
