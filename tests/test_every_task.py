@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import finetune_small, infonce, moco, rotation, small, vcop
+from configs import finetune_small, infonce, moco, rotation, small, tubelet, vcop
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
@@ -23,6 +23,7 @@ CONFIGS = {
     "infonce": lambda: infonce.get_config("small,data=moving_shapes"),
     "moco": lambda: moco.get_config("small,data=moving_shapes"),
     "rotation": lambda: rotation.get_config("small,data=moving_shapes"),
+    "tubelet": lambda: tubelet.get_config("small,data=moving_shapes"),
     "vcop": lambda: vcop.get_config("small,data=moving_shapes"),
 }
 EIGHT_DEVICES = """

@@ -92,7 +92,9 @@ def sample_points(
             "...yxw,...hwk->...yxhk", weights, image, precision=_PRECISION
         )
         weights = resample.hat_weights(rows, height)
-        return jnp.einsum("...yxh,...yxhk->...yxk", weights, lines, precision=_PRECISION)
+        return jnp.einsum(
+            "...yxh,...yxhk->...yxk", weights, lines, precision=_PRECISION
+        )
     # Beside every pixel, its neighbours to the right, below, and both. At the last ones
     # the shares are 0, and any finite neighbour will do.
     pair = jnp.concatenate([image, jnp.roll(image, -1, axis=-2)], axis=-1)

@@ -69,18 +69,19 @@ def read(image, x, y):
 
 
 def brute_force(clips, source, plan, degrees, shear):
-    out = np.float64(clips)
+    """Pixel by pixel, as the description has it, in float64."""
+    out, (frames, size) = np.float64(clips), source.shape[:2]
     for n in plan["order"]:
         at = plan["source"][n]
         x1, y1, x2, y2 = plan["boxes"][n, at].astype(int)
         patch = np.float64(source[at, y1:y2, x1:x2])
         kind, edge = plan["shape"][n], plan["edge"][n]
         mask = opencv_drawing.mask_of(x2 - x1, y2 - y1, kind, edge)
-        for t in range(FRAMES):
+        for t in range(frames):
             low, high = np.float64(plan["boxes"][n, t]).reshape(2, 2)
             back = np.linalg.inv(forward_map(degrees[n, t], shear[n, t]))
             opacity = plan["opacity"][n, t] * plan["visible"][n, t]
-            for y, x in np.ndindex(SIZE, SIZE):
+            for y, x in np.ndindex(size, size):
                 u, v = back @ (np.array([x, y]) + 0.5 - (low + high) / 2)
                 width, height = high - low
                 cover = np.clip(width / 2 + 0.5 - abs(u), 0, 1)
@@ -150,8 +151,9 @@ def test_upright_patches_are_those_of_the_game():
 
 def test_bounding_boxes_hold_the_corners():
     _, _, plan, degrees, shear = make_case(6)
-    boxes, inverse = plan["boxes"], tubelets.inverse_map(degrees, shear)
-    ours = np.asarray(tubelets.bounding_boxes(boxes, inverse))
+    boxes = plan["boxes"]
+    inverse = tubelets.inverse_map(jnp.asarray(degrees), jnp.asarray(shear))
+    ours = np.asarray(tubelets.bounding_boxes(jnp.asarray(boxes), inverse))
     for at in np.ndindex(COUNT, FRAMES):
         low, high = np.float64(boxes[at]).reshape(2, 2)
         half = (high - low) / 2

@@ -52,16 +52,16 @@ def sample_tubelets(
     }
 
 
-def sample_paths(
-    rng: Rng, config: ConfigDict, num_frames: int, size: int
-) -> tf.Tensor:
+def sample_paths(rng: Rng, config: ConfigDict, num_frames: int, size: int) -> tf.Tensor:
     """Centres over time, whole pixels, float32 (*l, t, n, 2), x before y.
 
     Random points are smoothed by a Gaussian filter. Along each axis they are stretched
-    over the same random number of pixels, which are put anywhere in the clip; t of the
-    points, evenly spread, are the centres. Where the random points lie does not matter.
+    over the same random number of pixels, the upper one of `config.reach` excluded, which
+    are put anywhere in the clip; t of the points, evenly spread, are the centres. Where the
+    random points lie does not matter.
     """
-    count, (least, most) = config.num_trajectories, config.reach
+    count = config.num_trajectories
+    least, most = (round(share * size) for share in config.reach)
     numbers = tf.cast(rng.unit([count, 2, config.points]), tf.float64)
     # In float64, as `ctp_jax.data.rng.exp`: the sums of the filter may be in any order.
     smooth = gaussian_filter(config.points, config.smoothness)
@@ -69,8 +69,8 @@ def sample_paths(
     path -= tf.reduce_min(path, axis=-1, keepdims=True)
     path = tf.math.divide_no_nan(path, tf.reduce_max(path, axis=-1, keepdims=True))
     chosen = np.linspace(0, config.points - 1, num_frames).round().astype(np.int32)
-    reach = least + rng.integer([count, 1], most - least + 1)
-    corner = rng.integer([count, 2], size - reach)
+    reach = least + rng.integer([count, 1], max(most - least, 1))
+    corner = rng.integer([count, 2], tf.maximum(size - reach, 1))
     reach, corner = (tf.cast(each[..., None], tf.float64) for each in (reach, corner))
     path = tf.floor(tf.gather(path, chosen, axis=-1) * reach + corner)
     axis = len(rng.lead)
@@ -97,8 +97,6 @@ def _sample_change(rng, config, start, speed, num_frames):
     """A random walk from `start` (*l, n, 1) within `speed` per frame, (*l, n, t)."""
     keys = key_frames.sample_key_frames(rng, num_frames, config.key_frames)
     values = trajectories.walk(rng, keys, start, speed)
-    values = key_frames.interpolate(
-        values, keys, num_frames, rng, config.interpolation
-    )
+    values = key_frames.interpolate(values, keys, num_frames, rng, config.interpolation)
     axis = len(rng.lead)
     return tf.transpose(values[..., 0], [*range(axis), axis + 1, axis])

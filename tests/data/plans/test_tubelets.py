@@ -92,7 +92,9 @@ def test_boxes_are_whole_pixels_around_the_paths(plan):
     assert sides.min() >= 1
     # Where it is not cut at the edge, a patch keeps its size; both sides are rounded.
     inside = ((boxes > 0) & (boxes < SIZE)).all(axis=-1)
-    for one, where in zip(sides.reshape(-1, FRAMES, 2), inside.reshape(-1, FRAMES), strict=True):
+    for one, where in zip(
+        sides.reshape(-1, FRAMES, 2), inside.reshape(-1, FRAMES), strict=True
+    ):
         assert not where.any() or np.ptp(one[where], axis=0).max() <= 2
     assert plan["visible"].all()
 
