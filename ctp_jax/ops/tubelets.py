@@ -216,7 +216,7 @@ def paste_tubelets(
         # Frame by frame, and without what XLA would fuse into the gather and compute
         # again for each of its channels.
         read = jax.lax.map(
-            lambda points: sample_points(image, *points, way),
+            lambda points: sample_points(image, points[0], points[1], way),
             (jnp.moveaxis(rows, axis, 0), jnp.moveaxis(columns, axis, 0)),
         )
         read = jnp.moveaxis(read, 0, axis)
