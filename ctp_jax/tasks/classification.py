@@ -151,7 +151,10 @@ def change_colours(
     Hue and saturation change last, as in the authors' release for recognition. All
     clips of a video change alike.
     """
-    frames = {name: plan[name][:, None] for name in ("brightness", "contrast")}
+    frames = {
+        name: jnp.broadcast_to(plan[name][:, None], clips.shape[:3])
+        for name in ("brightness", "contrast")
+    }
     clips = colour.adjust_brightness_contrast(clips, **frames)
     chosen, degrees, factor = (
         jnp.broadcast_to(plan[name][:, None], clips.shape[:2])
