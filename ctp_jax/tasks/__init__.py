@@ -9,6 +9,7 @@ rotation         3DRotNet
 vcop             VCOP, the order of clips
 moco             MoCo: two clips of a video among clips of others
 infonce          InfoNCE and UberNCE, the first stage of CoCLR
+tubelet          tubelet contrast: two videos with the same moving patches
 recognition      action recognition
 probe            features of a task's encoder, for evaluators of nearest neighbours
 render           draws the clips of a batch, on the device
