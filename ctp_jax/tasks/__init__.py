@@ -16,6 +16,9 @@ moco             MoCo: two clips of a video among clips of others
 infonce          InfoNCE and UberNCE, the first stage of CoCLR
 coclr            CoCLR's second stage: what is alike in another stream is alike
 cep              CEP, past and future from each other
+tubelet          tubelet contrast: two videos with the same moving patches
+dpc              DPC, what comes next in dense features
+memdpc           MemDPC, the same from a memory, both ways in time
 recognition      action recognition
 probe            features of a task's encoder, for evaluators of nearest neighbours
 render           draws the clips of a batch, on the device
