@@ -118,7 +118,6 @@ class ClipSpec:
             `num_clips` and so many.
         min_frames: refuse a data set with shorter videos, where the repeated last frame
             would give the label away.
-        leave_out_shorter: leave such videos out instead, unless all are shorter.
     """
 
     num_clips: int
@@ -136,4 +135,3 @@ class ClipSpec:
     follow: Sequence[str] = ()
     other_stream: Sequence[int] = ()
     min_frames: int = 1
-    leave_out_shorter: bool = False

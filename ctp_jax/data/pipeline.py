@@ -102,7 +102,7 @@ class Pipeline:
         opened = records.long_enough(
             self.chosen,
             spec.min_frames,
-            skip=skip or spec.leave_out_shorter,
+            skip,
             task=True,
         )
         self.skipped = videos - len(opened)

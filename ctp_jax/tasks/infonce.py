@@ -63,7 +63,8 @@ class Task(momentum.Task):
             times = times[:1] + (times - times[:1]) * two
             alone = rng.category((2,), (1.0 - strong, strong))
             first = rng.integer((1,), 2)
-            exactly_one = first * np.int32([1, -1]) + np.int32([0, 1])
+            one, other = np.array([[1, -1], [0, 1]], np.int32)
+            exactly_one = first * one + other
             return times, alone * two + exactly_one * (1 - two)
 
         return dataclasses.replace(spec, frame_numbers=frame_numbers)
