@@ -80,22 +80,15 @@ def straight(data_dir, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def steps(data_dir, tmp_path_factory):
-    """The folder of the results of `tests/every_task_steps.py`."""
-    folder = tmp_path_factory.mktemp("steps")
-    flags = "--xla_force_host_platform_device_count=8"
-    arguments = ["-m", "tests.every_task_steps", data_dir, folder]
-    forks.run(arguments, {"XLA_FLAGS": flags}, timeout=600)
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
-def test_steps_resumed_and_on_eight_devices_are_the_same(name, steps):
+def test_steps_resumed_and_on_eight_devices_are_the_same(name, data_dir, tmp_path):
     """To the bit where resumed, up to rounding on eight devices."""
+    flags = "--xla_force_host_platform_device_count=8"
+    arguments = [name, data_dir, tmp_path / "runs.npz"]
+    forks.run(["-m", "tests.every_task_steps", *arguments], {"XLA_FLAGS": flags})
     runs = {"one": {}, "resumed": {}, "eight": {}}
-    for path, value in np.load(steps / f"{name}.npz").items():
+    for path, value in np.load(tmp_path / "runs.npz").items():
         run, _, own = path.partition("/")
         runs[run][own] = value
     assert runs["one"].keys() == runs["resumed"].keys() == runs["eight"].keys()
