@@ -149,10 +149,8 @@ def make_plan(task, batch, rng, train=True):
     videos = len(batch["choice"])
     count = rng_lib.count_uniforms(lambda d: task.plan(d, batch, train), [videos])
     numbers = rng_lib.Rng(tf.constant(rng.random((videos, count), np.float32)))
-    return {
-        name: np.asarray(value)
-        for name, value in task.plan(numbers, batch, train).items()
-    }
+    plan = task.plan(numbers, batch, train)
+    return {name: np.asarray(value) for name, value in plan.items()}
 
 
 def opencv_clip(batch, video, clip):

@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -28,7 +29,9 @@ def sample(task, num_frames, count, seed=0):
     spec, length = task.clip_spec(train=True), tf.constant(num_frames)
     needed = count_uniforms(lambda rng: clips.sample_times(rng, length, spec), [])
     numbers = np.random.default_rng(seed).random((count, needed), np.float32)
-    graph = tf.function(lambda row: clips.sample_times(Rng(row), length, spec))
+    graph = tf.function(
+        lambda row: clips.sample_times(Rng(row), length, spec), autograph=False
+    )
     found = [graph(tf.constant(row)) for row in numbers]
     return tuple(np.stack([each[i].numpy() for each in found]) for i in range(2))
 
@@ -38,7 +41,7 @@ def assert_uniform(values, count):
     assert len(shares) == count
     # Five standard errors.
     error = 5 * math.sqrt((1 / count) * (1 - 1 / count) / np.size(values))
-    assert np.abs(shares - 1 / count).max() < error
+    assert np.abs(shares - 1 / count).max() <= error
 
 
 def looped(start, pace, length, frames):
@@ -70,7 +73,7 @@ def test_classes_of_speednet_are_its_strides():
     task = make_task("speednet")
     assert task.class_names[:3] == ["4x backwards", "2x backwards", "1x backwards"]
     assert task.class_names[3:] == ["still", "1x", "2x", "4x"]
-    times, choice = sample(task, 60, 2000)
+    times, choice = sample(task, 60, 1000)
     assert_uniform(choice, 7)
     # The stride is in the frames: three steps between four frames.
     steps = np.diff(times[:, 0], axis=1)
@@ -84,7 +87,7 @@ def test_classes_of_speednet_are_its_strides():
 
 @pytest.mark.parametrize("num_frames", [1, 3, 4, 9, 40])
 def test_pace_goes_on_with_the_first_frame(num_frames):
-    times, choice = sample(make_task("pace"), num_frames, 600)
+    times, choice = sample(make_task("pace"), num_frames, 400)
     assert_uniform(choice, 4)
     assert_uniform(times[:, 0, 0], num_frames)
     for clip, number in zip(times[:, 0], choice[:, 0], strict=True):
@@ -92,7 +95,7 @@ def test_pace_goes_on_with_the_first_frame(num_frames):
 
 
 def test_pace_without_wrapping_starts_where_it_fits():
-    times, choice = sample(make_task("pace", **{"pace.wrap": False}), 12, 600)
+    times, choice = sample(make_task("pace", **{"pace.wrap": False}), 12, 400)
     for number in range(4):
         span = 3 * (number + 1) + 1
         starts = times[choice[:, 0] == number, 0, 0]
@@ -103,7 +106,7 @@ def test_pace_without_wrapping_starts_where_it_fits():
 
 def test_two_clips_of_a_video_have_different_paces():
     task = make_task("pace", **{"pace.contrast": 0.1})
-    _, choice = sample(task, 30, 2000)
+    _, choice = sample(task, 30, 1000)
     assert_uniform(choice[:, 0], 4)
     assert_uniform((choice[:, 1] - choice[:, 0] - 1) % 4, 3)
     assert task.clip_spec(train=False).num_clips == 1
@@ -174,7 +177,7 @@ def test_two_steps_equal_torch(name):
 def test_the_loss_at_chance():
     assert make_task("speednet").chance_loss() == pytest.approx(math.log(7))
     task = make_task("pace", **{"pace.contrast": 0.5, "batch_size": 6})
-    same = np.ones((12, 3), np.float32)
+    same = jnp.ones((12, 3))
     loss = 0.5 * float(pace.contrastive_loss(same, 0.1)) + math.log(4)
     assert task.chance_loss() == pytest.approx(loss, rel=1e-6)
 
