@@ -115,7 +115,8 @@ def pretext(task: str, arg: ConfigDict) -> ConfigDict:
         arg: from `parse_pretext`.
     """
     own = ("train", "test", 300, (100, 200))
-    train, test, epochs, milestones = _PRETEXT_DATA.get(arg.data, own)
+    known = _PRETEXT_DATA.get(arg.data.removesuffix("_flow"), own)
+    train, test, epochs, milestones = known
     config = ConfigDict()
     config.task = task
     config.seed = 0

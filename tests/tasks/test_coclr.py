@@ -479,3 +479,26 @@ def test_heads_of_other_tasks_are_told_apart():
         else:
             with pytest.raises(UserError, match="the head in x is of task 'moco'"):
                 init_from.check_head(task, given)
+
+
+# Numbers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "numbers"),
+    [
+        ("data=ucf101_flow", ("train01", 100, (80,), 2048, r"_c\d+(\.\w+)?$")),
+        ("data=kinetics400_flow", ("train", 50, (40,), 16384, "")),
+        ("data=mine_flow", ("train", 100, (80,), 2048, "")),
+    ],
+)
+def test_the_authors_numbers(argument, numbers):
+    config = coclr_config.get_config(argument)
+    found = (config.data.split, config.epochs, tuple(config.optimizer.milestones))
+    assert (*found, config.contrast.queue, config.coclr.source_of) == numbers
+    assert (config.coclr.nearest, config.coclr.leave_own) == (5, 0.9)
+    assert (config.contrast.temperature, config.contrast.momentum) == (0.07, 0.999)
+    assert config.init_head and config.data.stream == "rgb"
+    flow = coclr_config.get_config(f"{argument},stream=flow")
+    assert flow.data.stream == "flow"
+    assert flow.jitter.probability == flow.jitter.grey == 0
