@@ -25,8 +25,6 @@ def get_config(arg=None):
         config.clip.strides = (5,)
     config.epochs = 300.0 if kinetics else 500.0
     config.optimizer.milestones = () if kinetics else (300, 400)
-    config.optimizer.name = "adam"
+    config.optimizer.name, config.optimizer.learning_rate = "adam", 0.001
     config.optimizer.weight_decay, config.optimizer.clip_norm = 1e-5, 0.0
-    config = memdpc.finish(config, arg)
-    config.optimizer.learning_rate = 0.001  # also of the small one: Adam's
-    return config
+    return memdpc.finish(config, arg)

@@ -83,7 +83,8 @@ def finish_pretext(config, arg):
     if arg.small:
         shrink(config)
         config.clip.scales = tuple(
-            tuple(side // 2 for side in scale) for scale in config.clip.scales
+            scale // 2 if isinstance(scale, int) else tuple(side // 2 for side in scale)
+            for scale in config.clip.scales
         )
         schedule(config)
     return common.finish(config, arg)

@@ -1,21 +1,14 @@
 """Every task: resumed it is the same run to the bit, on eight devices up to rounding, and
 two processes make the batches of one."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
-from configs import (
-    cep,
-    dpc,
-    finetune_small,
-    memdpc,
-    moco,
-    prp,
-    rotation,
-    small,
-    vcop,
-)
+from benchmarks import methods
+from configs import finetune_small, small
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
@@ -28,17 +21,28 @@ from tests.train.distributed.toy_processes import (
 CONFIGS = {
     "ctp": lambda: small.get_config(),
     "ctp_cycle": lambda: small.get_config("truth=cycle"),
-    "dpc": lambda: dpc.get_config("small,data=moving_shapes"),
-    "memdpc": lambda: memdpc.get_config("small,data=moving_shapes"),
     "recognition": lambda: finetune_small.get_config(),
-    "moco": lambda: moco.get_config("small,data=moving_shapes"),
-    "rotation": lambda: rotation.get_config("small,data=moving_shapes"),
-    "vcop": lambda: vcop.get_config("small,data=moving_shapes"),
-    "prp": lambda: prp.get_config("small,data=moving_shapes"),
-    "cep": lambda: cep.get_config("small,data=moving_shapes"),
+    "pace_contrast": lambda: make_pace_contrast(),
+    "coclr": lambda: make_coclr(),
+    **{
+        name: functools.partial(methods.make_config, name, "moving_shapes")
+        for name in methods.METHODS
+    },
 }
 WHOLE_RUNS = ("ctp_cycle",)
 """Resumed from a checkpoint, with evaluations and log; of the others, the steps are."""
+
+
+def make_pace_contrast():
+    config = methods.make_config("pace", "moving_shapes")
+    config.pace.contrast = 0.1
+    return config
+
+
+def make_coclr():
+    config = methods.make_config("coclr", "moving_shapes_flow")
+    config.coclr.sampler, config.contrast.queue = "random", 16  # full in two steps
+    return config
 
 
 def make_config(name, data_dir, steps):
@@ -62,6 +66,8 @@ def data_dir(tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("data"))
     flags = ["--train_videos=12", "--test_videos=4", "--data_dir", directory]
     prepare.main(["moving_shapes", *flags])
+    flags = ["--from=moving_shapes", "--method=dis", "--data_dir", directory]
+    prepare.main(["flow", *flags])
     return directory
 
 

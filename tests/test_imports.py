@@ -20,6 +20,7 @@ ROOMS = (
     ("config",),
     ("modules",),
     ("pictures", "cli", "trackers"),
+    ("flow",),
     ("models",),
     ("data",),
     ("evaluators",),
@@ -41,6 +42,7 @@ PREPARE_MAY_IMPORT = {
     "data",
     "pictures",
     "trackers",
+    "flow",
     "prepare",
 }
 # Commands and whatever stands beside them import what they like, and nobody imports

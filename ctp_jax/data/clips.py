@@ -48,7 +48,7 @@ def sample_times(
         own = rng.integer((), len(spec.strides))
         choice = own + tf.zeros(clips, tf.int32)
         span = spanned(own, spec)
-        start = _one_after_the_other(rng, num_frames, span, spec)
+        start = one_after_the_other(rng, num_frames, span, spec)
     elif spec.sampling == "windows":
         start = tf.fill(clips, window * (spec.num_frames - 1))
         times = tf.minimum(start[:, None] + tf.range(spec.num_frames), num_frames - 1)
@@ -100,10 +100,13 @@ def _evenly_spread(num_frames: tf.Tensor, span, spec: ClipSpec) -> tf.Tensor:
     return starts * odd // (2 * spec.num_clips)
 
 
-def _one_after_the_other(
-    rng: Rng, num_frames: tf.Tensor, span: tf.Tensor, spec: ClipSpec
+def one_after_the_other(
+    rng: Rng, num_frames: tf.Tensor, span: tf.Tensor | int, spec: ClipSpec
 ) -> tf.Tensor:
-    """Starts of clips of `span` frames with gaps between them, int32 (c,)."""
+    """Starts of clips of `span` frames with gaps between them, int32 (c,).
+
+    See 'ordered' of `ClipSpec.sampling`; reads its `num_clips` and `gap`.
+    """
     count, gaps = spec.num_clips, max(spec.num_clips - 1, 1)
     widest = (num_frames - count * span) // gaps
     gap = tf.minimum(widest, spec.gap)

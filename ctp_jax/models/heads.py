@@ -160,18 +160,22 @@ class ClassifierHead(nn.Module):
         num_classes: k.
         dropout: share of the pooled features that are dropped in training.
         init_std: standard deviation of the initial weights.
+        num_clips: clips of a video, one after the other, whose pooled features are
+            concatenated.
     """
 
     num_classes: int
     dropout: float = 0.5
     init_std: float = 0.001
+    num_clips: int = 1
 
     @nn.compact
     def __call__(
-        self, features: Float[Array, "b t h w c"], train: bool
+        self, features: Float[Array, "bc t h w d"], train: bool
     ) -> Float[Array, "b k"]:
         """Logits; with `train`, needs a random key 'dropout'."""
         x = pooled(features)
+        x = x.reshape(-1, self.num_clips * x.shape[-1])
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(
             self.num_classes,

@@ -84,7 +84,10 @@ def torch_network(task, weights):
             own = (query * key).sum(1, keepdim=True)
             logits = torch.cat([own, query @ self.queue.T], 1) / options.temperature
             self.enter(key)
-            return cross_entropy(logits, torch.zeros(len(clips), dtype=torch.long))
+            return self.loss_of(logits, batch)
+
+        def loss_of(self, logits, batch):
+            return cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
 
         def enter(self, key):
             self.queue = self.queue.clone()
