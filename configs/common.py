@@ -102,9 +102,7 @@ def parse_pretext(arg: str | None) -> ConfigDict:
     takes the network and the clips of `configs/small.py`. `stream=flow` takes optical flow
     for frames, see `python -m ctp_jax.prepare flow`; its colours are not changed.
     """
-    return parse_arg(
-        arg, data="ucf101", train="", test="", small=False, stream="rgb"
-    )
+    return parse_arg(arg, data="ucf101", train="", test="", small=False, stream="rgb")
 
 
 def pretext(task: str, arg: ConfigDict) -> ConfigDict:
