@@ -36,4 +36,5 @@ def get_config(arg=None):
     if arg.small:
         small.contrast(config)
         config.contrast.dim = config.cep.hidden = 128
+        config.optimizer.base_batch_size = 0
     return config
