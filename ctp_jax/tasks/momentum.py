@@ -51,7 +51,6 @@ class Task(encoder.Task):
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         size, batch = config.contrast.queue, config.batch_size
-        # Pictures are drawn one video at a time.
         if size % batch:
             whole = max(size // batch, 1) * batch
             raise UserError(

@@ -35,10 +35,11 @@ def sample(task, train, count=8000, num_frames=50):
     def one(row):
         return spec.frame_numbers(rng_lib.Rng(row), tf.constant(num_frames))
 
-    signature = tf.int32, tf.int32
-    return [
-        part.numpy() for part in tf.map_fn(one, numbers, fn_output_signature=signature)
-    ]
+    @tf.function
+    def every(numbers):
+        return tf.map_fn(one, numbers, fn_output_signature=(tf.int32, tf.int32))
+
+    return [part.numpy() for part in every(numbers)]
 
 
 def test_half_of_the_pairs_show_one_clip_and_one_of_the_two_is_strong():
