@@ -64,8 +64,8 @@ def sample_paths(rng: Rng, config: ConfigDict, num_frames: int, size: int) -> tf
     least, most = (round(share * size) for share in config.reach)
     numbers = tf.cast(rng.unit([count, 2, config.points]), tf.float64)
     # In float64, as `ctp_jax.data.rng.exp`: the sums of the filter may be in any order.
-    smooth = gaussian_filter(config.points, config.smoothness)
-    path = tf.reduce_sum(numbers[..., None, :] * smooth, axis=-1)  # (*l, n, 2, p)
+    smooth = tf.constant(gaussian_filter(config.points, config.smoothness))
+    path = tf.linalg.matvec(smooth, numbers)  # (*l, n, 2, p)
     path -= tf.reduce_min(path, axis=-1, keepdims=True)
     path = tf.math.divide_no_nan(path, tf.reduce_max(path, axis=-1, keepdims=True))
     chosen = np.linspace(0, config.points - 1, num_frames).round().astype(np.int32)

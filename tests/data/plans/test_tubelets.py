@@ -123,3 +123,13 @@ def test_shear_is_along_one_axis_or_both(config):
         share = (along[:, 0] == kind).all(axis=-1).mean()
         assert share == pytest.approx(1 / 3, abs=0.045)  # five deviations
     assert 0.9 < np.abs(shear).max() <= 0.066 * (FRAMES - 1) + 1e-6
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_paths_of_any_reach_stay_in_the_clip(config, share):
+    changed = config.copy_and_resolve_references()
+    changed.reach, changed.smoothness, changed.points = (share, share), 0.01, 2
+    plan = sample(changed, 50)
+    boxes = plan["boxes"]
+    assert boxes.min() >= 0 and boxes.max() <= SIZE
+    assert (boxes[..., 2:] - boxes[..., :2]).min() >= 1
