@@ -33,4 +33,9 @@ def get_config(arg=None):
     config.optimizer.milestones = (6 * passes, 12 * passes)
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.001, 0.005
     config.optimizer.clip_norm = 0.0
-    return small.finish_pretext(config, arg)
+    config = small.finish_pretext(config, arg)
+    if arg.small:
+        # As for SpeedNet; and colours that jump outshine the motion in a short run.
+        config.optimizer.name, config.optimizer.learning_rate = "adamw", 1e-3
+        config.jitter.per_frame = False
+    return config
