@@ -5,6 +5,7 @@ r"""Pace, `ctp_jax/tasks/pace.py`: Table 4, 75.9 / 35.9 (UCF), 77.1 / 36.6 (K400
 
 Arguments: see `configs/common.py:parse_pretext`. The numbers are those of the authors of
 Pace, whose epoch is ten passes over the videos; on Kinetics-400 it is one.
+A batch has 30 videos; for 4 or 8 devices, `--config.batch_size=32`.
 `--config.pace.contrast=0.1` adds the contrastive term of the paper.
 """
 
