@@ -266,8 +266,8 @@ class Task:
     ) -> Overlay:
         """What pictures of a batch show besides the pixels, on the host.
 
-        By default: the names of the label, or of those of the clips, and, if `outputs`
-        has `logits`, of the predicted class.
+        By default: the names of the labels and, if `outputs` has `logits`, of what is
+        predicted, of the video or of each clip.
 
         Args:
             batch: see `Batch`, NumPy arrays.
@@ -288,10 +288,9 @@ class Task:
 
     def _names(self, numbers: np.ndarray) -> list[str]:
         """In words, for each video, its class or those of its clips; '' for -1."""
-        return [
-            " / ".join(self.class_names[int(i)] if i >= 0 else "" for i in video)
-            for video in numbers.reshape(len(numbers), -1)
-        ]
+        names = [*self.class_names, ""]
+        videos = numbers.reshape(len(numbers), -1)
+        return [" / ".join(names[int(i)] for i in video) for video in videos]
 
 
 def load(config: ConfigDict) -> Task:

@@ -46,32 +46,22 @@ class Task(speednet.Task):
             )
 
     def clip_spec(self, train: bool) -> ClipSpec:
-        clips = 2 if train and self.config.pace.contrast else 1
-        return dataclasses.replace(
-            super().clip_spec(train),
-            num_clips=clips,
-            frame_numbers=lambda rng, frames: self._frame_numbers(rng, frames, clips),
-        )
+        config, clips = self.config, 2 if train and self.config.pace.contrast else 1
 
-    def _frame_numbers(self, rng, num_frames, clips: int):
-        """Of a video, int32 (c, t), and the number of each clip's pace, (c,)."""
-        import tensorflow as tf
+        def frame_numbers(rng, num_frames):
+            from ctp_jax.data.plans import paces  # imports TensorFlow
 
-        paces, steps = self.config.clip.strides, tf.range(self.config.clip.num_frames)
-        choice = rng.integer([1], len(paces))
-        if clips > 1:
-            # Not the pace of the first clip.
-            other = choice + 1 + rng.integer([1], len(paces) - 1)
-            choice = tf.concat([choice, other % len(paces)], axis=0)
-        pace = tf.gather(tf.constant(tuple(paces)), choice)[:, None]
-        if not self.config.pace.wrap:
-            room = tf.maximum(num_frames - pace * steps[-1], 1)
-            start = rng.integer([clips, 1], room)
-            return tf.minimum(start + pace * steps, num_frames - 1), choice
-        start = rng.integer([clips, 1], num_frames)
-        until_end = (num_frames - 1 - start) // pace
-        again = (steps - until_end - 1) % ((num_frames - 1) // pace + 1)
-        return tf.where(steps <= until_end, start + pace * steps, pace * again), choice
+            return paces.sample_frames(
+                rng,
+                num_frames,
+                tuple(config.clip.strides),
+                clips,
+                config.clip.num_frames,
+                config.pace.wrap,
+            )
+
+        spec = super().clip_spec(train)
+        return dataclasses.replace(spec, num_clips=clips, frame_numbers=frame_numbers)
 
     def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
         from ctp_jax.data.plans import colour as colour_plans  # imports TensorFlow

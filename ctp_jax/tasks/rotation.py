@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ctp_jax.data.batch import Batch
@@ -26,14 +27,14 @@ class Task(classification.Task):
     class_names = ("0°", "90°", "180°", "270°")
 
     def plan(self, rng, batch: Batch, train: bool) -> dict[str, Any]:
-        import tensorflow as tf
-
         from ctp_jax.data.plans import colour  # imports TensorFlow
 
         num_frames = self.config.clip.num_frames
         label = rng.integer((), len(self.class_names))
         if train and self.config.rotation.all_four:
-            label = 0 * label[:, None] + tf.range(len(self.class_names))
+            label = 0 * label[:, None] + np.arange(
+                len(self.class_names), dtype=np.int32
+            )
         colours = colour.sample_clip_colour(rng, self.config.colour, num_frames)
         return {"label": label, **colours}
 

@@ -161,7 +161,11 @@ def torch_network(weights, contrast):
     return Network()
 
 
-@pytest.mark.parametrize("name", ["speednet", "pace", "pace_contrast"])
+@pytest.mark.parametrize(
+    "name",
+    # That of Pace alone is the loss of SpeedNet.
+    ["speednet", pytest.param("pace", marks=pytest.mark.slow), "pace_contrast"],
+)
 def test_two_steps_equal_torch(name):
     pytest.importorskip("torch", reason="compares with PyTorch")
     from tests.tasks import two_steps
