@@ -17,8 +17,11 @@ import jax
 from benchmarks import measure, pretraining
 from ctp_jax.tasks import base
 
-METHODS = ("rotation", "vcop")
-"""Configs beside that of the game, `configs/small.py`."""
+METHODS = (
+    *("rotation", "speednet", "vcop", "vcp", "prp", "pace", "temptrans"),
+    *("moco", "infonce", "cep", "tubelet", "dpc", "memdpc"),
+)
+"""Configs beside that of the game, `configs/small.py`. CoCLR needs a run of InfoNCE."""
 
 
 def make_config(method: str, data: str):

@@ -4,6 +4,7 @@
 
     crop       window cut out, resized and mirrored: 16 frames of 144x148 to 112x112
     paste      three patches pasted along their trajectories
+    tubelets   two patches that also rotate, pasted on two clips
     colour     hue, saturation, brightness and contrast changed
     roi align  three boxes of maps of 14x14 with 512 channels, 5x5 bins; forward, and
                with the gradient
@@ -23,10 +24,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from ctp_jax.ops import paste, resample, roi_align
+from ctp_jax.ops import paste, resample, roi_align, tubelets
 from ctp_jax.tasks import ctp
 
 FRAMES, SIZE, CANVAS, COUNT = 16, 112, (144, 148), 3
@@ -186,6 +188,23 @@ def drawing_cases(rng, batch, opencv, torch):
         Case(name, read.get(name, clips.nbytes) + clips.nbytes, sides)
         for name, sides in found.items()
     ]
+
+
+def tubelet_case(rng, batch):
+    """Patches of every clip, pasted on it and on the next one; ours alone."""
+    plan = {name: rows[:, :2] for name, rows in made_patches(rng, batch).items()}
+    plan["order"] = np.tile(np.arange(2, dtype=np.int32), (batch, 1))
+    degrees = rng.uniform(-90, 90, plan["opacity"].shape).astype(np.float32)
+    clips = rng.uniform(0, 255, (batch, FRAMES, SIZE, SIZE, 3)).astype(np.float32)
+
+    def pasted(clips, plan, degrees):
+        pair = jnp.stack([clips, jnp.roll(clips, -1, axis=0)], axis=1)
+        inverse = tubelets.inverse_map(degrees, jnp.zeros((*degrees.shape, 2)))
+        patches = paste.Patches(**plan)
+        return tubelets.paste_tubelets(pair, clips, patches, inverse)
+
+    call = jax_call(pasted, clips, plan, degrees)
+    return Case("tubelets", 3 * clips.nbytes, {OURS: call})
 
 
 def roi_cases(rng, batch, torch):
@@ -357,6 +376,7 @@ def main(argv=None):
         torch = torch_step.is_beside(jax.default_backend())
     rng = np.random.default_rng(0)
     cases = drawing_cases(rng, arguments.batch, opencv, torch)
+    cases.append(tubelet_case(rng, arguments.batch))
     cases += roi_cases(rng, arguments.batch, torch)
     rows = []
     for case in cases:

@@ -43,8 +43,8 @@ def make_config(
         width: of the encoder, and of its head in proportion.
         conv: `config.model.conv`.
     """
-    config = ucf_r3d.get_config()
-    config.model.name, config.model.width = model, width
+    config = ucf_r3d.get_config(f"backbone={model}")
+    config.model.width = width
     config.model.dtype, config.model.conv = dtype, conv
     config.head.channels = max(8, int(512 * width))
     config.batch_size = batch

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional
 
 from ctp_jax import models
-from ctp_jax.models import resnet3d
 from tests.models import torch_networks
 
 FORMATS = {
@@ -79,15 +78,15 @@ class Network(nn.Module):
     def __init__(self, config, params):
         super().__init__()
         model = config.model
-        mid = max(8, round(resnet3d.STEM_MID_CHANNELS * model.width))
+        ours = models.create(model)
         self.encoder = torch_networks.Encoder(
-            [resnet3d.scaled(c, model.width) for c in resnet3d.CHANNELS],
+            ours.channels(),
             model.spatial_strides,
             model.temporal_strides,
-            mid if model.name == "r2plus1d18" else 0,
+            ours.stem_mid,
         )
         self.roi, self.points = config.head.roi_size, config.head.sampling_ratio
-        self.stride = models.create(model).total_stride()[1]
+        self.stride = ours.total_stride()[1]
         scale = torch.tensor(config.head.target_scale)
         self.register_buffer("scale", scale)
         steps, _, _, channels, hidden = params["head"]["temporal"]["kernel"].shape

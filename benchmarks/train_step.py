@@ -27,6 +27,7 @@ import jax
 import numpy as np
 
 from benchmarks import measure, pretraining, roofline
+from ctp_jax import models
 from ctp_jax.models import resnet3d
 from ctp_jax.ranges import CONVOLUTIONS
 
@@ -194,7 +195,7 @@ def parse(argv=None):
     parser = measure.make_parser(__spec__.name, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="timed calls of a side")
     add = parser.add_argument
-    add("--model", choices=resnet3d.NAMES, default="r3d18", help="network")
+    add("--model", choices=[*models.MODULES], default="r3d18", help="network")
     dtypes = ("float32", "bfloat16")
     add("--dtype", choices=dtypes, default=dtypes[not cpu], help="of convolutions")
     add("--batch", type=int, default=2 if cpu else 32, help="clips")
@@ -205,8 +206,8 @@ def parse(argv=None):
     add("--steps", type=int, default=1 if cpu else 10, help="in a timed call")
     add("--width", type=float, default=1.0, help="of the network")
     arguments = parser.parse_args(argv)
-    if arguments.peers and not measure.is_installed("torch"):
-        arguments.peers = []
+    if arguments.model not in resnet3d.NAMES or not measure.is_installed("torch"):
+        arguments.peers = []  # there are no others in PyTorch
     if arguments.peers:
         from benchmarks import torch_step
 

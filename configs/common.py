@@ -6,6 +6,9 @@ an entry there.
 
 from ml_collections import ConfigDict
 
+from ctp_jax import models
+from ctp_jax.config import COLOUR_CHANGES
+
 
 def parse_arg(arg: str | None, **defaults) -> ConfigDict:
     """Parses the part after the colon of `--config=configs/x.py:runlocal,batch=8`.
@@ -15,13 +18,14 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
         **defaults: the accepted names with their defaults, which also give the types.
 
     Returns:
-        ConfigDict of the values. `runlocal` is always accepted, and so is `evaluate`,
-        evaluators to add: `evaluate=retrieval+knn`.
+        ConfigDict of the values. `runlocal` is always accepted, and so are `backbone`, a
+        network of `ctp_jax.models.MODULES` or your own, and `evaluate`, evaluators to
+        add: `evaluate=retrieval+knn`.
 
     Raises:
         ValueError: for a name that is not accepted or a value of another type.
     """
-    values = {"runlocal": False, "evaluate": "", **defaults}
+    values = {"runlocal": False, "backbone": "", "evaluate": "", **defaults}
     for item in filter(None, (arg or "").split(",")):
         name, has_value, text = item.partition("=")
         if name not in values:
@@ -95,11 +99,10 @@ def parse_pretext(arg: str | None) -> ConfigDict:
 
     `data=ucf101` or `kinetics400`, with their splits; any other data set is one of your own
     with the splits `train` and `test`, unless `train=` and `test=` say otherwise. `small`
-    takes the network and the clips of `configs/small.py`.
+    takes the network and the clips of `configs/small.py`. `stream=flow` takes optical flow
+    for frames, see `python -m ctp_jax.prepare flow`; its colours are not changed.
     """
-    return parse_arg(
-        arg, backbone="r3d18", data="ucf101", train="", test="", small=False
-    )
+    return parse_arg(arg, data="ucf101", train="", test="", small=False, stream="rgb")
 
 
 def pretext(task: str, arg: ConfigDict) -> ConfigDict:
@@ -112,7 +115,8 @@ def pretext(task: str, arg: ConfigDict) -> ConfigDict:
         arg: from `parse_pretext`.
     """
     own = ("train", "test", 300, (100, 200))
-    train, test, epochs, milestones = _PRETEXT_DATA.get(arg.data, own)
+    known = _PRETEXT_DATA.get(arg.data.removesuffix("_flow"), own)
+    train, test, epochs, milestones = known
     config = ConfigDict()
     config.task = task
     config.seed = 0
@@ -190,11 +194,14 @@ def data(name: str, split: str, eval_split: str) -> ConfigDict:
     config = ConfigDict()
     config.name = name  # as prepared by `python -m ctp_jax.prepare NAME`
     config.data_dir = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    config.stream = "rgb"  # or flow, which `python -m ctp_jax.prepare flow` stores
     config.split = split  # to train on, and to search for neighbours
     config.fraction = 1.0  # of every class's videos, drawn by config.seed (Fig. 4)
     config.eval_split = eval_split  # empty: no evaluation
     config.eval_videos = 0  # evaluate on so many; 0: all of them
     config.min_frames = 1  # refuse shorter videos; 1: repeat their last frame
+    # Leave videos out that are shorter than this, or than the task needs.
+    config.skip_short = False
     config.workers = 0  # threads that read and decode; 0: one per core
     config.prefetch = 4  # batches held ready on the host
     config.max_bad = 0.01  # share of unreadable videos above which a run stops
@@ -284,7 +291,7 @@ def probe() -> ConfigDict:
 def model(spatial_strides: tuple[int, ...]) -> ConfigDict:
     """The encoder. The strides are part of the experiment, not of the weights."""
     config = ConfigDict()
-    config.name = "r3d18"  # or r2plus1d18, c3d
+    config.name = "r3d18"  # or another of ctp_jax/models/__init__.py: MODULES
     config.width = 1.0  # channel multiplier, for small runs
     config.spatial_strides = spatial_strides  # of the four stages
     config.temporal_strides = (1, 2, 2, 2)
@@ -332,6 +339,17 @@ def truth() -> ConfigDict:
     )
     config.cycle = 0  # there and back again in the network's own predictions
     config.cycle_loss = 0.0  # weight of the classical cycle loss of these; the paper: 0
+    return config
+
+
+def contrast(queue: int, momentum: float, temperature: float) -> ConfigDict:
+    """Query and key encoder, and the queue: see `ctp_jax/tasks/momentum.py`."""
+    config = ConfigDict()
+    config.queue = queue  # keys; a multiple of config.batch_size
+    config.momentum = momentum  # what the key encoder keeps of itself in a step
+    config.temperature = temperature
+    config.dim = 128  # numbers in an embedding
+    config.hidden = 0  # width of the hidden layer; 0: channels of the encoder
     return config
 
 
@@ -388,11 +406,32 @@ def jitter(
 
 def finish(config: ConfigDict, arg: ConfigDict) -> ConfigDict:
     """Carries out the arguments that configs have in common."""
-    config.model.name = arg.get("backbone", config.model.name)
+    if arg.backbone:
+        take_backbone(config, arg.backbone)
     config.evaluators.update(evaluators(*filter(None, arg.evaluate.split("+"))))
     if arg.get("linear"):
         config.freeze = "stem+4"
+    if arg.get("stream", "rgb") != "rgb":
+        config.data.stream = arg.stream
+        for name in COLOUR_CHANGES:
+            group, _, field = name.partition(".")
+            if group in config:
+                config[group][field] = 0.0
     return runlocal(config) if arg.runlocal else config
+
+
+def take_backbone(config: ConfigDict, name: str) -> None:
+    """Another network, with the temporal strides and the epsilon of its paper.
+
+    Where the strides are those of Catch-the-Patch, the features stay 8 pixels apart.
+    """
+    config.model.name = name
+    if published := models.PUBLISHED.get(name):
+        config.model.epsilon = published.epsilon
+        if published.temporal_strides:
+            config.model.temporal_strides = published.temporal_strides
+        if config.model.spatial_strides == (1, 2, 2, 1) and published.stem_stride == 4:
+            config.model.spatial_strides = (1, 2, 1, 1)
 
 
 def runlocal(config: ConfigDict) -> ConfigDict:

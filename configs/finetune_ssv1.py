@@ -4,7 +4,7 @@ from configs import common
 
 
 def get_config(arg=None):
-    arg = common.parse_arg(arg, backbone="r3d18", linear=False)
+    arg = common.parse_arg(arg, linear=False)
     config = common.finetune(
         "something_something_v1",
         split="train",

@@ -4,7 +4,7 @@ from configs import common
 
 
 def get_config(arg=None):
-    arg = common.parse_arg(arg, backbone="r3d18", split=1, linear=False)
+    arg = common.parse_arg(arg, split=1, linear=False)
     config = common.finetune(
         "ucf101",
         split=f"train{arg.split:02}",

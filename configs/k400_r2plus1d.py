@@ -4,6 +4,4 @@ from configs import k400_r3d
 
 
 def get_config(arg=None):
-    config = k400_r3d.get_config(arg)
-    config.model.name = "r2plus1d18"
-    return config
+    return k400_r3d.get_config(f"backbone=r2plus1d18,{arg or ''}")

@@ -34,6 +34,7 @@ def blocks(config):
     config.head.project = True  # False: take the features of the encoder as they are
     config.head.channels = 256  # that they are projected to
     config.head.dropout = 0.1  # of the state of the recurrent unit
+    config.data.skip_short = True
     config.evaluators = common.evaluators("means")
 
 

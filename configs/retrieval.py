@@ -13,7 +13,6 @@ from configs import common, small
 def get_config(arg=None):
     arg = common.parse_arg(
         arg,
-        backbone="r3d18",
         data="",
         train="",
         test="",

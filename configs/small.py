@@ -71,12 +71,20 @@ def schedule(config):
     config.checkpoint_every = 10.0
 
 
+def contrast(config):
+    """A queue of less than an epoch of a few hundred videos, and a key encoder that keeps
+    up with one that learns for 2500 steps."""
+    config.contrast.queue = 256
+    config.contrast.momentum = 0.99
+
+
 def finish_pretext(config, arg):
     """As `common.finish`; with `small`, of this file's size and length."""
     if arg.small:
         shrink(config)
         config.clip.scales = tuple(
-            tuple(side // 2 for side in scale) for scale in config.clip.scales
+            scale // 2 if isinstance(scale, int) else tuple(side // 2 for side in scale)
+            for scale in config.clip.scales
         )
         schedule(config)
     return common.finish(config, arg)

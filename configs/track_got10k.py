@@ -26,7 +26,6 @@ from configs import common, small
 def get_config(arg=None):
     arg = common.parse_arg(
         arg,
-        backbone="r3d18",
         data="got10k",
         train="train",
         test="",

@@ -69,7 +69,8 @@ def _select(videos: Any, config, spec, plan, train, *share):
     from ctp_jax.data import pipeline, records
 
     data = config.data
-    opened = records.open_records(data.name, data.eval_split, data.data_dir)
+    stream = data.get("stream", "rgb")
+    opened = records.open_records(data.name, data.eval_split, data.data_dir, stream)
     place, known = f"{data.name}, split {data.eval_split!r},", opened.ids.tolist()
     # Videos may have numbers as names.
     names = [str(videos)] if isinstance(videos, int) else videos
@@ -120,6 +121,8 @@ def read_file(path: pathlib.Path, task: Any) -> Batch:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: {reason}") from error
     spec = task.clip_spec(False)
+    if spec.other_stream or task.config.data.get("stream", "rgb") == "flow":
+        raise UserError(f"{path}: has no stored flow: name videos of the data set")
     if len(frames) < spec.min_frames:
         raise UserError(
             f"{path}: {len(frames)} frames: the clips of this task span "

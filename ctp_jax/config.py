@@ -121,6 +121,13 @@ _MEANT = {
 }
 
 
+COLOUR_CHANGES = tuple(
+    f"colour.{n}" for n in ("hue_saturation", "brightness", "contrast")
+)
+COLOUR_CHANGES += ("jitter.probability", "jitter.grey")
+"""Probabilities of changes of colour: of several tasks, each where it has the group."""
+
+
 def differences(old: Mapping, new: Mapping | ConfigDict) -> dict[str, str]:
     """{field: 'old -> new'} for the fields that differ."""
     old, new = flatten(old), flatten(as_dict(new))
@@ -171,6 +178,10 @@ def validate(config: ConfigDict) -> None:
     parts, batch = flat["optimizer.accumulate"], flat["batch_size"]
     what = f"a divisor of config.batch_size = {batch}"
     need(batch % parts == 0, "optimizer.accumulate", what)
+    if flat.get("data.stream") == "flow":
+        for name in COLOUR_CHANGES:
+            what = "0: the colours of flow are motions, config.data.stream = 'flow'"
+            need(not flat.get(name), name, what)
     if "truth" in config:
         check_truth(config)
     if batch % (flat.get("negatives_of", 1) * parts):

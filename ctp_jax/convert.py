@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from ctp_jax import cli, files
+from ctp_jax import cli, files, models
 from ctp_jax.errors import UserError, refusals
 
 FLAGS = flags.FlagValues()
@@ -27,7 +27,15 @@ TO = flags.DEFINE_enum(
     "to",
     None,
     ["pyvrl", "torchvision", "vcop"],
-    "Code base whose names to write; default: pyvrl (the paper's authors), for C3D vcop.",
+    "Code base whose names to write; default: the first that has the network.",
+    flag_values=FLAGS,
+)
+NETWORK = flags.DEFINE_enum(
+    "network",
+    None,
+    [*models.MODULES],
+    "Network to make of the file; default: what has its names, of a ResNet-18 for images "
+    "r3d18, and not tsm18.",
     flag_values=FLAGS,
 )
 ENCODER_ONLY = flags.DEFINE_boolean(
@@ -57,10 +65,11 @@ def main(arguments):
         )
     source, target = map(files.absolute, arguments)
     if source.is_dir():
-        if FROM.value:
-            raise UserError(
-                f"--from={FROM.value}: only for files, {source} is a folder"
-            )
+        for name, value in (("from", FROM.value), ("network", NETWORK.value)):
+            if value:
+                raise UserError(
+                    f"--{name}={value}: only for files, {source} is a folder"
+                )
         lines = export_file(
             source, target, TO.value or "", ENCODER_ONLY.value, OVERWRITE.value
         )
@@ -68,7 +77,12 @@ def main(arguments):
         if TO.value:
             raise UserError(f"--to={TO.value}: only for folders, {source} is none")
         lines = import_file(
-            source, target, FROM.value or "auto", ENCODER_ONLY.value, OVERWRITE.value
+            source,
+            target,
+            FROM.value or "auto",
+            ENCODER_ONLY.value,
+            OVERWRITE.value,
+            NETWORK.value or "",
         )
     print("\n".join(lines))
 
@@ -79,6 +93,7 @@ def import_file(
     family: str = "auto",
     encoder_only: bool = False,
     overwrite: bool = False,
+    network: str = "",
 ) -> list[str]:
     """Converts a PyTorch file to an exported encoder; returns lines for the user.
 
@@ -88,6 +103,7 @@ def import_file(
         family: code base whose names the file has; `auto`: detected from the names.
         encoder_only: leave the head out.
         overwrite: replace an existing target, once the new one is complete.
+        network: of this package, where several have the names of the file.
 
     Raises:
         UserError: the file does not fit a network of this package, or the target exists.
@@ -110,6 +126,7 @@ def import_file(
         str(source),
         family,
         {"source": source.name, "sha256": state.sha256},
+        network,
     )
     encoder = imported.encoder
     if encoder_only:
@@ -163,8 +180,10 @@ def export_file(
         )
     _check_free(target, overwrite, target.is_file())
     encoder = export.load_encoder(source)
-    usual = "vcop" if encoder.architecture["name"] == names.C3D else "pyvrl"
-    theirs = names.FAMILIES[family or usual]
+    network = encoder.architecture["name"]
+    having = [f for f in names.FAMILIES.values() if network in f.variants]
+    usual = next((f for f in having if f.kernel != "inflated"), names.PYVRL)
+    theirs = (names.FAMILIES[family] if family else usual).of(network)
     try:
         tensors = to_torch.convert(encoder, theirs, not encoder_only)
         if encoder_only:
@@ -244,6 +263,9 @@ def _overrides(target: str, architecture: Mapping[str, Any]) -> str:
 
     fields = {"init_from": target, "model.name": architecture["name"]}
     usual = {"width": 1.0, "epsilon": 1e-3, **OPTIONAL}
+    # What the weights were trained with, which is not part of them.
+    if architecture["name"] in models.PUBLISHED:
+        usual["temporal_strides"] = [1, 2, 2, 2]
     for name, default in usual.items():
         if architecture.get(name, default) != default:
             fields[f"model.{name}"] = architecture[name]

@@ -6,6 +6,7 @@ an entry in the other. A field that is not in the table, of a task outside this 
 may hold anything that is finite.
 """
 
+import contextlib
 import itertools
 import math
 import re
@@ -92,6 +93,12 @@ def _matches(pattern: str, needs: str) -> Range:
     return Range(lambda value: isinstance(value, str) and bool(fits(value)), needs)
 
 
+def _is_pattern(text: str) -> bool:
+    with contextlib.suppress(re.error, RecursionError, OverflowError):
+        return bool(re.compile(text))
+    return False
+
+
 FLAG = Range(lambda value: isinstance(value, bool), "True or False")
 TEXT = _matches(r"[^\x00-\x1f]{0,4096}", "one line of text")
 _MODULE = r"(?!.{256})[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -139,6 +146,7 @@ SHARED = {
     "data.eval_split": TEXT,
     "data.eval_videos": COUNT,
     "data.min_frames": AT_LEAST_1,
+    "data.skip_short": FLAG,
     "data.workers": whole("[0, 1024]"),
     "data.prefetch": whole("[0, 64]"),
     "data.max_bad": SHARE,
@@ -180,6 +188,7 @@ SHARED = {
 """Every config has these."""
 
 RANGES = SHARED | {
+    "data.stream": choice("rgb", "flow"),
     "evaluators.*.module": either(choice(""), MODULE),
     "evaluators.*.split": TEXT,
     "evaluators.*.videos": COUNT,
@@ -231,6 +240,11 @@ RANGES = SHARED | {
     ),
     "game.opacity": PAIR_OF_SHARES,
     "game.visible": SHARE,
+    "game.points": whole("[2, 1000]"),
+    "game.smoothness": number("[0.01, 1000]"),
+    "game.reach": PAIR_OF_SHARES,
+    "game.rotation": number("[0, 360]"),
+    "game.shear": number("[0, 10]"),
     "truth.preset": whole("[0, 100]"),
     "truth.real": whole("[0, 100]"),
     "truth.teacher": whole("[0, 100]"),
@@ -245,6 +259,19 @@ RANGES = SHARED | {
     "colour.contrast_delta": number("[0, 10]"),
     "colour.key_frames": probabilities(1, 16),
     "colour.interpolation": probabilities(3),
+    "contrast.queue": whole("[1, 10000000]"),
+    "contrast.momentum": SHARE,
+    "contrast.temperature": number("[0.001, 1000]"),
+    "contrast.dim": whole("[1, 8192]"),
+    "contrast.hidden": whole("[0, 8192]"),
+    "contrast.positives": choice("own", "label"),
+    "contrast.same_clip": SHARE,
+    "contrast.strong": SHARE,
+    "contrast.blur": SHARE,
+    "coclr.sampler": TEXT,
+    "coclr.nearest": whole("[0, 8192]"),
+    "coclr.leave_own": SHARE,
+    "coclr.source_of": also(TEXT, _is_pattern, "a regular expression"),
     "jitter.brightness": number("[0, 10]"),
     "jitter.contrast": number("[0, 10]"),
     "jitter.saturation": number("[0, 10]"),
@@ -253,6 +280,12 @@ RANGES = SHARED | {
     "jitter.probability": SHARE,
     "jitter.grey": SHARE,
     "jitter.per_frame": FLAG,
+    "rotation.leaking_border": FLAG,
+    "rotation.all_four": FLAG,
+    "pace.wrap": FLAG,
+    "pace.contrast": number("[0, 1000]"),
+    "pace.temperature": number("[1e-6, 1000]"),
+    "pace.dim": whole("[1, 8192]"),
     "head.channels": whole("[1, 8192]"),
     "head.hidden": whole("[1, 8192]"),
     "head.roi_size": whole("[1, 32]"),
@@ -265,6 +298,20 @@ RANGES = SHARED | {
     "head.project": FLAG,
     "head.memory": whole("[1, 1000000]"),
     "head.init_gain": number("(0, 100]"),
+    "vcp.distance": whole("[0, 100000]"),
+    "vcp.both_sides": FLAG,
+    "prp: clip.strides": also(
+        items(whole("[1, 1000]"), 2, 100),
+        lambda rates: len(set(rates)) == len(rates),
+        "all different",
+    ),
+    "prp.classification": number("[0, 1e6]"),
+    "prp.classifier_rate": number("[0, 1e6]"),
+    "prp.mask": items(number("[0, 1e6]"), 2),
+    "cep.prediction": number("[0, 1e6]"),
+    "cep.cycle": number("[0, 1e6]"),
+    "cep.layers": whole("[1, 16]"),
+    "cep.hidden": whole("[1, 65536]"),
     "num_classes": whole("[0, 1000000]"),
     "freeze": TEXT,
 }

@@ -1,5 +1,7 @@
 """OpenCV's trackers: they follow a box through a video. The only door to OpenCV.
 
+`ctp_jax.flow` goes through it, too.
+
 `kcf` is the teacher of the paper's Table 1 (Henriques et al. 2015): a box of constant
 size, in steps of whole pixels. `csrt` (Lukezic et al. 2017) and `median_flow` (Kalal et
 al. 2010) adapt the size; docs/data.md compares the three.
@@ -33,19 +35,32 @@ def require(tracker: str) -> Any:
     """
     if tracker not in TRACKERS:
         raise UserError(f"tracker {tracker!r}: needs one of {', '.join(TRACKERS)}")
+    return load_opencv(f"tracker {tracker!r}", "TrackerKCF", "legacy")
+
+
+def load_opencv(wanted: str, *names: str) -> Any:
+    """OpenCV with one thread.
+
+    Args:
+        wanted: what for, for the messages.
+        *names: that it must have, of its contributed modules.
+
+    Raises:
+        UserError: no OpenCV, or one without its contributed modules.
+    """
     try:
         import cv2
     except ImportError as error:
         raise UserError(
-            f"tracker {tracker!r}: needs OpenCV ({error}): "
+            f"{wanted}: needs OpenCV ({error}): "
             'pip install -e ".[tracking]", without opencv-python beside it'
         ) from error
-    if not hasattr(cv2, "TrackerKCF") or not hasattr(cv2, "legacy"):
+    if not all(hasattr(cv2, name) for name in names):
         raise UserError(
-            f"tracker {tracker!r}: OpenCV {cv2.__version__} is installed without its "
+            f"{wanted}: OpenCV {cv2.__version__} is installed without its "
             f"contributed modules: {_REMEDY}"
         )
-    # Boxes are small: threads cost more than they give, and there is a process per core.
+    # Images are small: threads cost more than they give, and there is a process per core.
     cv2.setNumThreads(1)
     return cv2
 

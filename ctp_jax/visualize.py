@@ -143,12 +143,14 @@ def draw(
     stream = source.train_batches() if train else source.eval_batches()
     batches = list(itertools.islice(stream, videos))
     batch = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
-    clips = np.asarray(to_uint8(jax.jit(task.draw)(batch)))
-    outputs, title = None, f"{config.data.name}, split {source.records.split}"
+    outputs, variables = None, None
+    title = f"{config.data.name}, split {source.records.split}"
     if workdir:
         state, step = restore.newest(config, task, workdir, batch)
-        outputs = jax.device_get(jax.jit(task.predict)(state.variables, batch))
+        variables = state.variables
+        outputs = jax.device_get(jax.jit(task.predict)(variables, batch))
         title += f", predictions after {step} steps"
+    clips = np.asarray(to_uint8(jax.jit(task.picture)(batch, variables)))
     overlay = task.overlay(batch, outputs)
     names = [
         ": ".join(filter(None, (str(source.records.ids[index]), caption)))

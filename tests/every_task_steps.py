@@ -1,4 +1,4 @@
-"""Steps of every task, run by `tests/test_every_task.py` where there are eight devices."""
+"""Steps of a task, run by `tests/test_every_task.py` where there are eight devices."""
 
 import itertools
 import sys
@@ -72,11 +72,10 @@ def take_steps(config):
     }
 
 
-def main(data_dir, folder):
-    from tests.test_every_task import CONFIGS, make_config
+def main(name, data_dir, file):
+    from tests.test_every_task import make_config
 
-    for name in CONFIGS:
-        np.savez(f"{folder}/{name}.npz", **take_steps(make_config(name, data_dir, 4)))
+    np.savez(file, **take_steps(make_config(name, data_dir, 4)))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_the_authors_numbers():
 def test_arguments():
     assert small.get_config("data=mine,train=a,test=b").data.name == "mine"
     assert common.parse_arg("runlocal,x=3", x=1).x == 3
-    with pytest.raises(ValueError, match="'batch': not one of evaluate, runlocal"):
+    with pytest.raises(ValueError, match="'batch': not one of backbone, evaluate, r"):
         common.parse_arg("batch=8")
     with pytest.raises(ValueError, match="needs a value of type int"):
         common.parse_arg("x=many", x=1)
@@ -180,7 +180,30 @@ def test_arguments_of_recognition():
     for name in [*EACH, "retrieval"]:
         config = load(name, "backbone=r2plus1d18,runlocal")
         assert config.model.name == "r2plus1d18" and config.model.width == 0.125
-        assert base.load(load(name, "backbone=c3d")).config.model.name == "c3d"
+        assert base.load(load(name, "backbone=s3d")).config.model.name == "s3d"
+    assert load("ucf_r2plus1d", "runlocal").model.name == "r2plus1d18"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_takes_every_network(name):
+    """With the strides of its paper; the features of Catch-the-Patch stay 8 apart."""
+    stem = name.removesuffix(".py")
+    usual = load(stem)
+    for backbone in models.MODULES:
+        config = load(stem, f"backbone={backbone}")
+        model, published = config.model, models.PUBLISHED.get(backbone)
+        assert model.name == backbone
+        strides = usual.model.temporal_strides
+        if published is None:
+            assert (model.temporal_strides, model.epsilon) == (strides, 1e-3)
+            continue
+        assert model.temporal_strides == (published.temporal_strides or strides)
+        assert model.epsilon == published.epsilon
+        if usual.model.spatial_strides == (1, 2, 2, 1):
+            assert models.create(model).total_stride()[1] == 8
+        else:
+            assert model.spatial_strides == usual.model.spatial_strides
+        config_lib.validate(config)
 
 
 def test_retrieval_as_the_paper_has_it():

@@ -93,6 +93,23 @@ def test_export_and_import_again(imported, tmp_path, capsys):
     np.testing.assert_array_equal(a, b)
 
 
+def test_s3d_by_its_usual_names_and_with_its_strides(tmp_path, capsys):
+    config = model("s3d")
+    config.temporal_strides = (1, 1, 2, 2)
+    export.write_encoder(tmp_path / "run/encoder", ours(config, "recognition"))
+    path = tmp_path / "s3d.safetensors"
+    assert "names of torchvision" in run(capsys, tmp_path / "run", path)[-1]
+    with safetensors.safe_open(path, "np") as file:
+        assert file.get_tensor("classifier.1.weight").shape[2:] == (1, 1, 1)
+    said = run(capsys, path, tmp_path / "again", "--network=s3d")
+    assert "torchvision s3d, width 0.2, epsilon 0.001" in said[0]
+    assert "'--config.model.temporal_strides=[1, 1, 2, 2]'" in said[-1] or (
+        "--config.model.temporal_strides='[1, 1, 2, 2]'" in said[-1]
+    )
+    what = refusal(capsys, path, tmp_path / "other", "--network=tsm18")
+    assert "no known encoder" in what and "tsm18" in what
+
+
 def test_differences_are_noted(tmp_path, capsys):
     pytest.importorskip("torch", reason="writes PyTorch's files")
     export.write_encoder(tmp_path / "run/encoder", ours(model("r3d18"), "ctp"))

@@ -1,11 +1,14 @@
 """Every task: resumed it is the same run to the bit, on eight devices up to rounding, and
 two processes make the batches of one."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
-from configs import dpc, finetune_small, memdpc, rotation, small, vcop
+from benchmarks import methods
+from configs import finetune_small, small
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
@@ -18,14 +21,28 @@ from tests.train.distributed.toy_processes import (
 CONFIGS = {
     "ctp": lambda: small.get_config(),
     "ctp_cycle": lambda: small.get_config("truth=cycle"),
-    "dpc": lambda: dpc.get_config("small,data=moving_shapes"),
-    "memdpc": lambda: memdpc.get_config("small,data=moving_shapes"),
     "recognition": lambda: finetune_small.get_config(),
-    "rotation": lambda: rotation.get_config("small,data=moving_shapes"),
-    "vcop": lambda: vcop.get_config("small,data=moving_shapes"),
+    "pace_contrast": lambda: make_pace_contrast(),
+    "coclr": lambda: make_coclr(),
+    **{
+        name: functools.partial(methods.make_config, name, "moving_shapes")
+        for name in methods.METHODS
+    },
 }
 WHOLE_RUNS = ("ctp_cycle",)
 """Resumed from a checkpoint, with evaluations and log; of the others, the steps are."""
+
+
+def make_pace_contrast():
+    config = methods.make_config("pace", "moving_shapes")
+    config.pace.contrast = 0.1
+    return config
+
+
+def make_coclr():
+    config = methods.make_config("coclr", "moving_shapes_flow")
+    config.coclr.sampler, config.contrast.queue = "random", 16  # full in two steps
+    return config
 
 
 def make_config(name, data_dir, steps):
@@ -38,7 +55,7 @@ def make_config(name, data_dir, steps):
     if "blocks" in config:
         config.blocks.count, config.blocks.predicted = 3, 1
     # The tasks are the subject, not the encoder.
-    config.model.name = "tests.tiny_network"
+    config.model.name, config.model.conv = "tests.tiny_network", "direct"
     config.batch_size, config.steps, config.log_every = 8, steps, 1
     config.optimizer.learning_rate, config.optimizer.schedule = 0.001, "constant"
     # Adam would divide rounding by rounding where a gradient is nearly 0.
@@ -53,6 +70,8 @@ def data_dir(tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("data"))
     flags = ["--train_videos=12", "--test_videos=4", "--data_dir", directory]
     prepare.main(["moving_shapes", *flags])
+    flags = ["--from=moving_shapes", "--method=dis", "--data_dir", directory]
+    prepare.main(["flow", *flags])
     return directory
 
 
@@ -65,22 +84,15 @@ def straight(data_dir, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def steps(data_dir, tmp_path_factory):
-    """The folder of the results of `tests/every_task_steps.py`."""
-    folder = tmp_path_factory.mktemp("steps")
-    flags = "--xla_force_host_platform_device_count=8"
-    arguments = ["-m", "tests.every_task_steps", data_dir, folder]
-    forks.run(arguments, {"XLA_FLAGS": flags}, timeout=600)
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
-def test_steps_resumed_and_on_eight_devices_are_the_same(name, steps):
+def test_steps_resumed_and_on_eight_devices_are_the_same(name, data_dir, tmp_path):
     """To the bit where resumed, up to rounding on eight devices."""
+    flags = "--xla_force_host_platform_device_count=8"
+    arguments = [name, data_dir, tmp_path / "runs.npz"]
+    forks.run(["-m", "tests.every_task_steps", *arguments], {"XLA_FLAGS": flags})
     runs = {"one": {}, "resumed": {}, "eight": {}}
-    for path, value in np.load(steps / f"{name}.npz").items():
+    for path, value in np.load(tmp_path / "runs.npz").items():
         run, _, own = path.partition("/")
         runs[run][own] = value
     assert runs["one"].keys() == runs["resumed"].keys() == runs["eight"].keys()

@@ -20,6 +20,7 @@ ROOMS = (
     ("config",),
     ("modules",),
     ("pictures", "cli", "trackers"),
+    ("flow",),
     ("models",),
     ("data",),
     ("evaluators",),
@@ -41,13 +42,14 @@ PREPARE_MAY_IMPORT = {
     "data",
     "pictures",
     "trackers",
+    "flow",
     "prepare",
 }
 # Commands and whatever stands beside them import what they like, and nobody imports
 # them.
 
 DOORS = {
-    "tensorflow": ("data/", "prepare/"),
+    "tensorflow": ("data/", "prepare/", "tasks/"),  # tasks: inside their plans
     "tensorflow_datasets": ("prepare/",),
     "orbax": ("train/checkpoints/pytrees.py",),
     "torch": ("interop/",),
@@ -148,8 +150,9 @@ from ctp_jax import convert, explain, main, track, visualize
 from ctp_jax.prepare import __main__
 HEAVY = "tensorflow", "tensorflow_datasets", "torch", "keras", "matplotlib", "scipy"
 refuse("commands", *HEAVY, "jax", "orbax", "cv2")
-from ctp_jax.models import heads, resnet3d
-from ctp_jax.tasks import ctp, probe, recognition, rotation, tracker, vcop
+from ctp_jax import models, modules, tasks
+for each in [*models.MODULES.values(), *modules.inside(tasks.__name__).values()]:
+    modules.importlib.import_module(each)
 refuse("models and tasks", *HEAVY, "orbax", "cv2")
 from ctp_jax.train import loop
 refuse("train", "tensorflow", "tensorflow_datasets", "torch", "keras", "matplotlib")

@@ -128,6 +128,7 @@ def test_the_table_has_the_fields_of_the_configs_and_no_others():
         *(("vcop", argument) for argument in ("small", "data=mine,small")),
         *(("small", f"truth={each}") for each in ("real", "teacher", "cycle", "mixed")),
         ("finetune_ucf", "linear,backbone=c3d"),
+        ("ucf_r3d", "backbone=s3dg,runlocal"),
     ],
 )
 def test_arguments_that_are_right(name, argument):

@@ -20,5 +20,7 @@ class Tiny(Encoder):
         channels = scaled(CHANNELS[max(part - 1, 0)], self.width)
         options = {"dtype": self.dtype, "impl": "direct", "name": name}
         x = Conv3D(channels, (3, 3, 3), strides, (1, 1, 1), **options)(x)
-        norm = f"stage{part}_norm" if part else "stem_norm"
-        return self.relu(BatchNorm(self.epsilon, dtype=self.dtype, name=norm)(x, train))
+        norm = {"epsilon": self.epsilon, "dtype": self.dtype}
+        norm["groups"] = self.batch_norm_groups
+        norm["name"] = f"stage{part}_norm" if part else "stem_norm"
+        return self.relu(BatchNorm(**norm)(x, train))

@@ -133,9 +133,18 @@ def _diagnose_bytes(one: records.Records) -> str:
     frames = features["frames"].numpy()
     if len(frames) != one.num_frames[0]:
         return f"it has {len(frames)} frames, not {one.num_frames[0]} as indexed"
-    for name, values in features["annotations"].items():
+    other = {one.features.other: features["other"]} if "other" in features else {}
+    for name, values in (features["annotations"] | other).items():
         if len(values) != len(frames):
             return f"it has {len(values)} {name} for {len(frames)} frames"
+    for stream in (frames, *(values.numpy() for values in other.values())):
+        if reason := _diagnose_frames(one, stream):
+            return reason
+    return ""
+
+
+def _diagnose_frames(one: records.Records, frames: Iterable[bytes]) -> str:
+    """What is wrong with the first wrong one of a record's frames; empty if nothing is."""
     for number, frame in enumerate(frames):
         try:
             image = tf.io.decode_image(frame, channels=3, expand_animations=False)
@@ -188,7 +197,7 @@ def placeholder(
     """The placeholder of an example that cannot be read: black, with mask 0.
 
     Args:
-        spec: see `ClipSpec`.
+        spec: see `ClipSpec`; its clips are those of the batch.
         canvas: height and width of the frames, pixels.
         num_uniforms: number of random numbers for its plan.
         annotations: of the data set, see `ctp_jax.data.tfrecord.Features`.

@@ -31,13 +31,15 @@ Batch = Mapping[str, Any]
                                          boxes, see `VISIBILITY`, are x1 y1 x2 y2 in the
                                          pixels of the drawn clip, after the flip,
                                          unclipped
+    flow     bool    (b, c)              only where a clip shows optical flow: which of
+                                         them do, see `ctp_jax.flow`
     followed int32   (b, c, 2)           only with `ClipSpec.follow`: the number of the
                                          clip's entry there, and of the object that it
                                          follows, -1 if none
     plan     {name: array (b, ...)}      what `Task.plan` returned
 """
 
-PER_CLIP = ("frames", "extent", "window", "flip", "times", "choice", "followed")
+PER_CLIP = ("frames", "extent", "window", "flip", "times", "choice", "flow", "followed")
 """Entries of a batch whose second dimension is c."""
 
 VISIBILITY = {"boxes": "visibility", "tracks": "tracks_visibility"}
@@ -103,15 +105,19 @@ class ClipSpec:
             portrait videos.
         crop: 'random' or 'center'.
         flip: probability of mirroring.
-        shared_window: all clips of a video have the same scale, crop and flip.
+        shared_window: all clips of a video have the same scale, crop and flip; or so
+            many of them have, the first ones.
         follow: annotations (keys of `VISIBILITY`) with the objects to follow, '' for none;
             the video at position p of the run has entry p modulo their number. With
             'random' sampling and crop, its clips start where an object is visible and
             show it, see `ctp_jax.data.following`; with others, an object is chosen of
             those that the clip shows. Empty: nothing is followed.
+        other_stream: numbers of clips to show a second time, in the stream that
+            `config.data.stream` does not name: flow for RGB and RGB for flow. They have
+            the same frames, window and flip, and come after the others: c in the batch is
+            `num_clips` and so many.
         min_frames: refuse a data set with shorter videos, where the repeated last frame
             would give the label away.
-        leave_out_shorter: leave such videos out instead, unless all are shorter.
     """
 
     num_clips: int
@@ -125,7 +131,7 @@ class ClipSpec:
     scales: Sequence[int | tuple[int, int]] = (128,)
     crop: str = "random"
     flip: float = 0.0
-    shared_window: bool = False
+    shared_window: bool | int = False
     follow: Sequence[str] = ()
+    other_stream: Sequence[int] = ()
     min_frames: int = 1
-    leave_out_shorter: bool = False

@@ -48,7 +48,7 @@ def sample_times(
         own = rng.integer((), len(spec.strides))
         choice = own + tf.zeros(clips, tf.int32)
         span = spanned(own, spec)
-        start = _one_after_the_other(rng, num_frames, span, spec)
+        start = one_after_the_other(rng, num_frames, span, spec)
     elif spec.sampling == "windows":
         start = tf.fill(clips, window * (spec.num_frames - 1))
         times = tf.minimum(start[:, None] + tf.range(spec.num_frames), num_frames - 1)
@@ -100,10 +100,13 @@ def _evenly_spread(num_frames: tf.Tensor, span, spec: ClipSpec) -> tf.Tensor:
     return starts * odd // (2 * spec.num_clips)
 
 
-def _one_after_the_other(
-    rng: Rng, num_frames: tf.Tensor, span: tf.Tensor, spec: ClipSpec
+def one_after_the_other(
+    rng: Rng, num_frames: tf.Tensor, span: tf.Tensor | int, spec: ClipSpec
 ) -> tf.Tensor:
-    """Starts of clips of `span` frames with gaps between them, int32 (c,)."""
+    """Starts of clips of `span` frames with gaps between them, int32 (c,).
+
+    See 'ordered' of `ClipSpec.sampling`; reads its `num_clips` and `gap`.
+    """
     count, gaps = spec.num_clips, max(spec.num_clips - 1, 1)
     widest = (num_frames - count * span) // gaps
     gap = tf.minimum(widest, spec.gap)
@@ -154,7 +157,10 @@ def sample_window(
     Returns:
         float32 (c, 4), y, x, height, width in stored pixels, and bool (c,), mirrored.
     """
-    windows = 1 if spec.shared_window else spec.num_clips
+    shared = spec.num_clips if spec.shared_window is True else spec.shared_window
+    # The number of each clip's window.
+    number = np.maximum(np.arange(spec.num_clips) - max(shared, 1) + 1, 0)
+    windows = int(number[-1]) + 1
     choices = [_scaled_size(height, width, scale) for scale in spec.scales]
     choice = rng.integer([windows], len(choices))
     scaled = tf.gather(tf.stack(choices), choice)  # (c, 2)
@@ -172,9 +178,7 @@ def sample_window(
     start = tf.cast(offset, tf.float32) * pixel
     flip = rng.bernoulli([windows], spec.flip)
     window = tf.concat([start, spec.size * pixel], axis=-1)
-    # One for all clips, or one for each.
-    window += tf.zeros([spec.num_clips, 1])
-    return window, flip | tf.zeros([spec.num_clips], tf.bool)
+    return tf.gather(window, number), tf.gather(flip, number)
 
 
 HOLD_ALL = 0.9

@@ -128,7 +128,10 @@ def read(directory: str | os.PathLike) -> Index | None:
         shapes = {name: tuple(s) for name, s in features.annotations.items()}
         found = Index(
             features=dataclasses.replace(
-                features, annotations=shapes, digest=str(features.digest)
+                features,
+                annotations=shapes,
+                digest=str(features.digest),
+                other=str(features.other),
             ),
             encoding=about["encoding"],
             class_names=tuple(about["class_names"]),

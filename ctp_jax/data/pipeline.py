@@ -9,6 +9,7 @@ A record that cannot be read is retried once and then replaced by another record
 is a function of (seed, p), too. In an evaluation it is left out: its row has mask 0.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -60,7 +61,9 @@ def open_pipeline(
         UserError: for data that is not prepared or a split that is not there.
     """
     split = config.data.split if train else config.data.eval_split
-    opened = records.open_records(config.data.name, split, config.data.data_dir)
+    opened = records.open_records(
+        config.data.name, split, config.data.data_dir, config.data.get("stream", "rgb")
+    )
     return Pipeline(config, spec, plan, opened, train, process_index, process_count)
 
 
@@ -69,8 +72,10 @@ class Pipeline:
 
     Attributes:
         records: the records that are used, a `ctp_jax.data.records.Records`.
-        whole: the whole split; more than `chosen` if `config.data.fraction` is below 1.
-        chosen: more than `records` if the task leaves out short videos.
+        whole: the whole split; more than `chosen` if `config.data.fraction` is below 1
+            or `config.data.min_frames` leaves videos out.
+        chosen: more than `records` if videos are too short for the task and left out.
+        skipped: how many videos are left out because they are too short.
         num_examples: number of examples of a pass: videos, or with windows of whole
             videos those, and the padding between them.
         class_names: of the labels; empty for unlabelled data.
@@ -92,10 +97,20 @@ class Pipeline:
         if opened.split == config.data.split:
             # Also as the gallery of nearest neighbours: that is what was trained on.
             opened = records.take_fraction(opened, config.data.fraction, config.seed)
-        self.chosen = opened
-        if spec.leave_out_shorter:
-            opened = records.leave_out_shorter(opened, spec.min_frames)
-        records.check_lengths(opened, config.data.min_frames, spec.min_frames)
+        videos, skip = len(opened), config.data.get("skip_short", False)
+        self.chosen = records.long_enough(opened, config.data.min_frames, skip)
+        opened = records.long_enough(
+            self.chosen,
+            spec.min_frames,
+            skip,
+            task=True,
+        )
+        self.skipped = videos - len(opened)
+        if spec.other_stream:
+            records.check_other(opened.name, opened.features)
+        else:  # not read
+            features = dataclasses.replace(opened.features, other="")
+            opened = dataclasses.replace(opened, features=features)
         following.check(opened, spec)
         self.records = opened
         self.class_names = opened.class_names
@@ -119,12 +134,17 @@ class Pipeline:
         )
         self._train = train
         self._spec = spec
+        # The clips of the batch, and whether each shows the other stream.
+        self._clips = [*range(spec.num_clips), *spec.other_stream]
+        self._drawn = dataclasses.replace(spec, num_clips=len(self._clips))
+        self._other = np.arange(len(self._clips)) >= spec.num_clips
+        self._flow = self._other ^ (config.data.get("stream", "rgb") == "flow")
         self._seed = config.seed
         self._share = config.batch_size // process_count
         self._first = process_index * self._share
         self._workers = config.data.workers or os.cpu_count() or 1
         # Ten clips per video take ten times the memory.
-        self._prefetch = max(1, config.data.prefetch // self._spec.num_clips)
+        self._prefetch = max(1, config.data.prefetch // len(self._clips))
         self._attempts = TRIES + (min(RECORDS, len(opened)) - 1 if train else 0)
         self._canvas = clips.canvas_size(opened.height, opened.width, self._spec)
         self._narrow = bool(opened.width.min() < self._canvas[1])
@@ -262,14 +282,21 @@ class Pipeline:
             self._spec,
             self._visits.window(position),
         )
+        if self._spec.other_stream:
+            window = tf.gather(window, self._clips)
+            chosen = {name: tf.gather(chosen[name], self._clips) for name in chosen}
         times, flip = chosen["times"], chosen["flip"]
+        encoded, stored = features["frames"], times
+        if self._spec.other_stream:
+            stored += tf.size(encoded) * self._other[:, None].astype(np.int32)
+            encoded = tf.concat([encoded, features["other"]], axis=0)
         frames, extent, shown = decode.decode_window(
-            features["frames"],
-            times,
+            encoded,
+            stored,
             window,
             (height, width),
             self._canvas,
-            self._spec,
+            self._drawn,
             jpeg=self.records.encoding == "jpeg",
             narrow=self._narrow,
         )
@@ -284,6 +311,7 @@ class Pipeline:
             "replaced": tf.cast(attempt >= TRIES, tf.float32),
             "attempt": attempt,
             "annotations": {},
+            **self._flow_entry(),
             "uniforms": rng.uniforms(
                 self._seed, f"{self._stream}/plan", position, self._plan_draws
             ),
@@ -317,6 +345,11 @@ class Pipeline:
         return rng.traced(plan, batch, (self._share,))
 
     def _make_blank(self, num_uniforms: int) -> dict[str, tf.Tensor]:
-        return bad_records.placeholder(
-            self._spec, self._canvas, num_uniforms, self.records.features.annotations
+        blank = bad_records.placeholder(
+            self._drawn, self._canvas, num_uniforms, self.records.features.annotations
         )
+        return blank | self._flow_entry()
+
+    def _flow_entry(self) -> dict[str, tf.Tensor]:
+        """`flow` of the batch, where there is any."""
+        return {"flow": tf.constant(self._flow)} if self._flow.any() else {}

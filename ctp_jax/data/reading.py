@@ -57,7 +57,9 @@ def parser(records: Records) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         if the payload is no `tf.train.Example` with these features.
     """
     many = functools.partial(tf.io.FixedLenSequenceFeature, allow_missing=True)
-    wanted = {records.features.frames: many([], tf.string)}
+    names = {"frames": records.features.frames, "other": records.features.other}
+    streams = {stream: name for stream, name in names.items() if name}
+    wanted = {name: many([], tf.string) for name in streams.values()}
     if records.features.label:
         wanted[records.features.label] = tf.io.FixedLenFeature([], tf.int64, -1)
     for name, shape in records.features.annotations.items():
@@ -67,7 +69,7 @@ def parser(records: Records) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         example = tf.io.parse_single_example(payload, wanted)
         label = records.features.label
         return {
-            "frames": example[records.features.frames],
+            **{stream: example[name] for stream, name in streams.items()},
             "label": example[label] if label else tf.constant(-1, tf.int64),
             "annotations": {
                 name: example[name] for name in records.features.annotations
@@ -88,7 +90,8 @@ def checker(records: Records) -> Callable[[tf.Tensor, dict[str, Any]], dict[str,
         num_frames = tf.constant(records.num_frames, tf.int32)
 
     def check(number, features):
-        counted = {"frames": features["frames"], **features["annotations"]}
+        counted = {n: features[n] for n in ("frames", "other") if n in features}
+        counted |= features["annotations"]
         for name, values in counted.items():
             fits = tf.equal(tf.shape(values)[0], num_frames[number])
             # In a `tf.function` the op runs although its result is not used.
@@ -104,6 +107,7 @@ def read_features(records: Records) -> Callable[[Any], dict[str, Any]]:
     Returns:
         Function of an int64 scalar tensor, the record number, that returns a dict:
             frames: string (k,), the encoded images.
+            other: likewise, if `Features.other` is in the records.
             label: int64 (), -1 if there is none.
             annotations: {name: float32 (k, ...)}, see `ctp_jax.data.tfrecord.Features`.
         It raises `tf.errors.OpError` if the record cannot be read, or if its number of

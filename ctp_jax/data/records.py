@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -63,7 +64,9 @@ def default_data_dir(data_dir: str = "") -> str:
     return found
 
 
-def open_records(name: str, split: str, data_dir: str = "") -> Records:
+def open_records(
+    name: str, split: str, data_dir: str = "", stream: str = "rgb"
+) -> Records:
     """Opens one split of a prepared data set.
 
     Args:
@@ -73,11 +76,19 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
             scanned once and the index is kept beside them.
         split: `all`, or one of the splits of the data set.
         data_dir: empty for $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+        stream: 'rgb', or 'flow': the flow frames are then the frames, and the RGB frames
+            the other stream.
 
     Raises:
-        UserError: not prepared, no such split, missing or truncated shards.
+        UserError: not prepared, no such split, no flow, missing or truncated shards.
     """
     directory, found = open_index(name, data_dir)
+    features = found.features
+    if stream == "flow":
+        check_other(name, features)
+        features = dataclasses.replace(
+            features, frames=features.other, other=features.frames
+        )
     numbers = found.splits.get(split)
     if numbers is None:
         raise UserError(
@@ -89,9 +100,19 @@ def open_records(name: str, split: str, data_dir: str = "") -> Records:
         field.name: getattr(found, field.name)
         for field in dataclasses.fields(index.Table)
     }
+    table["features"] = features
     table["files"] = tuple(os.fspath(directory / file) for file in found.files)
     opened = Records(**table, name=name, split=split, directory=os.fspath(directory))
     return select(opened, numbers)
+
+
+def check_other(name: str, features: tfrecord.Features) -> None:
+    """Raises `UserError` where the records of a data set have no second stream."""
+    if not features.other:
+        raise UserError(
+            f"data set {name!r}: has no stored flow: run `python -m ctp_jax.prepare flow "
+            f"--from {name}` and set config.data.name to {name}_flow"
+        )
 
 
 def open_index(name: str, data_dir: str = "") -> tuple[epath.Path, index.Index]:
@@ -154,12 +175,6 @@ def select(opened: Records, numbers: np.ndarray) -> Records:
     return dataclasses.replace(opened, **columns)
 
 
-def leave_out_shorter(opened: Records, min_frames: int) -> Records:
-    """The videos of at least `min_frames` frames; all, to be refused, if none has."""
-    long_enough = np.flatnonzero(opened.num_frames >= min_frames)
-    return select(opened, long_enough) if len(long_enough) else opened
-
-
 def overlaps(trained: Records, held_out: Iterable[Records]) -> list[str]:
     """A line for every held-out split that has videos in common with the training.
 
@@ -179,32 +194,68 @@ def overlaps(trained: Records, held_out: Iterable[Records]) -> list[str]:
     return lines
 
 
-def check_lengths(opened: Records, wanted: int, needed: int = 1) -> None:
-    """Raises `UserError` if a split is empty or has videos of too few frames.
+def long_enough(
+    opened: Records, min_frames: int, skip: bool, task: bool = False
+) -> Records:
+    """The split, if its videos have enough frames; or those of its videos that have.
 
     Args:
         opened: the split.
-        wanted: frames, `config.data.min_frames`.
-        needed: frames that the task's clips span, `ClipSpec.min_frames`.
+        min_frames: `config.data.min_frames`, or that of a `ClipSpec`.
+        skip: leave the others out.
+        task: the number comes from the task, for the message.
+
+    Raises:
+        UserError: there is no video, or without `skip` any with too few frames.
     """
     if not len(opened):
         raise UserError(
             f"{opened.name}: split {opened.split!r} has no videos: choose another split"
         )
-    min_frames = max(wanted, needed)
-    short = int((opened.num_frames < min_frames).sum())
-    if short:
-        worst = int(opened.num_frames.argmin())
-        about = "config.data.min_frames"
-        remedy = "lower min_frames: the last frame of a short video is then repeated"
-        if needed > wanted:
-            about = "the clips of this task span"
-            remedy = "use smaller strides or fewer frames"
+    enough = opened.num_frames >= min_frames
+    if enough.all() or (skip and enough.any()):
+        return opened if enough.all() else select(opened, np.flatnonzero(enough))
+    about, remedy = "config.data.min_frames", "lower min_frames"
+    if task:
+        about, remedy = "what this task needs", "use smaller strides or fewer frames"
+    if not skip:
+        remedy = f"leave them out (config.data.skip_short = True), or {remedy}"
+    shortest = np.argsort(opened.num_frames, kind="stable")[:_NAMED]
+    named = [f"{opened.id_of(i)}: {opened.num_frames[i]}" for i in shortest.tolist()]
+    count = len(opened) - int(enough.sum())
+    raise UserError(
+        f"{opened.name}: {count} of {len(opened)} videos of split {opened.split!r} "
+        f"have fewer than {min_frames} frames, {about} ({', '.join(named[:count])}"
+        + ", ..." * (count > _NAMED)
+        + f"): {remedy}"
+    )
+
+
+_NAMED = 3
+"""Videos that a message names, the shortest first."""
+
+
+def check_labels(opened: Any, what: str, learn: bool) -> None:
+    """Raises `UserError` for a split without the labels that something needs.
+
+    Args:
+        opened: the split, `Records`.
+        what: needs them, in words.
+        learn: something is learnt from them, so one class is not enough.
+    """
+    unlabelled = int((opened.label < 0).sum())
+    if unlabelled or not len(opened.class_names):
         raise UserError(
-            f"{opened.name}: {short} of {len(opened)} videos of split {opened.split!r} "
-            f"have fewer than {about} = {min_frames} frames "
-            f"({opened.id_of(worst)}: {opened.num_frames[worst]}): prepare the data set "
-            f"without them, or {remedy}"
+            f"{opened.name}: {unlabelled or len(opened)} of {len(opened)} videos of split "
+            f"{opened.split!r} have no label, which {what} needs"
+        )
+    classes = np.unique(opened.label)
+    if learn and len(classes) == 1:
+        raise UserError(
+            f"{opened.name}: all {len(opened)} videos of split {opened.split!r} are of "
+            f"class {opened.class_names[classes[0]]!r}, but {what} needs two classes or "
+            "more: choose another split, or prepare the videos of every class in a "
+            "folder of its own"
         )
 
 
@@ -248,9 +299,10 @@ def prepare_command(name: str, data_dir: str = "") -> str:
         return f"tfds build {name}{where}"
     if name == "moving_shapes":
         return f"python -m ctp_jax.prepare {name}{where}"
-    if name.endswith("_tracks"):
-        source = name.removesuffix("_tracks")
-        return f"python -m ctp_jax.prepare tracks --from {source}{where}"
+    for kind in ("tracks", "flow"):
+        if name.endswith(f"_{kind}"):
+            source = name.removesuffix(f"_{kind}")
+            return f"python -m ctp_jax.prepare {kind} --from {source}{where}"
     if name in ("boxes", "got10k"):
         return f"python -m ctp_jax.prepare {name} --videos DIR{where}"
     builder = re.sub(r"^kinetics(600|700).*", "kinetics400", name)

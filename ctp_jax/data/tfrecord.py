@@ -35,6 +35,8 @@ class Features:
         id: name of the video.
         fps: frames per second.
         digest: of what the annotations were made from; empty if that is not known.
+        other: list of encoded images, as many as frames and of the same size: the same
+            frames in another stream, which is optical flow; empty if there is none.
     """
 
     frames: str
@@ -43,6 +45,7 @@ class Features:
     id: str | None = None
     fps: str | None = None
     digest: str = ""
+    other: str = ""
 
 
 class Row(NamedTuple):

@@ -8,6 +8,7 @@ tracks           their tracks: KCF's beside them, pictures
 means            means of numbers that the task says of each video
 retrieval        whether a video's nearest neighbours have its class
 knn              classification by the nearest neighbours
+pairs            whether two clips of a video find each other (contrastive tasks)
 feature_bank     features of two splits, which retrieval and knn share
 nearest          exact search for nearest neighbours
 neighbour_sheet  draws them

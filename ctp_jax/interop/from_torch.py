@@ -52,6 +52,7 @@ def convert(
     path: str,
     family: str = "auto",
     provenance: Mapping[str, Any] | None = None,
+    network: str = "",
 ) -> Imported:
     """Finds the encoder and its head in a state dict.
 
@@ -61,23 +62,23 @@ def convert(
         path: for messages.
         family: a name of `names.FAMILIES`, or 'auto' to find it.
         provenance: stored with the encoder; the family is added.
+        network: see `matching.find`.
 
     Raises:
         UserError: there is no such encoder, it is incomplete, or shapes do not fit.
     """
-    match = matching.find(tensors, path, family)
+    match = matching.find(tensors, path, family, network)
     matching.check_names(tensors, match, path)
     stored = _stored(about)
-    model = _model(tensors, match, stored, path)
-    network = models.create(model)
-    collections = _arrays(tensors, match, network, path)
-    head = heads.find(tensors, match, network.architecture()["channels"][-1])
+    here = _network(tensors, match, stored, path)
+    collections = _arrays(tensors, match, here, path)
+    head = heads.find(tensors, match, here.channels()[-1])
     if head.task == heads.CTP and not stored:
-        network = network.clone(spatial_strides=CTP_STRIDES)
+        here = here.clone(spatial_strides=CTP_STRIDES)
     encoder = Encoder(
         params=collections["params"],
         batch_stats=collections.get("batch_stats", {}),
-        architecture=network.architecture(),
+        architecture=here.architecture(),
         head=head.params,
         head_task=head.task,
         provenance={**(provenance or {}), "family": match.family.name},
@@ -126,45 +127,53 @@ def _shapes(network: base.Encoder) -> dict[tuple[str, ...], tuple[int, ...]]:
     return {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
 
 
-def _model(
+def _network(
     tensors: Mapping[str, np.ndarray],
     match: matching.Match,
     stored: Mapping[str, Any],
     path: str,
-) -> ConfigDict:
-    """The `config.model` of the network that the tensors belong to."""
+) -> base.Encoder:
+    """The network that the tensors belong to."""
+    published = models.PUBLISHED.get(match.variant, models.Published())
+    temporal = published.temporal_strides or STRIDES
+    model = ConfigDict(
+        {
+            "name": match.variant,
+            "width": stored.get("width", 1.0),
+            "spatial_strides": stored.get("spatial_strides", STRIDES),
+            "temporal_strides": stored.get("temporal_strides", temporal),
+            "epsilon": stored.get("epsilon", match.family.epsilon),
+            "batch_norm": any(e.collection == "batch_stats" for e in match.entries),
+            "dtype": "float32",
+            "conv": "direct",
+        }
+    )
+    if match.variant == names.S3D:  # whose tensors must have the shapes of that width
+        return models.create(model)
     # The length of these vectors is the number of channels of their layers. Not always
     # those of normalisation, which a C3D may lack.
-    layer, vector = ("conv", "bias") if match.variant == names.C3D else ("bn1", "scale")
+    vector = "bias" if match.variant == names.C3D else "scale"
     sizes = {
         entry.path[:-1]: tensors[match.prefix + entry.name].size
         for entry in match.entries
         if entry.path[-1] == vector
     }
     stages = [f"stage{stage}_block1" for stage in range(1, 1 + base.STAGES)]
-    channels = [sizes[stage, layer] for stage in stages]
-    stem_mid = sizes.get(("stem", "conv", "bn"))
+    layers = ("bn3", "bn1", "conv")  # the first that there is has as many as the stage
+    channels = [
+        next(sizes[stage, layer] for layer in layers if (stage, layer) in sizes)
+        for stage in stages
+    ]
     mid = sizes.get((stages[1], "conv2", "bn"))
-    model = ConfigDict(
-        {
-            "name": match.variant,
-            "width": 1.0,
-            "spatial_strides": stored.get("spatial_strides", STRIDES),
-            "temporal_strides": stored.get("temporal_strides", STRIDES),
-            "epsilon": stored.get("epsilon", match.family.epsilon),
-            "mid_per_block": _mid_per_block(channels, mid, match.family),
-            "batch_norm": any(e.collection == "batch_stats" for e in match.entries),
-            "dtype": "float32",
-            "conv": "direct",
-        }
-    )
-    whole = models.create(model).stage_channels
-    width = find_width(channels, whole, stem_mid, stored.get("width"))
+    if match.variant == names.R2PLUS1D:
+        model.mid_per_block = _mid_per_block(channels, mid, match.family)
+    stem_mid = sizes.get(("stem", "conv", "bn"), 0)
+    network = models.create(model)
+    width = find_width(network, channels, stem_mid)
     if width is None:
         of_stem = f" and {stem_mid} within the stem" if stem_mid else ""
         raise match.misfit(path, f"no width gives the channels {channels}{of_stem}")
-    model.width = width
-    return model
+    return network.clone(width=width)
 
 
 def _mid_per_block(channels: list[int], mid: int | None, family: names.Family) -> bool:
@@ -192,26 +201,21 @@ def _stored(about: Mapping[str, str]) -> dict[str, Any]:
 
 
 def find_width(
-    channels: list[int],
-    whole: tuple[int, ...],
-    stem_mid: int | None = None,
-    hint: float | None = None,
+    network: base.Encoder, channels: list[int], stem_mid: int = 0
 ) -> float | None:
     """A `config.model.width` that gives these channels, a round number if possible.
 
     Args:
+        network: whose width is tried first.
         channels: of the four stages.
-        whole: those at width 1.
-        stem_mid: between the halves of a factorised stem; None for other stems.
-        hint: the width to try first.
+        stem_mid: between the halves of a factorised stem; 0 for other stems.
 
     Returns:
         None if no width up to 4 gives these channels.
     """
     fractions = (k / n for n in (1, 2, 4, 8, 10, 100, 1000) for k in range(1, 4 * n))
-    for width in itertools.chain([hint] if hint else [], fractions):
-        mid = max(8, round(resnet3d.STEM_MID_CHANNELS * width))
-        here = [base.scaled(c, width) for c in whole]
-        if here == channels and stem_mid in (None, mid):
+    for width in itertools.chain([network.width], fractions):
+        here = network.clone(width=width)
+        if here.channels() == channels and getattr(here, "stem_mid", 0) == stem_mid:
             return width
     return None

@@ -66,8 +66,12 @@ def find(
             continue
         weight = tensors[f"{prefix}{name}weight"]
         bias = tensors.get(f"{prefix}{name}bias")
-        if bias is not None and weight.shape == (*bias.shape, channels):
-            return _take(tensors, RECOGNITION, prefix + name, names.CLASSIFIER)
+        shape = (*(bias.shape if bias is not None else ()), channels)
+        if match.family.pointwise:
+            shape = (*shape, 1, 1, 1)
+        if bias is not None and weight.shape == shape:
+            entries = names.classifier(match.family)
+            return _take(tensors, RECOGNITION, prefix + name, entries)
     return NONE
 
 
@@ -109,7 +113,7 @@ def to_torch(
     """
     layers, prefix, entries = set(params), "", ()
     if layers == {"classifier"}:
-        prefix, entries = family.classifier, names.CLASSIFIER
+        prefix, entries = family.classifier, names.classifier(family)
     elif layers == {entry.path[0] for entry in names.CTP_HEAD} and squeeze:
         prefix, entries = family.ctp_head, names.CTP_HEAD
     if not prefix:

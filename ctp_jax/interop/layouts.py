@@ -3,6 +3,7 @@
     layout     here                    PyTorch
     vector     (c)                     (c)
     linear     (in, out)               (out, in)
+    pointwise  (in, out)               (out, in, 1, 1, 1), a layer as a convolution
     conv       (t, h, w, in, out)      (out, in, t, h, w)
     inflated   (t, h, w, in, out)      (out, in, h, w), a 2-D kernel
     pooled     (h w c, out)            (out, c h w), a layer on a flattened map
@@ -23,6 +24,8 @@ def to_ours(tensor: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarr
     """A float32 array of this shape, from a tensor of `shape_there`."""
     if layout == "linear":
         tensor = tensor.T
+    elif layout == "pointwise":
+        tensor = tensor[:, :, 0, 0, 0].T
     elif layout == "conv":
         tensor = tensor.transpose(2, 3, 4, 1, 0)
     elif layout == "inflated":
@@ -39,6 +42,8 @@ def to_torch(array: np.ndarray, layout: str) -> np.ndarray:
     """The reverse of `to_ours`, in C order."""
     if layout == "linear":
         array = array.T
+    elif layout == "pointwise":
+        array = array.T[:, :, None, None, None]
     elif layout == "conv":
         array = array.transpose(4, 3, 0, 1, 2)
     elif layout == "pooled":
@@ -70,6 +75,8 @@ def shape_here(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
     """The reverse of `shape_there`; not for 2-D kernels, which have no time axis."""
     if layout in ("linear", "pooled"):
         return shape[::-1]
+    if layout == "pointwise":
+        return shape[1::-1]
     if layout == "conv":
         return (*shape[2:], shape[1], shape[0])
     return shape

@@ -44,13 +44,20 @@ class Match:
         return UserError(f"{path}: does not fit {kind}: {what}")
 
 
-def find(tensors: Mapping[str, np.ndarray], path: str, family: str = "auto") -> Match:
+def find(
+    tensors: Mapping[str, np.ndarray],
+    path: str,
+    family: str = "auto",
+    network: str = "",
+) -> Match:
     """The encoder with the largest share of its names in the state dict.
 
     Args:
         tensors: by name.
         path: for messages.
         family: a name of `names.FAMILIES`, or 'auto' for any of them.
+        network: the network here; empty: any, and of several with the same names the
+            first of the family.
 
     Raises:
         UserError: there is none.
@@ -61,6 +68,8 @@ def find(tensors: Mapping[str, np.ndarray], path: str, family: str = "auto") -> 
         if family not in ("auto", candidate.name):
             continue
         for variant in candidate.variants:
+            if network not in ("", variant):
+                continue
             for batch_norm in (True, False) if variant == names.C3D else (True,):
                 entries = names.encoder_entries(candidate, variant, batch_norm)
                 found = Counter(
@@ -70,12 +79,19 @@ def find(tensors: Mapping[str, np.ndarray], path: str, family: str = "auto") -> 
                     if layouts.may_be(tensors[prefix + entry.name], entry.layout)
                 )
                 matches += [
-                    Match(candidate, variant, prefix, number / len(entries), entries)
+                    Match(
+                        candidate.of(variant),
+                        variant,
+                        prefix,
+                        number / len(entries),
+                        entries,
+                    )
                     for prefix, number in found.items()
                 ]
     matches.sort(key=lambda m: (-m.share, _rank(m.prefix), -len(m.entries)))
     if not matches or (family == "auto" and matches[0].share < 0.5):
         tried = ", ".join(names.FAMILIES) if family == "auto" else family
+        tried += f", {network}" if network else ""
         raise UserError(
             f"{path}: no known encoder has these names: {some(tensors)} "
             f"(tried {tried}): docs/checkpoints.md lists the encoders to convert"

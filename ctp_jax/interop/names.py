@@ -2,16 +2,19 @@
 
 A family is a code base with names of its own: pyvrl, the authors' release of
 Catch-the-Patch (github microsoft/CtP); torchvision's `models.video`; VCOP (github
-xudejing/video-clip-order-prediction), whose C3D has the names of the network of 2015;
-and, for reading only, torchvision's 2-D `resnet18`, whose kernels are inflated.
+xudejing/video-clip-order-prediction), whose C3D has the names of the network of 2015,
+and whose networks of ten layers those of PRP and Pace have taken over;
+and, for reading only, torchvision's 2-D `resnet18` and `resnet50`, whose kernels are
+inflated.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from ctp_jax.models import resnet3d
+from ctp_jax.models import resnet3d, s3d
 
-R3D, R2PLUS1D, C3D = *resnet3d.NAMES, "c3d"
+R3D, R2PLUS1D, C3D, S3D = *resnet3d.NAMES, "c3d", s3d.S3D
 
 
 class Entry(NamedTuple):
@@ -39,24 +42,33 @@ class Family:
         epsilon: of its batch normalisation.
         variants: name of a network here -> layer here -> layer in the code base.
             'block/' stands for every block of a ResNet, '*' for the number of one of
-            its two convolutions.
+            its convolutions.
+        others: name of a network here -> the fields of this class that are others for it.
         prefix: of the encoder's names in a whole model.
         classifier: prefix of the names of its classifier; '' if it has none.
         ctp_head: prefix of the names of its Catch-the-Patch head; '' if it has none.
         mid_per_block: of its R(2+1)D, see `ResNet3D`.
         kernel: layout of its kernels, see `ctp_jax.interop.layouts`.
+        pointwise: its classifier is a 1x1x1 convolution.
         note: what users of its published weights have to know.
     """
 
     name: str
     epsilon: float
     variants: dict[str, dict[str, str]]
+    others: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     prefix: str = ""
     classifier: str = ""
     ctp_head: str = ""
     mid_per_block: bool = False
     kernel: str = "conv"
+    pointwise: bool = False
     note: str = ""
+
+    def of(self, variant: str) -> "Family":
+        """The family as it is for one of its networks."""
+        changes = self.others.get(variant)
+        return dataclasses.replace(self, **changes) if changes else self
 
 
 _R3D = (  # here, pyvrl, torchvision, imagenet
@@ -91,6 +103,62 @@ _C3D = (  # here, after 'conv' and 'bn' there
 )
 
 
+def _s3d_layers():
+    """torchvision's `s3d`: the layers are numbered, and the poolings among them."""
+    unit = {"conv": "0", "bn": "1"}
+    separable = {
+        f"{half}_{ours}": f"{number}.{theirs}"
+        for number, half in enumerate(("spatial", "temporal"))
+        for ours, theirs in unit.items()
+    }
+    after = {f"reduce_{ours}": f"0.{theirs}" for ours, theirs in unit.items()}
+    after |= {ours: f"1.{theirs}" for ours, theirs in separable.items()}
+    pooled = {ours: f"1.{theirs}" for ours, theirs in unit.items()}
+    places = {"stem": (0, separable)}
+    places |= {"stage1_block1": (2, unit), "stage1_block2": (3, separable)}
+    found = {
+        f"{block}/{ours}": f"features.{place}.{theirs}"
+        for block, (place, layers) in places.items()
+        for ours, theirs in layers.items()
+    }
+    place = 4
+    for stage, blocks in s3d.MIXED.items():
+        for block in range(1, len(blocks) + 1):
+            for branch, layers in enumerate((unit, after, after, pooled)):
+                found |= {
+                    f"stage{stage}_block{block}_branch{branch}/{ours}": (
+                        f"features.{place + block}.branch{branch}.{theirs}"
+                    )
+                    for ours, theirs in layers.items()
+                }
+        place += len(blocks) + 1
+    return found
+
+
+def _vcop_layers(factorised):
+    """VCOP's networks of ten layers: a block per stage, 'conv2' to 'conv5'."""
+    halves = {"/spatial": "spatial_conv", "/bn": "bn", "/temporal": "temporal_conv"}
+    layers = halves if factorised else {"": "temporal_spatial_conv"}
+
+    def unit(here, conv, norm, there, conv_there, norm_there):
+        found = {
+            f"{here}/{conv}{ours}": f"{there}{conv_there}.{theirs}"
+            for ours, theirs in layers.items()
+        }
+        return found | {f"{here}/{norm}": f"{there}{norm_there}"}
+
+    found = unit("stem", "conv", "bn", "", "conv1", "bn1")
+    for stage in range(1, 5):
+        block = f"stage{stage}_block1", f"conv{stage + 1}.block1."
+        units = [(f"conv{half}", f"bn{half}") * 2 for half in "12"]
+        if stage > 1:
+            shortcut = "shortcut_conv", "shortcut_bn", "downsampleconv", "downsamplebn"
+            units.insert(0, shortcut)
+        for conv, norm, *names_there in units:
+            found |= unit(block[0], conv, norm, block[1], *names_there)
+    return found
+
+
 def _column(table, number):
     return {row[0]: row[number] for row in table}
 
@@ -106,7 +174,12 @@ PYVRL = Family(
 TORCHVISION = Family(
     name="torchvision",
     epsilon=1e-5,
-    variants={R3D: _column(_R3D, 2), R2PLUS1D: _column(_R2PLUS1D, 2)},
+    variants={
+        R3D: _column(_R3D, 2),
+        R2PLUS1D: _column(_R2PLUS1D, 2),
+        S3D: _s3d_layers(),
+    },
+    others={S3D: {"epsilon": 1e-3, "classifier": "classifier.1.", "pointwise": True}},
     classifier="fc.",
     mid_per_block=True,
     note="torchvision trained its weights on frames normalised with the mean and "
@@ -115,7 +188,7 @@ TORCHVISION = Family(
 IMAGENET = Family(
     name="imagenet",
     epsilon=1e-5,
-    variants={R3D: _column(_R3D, 3)},
+    variants=dict.fromkeys((R3D, "tsm18", "tsm50"), _column(_R3D, 3)),
     kernel="inflated",
 )
 VCOP = Family(
@@ -126,7 +199,9 @@ VCOP = Family(
             f"{here}/{layer}": layer + there
             for here, there in _C3D
             for layer in ("conv", "bn")
-        }
+        },
+        "r3d10": _vcop_layers(False),
+        "r2plus1d10": _vcop_layers(True),
     },
     classifier="linear.",
     note="VCOP trained its weights on frames between 0 and 1, without mean and "
@@ -145,10 +220,15 @@ CTP_HEAD = (
 )
 """That of pyvrl; no other family has one."""
 
-CLASSIFIER = (
-    Entry("head", ("classifier", "kernel"), "weight", "linear"),
-    Entry("head", ("classifier", "bias"), "bias", "vector"),
-)
+
+def classifier(family: Family) -> tuple[Entry, Entry]:
+    """The arrays of a linear classifier."""
+    layout = "pointwise" if family.pointwise else "linear"
+    return (
+        Entry("head", ("classifier", "kernel"), "weight", layout),
+        Entry("head", ("classifier", "bias"), "bias", "vector"),
+    )
+
 
 NOT_WEIGHTS = "num_batches_tracked"
 """End of the name of PyTorch's counters of steps in BatchNorm, which are not used."""
@@ -172,7 +252,7 @@ def encoder_entries(
         batch_norm: False for a C3D without batch normalisation.
     """
     entries = []
-    for path, name in _layers(family.variants[variant]):
+    for path, name in _layers(family.variants[variant], variant):
         if "bn" in path[-1]:
             entries += [
                 Entry(collection, (*path, ours), f"{name}.{theirs}", "vector")
@@ -187,7 +267,7 @@ def encoder_entries(
     return entries
 
 
-def _layers(table: dict[str, str]) -> list[tuple[tuple[str, ...], str]]:
+def _layers(table: dict[str, str], variant: str) -> list[tuple[tuple[str, ...], str]]:
     """(path here, name in the code base) of each layer."""
     found, block = [], {}
     for ours, theirs in table.items():
@@ -195,16 +275,17 @@ def _layers(table: dict[str, str]) -> list[tuple[tuple[str, ...], str]]:
             block[ours.removeprefix("block/")] = theirs
         else:
             found.append((tuple(ours.split("/")), theirs))
-    for stage in range(1, len(resnet3d.CHANNELS) + 1):
-        for number in range(1, resnet3d.BLOCKS + 1):
+    network = resnet3d.NETWORKS[variant] if block else resnet3d.Network(blocks=())
+    for stage, blocks in enumerate(network.blocks, 1):
+        for number in range(1, blocks + 1):
             here, there = f"stage{stage}_block{number}", f"layer{stage}.{number - 1}"
-            for half in "12":
+            for convolution in "123" if network.expansion else "12":
                 for ours, theirs in block.items():
                     if "*" in ours:
-                        path = ours.replace("*", half).split("/")
-                        name = theirs.replace("*", half)
+                        path = ours.replace("*", convolution).split("/")
+                        name = theirs.replace("*", convolution)
                         found.append(((here, *path), f"{there}.{name}"))
-            if number == 1 and stage > 1:
+            if network.has_shortcut(stage, number):
                 found += [
                     ((here, ours), f"{there}.{theirs}")
                     for ours, theirs in block.items()

@@ -30,6 +30,7 @@ def convert(
     """
     architecture = encoder.architecture
     _check(architecture, family, encoder.path)
+    family = family.of(architecture["name"])
     tensors = {}
     here = {"params": encoder.params, "batch_stats": encoder.batch_stats}
     batch_norm = architecture.get("batch_norm", True)

@@ -60,7 +60,7 @@ class Encoder(nn.Module):
     relu: Callable[[Array], Array]
 
     stage_channels: ClassVar[tuple[int, ...]]
-    """Of the outputs of the stages, at width 1."""
+    """Of the outputs of the stages, at width 1; for the usual `channels`."""
 
     freeze_options: ClassVar = ("", "stem", "stem+1", "stem+2", "stem+3", "stem+4")
     """Values of `config.freeze`; the index is the number of parts that it freezes."""
@@ -87,7 +87,7 @@ class Encoder(nn.Module):
                 statistics, nor use those of the batch, nor get a gradient.
         """
         pairs = zip(self.temporal_strides, self.spatial_strides, strict=True)
-        strides = [STEM_STRIDES, *((t, s, s) for t, s in pairs)]
+        strides = [self.stem_strides, *((t, s, s) for t, s in pairs)]
         outputs = []
         for part in range(1 + STAGES):
             x = self._part(part, strides[part], x, train and part >= frozen)
@@ -102,12 +102,21 @@ class Encoder(nn.Module):
         """The stem (part 0) or a stage (1 to 4). Axes shrink to ceil(n / stride)."""
         raise NotImplementedError
 
+    @property
+    def stem_strides(self) -> Triple:
+        """Of the stem as a whole, its max-pooling included."""
+        return STEM_STRIDES
+
+    def channels(self) -> list[int]:
+        """Of the outputs of the stages."""
+        return [scaled(c, self.width) for c in self.stage_channels]
+
     def architecture(self) -> dict[str, Any]:
         """What is exported with the weights to build the network again, as JSON."""
         return {
             "name": self.variant,
             "width": self.width,
-            "channels": [scaled(c, self.width) for c in self.stage_channels],
+            "channels": self.channels(),
             "spatial_strides": list(self.spatial_strides),
             "temporal_strides": list(self.temporal_strides),
             "epsilon": self.epsilon,
@@ -136,8 +145,8 @@ class Encoder(nn.Module):
     def total_stride(self) -> tuple[int, int]:
         """Frames and pixels of a clip per step of the features: (temporal, spatial)."""
         return (
-            STEM_STRIDES[0] * math.prod(self.temporal_strides),
-            STEM_STRIDES[1] * math.prod(self.spatial_strides),
+            self.stem_strides[0] * math.prod(self.temporal_strides),
+            self.stem_strides[1] * math.prod(self.spatial_strides),
         )
 
     @staticmethod

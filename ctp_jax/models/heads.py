@@ -160,18 +160,22 @@ class ClassifierHead(nn.Module):
         num_classes: k.
         dropout: share of the pooled features that are dropped in training.
         init_std: standard deviation of the initial weights.
+        num_clips: clips of a video, one after the other, whose pooled features are
+            concatenated.
     """
 
     num_classes: int
     dropout: float = 0.5
     init_std: float = 0.001
+    num_clips: int = 1
 
     @nn.compact
     def __call__(
-        self, features: Float[Array, "b t h w c"], train: bool
+        self, features: Float[Array, "bc t h w d"], train: bool
     ) -> Float[Array, "b k"]:
         """Logits; with `train`, needs a random key 'dropout'."""
         x = pooled(features)
+        x = x.reshape(-1, self.num_clips * x.shape[-1])
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(
             self.num_classes,
@@ -179,3 +183,44 @@ class ClassifierHead(nn.Module):
             precision=jax.lax.Precision.HIGHEST,
             name="classifier",
         )(x)
+
+
+class ProjectionHead(nn.Module):
+    """Global average pooling, a dense layer, a relu, a dense layer: embeddings (MoCo v2).
+
+    Initialised as PyTorch's linear layers: weights and biases are U(+-1/sqrt(inputs)).
+    Children: 'hidden', 'embedding'.
+
+    Attributes:
+        dim: numbers in an embedding.
+        hidden: width of the hidden layer; 0: as many as the features have channels.
+    """
+
+    dim: int = 128
+    hidden: int = 0
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "b t h w c"], train: bool
+    ) -> Float[Array, "b d"]:
+        """Embeddings of any length."""
+        x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+        x = x.mean(axis=(1, 2, 3))
+        x = nn.relu(_torch_dense(self.hidden or x.shape[-1], x, "hidden"))
+        return _torch_dense(self.dim, x, "embedding")
+
+
+def _torch_dense(outputs: int, x: Float[Array, "b n"], name: str) -> Array:
+    """A dense layer that starts as PyTorch's `Linear`."""
+    bound = x.shape[-1] ** -0.5
+
+    def uniform(rng, shape, dtype=jnp.float32):
+        return jax.random.uniform(rng, shape, dtype, -bound, bound)
+
+    return nn.Dense(
+        outputs,
+        kernel_init=uniform,
+        bias_init=uniform,
+        precision=jax.lax.Precision.HIGHEST,
+        name=name,
+    )(x)

@@ -165,23 +165,35 @@ class Block(nn.Module):
 
 
 def max_pool(
-    x: Float[Array, "b t h w c"], strides: Triple
+    x: Float[Array, "b t h w c"], strides: Triple, window: Triple = (1, 1, 1)
 ) -> Float[Array, "b t_out h_out w_out c"]:
-    """Max-pooling in windows as large as the strides; the last ones may be cut off.
+    """Max-pooling: an axis of n becomes ceil(n / stride). NaN is the largest number, and of
+    equal maxima the first gets the gradient, as in PyTorch.
 
-    As `torch.nn.MaxPool3d(strides, ceil_mode=True)`: NaN is the largest number, and of
-    equal maxima the first gets the gradient.
+    Args:
+        x: activations.
+        strides: of time, height and width.
+        window: along each axis at least the stride. As much as it is larger, it reaches
+            beyond the edges: `torch.nn.MaxPool3d(3, 2, padding=1)`. The last ones may be
+            cut off, as with `ceil_mode=True`.
+
     Not `flax.linen.max_pool`, whose gradient takes five times as long on CPUs, and not
     `jnp.max`: its gradient asks which elements equal the maximum, and where XLA computes
     x a second time for that, rounded in another way, none does, and 0 / 0 is NaN.
     """
     # The last axis first, so that of equal ones the first in memory is taken.
-    for axis, stride in zip((3, 2, 1), reversed(strides)):
+    for axis in (3, 2, 1):
+        stride = strides[axis - 1]
+        size = max(stride, window[axis - 1])
+        before, starts = (size - stride + 1) // 2, -(-x.shape[axis] // stride)
+        after = (starts - 1) * stride + size - x.shape[axis] - before
         edges = [(0, 0, 0)] * x.ndim
-        edges[axis] = (0, -x.shape[axis] % stride, 0)
+        edges[axis] = (before, after, 0)
         x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), edges)
+        stop = (starts - 1) * stride + 1
         parts = [
-            lax.slice_in_dim(x, start, None, stride, axis) for start in range(stride)
+            lax.slice_in_dim(x, start, start + stop, stride, axis)
+            for start in range(size)
         ]
         x = functools.reduce(
             lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), parts

@@ -132,7 +132,7 @@ def paste(
 
     def paste_one(out, chosen):
         boxes, shape, edge, opacity, visible, source = (
-            _take(values, chosen)
+            take(values, chosen)
             for values in (
                 patches.boxes,
                 patches.shape,
@@ -142,7 +142,7 @@ def paste(
                 patches.source,
             )
         )
-        box = _take(boxes, source)
+        box = take(boxes, source)
         columns, rows = (
             resample.stretch_points(
                 box[..., i, None],
@@ -158,7 +158,7 @@ def paste(
         alpha = alpha * (opacity * visible)[..., None, None, None]
         # Outside the box the mask is 0, so the values of the patch do not matter.
         rows, columns = (points._replace(inside=None) for points in (rows, columns))
-        patch = resample.sample_over_time(_take(clip, source), rows, columns, way)
+        patch = resample.sample_over_time(take(clip, source), rows, columns, way)
         return out + (patch - out) * alpha, None
 
     # A loop in XLA, so that the result of each iteration is written to memory once. If
@@ -168,8 +168,12 @@ def paste(
     return out
 
 
-def _take(values: Array, index: Int[Array, "*b"]) -> Array:
-    """values[..., index, ...] along the first axis after the leading dimensions."""
+def take(values: Array, index: Int[Array, "*b"]) -> Array:
+    """values[..., index, ...] along the first axis after the leading dimensions.
+
+    >>> take(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1, 0])).tolist()
+    [2.0, 3.0]
+    """
     axis = index.ndim
     index = index.reshape(index.shape + (1,) * (values.ndim - axis))
     return jnp.take_along_axis(values, index, axis=axis).squeeze(axis)

@@ -165,7 +165,7 @@ def sample_frames(
     >>> sample_frames(frames, rows, columns).ravel().tolist()
     [3.5, 12.5]
     """
-    if _gathers(way):
+    if gathers(way):
         return _gather(frames, rows, columns)
     frames = jnp.asarray(frames, jnp.float32)
     height, width = frames.shape[-3:-1]
@@ -189,7 +189,7 @@ def sample_over_time(
     [3.5, 6.5]
     """
     height, width = image.shape[-3:-1]
-    if _gathers(way):
+    if gathers(way):
         # XLA does not write this copy to memory: the gathers read the image directly.
         frames = image[..., None, None, :, :, :]
         times = rows.coordinates.shape[:-1]
@@ -206,8 +206,12 @@ def sample_over_time(
     return jnp.moveaxis(image, -1, -2)
 
 
-def _gathers(way):
-    """Whether a way, by default the chosen one, is 'gathers'."""
+def gathers(way: str) -> bool:
+    """Whether a way, by default the chosen one, is 'gathers'.
+
+    >>> gathers("products")
+    False
+    """
     way = way or chosen_way()
     if way not in WAYS:
         raise UserError(f"way = {way!r}: choose one of {', '.join(WAYS)}")

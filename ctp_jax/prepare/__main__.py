@@ -57,7 +57,9 @@ def parse(
     # Preparation needs no GPU.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     names = sorted(m.name for m in pkgutil.iter_modules(builders.__path__))
-    names = [name for name in names if name not in ("base", "folders", "lists")]
+    names = [
+        name for name in names if name not in ("base", "derived", "folders", "lists")
+    ]
     name = argv[0] if argv else ""
     values = flags.FlagValues()
     if name in ("-h", "--help"):

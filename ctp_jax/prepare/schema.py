@@ -10,7 +10,8 @@ from ctp_jax.data import tfrecord
 from ctp_jax.prepare import video, workers
 
 FEATURES = tfrecord.Features("frames", "label", id="video_id", fps="fps")
-"""Names of the features of a record, annotations apart."""
+"""Names of the features of a record, annotations and flow apart."""
+FLOW = "flow"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +21,12 @@ class Schema:
     Attributes:
         class_names: in the order of the labels; empty for unlabelled videos.
         annotations: see `ctp_jax.data.tfrecord.Features`.
+        flow: whether there are flow frames.
     """
 
     class_names: tuple[str, ...]
     annotations: Mapping[str, tuple[int, ...]]
+    flow: bool = False
 
     def features(self) -> Any:
         """The schema as a `tfds.features.FeaturesDict`."""
@@ -32,10 +35,10 @@ class Schema:
         label = tfds.features.Scalar(np.int64)
         if self.class_names:
             label = tfds.features.ClassLabel(names=list(self.class_names))
+        image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
         features = {
-            "frames": tfds.features.Sequence(
-                tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
-            ),
+            "frames": tfds.features.Sequence(image),
+            **({FLOW: tfds.features.Sequence(image)} if self.flow else {}),
             "label": label,
             "video_id": tfds.features.Text(),
             "fps": tfds.features.Scalar(np.float32),
@@ -48,7 +51,8 @@ class Schema:
 
     def names(self) -> tfrecord.Features:
         """The names of the features."""
-        return dataclasses.replace(FEATURES, annotations=self.annotations)
+        other = FLOW if self.flow else ""
+        return dataclasses.replace(FEATURES, annotations=self.annotations, other=other)
 
 
 class Serializer:
@@ -66,6 +70,7 @@ class Serializer:
         """The payload; a function of the video, since features have a fixed order."""
         example = {
             "frames": encoded.frames,
+            **({FLOW: encoded.flow} if self._schema.flow else {}),
             "label": item.label,
             "video_id": item.id,
             "fps": encoded.fps,

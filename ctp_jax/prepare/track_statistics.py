@@ -14,6 +14,7 @@ from etils import epath
 from PIL import Image
 
 from ctp_jax import pictures, terminal
+from ctp_jax.prepare import stored as stored_lib
 from ctp_jax.prepare import tracks, video
 
 STATISTICS, HISTOGRAM, SHEET = "tracks.json", "tracks_histogram.png", "tracks.png"
@@ -30,7 +31,7 @@ _NAMES = ("kept", "flat", "lost", "strayed")  # in the order of `tracks.KEPT`, .
 
 
 def write(
-    folder: str, stored: Mapping[str, tracks.Stored], options: tracks.Options
+    folder: str, stored: Mapping[str, stored_lib.Stored], options: tracks.Options
 ) -> list[str]:
     """Writes `STATISTICS`, `HISTOGRAM` and `SHEET` into a folder.
 
@@ -47,7 +48,7 @@ def write(
     shown = set(names[:: -(-len(names) // _SHOWN)])
     rows = []
     for name in terminal.progress(names, "statistics", len(names), unit="videos"):
-        encoded = tracks.read(stored[name])
+        encoded = stored_lib.read(stored[name])
         boxes = encoded.annotations[tracks.TRACKS]
         visibility = encoded.annotations[tracks.VISIBILITY]
         fates = tracks.fates(boxes, visibility, options)

@@ -6,16 +6,12 @@ Symbols: k frames of a video, m tracks, l frames of a track.
 
 import dataclasses
 import hashlib
-import io
-import os
 
 import numpy as np
-from etils import epath
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 
 from ctp_jax import trackers
-from ctp_jax.data import tfrecord
+from ctp_jax.prepare import stored as stored_lib
 from ctp_jax.prepare import video
 
 TRACKS, VISIBILITY = "tracks", "tracks_visibility"
@@ -64,27 +60,9 @@ class Options:
     opencv: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Stored:
-    """A record of a prepared data set.
-
-    Attributes:
-        path: of its file.
-        offset, length: of its payload, bytes.
-        checksum: of the payload, as it is in the file: another content has another.
-        fps: frames per second.
-        features: names of the features in the record.
-    """
-
-    path: str
-    offset: int
-    length: int
-    checksum: bytes
-    fps: float
-    features: tfrecord.Features
-
-
-def encode_tracks(stored: Stored, name: str, options: Options) -> video.EncodedVideo:
+def encode_tracks(
+    stored: stored_lib.Stored, name: str, options: Options
+) -> video.EncodedVideo:
     """The video of a record with the same frames, its own annotations and tracks.
 
     Args:
@@ -97,46 +75,13 @@ def encode_tracks(stored: Stored, name: str, options: Options) -> video.EncodedV
         RuntimeError: another OpenCV than that of the machine that started the job.
     """
     found = trackers.require(options.tracker).__version__
-    if found != options.opencv:
-        raise RuntimeError(
-            f"this worker has OpenCV {found}, the job was started with "
-            f"{options.opencv}: install the same"
-        )
+    stored_lib.check_opencv(found, options.opencv)
     with video.errors_of_one_file():
-        encoded = read(stored)
-        images = [
-            Image.open(io.BytesIO(frame), formats=("JPEG", "PNG"))
-            for frame in encoded.frames
-        ]
-        if len({image.size for image in images}) > 1:
-            raise video.VideoError("the frames are of different sizes")
-        frames = np.stack([np.asarray(image.convert("RGB")) for image in images])
+        encoded = stored_lib.read(stored)
+        frames = stored_lib.decode(encoded.frames)
         boxes, visibility = track(frames, name, options)
     more = {TRACKS: boxes, VISIBILITY: visibility}
     return dataclasses.replace(encoded, annotations={**encoded.annotations, **more})
-
-
-def read(stored: Stored) -> video.EncodedVideo:
-    """The video of a record. Raises `VideoError` if it is not as it was written."""
-    from tensorflow_datasets.proto import tf_example_pb2  # without TensorFlow
-
-    with epath.Path(stored.path).open("rb") as file:
-        file.seek(stored.offset)
-        payload = file.read(stored.length)
-    if tfrecord.frame(payload)[1] != stored.checksum:
-        raise video.VideoError(
-            f"the record at byte {stored.offset} of "
-            f"{os.path.basename(stored.path)} is damaged"
-        )
-    values = tf_example_pb2.Example.FromString(payload).features.feature
-    frames = list(values[stored.features.frames].bytes_list.value)
-    annotations = {
-        name: np.array(values[name].float_list.value, np.float32).reshape(
-            len(frames), *shape
-        )
-        for name, shape in stored.features.annotations.items()
-    }
-    return video.EncodedVideo(frames, stored.fps, annotations)
 
 
 def track(

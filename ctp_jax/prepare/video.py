@@ -45,11 +45,13 @@ class EncodedVideo:
         fps: that rate, in frames per second.
         annotations: {name: float32 (n, ...)}, one value per frame; `boxes` (n, ..., 4)
             are x1 y1 x2 y2 in pixels of the stored frames.
+        flow: flow frames, see `ctp_jax.flow`, as many as frames; or none.
     """
 
     frames: list[bytes]
     fps: float
     annotations: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    flow: Sequence[bytes] = ()
 
 
 def encode_video(

@@ -85,9 +85,11 @@ class Task:
     Attributes:
         config: of the run.
         class_names: of the labels that are learnt; () if they have no names.
+        head_tasks: tasks whose heads fit, too, with `config.init_head`.
     """
 
     class_names: Sequence[str] = ()
+    head_tasks: Sequence[str] = ()
 
     def __init__(self, config: ConfigDict):
         """Keeps the config; raises `UserError` where it contradicts itself."""
@@ -135,6 +137,10 @@ class Task:
         patches, rotate the clips or change their colours.
         """
         return render.crop_clips(batch, self.clip_spec(True).size)
+
+    def picture(self, batch: Batch, variables: Variables | None = None) -> jax.Array:
+        """`draw`, and after its clips what a trained network makes of them, if it does."""
+        return self.draw(batch)
 
     def targets(self, batch: Batch) -> Any:
         """What the predictions are compared with: by default the labels."""
@@ -209,6 +215,32 @@ class Task:
         """The variables with an exported head of the same task put in."""
         return variables._replace(params={**variables.params, "head": head})
 
+    def other_network(self) -> tuple[str, str]:
+        """Where another run's network is that the task needs, besides `config.init_from`.
+
+        Returns:
+            The field of the config that says so, for messages, and its value, a path as
+            `config.init_from` takes; empty if there is none. It is read before step 0,
+            never on resume.
+
+        Raises:
+            UserError: there has to be one.
+        """
+        return "", ""
+
+    def load_other_network(self, variables: Variables, encoder: Any) -> Variables:
+        """The variables with that network put in.
+
+        Args:
+            variables: before the first step.
+            encoder: `ctp_jax.train.checkpoints.export.Encoder`, with `params`,
+                `batch_stats`, `architecture`, `head`, `head_task`, `provenance`, `path`.
+
+        Raises:
+            UserError: it is of another kind.
+        """
+        raise NotImplementedError
+
     def head(self, params: Params) -> Params | None:
         """The rest of the network, exported with the encoder; None if there is none."""
         return params.get("head")
@@ -234,8 +266,8 @@ class Task:
     ) -> Overlay:
         """What pictures of a batch show besides the pixels, on the host.
 
-        By default: the names of the label and, if `outputs` has `logits`, of the
-        predicted class.
+        By default: the names of the label, or of those of the clips, and, if `outputs`
+        has `logits`, of the predicted class.
 
         Args:
             batch: see `Batch`, NumPy arrays.
@@ -243,15 +275,23 @@ class Task:
         """
         found = np.asarray(labels(batch))
         captions = [""] * len(found)
-        if len(self.class_names) and found.ndim == 1:
-            captions = [self.class_names[int(i)] if i >= 0 else "" for i in found]
+        if len(self.class_names) and found.ndim <= 2:
+            captions = self._names(found)
         if outputs is not None and "logits" in outputs and len(self.class_names):
-            chosen = np.asarray(outputs["logits"]).mean(axis=1).argmax(axis=-1)
+            logits = np.asarray(outputs["logits"])
+            chosen = (logits if found.ndim == 2 else logits.mean(axis=1)).argmax(-1)
             captions = [
-                f"{caption}, predicted: {self.class_names[int(i)]}".removeprefix(", ")
-                for caption, i in zip(captions, chosen, strict=True)
+                f"{caption}, predicted: {name}".removeprefix(", ")
+                for caption, name in zip(captions, self._names(chosen), strict=True)
             ]
         return Overlay(captions)
+
+    def _names(self, numbers: np.ndarray) -> list[str]:
+        """In words, for each video, its class or those of its clips; '' for -1."""
+        return [
+            " / ".join(self.class_names[int(i)] if i >= 0 else "" for i in video)
+            for video in numbers.reshape(len(numbers), -1)
+        ]
 
 
 def load(config: ConfigDict) -> Task:
@@ -269,7 +309,15 @@ def load(config: ConfigDict) -> Task:
     return module.Task(config)
 
 
-_NO_TASKS = ("base", "classification", "mixture", "probe", "render", "tracker")
+_NO_TASKS = (
+    "base",
+    "classification",
+    "mixture",
+    "momentum",
+    "probe",
+    "render",
+    "tracker",
+)
 
 
 def open_pipeline(

@@ -22,7 +22,7 @@ from ctp_jax.tasks import base, encoder, render
 
 
 class Task(encoder.Task):
-    """Learns the label of the video from each of its clips, by cross-entropy."""
+    """Learns the label of the video, or of each clip, from its clips, by cross-entropy."""
 
     def make_head(self):
         """The Flax module on top of the encoder, called with (features, train)."""
@@ -52,6 +52,13 @@ class Task(encoder.Task):
             batch: see `Batch`.
             rng: random key for dropout in training; None for evaluation.
         """
+        logits, _, state = self.logits_and_features(variables, batch, rng)
+        return logits, state
+
+    def logits_and_features(
+        self, variables: base.Variables, batch: Batch, rng: jax.Array | None = None
+    ) -> tuple[Float[Array, "b c k"], Float[Array, "bc _t _h _w d"], base.ModelState]:
+        """As `logits`, with the features of all clips, one after the other."""
         train = rng is not None
         clips = self.draw(batch)
         videos = len(clips)
@@ -68,7 +75,7 @@ class Task(encoder.Task):
             train=train,
             rngs={"dropout": rng} if train else None,
         )
-        return logits.reshape(videos, -1, logits.shape[-1]), state
+        return logits.reshape(videos, -1, logits.shape[-1]), features, state
 
     def loss(
         self,
@@ -79,12 +86,13 @@ class Task(encoder.Task):
     ) -> tuple[jax.Array, base.StepOutput]:
         logits, state = self.logits(variables, batch, rng)
         label = self.targets(batch)
-        if label.shape != logits.shape[:1]:
+        videos, clips = logits.shape[:2]
+        if label.shape not in ((videos,), (videos, clips)):
             raise UserError(
                 f"config.task = {self.config.task!r}: its labels are {label.shape}, not "
-                f"{logits.shape[:1]}: one per video"
+                f"{(videos,)}: one per video, or {(videos, clips)}: one per clip"
             )
-        label = jnp.broadcast_to(label[:, None], logits.shape[:2])
+        label = jnp.broadcast_to(label.reshape(videos, -1), (videos, clips))
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         top1 = (logits.argmax(-1) == label).mean()
         return loss, base.StepOutput({"loss": loss, "top1": top1}, state)
@@ -129,7 +137,9 @@ class Task(encoder.Task):
         def classify(features, relu):
             head = self.make_head()
             head = head.clone(relu=relu) if hasattr(head, "relu") else head
-            return apply(head, {"params": params["head"]}, features, train=False)
+            stats = variables.state["batch_stats"].get("head", {})
+            weights = {"params": params["head"], "batch_stats": stats}
+            return apply(head, weights, features, train=False)
 
         params, clips = variables.params, self.draw(batch)
         clips = colour.normalize(clips.reshape(-1, *clips.shape[2:]))

@@ -51,7 +51,7 @@ class Task(encoder.Task):
             )
 
     def clip_spec(self, train: bool) -> ClipSpec:
-        """The blocks of one run of frames; videos that are not longer are left out."""
+        """The blocks of one run of frames."""
         clip, count = self.config.clip, self.config.blocks.count
         return dataclasses.replace(
             super().clip_spec(train),
@@ -59,7 +59,6 @@ class Task(encoder.Task):
             frame_numbers=self._frame_numbers,
             shared_window=True,
             min_frames=count * clip.num_frames * max(clip.strides) + 1,
-            leave_out_shorter=True,
         )
 
     def _frame_numbers(self, rng, num_frames):

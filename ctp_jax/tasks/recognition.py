@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
+from ctp_jax.data import records
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import classification
@@ -65,12 +66,7 @@ def check_data(num_classes: int, train: Any, held_out: Any | None) -> None:
     """
     found = len(train.class_names)
     for split in filter(None, (train, held_out)):
-        unlabelled = int((split.label < 0).sum())
-        if unlabelled or not found:
-            raise UserError(
-                f"{split.name}: {unlabelled or len(split)} of {len(split)} videos of split "
-                f"{split.split!r} have no label, which recognition needs"
-            )
+        records.check_labels(split, "recognition", learn=split is train)
     if num_classes not in (0, found):
         raise UserError(
             f"{train.name} has {found} classes, config.num_classes is {num_classes}: "

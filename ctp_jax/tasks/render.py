@@ -10,15 +10,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ctp_jax import flow
 from ctp_jax.data.batch import PER_CLIP, Batch
 from ctp_jax.ops import resample
 
 
 def crop_clips(batch: Batch, size: int) -> Float[Array, "b c t s s 3"]:
-    """Crops, resizes and mirrors every clip of the batch; grey levels [0, 255]."""
-    return resample.crop_resize_flip(
+    """Crops, resizes and mirrors every clip of the batch; grey levels [0, 255].
+
+    In a mirrored clip of optical flow, what moved to the right moves to the left.
+    """
+    clips = resample.crop_resize_flip(
         batch["frames"], batch["window"], batch["extent"], batch["flip"], size
     )
+    if "flow" not in batch:
+        return clips
+    reversed_ = (batch["flow"] & batch["flip"])[..., None, None, None]
+    right = clips[..., 0]
+    return clips.at[..., 0].set(jnp.where(reversed_, 2 * flow.ZERO - right, right))
 
 
 def map_clips(

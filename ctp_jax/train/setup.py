@@ -37,6 +37,7 @@ class Setup:
 
     Attributes:
         encoder: of `config.init_from`; None if there is none or the run is resumed.
+        other: likewise of `Task.other_network`.
         total: steps of the whole run.
     """
 
@@ -46,6 +47,7 @@ class Setup:
     task: base.Task
     checkpoints: manager.Checkpoints
     encoder: export.Encoder | None
+    other: export.Encoder | None
     pipeline: evaluation.Pipeline
     evaluations: list[evaluation.Evaluation]
     epochs: Epochs
@@ -97,9 +99,10 @@ def open_setup(
         permanent=lambda step: epochs.passes(step, config.keep_every),
     )
     checkpoints = manager.Checkpoints(workdir, keep, metrics.say)
-    encoder = None
-    if config.init_from and checkpoints.latest() is None:
-        encoder = init_from.read_checked(config, task)
+    encoder = other = None
+    if checkpoints.latest() is None:
+        encoder = init_from.read_checked(config, task) if config.init_from else None
+        other = init_from.read_other(task)
     share = (jax.process_index(), jax.process_count())
     pipeline = base.open_pipeline(config, task, True, *share, opener=opener)
     evaluations = evaluation.open_all(config, task, pipeline, mesh, opener)
@@ -116,6 +119,7 @@ def open_setup(
         task=task,
         checkpoints=checkpoints,
         encoder=encoder,
+        other=other,
         pipeline=pipeline,
         evaluations=evaluations,
         epochs=epochs,
@@ -220,13 +224,18 @@ def _quick_compilation() -> dict[str, Any]:
 
 def _start_from(setup: Setup, state: state_lib.TrainState) -> state_lib.TrainState:
     """The random state, with the encoder of `config.init_from` where there is one."""
-    if setup.encoder is None:
-        if setup.total == 0 or setup.task.frozen(state.params):
-            metrics.say("note: config.init_from is empty, so the encoder is random")
+    known = []
+    if setup.other is not None:
+        state, known, line = init_from.start_other(setup.task, state, setup.other)
+        metrics.say(line)
+    if setup.encoder is not None:
+        names = setup.pipeline.class_names if setup.config.init_head else None
+        state, lines = init_from.start(setup.task, state, setup.encoder, names, known)
+        metrics.say("\n".join(lines))
+    elif setup.total == 0 or setup.task.frozen(state.params):
+        metrics.say("note: config.init_from is empty, so the encoder is random")
+    if setup.encoder is None and setup.other is None:
         return state
-    names = setup.pipeline.class_names if setup.config.init_head else None
-    state, lines = init_from.start(setup.task, state, setup.encoder, names)
-    metrics.say("\n".join(lines))
     return jax.device_put(state, mesh_lib.replicated(setup.mesh))
 
 
@@ -287,11 +296,11 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
             f"note: the run ends within config.optimizer.warmup_steps = "
             f"{config.optimizer.warmup_steps}: the learning rate stays low"
         )
-    chosen = len(getattr(setup.pipeline, "chosen", ()))
-    if (short := chosen - epochs.num_examples) > 0:
+    if skipped := getattr(setup.pipeline, "skipped", 0):
+        needed = max(config.data.min_frames, setup.task.clip_spec(True).min_frames)
         metrics.say(
-            f"note: {short} of {chosen} videos of split {config.data.split!r} are left out: "
-            f"{config.task} needs {setup.task.clip_spec(True).min_frames} frames"
+            f"note: {skipped} of {skipped + epochs.num_examples} videos of split "
+            f"{config.data.split!r} are left out: they have fewer than {needed} frames"
         )
     if config.ema:
         metrics.say(

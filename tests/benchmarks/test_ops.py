@@ -30,6 +30,7 @@ def test_the_table_and_the_file(tmp_path, capsys):
         assert ("OpenCV" in sides) == (name != "roi align, gradient")
         assert sides[0] == "ours" and len(sides) == len(set(sides))
         assert name in table
+    assert "tubelets" in table
     for row in rows:
         assert row["ms per clip"] > 0 and row["GB/s"] > 0
         assert (row["ratio"] is None) == (row["side"] == "ours")

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ctp_jax import models
-from ctp_jax.interop import from_torch, state_dicts
+from ctp_jax.interop import from_torch, state_dicts, to_torch
 from ctp_jax.models.heads import ClassifierHead, CtPHead
 from tests.models.test_heads import BOXES, SIZE, STRIDE, pooled
 
@@ -141,6 +141,27 @@ def test_vcop(tmp_path, batch_norm):
     assert_close("logits", logits, theirs(net, clip(8)))
 
 
+@pytest.mark.parametrize("name", ["r3d10", "r2plus1d10"])
+def test_ten_layers_of_vcop(name):
+    """At width 1, where the stem has the 83 middle channels of their formula."""
+    channels, factorised = (64, 128, 256, 512), name == "r2plus1d10"
+    net = torch_models.scramble(torch_models.VcopResNet(channels, factorised, 11))
+    state = {key: value.numpy() for key, value in net.state_dict().items()}
+    found = from_torch.convert(state, {}, "")
+    about = found.encoder.architecture
+    assert (about["name"], about["width"], about["epsilon"]) == (name, 1.0, 1e-5)
+    assert found.family.name == "vcop" and not found.unused
+    back = to_torch.convert(found.encoder, found.family)
+    assert list(back) == list(state)
+    for key, array in state.items():
+        if not key.endswith("num_batches_tracked"):
+            np.testing.assert_array_equal(back[key], array)
+    got = features(found.encoder, clip(8))
+    assert_close("features", got, theirs(net.features, clip(8)))
+    logits = ClassifierHead(11).apply({"params": found.encoder.head}, got, train=False)
+    assert_close("logits", logits, theirs(net, clip(8)))
+
+
 def test_inflated_from_imagenet(tmp_path):
     """On equal frames the 3-D network gives what the 2-D one gives on one of them."""
     net = torch_models.scramble(torch_models.ImageResNet(CHANNELS))
@@ -155,6 +176,46 @@ def test_inflated_from_imagenet(tmp_path):
     with torch.no_grad():
         want = net.features(torch.tensor(image[:, 0]).permute(0, 3, 1, 2))
     assert_close("features", got, want[:, :, None])
+
+
+@pytest.mark.parametrize("name", ["tsm18", "tsm50"])
+def test_shifted_from_imagenet(tmp_path, name):
+    """One frame sees zeros in place of the channels of its neighbours."""
+    deep = name == "tsm50"
+    net = torch_models.scramble(torch_models.ImageResNet((8, 8, 8, 16), deep=deep))
+    state = {key: value.numpy() for key, value in net.state_dict().items()}
+    found = from_torch.convert(state, {}, "", network="" if deep else name)
+    assert found.family.name == "imagenet" and found.unused == {"fc": 2}
+    about = found.encoder.architecture
+    assert (about["name"], about["epsilon"]) == (name, 1e-5)
+    assert about["temporal_strides"] == [1, 1, 1, 1]
+    got = features(found.encoder, clip(1))
+    # As if the weights of these channels were 0.
+    with torch.no_grad():
+        for part in net.modules():
+            if isinstance(
+                part, (torch_models.ImageBlock, torch_models.ImageBottleneck)
+            ):
+                part.conv1.weight[:, : 2 * (part.conv1.in_channels // 8)] = 0
+        image = torch.tensor(clip(1)[:, 0]).permute(0, 3, 1, 2)
+        want = net.features(image, pooled=True)
+    assert_close("features", got, want[:, :, None])
+
+
+def test_torchvision_s3d():
+    net = torch_models.TorchvisionS3D(torch_models.narrow, 11)
+    state = torch_models.narrow_state(torch_models.scramble(net))
+    found = from_torch.convert(*state, "")
+    encoder = found.encoder
+    assert found.family.name == "torchvision" and not found.unused
+    x = clip(16, 64)
+    got = features(encoder, x)
+    assert_close("features", got, theirs(net.features, x))
+    assert encoder.head_task == "recognition"
+    logits = ClassifierHead(11).apply({"params": encoder.head}, got, train=False)
+    # torchvision averages 7x7 of 224 pixels; the same if it is as large as the features.
+    net.avgpool = torch.nn.AdaptiveAvgPool3d(1)
+    assert_close("logits", logits, theirs(net, x))
 
 
 def test_parameters_at_full_width():
@@ -172,3 +233,18 @@ def test_parameters_at_full_width():
         assert found.encoder.architecture["width"] == 1.0
         leaves = jax.tree.leaves((found.encoder.params, found.encoder.head))
         assert sum(leaf.size for leaf in leaves) == want
+
+
+def test_s3d_at_full_width():
+    """torchvision says how many parameters it has, and nothing of its width."""
+    with torch.device("meta"):
+        net = torch_models.TorchvisionS3D()
+    tensors = {
+        k: np.broadcast_to(np.float32(0), v.shape) for k, v in net.state_dict().items()
+    }
+    encoder = from_torch.convert(tensors, {}, "").encoder
+    leaves = jax.tree.leaves((encoder.params, encoder.head))
+    assert sum(leaf.size for leaf in leaves) == 8_320_048
+    about = encoder.architecture
+    assert (about["name"], about["width"], about["epsilon"]) == ("s3d", 1.0, 1e-3)
+    assert about["temporal_strides"] == [1, 1, 2, 2]

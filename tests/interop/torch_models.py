@@ -4,6 +4,7 @@ Their submodules have the names that the originals give theirs, so that state di
 have their keys. Strides are pairs (temporal, spatial) per stage.
 """
 
+import json
 from collections import OrderedDict
 
 import torch
@@ -190,6 +191,98 @@ def torchvision_classifier(channels, stem_mid=0, classes=400):
     return TorchvisionClassifier(children, channels[-1], classes)
 
 
+def torchvision_unit(cin, cout, size=(1, 1, 1), stride=(1, 1, 1)):
+    norm = nn.BatchNorm3d(cout, eps=1e-3)
+    return nn.Sequential(conv(cin, cout, size, stride), norm, nn.ReLU())
+
+
+def torchvision_separable(cin, cout, size, stride=1):
+    k, s = size, stride
+    return nn.Sequential(
+        torchvision_unit(cin, cout, (1, k, k), (1, s, s)),
+        torchvision_unit(cout, cout, (k, 1, 1), (s, 1, 1)),
+    )
+
+
+class TorchvisionMixed(nn.Module):
+    def __init__(self, cin, a, b, c, d, e, f, gates=False):
+        super().__init__()
+        self.branch0 = torchvision_unit(cin, a)
+        self.branch1 = nn.Sequential(
+            torchvision_unit(cin, b), torchvision_separable(b, c, 3)
+        )
+        self.branch2 = nn.Sequential(
+            torchvision_unit(cin, d), torchvision_separable(d, e, 3)
+        )
+        self.branch3 = nn.Sequential(
+            nn.MaxPool3d(3, 1, padding=1), torchvision_unit(cin, f)
+        )
+        self.gates = [nn.Linear(n, n) for n in (a, c, e, f)] if gates else None
+
+    def forward(self, x):
+        outputs = [getattr(self, f"branch{n}")(x) for n in range(4)]
+        if self.gates:
+            outputs = [
+                y * torch.sigmoid(gate(y.mean((2, 3, 4))))[:, :, None, None, None]
+                for y, gate in zip(outputs, self.gates, strict=True)
+            ]
+        return torch.cat(outputs, 1)
+
+
+class TorchvisionS3D(nn.Module):
+    """s3d; `scale` channels, at least 8, as ours of smaller widths."""
+
+    MIXED = (
+        (64, 96, 128, 16, 32, 32),
+        (128, 128, 192, 32, 96, 64),
+        (192, 96, 208, 16, 48, 64),
+        (160, 112, 224, 24, 64, 64),
+        (128, 128, 256, 24, 64, 64),
+        (112, 144, 288, 32, 64, 64),
+        (256, 160, 320, 32, 128, 128),
+        (256, 160, 320, 32, 128, 128),
+        (384, 192, 384, 48, 128, 128),
+    )
+
+    def __init__(self, scale=lambda channels: channels, classes=400, gates=False):
+        super().__init__()
+        layers = [
+            torchvision_separable(3, scale(64), 7, 2),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            torchvision_unit(scale(64), scale(64)),
+            torchvision_separable(scale(64), scale(192), 3),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        ]
+        cin = scale(192)
+        for number, mixed in enumerate(self.MIXED):
+            a, b, c, d, e, f = map(scale, mixed)
+            if number == 2:
+                layers.append(nn.MaxPool3d(3, 2, padding=1))
+            if number == 7:
+                layers.append(nn.MaxPool3d(2, 2))
+            layers.append(TorchvisionMixed(cin, a, b, c, d, e, f, gates))
+            cin = a + c + e + f
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AvgPool3d((2, 7, 7), 1)
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Conv3d(cin, classes, 1))
+
+    def forward(self, x):
+        return self.classifier(self.avgpool(self.features(x))).mean((2, 3, 4))
+
+
+def narrow(channels):
+    """An eighth, at least 8."""
+    return max(8, 8 * round(channels / 64))
+
+
+def narrow_state(net):
+    """Tensors of a narrow S3D, and what a file of ours would say of them."""
+    about = {"width": 0.125, "epsilon": 1e-3, "spatial_strides": [1, 2, 2, 2]}
+    about = json.dumps({**about, "temporal_strides": [1, 1, 2, 2]})
+    state = {key: value.detach().numpy() for key, value in net.state_dict().items()}
+    return state, {"architecture": about}
+
+
 # VCOP ----------------------------------------------------------------------------
 
 
@@ -220,6 +313,60 @@ class VcopC3D(nn.Module):
         return self.linear(self.features(x).mean((2, 3, 4)))
 
 
+def vcop_conv(cin, cout, size, stride, factorised):
+    if not factorised:
+        return named(temporal_spatial_conv=conv(cin, cout, size, stride))
+    time, space = size[0], size[1] * size[2]
+    mid = time * space * cin * cout // (space * cin + time * cout)
+    return named(
+        spatial_conv=conv(cin, mid, (1, *size[1:]), (1, *stride[1:])),
+        bn=nn.BatchNorm3d(mid),
+        relu=nn.ReLU(),
+        temporal_conv=conv(mid, cout, (size[0], 1, 1), (stride[0], 1, 1)),
+    )
+
+
+class VcopBlock(nn.Module):
+    def __init__(self, cin, cout, factorised):
+        super().__init__()
+        self.downsample = cin != cout
+        stride = (2, 2, 2) if self.downsample else (1, 1, 1)
+        if self.downsample:
+            self.downsampleconv = vcop_conv(cin, cout, (1, 1, 1), stride, factorised)
+            self.downsamplebn = nn.BatchNorm3d(cout)
+        self.conv1 = vcop_conv(cin, cout, (3, 3, 3), stride, factorised)
+        self.bn1 = nn.BatchNorm3d(cout)
+        self.conv2 = vcop_conv(cout, cout, (3, 3, 3), (1, 1, 1), factorised)
+        self.bn2 = nn.BatchNorm3d(cout)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        x = self.downsamplebn(self.downsampleconv(x)) if self.downsample else x
+        return torch.relu(x + y)
+
+
+class VcopResNet(nn.Module):
+    """The ten-layer R3D or R(2+1)D of VCOP."""
+
+    def __init__(self, channels, factorised, classes=101):
+        super().__init__()
+        self.conv1 = vcop_conv(3, channels[0], (3, 7, 7), (1, 2, 2), factorised)
+        self.bn1 = nn.BatchNorm3d(channels[0])
+        cin = channels[0]
+        for number, cout in enumerate(channels, 2):
+            block = VcopBlock(cin, cout, factorised)
+            self.add_module(f"conv{number}", named(block1=block))
+            cin = cout
+        self.linear = nn.Linear(cin, classes)
+
+    def features(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return self.conv5(self.conv4(self.conv3(self.conv2(x))))
+
+    def forward(self, x):
+        return self.linear(self.features(x).mean((2, 3, 4)))
+
+
 class ImageBlock(nn.Module):
     def __init__(self, cin, cout, stride):
         super().__init__()
@@ -240,22 +387,53 @@ class ImageBlock(nn.Module):
         return torch.relu(x + y)
 
 
-class ImageResNet(nn.Module):
-    """The 2-D resnet18; `features` leaves its max-pooling out, as ours does."""
+class ImageBottleneck(nn.Module):
+    def __init__(self, cin, cout, stride):
+        super().__init__()
+        inner = cout // 4
+        self.conv1 = nn.Conv2d(cin, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, cout, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(cout)
+        self.downsample = None
+        if stride != 1 or cin != cout:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout)
+            )
 
-    def __init__(self, channels, classes=1000):
+    def forward(self, x):
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(torch.relu(self.bn2(self.conv2(y)))))
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return torch.relu(x + y)
+
+
+class ImageResNet(nn.Module):
+    """The 2-D resnet18; with four times the channels in a stage as in the stem, resnet50.
+
+    `features` leaves its max-pooling out, as our R3D does.
+    """
+
+    def __init__(self, channels, classes=1000, deep=False):
         super().__init__()
         self.conv1 = nn.Conv2d(3, channels[0], 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
-        cin = channels[0]
-        for stage, cout in enumerate(channels):
-            blocks = [ImageBlock(cin, cout, 1 + (stage > 0)), ImageBlock(cout, cout, 1)]
+        cin, block = channels[0], ImageBottleneck if deep else ImageBlock
+        for stage, count in enumerate((3, 4, 6, 3) if deep else (2, 2, 2, 2)):
+            cout = channels[stage] * (4 if deep else 1)
+            blocks = [block(cin, cout, 1 + (stage > 0))]
+            blocks += [block(cout, cout, 1) for _ in range(count - 1)]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
             cin = cout
         self.fc = nn.Linear(cin, classes)
 
-    def features(self, x):
+    def features(self, x, pooled=False):
         x = torch.relu(self.bn1(self.conv1(x)))
+        if pooled:
+            x = nn.functional.max_pool2d(x, 3, 2, 1)
         for stage in range(4):
             x = getattr(self, f"layer{stage + 1}")(x)
         return x

@@ -17,11 +17,16 @@ from tests.models.made_networks import (
 )
 
 NAMES = ("r3d18", "r2plus1d18", "c3d")
-each_network = pytest.mark.parametrize("name", NAMES)
+OTHERS = ("r3d10", "r2plus1d10", "r2d3d18", "r2d3d34", "tsm18", "tsm50", "s3d", "s3dg")
+# Of those that are built alike, one.
+each_network = pytest.mark.parametrize(
+    "name", (*NAMES, "r2plus1d10", "r2d3d18", "tsm50", "s3dg")
+)
 
 
 def test_these_are_all_of_them():
-    assert tuple(models.MODULES) == NAMES
+    assert set(models.MODULES) == {*NAMES, *OTHERS}
+    assert set(models.PUBLISHED) == set(OTHERS)
 
 
 @each_network
@@ -30,12 +35,19 @@ def test_these_are_all_of_them():
 )
 def test_sizes_and_strides(name, spatial, size, stride):
     encoder = models.create(model_config(name=name, spatial_strides=spatial))
+    frames = 8
+    if name in models.PUBLISHED:
+        stem = models.PUBLISHED[name].stem_stride // 2
+        stride, size = stem * stride, -(-size // stem)
+        frames *= 2 if name == "s3dg" else 1
     _, features = shapes(encoder)
-    assert features.shape == (1, 2, size, size, 512)
-    assert encoder.total_stride() == (8, stride)
+    channels = {"r2d3d18": 256, "tsm50": 2048, "s3dg": 1024}.get(name, 512)
+    assert features.shape == (1, 16 // frames, size, size, channels)
+    assert encoder.total_stride() == (frames, stride)
     # What does not divide is rounded up.
     _, features = shapes(encoder, clip=(1, 9, 113, 120, 3))
-    assert features.shape == (1, 2, -(-113 // stride), -(-120 // stride), 512)
+    sizes = -(-9 // frames), -(-113 // stride), -(-120 // stride)
+    assert features.shape == (1, *sizes, channels)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +60,10 @@ def test_all_stages(name, channels):
     assert [s.shape[1:] for s in stages] == wanted
 
 
-@pytest.mark.parametrize("name, width", [("r3d18", 1.0), ("r2plus1d18", 0.03), ("c3d", 0.03)])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, width",
+    [("r3d18", 1.0), *((name, 0.03) for name in (*NAMES[1:], *OTHERS[1:]))],
+)
 def test_stride_variants_share_their_parameters(name, width):
     trees = [
         shapes(
@@ -75,9 +90,9 @@ def test_dtype_follows_the_backend():
 @pytest.mark.parametrize(
     "field, value, hint",
     [
-        ("name", "r3d19", "no such network.*r3d18, r2plus1d18, c3d"),
+        ("name", "r3d19", "no such network.*r3d18, r2plus1d18, .*c3d"),
         ("name", "nowhere.net", "is code outside .*--allow_code=nowhere.net"),
-        ("name", ".c3d", "no such network.*r3d18, r2plus1d18, c3d"),
+        ("name", ".c3d", "no such network.*r3d18, r2plus1d18, .*c3d"),
         ("dtype", "float16", "bfloat16"),
         ("conv", "fast", "winograd"),
         ("spatial_strides", (1, 2, 2), "needs 4 items"),
@@ -96,6 +111,8 @@ def test_a_field_of_another_network_is_refused():
     for name, field, value in (
         ("c3d", "mid_per_block", True),
         ("r2plus1d18", "batch_norm", False),
+        ("r2plus1d10", "mid_per_block", True),
+        ("s3d", "batch_norm", False),
     ):
         with pytest.raises(UserError, match=f"{field} = {value}: {name} has no such"):
             models.create(model_config(name=name, **{field: value}))
@@ -164,7 +181,7 @@ PARTS = ("stem", "stage1", "stage2", "stage3", "stage4")
 
 
 @pytest.mark.parametrize(
-    "name, frozen", [("r3d18", 1), ("r3d18", 3), ("r3d18", 5), ("c3d", 3)]
+    "name, frozen", [("r3d18", 1), ("r3d18", 3), ("r3d18", 5), ("c3d", 3), ("s3dg", 2)]
 )
 def test_frozen_parts_are_as_in_evaluation(name, frozen):
     """Their outputs and statistics; and no gradient reaches them, one all others."""

@@ -90,17 +90,40 @@ def test_same_features_statistics_and_gradients_as_torch(batch_norm, conv):
         jax.tree.map(lambda g, w: assert_close(g, w, 1e-5), layers, wanted[block])
 
 
-@pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 1, 3)])
-def test_max_pool_and_its_gradient_equal_torch(strides):
+@pytest.mark.parametrize(
+    "strides, window",
+    [
+        *((strides, (1, 1, 1)) for strides in ((1, 1, 1), (1, 2, 2), (2, 1, 3))),
+        *((strides, (2, 2, 2)) for strides in ((2, 2, 2), (2, 3, 2))),
+        *((strides, (3, 3, 3)) for strides in ((1, 1, 1), (2, 2, 2), (1, 2, 3))),
+        ((1, 2, 2), (1, 3, 3)),
+    ],
+)
+@pytest.mark.parametrize("ties", [False, True])
+def test_max_pool_and_its_gradient_equal_torch(strides, window, ties):
+    """Of equal maxima, the first gets the gradient: all of it."""
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    x = np.random.default_rng(0).normal(size=(2, 5, 7, 8, 3)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 5, 7, 8, 3)).astype(np.float32)
+    x = x.round() if ties else x
     there = torch.tensor(x).permute(0, 4, 1, 2, 3).requires_grad_()
-    want = torch.nn.functional.max_pool3d(there, strides, ceil_mode=True)
-    (want**3).sum().backward()
-    got = jax.jit(max_pool, static_argnums=1)(x, strides)
+    size = tuple(map(max, window, strides))
+    # Nothing is beyond the edges where windows do not overlap but the last may be cut off.
+    padding = tuple((w - s + 1) // 2 for w, s in zip(size, strides, strict=True))
+    want = torch.nn.functional.max_pool3d(there, size, strides, padding, ceil_mode=True)
+    weights = rng.normal(size=want.shape).astype(np.float32)
+    (want * torch.tensor(weights)).sum().backward()
+    weights = np.moveaxis(weights, 1, -1)
+
+    @jax.jit
+    def run(x):
+        got, pull = jax.vjp(lambda x: max_pool(x, strides, window), x)
+        return got, pull(weights)[0]
+
+    got, slopes = run(x)
     np.testing.assert_array_equal(got, want.detach().permute(0, 2, 3, 4, 1))
-    slope = jax.jit(jax.grad(lambda x: (max_pool(x, strides) ** 3).sum()))(x)
-    np.testing.assert_allclose(slope, there.grad.permute(0, 2, 3, 4, 1), rtol=1e-6)
+    wanted = there.grad.permute(0, 2, 3, 4, 1)
+    np.testing.assert_allclose(slopes, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_max_pool_keeps_nan():
@@ -108,13 +131,3 @@ def test_max_pool_keeps_nan():
     np.testing.assert_array_equal(
         max_pool(jnp.asarray(x), (1, 1, 2)).ravel(), [np.nan, np.nan, 2.0]
     )
-
-
-def test_of_equal_maxima_the_first_gets_the_gradient():
-    """As in PyTorch, and exactly one of them: a sum of shares could be 0 / 0."""
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    x = np.random.default_rng(1).integers(0, 2, (2, 4, 4, 6, 3)).astype(np.float32)
-    there = torch.tensor(x).permute(0, 4, 1, 2, 3).requires_grad_()
-    torch.nn.functional.max_pool3d(there, (2, 2, 2)).sum().backward()
-    slope = jax.jit(jax.grad(lambda x: max_pool(x, (2, 2, 2)).sum()))(x)
-    np.testing.assert_array_equal(slope, there.grad.permute(0, 2, 3, 4, 1))

@@ -21,7 +21,7 @@ from ctp_jax.data import index, reading, records
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.prepare import track_statistics, tracks, video
-from ctp_jax.prepare.builders import base
+from ctp_jax.prepare.builders import base, derived
 from ctp_jax.prepare.builders import tracks as builder
 from ctp_jax.tasks import base as tasks
 from ctp_jax.tasks import ctp
@@ -405,8 +405,8 @@ def test_tracks_of_tracks_and_no_tracker(data_dir, prepared, monkeypatch):
 
 def test_how_long_it_will_take_is_said(boxed, monkeypatch, capsys):
     items = source_of(boxed, "--from", "boxed").items
-    builder._announce(items, 16)
+    derived._announce(items, 16)
     assert capsys.readouterr().err == ""  # a few videos: the bar says it soon
-    monkeypatch.setattr(builder, "_ESTIMATED_FROM", 3)
-    builder._announce(items, 16)
+    monkeypatch.setattr(derived, "_ESTIMATED_FROM", 3)
+    derived._announce(items, 16)
     assert "for 3 videos on 16 cores" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Clips, splits and weights for the tests of recognition, small and with plans."""
 
+import collections
 from types import SimpleNamespace
 
 import cv2
@@ -15,6 +16,7 @@ from ctp_jax.tasks import recognition
 from tests import opencv_drawing
 
 HEIGHT, WIDTH, VIDEOS, CLIPS, SIZE, FRAMES = 40, 60, 4, 3, 32, 4
+LENGTH = 99  # frames of a video, for tasks that choose them
 CLASSES = ("jump", "run", "sit")
 
 
@@ -84,8 +86,50 @@ def make_batch(task, train, seed=0):
     }
     choice = np.arange(seed, seed + VIDEOS * spec.num_clips) % len(spec.strides)
     batch["choice"] = choice.reshape(shape[:2]).astype(np.int32)
+    if spec.frame_numbers is not None:
+        drawn = draw_frames(task, [LENGTH], VIDEOS, seed, train)
+        batch["times"], batch["choice"] = drawn[0]
     plan = make_plan(task, batch, rng, train)
     return jax.tree.map(jnp.asarray, batch | {"plan": plan})
+
+
+def draw_frames(task, num_frames, count, seed=0, train=True):
+    """Frame numbers and `choice` of a task's clips, for `count` videos of every length.
+
+    Returns:
+        For every length, in order: int32 (count, c, t) and (count, c).
+    """
+    spec, some = task.clip_spec(train), tf.constant(99)
+    used = rng_lib.count_uniforms(lambda d: clips.sample_times(d, some, spec), ())
+    rows = len(num_frames) * count
+    numbers = np.random.default_rng(seed).random((rows, used), np.float32)
+    lengths = np.repeat(np.array(num_frames, np.int32), count)
+
+    @tf.function(autograph=False)
+    def draw(*rows):
+        return tf.vectorized_map(
+            lambda row: clips.sample_times(rng_lib.Rng(row[0]), row[1], spec), rows
+        )
+
+    parts = (np.split(each.numpy(), len(num_frames)) for each in draw(numbers, lengths))
+    return list(zip(*parts, strict=True))
+
+
+def assert_distribution(found, probabilities):
+    """Asserts that outcomes, hashable, occur as often as they should.
+
+    Args:
+        found: those drawn.
+        probabilities: of every outcome that is possible, by outcome.
+    """
+    counts = collections.Counter(found := list(found))
+    assert set(counts) <= set(probabilities), set(counts) - set(probabilities)
+    assert abs(sum(probabilities.values()) - 1) < 1e-9
+    # Pearson's statistic: five standard deviations of a chi-squared.
+    expected = {each: len(found) * p for each, p in probabilities.items()}
+    statistic = sum((counts[each] - e) ** 2 / e for each, e in expected.items())
+    freedom = len(expected) - 1
+    assert abs(statistic - freedom) <= 5 * np.sqrt(2 * freedom), (statistic, freedom)
 
 
 def shrink(config, **flat):
@@ -105,9 +149,8 @@ def make_plan(task, batch, rng, train=True):
     videos = len(batch["choice"])
     count = rng_lib.count_uniforms(lambda d: task.plan(d, batch, train), [videos])
     numbers = rng_lib.Rng(tf.constant(rng.random((videos, count), np.float32)))
-    return {
-        name: value.numpy() for name, value in task.plan(numbers, batch, train).items()
-    }
+    plan = task.plan(numbers, batch, train)
+    return {name: np.asarray(value) for name, value in plan.items()}
 
 
 def opencv_clip(batch, video, clip):

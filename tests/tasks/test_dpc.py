@@ -43,8 +43,9 @@ def rng_of(seed, count=64):
 
 
 def test_frame_numbers_are_the_releases():
-    spec = base.load(memdpc_config.get_config("data=none")).clip_spec(True)
-    assert spec.min_frames == 121 and spec.leave_out_shorter and spec.shared_window
+    config = memdpc_config.get_config("data=none")
+    spec = base.load(config).clip_spec(True)
+    assert spec.min_frames == 121 and config.data.skip_short and spec.shared_window
     assert (spec.num_clips, spec.num_frames) == (8, 5)
     starts = {121: set(), 125: set()}
     for frames, found in starts.items():

@@ -2,6 +2,7 @@
 
 import itertools
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,7 +113,7 @@ def test_labels_are_uniform_and_named(name, labels):
 def test_labels_of_another_shape_and_missing_names_are_refused():
     task = make_task("rotation")
     batch = dict(made.make_batch(task, train=True))
-    batch["plan"] = {**batch["plan"], "label": jnp.zeros((made.VIDEOS, 1), jnp.int32)}
+    batch["plan"] = {**batch["plan"], "label": jnp.zeros((made.VIDEOS, 2), jnp.int32)}
     variables = jax.eval_shape(task.init, jax.random.key(0), batch)
 
     def loss(variables):
@@ -120,7 +121,7 @@ def test_labels_of_another_shape_and_missing_names_are_refused():
         task.draw = lambda batch: jnp.zeros((made.VIDEOS, 1, 4, 32, 32, 3))
         return task.loss(variables, batch, 0, jax.random.key(0))
 
-    with pytest.raises(UserError, match=r"labels are \(4, 1\), not \(4,\)"):
+    with pytest.raises(UserError, match=r"labels are \(4, 2\), not \(4,\): one per"):
         jax.eval_shape(loss, variables)
     task.class_names = ()
     with pytest.raises(UserError, match="'rotation': no class_names"):
@@ -132,6 +133,51 @@ def test_quarters_are_numpys():
     for quarters in range(4):
         got = rotation.rotate(clip, jnp.int32(quarters))
         np.testing.assert_array_equal(got, np.rot90(clip, quarters, axes=(1, 2)))
+
+
+def test_the_leaking_border_is_opencvs():
+    """The release: `cv2.warpAffine` about (s/2, s/2), border replicated."""
+    clip = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
+    for quarters in range(4):
+        matrix = cv2.getRotationMatrix2D((6, 6), 90 * quarters, 1.0)
+        options = {"borderMode": cv2.BORDER_REPLICATE}
+        wanted = [cv2.warpAffine(each, matrix, (12, 12), **options) for each in clip]
+        turned = rotation.rotate(jnp.float32(clip), jnp.int32(quarters))
+        got = rotation.shift_into_border(turned, jnp.int32(quarters))
+        np.testing.assert_array_equal(got, wanted)
+        # What leaks: which border is there twice.
+        rows, columns = (
+            np.array_equal(got.take(0, axis), got.take(1, axis)) for axis in (1, 2)
+        )
+        assert (rows, columns) == (quarters in (1, 2), quarters in (2, 3))
+
+
+@pytest.mark.parametrize("leaking", [False, True])
+def test_all_four_rotations_of_a_clip(leaking):
+    flat = {"rotation.all_four": True, "rotation.leaking_border": leaking}
+    task = make_task("rotation", **flat)
+    batch = made.make_batch(task, train=True)
+    np.testing.assert_array_equal(batch["plan"]["label"], [[0, 1, 2, 3]] * made.VIDEOS)
+    ours = np.asarray(jax.jit(task.draw)(batch))
+    for video in range(made.VIDEOS):
+        for quarters in range(4):
+            want = np.rot90(ours[video, 0], quarters, axes=(1, 2))
+            got = ours[video, quarters]
+            if leaking and quarters:  # one pixel down, to the right, or both
+                down, right = int(quarters < 3), int(quarters > 1)
+                got, want = got[:, down:, right:], want[:, : 32 - down, : 32 - right]
+            np.testing.assert_array_equal(got, want)
+    # Each rotation has its own label.
+    logits = np.random.default_rng(0).normal(size=(made.VIDEOS, 4, 4))
+    task.logits = lambda *_: (jnp.asarray(logits), {})
+    loss, _ = task.loss(base.Variables({}, {}), batch, 0, jax.random.key(0))
+    chosen = np.diagonal(logits, axis1=1, axis2=2)
+    wanted = np.log(np.exp(logits).sum(-1)) - chosen
+    assert float(loss) == pytest.approx(wanted.mean(), rel=1e-5)
+    assert task.overlay(jax.tree.map(np.asarray, batch)).captions[0] == (
+        "0° / 90° / 180° / 270°"
+    )
+    assert made.make_batch(task, train=False)["plan"]["label"].shape == (made.VIDEOS,)
 
 
 def test_heads_have_the_releases_parameters():

@@ -164,6 +164,7 @@ def test_as_many_classes_as_the_data_set_has():
         (4, [0, 1], None, "made has 3 classes, config.num_classes is 4.*=3"),
         (0, [0, -1, -1], [0], "2 of 3 videos of split 'train' have no label"),
         (0, [0, 1], [0, -1], "1 of 2 videos of split 'test' have no label"),
+        (0, [1, 1], [0], "all 2 videos of split 'train' are of class 'run', but"),
     ],
 )
 def test_data_that_cannot_be_learnt_are_refused(num_classes, train, held_out, message):

@@ -30,7 +30,14 @@ def sample_game(
         (*l, n, t).
     """
     boxes = sample_trajectories(rng, config, num_frames, size)
-    count = config.num_trajectories
+    return sample_patches(rng, config, boxes)
+
+
+def sample_patches(
+    rng: Rng, config: ConfigDict, boxes: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """What `sample_game` returns, for boxes that are given."""
+    count, num_frames = boxes.shape[-3:-1]
     source = rng.integer([count], num_frames)
     soft = rng.bernoulli([count], config.soft_edge)
     start = rng.uniform([count], *config.soft_edge_start)
@@ -61,10 +68,10 @@ def sample_trajectories(
     rng: Rng, config: ConfigDict, num_frames: int, size: int
 ) -> tf.Tensor:
     """Boxes of whole pixels over time, float32 (*l, n, t, 4), x1 y1 x2 y2."""
-    centre, extent = _sample_first_boxes(rng, config, size)
+    centre, extent = sample_first_boxes(rng, config, size)
     # The key frames and kinds of motion are common to the trajectories of a clip.
     position_keys = key_frames.sample_key_frames(rng, num_frames, config.key_frames)
-    centres = _walk(
+    centres = walk(
         rng,
         position_keys,
         centre,
@@ -75,8 +82,24 @@ def sample_trajectories(
     centres = key_frames.interpolate(
         centres, position_keys, num_frames, rng, config.interpolation
     )
+    return sample_boxes(rng, config, centres, extent, size)
+
+
+def sample_boxes(
+    rng: Rng, config: ConfigDict, centres: tf.Tensor, extent: tf.Tensor, size: int
+) -> tf.Tensor:
+    """Boxes as of `sample_trajectories`, whose sizes change, around given centres.
+
+    Args:
+        rng: numbers of the examples.
+        config: `config.game`.
+        centres: (*l, t, n, 2), x before y.
+        extent: in the first frame, (*l, n, 2).
+        size: side of the clip in pixels.
+    """
+    num_frames = centres.shape[-3]
     size_keys = key_frames.sample_key_frames(rng, num_frames, config.key_frames)
-    log_extents = _walk(rng, size_keys, log(extent), config.size_change)
+    log_extents = walk(rng, size_keys, log(extent), config.size_change)
     extents = key_frames.interpolate(
         exp(log_extents), size_keys, num_frames, rng, config.interpolation
     )
@@ -90,7 +113,7 @@ def sample_trajectories(
     return tf.transpose(boxes, [*range(lead), lead + 1, lead, lead + 2])
 
 
-def _sample_first_boxes(
+def sample_first_boxes(
     rng: Rng, config: ConfigDict, size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Centres and extents in the first frame, (*l, n, 2) each, x before y."""
@@ -103,7 +126,7 @@ def _sample_first_boxes(
     return rng.uniform([count, 2], 0.0, size - extent) + extent / 2, extent
 
 
-def _walk(
+def walk(
     rng: Rng,
     keys: tf.Tensor,
     value: tf.Tensor,
@@ -111,7 +134,7 @@ def _walk(
     low: tf.Tensor | None = None,
     high: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """A random walk over the key frames, (*l, k, n, 2), from `value` (*l, n, 2).
+    """A random walk over the key frames, (*l, k, n, d), from `value` (*l, n, d).
 
     Each step is uniform within `speed` per frame and ends between `low` and `high`.
     """

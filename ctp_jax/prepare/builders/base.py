@@ -50,6 +50,7 @@ class Source:
         class_names: in the order of the labels; empty for unlabelled videos.
         annotations: {name: shape per frame} of the `EncodedVideo.annotations` that
             every video has.
+        flow: whether every video has flow frames.
         missing: (split, name) of listed videos without a file.
         notes: lines to print before the videos are encoded.
         digest: of the contents of the files that the annotations come from.
@@ -59,6 +60,7 @@ class Source:
     splits: Mapping[str, Sequence[str]]
     class_names: Sequence[str] = ()
     annotations: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    flow: bool = False
     missing: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     digest: str = ""
@@ -167,7 +169,9 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
     def schema(self) -> schema_lib.Schema:
         """The schema of every record."""
         return schema_lib.Schema(
-            tuple(self.source.class_names), dict(self.source.annotations)
+            tuple(self.source.class_names),
+            dict(self.source.annotations),
+            self.source.flow,
         )
 
     @property

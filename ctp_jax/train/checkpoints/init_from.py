@@ -66,6 +66,36 @@ def read_checked(config: ConfigDict, task: base.Task) -> export.Encoder:
     return encoder
 
 
+def read_other(task: base.Task) -> export.Encoder | None:
+    """The network of `Task.other_network`; None if there is none. Raises `UserError`."""
+    field, path = task.other_network()
+    try:
+        return read(path) if path else None
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error
+
+
+def start_other(
+    task: base.Task, state: TrainState, encoder: export.Encoder
+) -> tuple[TrainState, list[str], str]:
+    """Puts the network of `Task.other_network` into an initial state.
+
+    Returns:
+        The state, the names of what was loaded, and a line for the user.
+
+    Raises:
+        UserError: it is of another kind, or does not fit.
+    """
+    field, _ = task.other_network()
+    try:
+        variables = task.load_other_network(state.variables, encoder)
+        state, loaded, _ = _replace(state, variables, encoder.path)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error
+    line = f"{field} {_origin(encoder)}: loaded {', '.join(loaded)}"
+    return state, [name.partition(" ")[0] for name in loaded], line
+
+
 def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
     """The encoder in a checkpoint; in the newest one if `step` is None."""
     state, meta = restore.arrays(workdir, step)
@@ -103,6 +133,7 @@ def start(
     state: TrainState,
     encoder: export.Encoder,
     head_classes: Sequence[str] | None = None,
+    known: Sequence[str] = (),
 ) -> tuple[TrainState, list[str]]:
     """Puts an encoder into an initial state.
 
@@ -111,6 +142,7 @@ def start(
         state: before the first step.
         encoder: from `read`, accepted by `task.check_encoder`.
         head_classes: classes of this run's data, to load the head too; or None.
+        known: names that are not random any more, see `start_other`.
 
     Returns:
         The state, and lines for the user: what was loaded, what stays random and what
@@ -126,23 +158,14 @@ def start(
         if task.class_names:  # a head of boxes is for any classes
             _check_classes(encoder, head_classes)
         variables = task.load_head(variables, encoder.head)
-    before = {"params": state.params, "model_state": state.model_state}
-    after = {"params": variables.params, "model_state": variables.state}
-    loaded, random = _compare(before, after, encoder.path)
+    state, loaded, random = _replace(state, variables, encoder.path)
     if not loaded:
         raise UserError(
             f"{encoder.path}: nothing in it fits the network of this config: correct "
             "config.init_from or config.model"
         )
-    # Copies, because a step donates the state: no array may be in it twice.
-    after = jax.tree.map(
-        lambda old, new: jnp.array(new, dtype=old.dtype, copy=True), before, after
-    )
-    if isinstance(state, AveragedTrainState):
-        after["ema"] = jax.tree.map(jnp.copy, after["params"])
-    steps = encoder.provenance.get("steps")
-    after_steps = f", after {steps} steps" if steps is not None else ""
-    lines = [f"init_from {encoder.path}{after_steps}: loaded {', '.join(loaded)}"]
+    random = [name for name in random if name not in known]
+    lines = [f"init_from {_origin(encoder)}: loaded {', '.join(loaded)}"]
     if random:
         lines.append(f"  stays random: {', '.join(random)}")
     if encoder.head is not None and head_classes is None:
@@ -150,7 +173,29 @@ def start(
             f"  unused: head of task {encoder.head_task} "
             f"({count(encoder.head):,} parameters)"
         )
-    return state.replace(**after), lines
+    return state, lines
+
+
+def _replace(
+    state: TrainState, variables: base.Variables, path: str
+) -> tuple[TrainState, list[str], list[str]]:
+    """The state with these variables, and names of those that are new and that are not."""
+    before = {"params": state.params, "model_state": state.model_state}
+    after = {"params": variables.params, "model_state": variables.state}
+    loaded, random = _compare(before, after, path)
+    # Copies, because a step donates the state: no array may be in it twice.
+    after = jax.tree.map(
+        lambda old, new: jnp.array(new, dtype=old.dtype, copy=True), before, after
+    )
+    if isinstance(state, AveragedTrainState):
+        after["ema"] = jax.tree.map(jnp.copy, after["params"])
+    return state.replace(**after), loaded, random
+
+
+def _origin(encoder: export.Encoder) -> str:
+    """Where a network was read from, and after how many steps."""
+    steps = encoder.provenance.get("steps")
+    return encoder.path + (f", after {steps} steps" if steps is not None else "")
 
 
 def check_head(task: base.Task, encoder: export.Encoder) -> None:
@@ -159,7 +204,7 @@ def check_head(task: base.Task, encoder: export.Encoder) -> None:
         raise UserError(
             f"config.init_head = True: {encoder.path} has no head: set it to False"
         )
-    if encoder.head_task != task.config.task:
+    if encoder.head_task not in (task.config.task, *task.head_tasks):
         raise UserError(
             f"config.init_head = True: the head in {encoder.path} is of task "
             f"{encoder.head_task!r}, not {task.config.task!r}: set it to False"

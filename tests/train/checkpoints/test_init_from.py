@@ -168,7 +168,7 @@ def test_a_head_for_other_classes_is_refused(recogniser):
     encoder = init_from.read(workdir)
     init_from.start(task, state, encoder, made.CLASSES)
     more = made.recognition.Task(made.make_config())
-    more.see_data(made.make_split([0], class_names=("a", "b", "c", "d")), None)
+    more.see_data(made.make_split([0, 1], class_names=("a", "b", "c", "d")), None)
     other = TrainState(state.step, *made.make_weights(more), ())
     for start_from, classes in (
         (other, ("a", "b", "c", "d")),

@@ -1,0 +1,45 @@
+"""Steps of full size with each network: traced, for the game and for recognition."""
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import pretraining
+from configs import finetune_ucf
+from ctp_jax import models
+from ctp_jax.tasks import ctp, recognition
+
+COLOURS = ("brightness", "contrast", "hue", "saturation", "hue_saturation")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.PUBLISHED)
+def test_a_step_of_full_size_can_be_traced(name):
+    config = pretraining.make_config(name, 2)
+    batch = pretraining.batch_spec(config)
+    head = trace(ctp.Task(config), batch)["temporal"]["kernel"]
+    encoder = models.create(config.model)
+    stride = encoder.total_stride()[0]
+    assert head.shape == (16 // stride, 1, 1, encoder.channels()[-1], 512)
+
+    config = finetune_ucf.get_config(f"backbone={name}")
+    task = recognition.Task(config)
+    task.class_names = tuple(map(str, np.arange(101)))
+    plan = {field: batch["plan"][field] for field in COLOURS}
+    head = trace(task, {**batch, "plan": plan})["classifier"]["kernel"]
+    assert head.shape == (encoder.channels()[-1], 101)
+
+
+def trace(task, batch):
+    """Shapes of the gradients of the head."""
+    rng = jax.random.key(0)
+    variables = jax.eval_shape(lambda: task.init(rng, batch))
+
+    def loss(params, state, batch):
+        return task.loss(type(variables)(params, state), batch, 0, rng)
+
+    run = jax.value_and_grad(loss, has_aux=True)
+    (value, _), slopes = jax.eval_shape(run, *variables, batch)
+    assert value.shape == ()
+    assert jax.tree.structure(slopes) == jax.tree.structure(variables.params)
+    return slopes["head"]
