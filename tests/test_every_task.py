@@ -52,6 +52,8 @@ def make_config(name, data_dir, steps):
     config.clip.scales = (32, 40)
     if "test" in config:
         config.test.scales, config.test.num_clips = (36,), 2
+    if "blocks" in config:
+        config.blocks.count, config.blocks.predicted = 3, 1
     # The tasks are the subject, not the encoder.
     config.model.name, config.model.conv = "tests.tiny_network", "direct"
     config.batch_size, config.steps, config.log_every = 8, steps, 1

@@ -36,6 +36,27 @@ def make_task(name, **flat):
     return base.load(config)
 
 
+def test_the_authors_numbers():
+    for name, data, own in (
+        (
+            "memdpc",
+            "kinetics400",
+            ((3,), 32, 4, 90.0, (30, 60), "sgd", 0.01, 1e-4, 0.1),
+        ),
+        ("dpc", "kinetics400", ((5,), 128, 64, 300.0, (), "adam", 0.001, 1e-5, 1.0)),
+        ("dpc", "ucf101", ((3,), 128, 64, 500.0, (300, 400), "adam", 0.001, 1e-5, 1.0)),
+    ):
+        config = CONFIGS[name].get_config(f"data={data}")
+        rule, head = config.optimizer, config.head
+        found = (config.clip.strides, config.batch_size, config.negatives_of)
+        found += (config.epochs, rule.milestones, rule.name, rule.learning_rate)
+        assert (*found, rule.weight_decay, head.init_gain) == own
+        assert (config.blocks.count, config.blocks.predicted) == (8, 3)
+        assert (config.clip.num_frames, config.clip.size) == (5, 112)
+        assert config.model.temporal_strides == (1, 1, 2, 2)
+        assert (head.channels, head.dropout, head.project) == (256, 0.1, True)
+
+
 def rng_of(seed, count=64):
     return rng_lib.Rng(
         tf.constant(np.random.default_rng(seed).random(count), tf.float32)
