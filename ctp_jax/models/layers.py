@@ -174,8 +174,8 @@ def max_pool(
         x: activations.
         strides: of time, height and width.
         window: along each axis at least the stride. As much as it is larger, it reaches
-            beyond the edges: `torch.nn.MaxPool3d(3, 2, padding=1)`. The last ones may be
-            cut off, as with `ceil_mode=True`.
+            beyond the edges: `torch.nn.MaxPool3d(3, 2, padding=1)`. Where it is not, the
+            last one may be cut off, as with `ceil_mode=True`.
 
     Not `flax.linen.max_pool`, whose gradient takes five times as long on CPUs, and not
     `jnp.max`: its gradient asks which elements equal the maximum, and where XLA computes

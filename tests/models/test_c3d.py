@@ -95,7 +95,7 @@ def test_same_features_statistics_and_gradients_as_torch(batch_norm, conv):
     [
         *((strides, (1, 1, 1)) for strides in ((1, 1, 1), (1, 2, 2), (2, 1, 3))),
         *((strides, (2, 2, 2)) for strides in ((2, 2, 2), (2, 3, 2))),
-        *((strides, (3, 3, 3)) for strides in ((1, 1, 1), (2, 2, 2), (1, 2, 3))),
+        *((strides, (3, 3, 3)) for strides in ((1, 1, 1), (2, 2, 2), (1, 1, 2))),
         ((1, 2, 2), (1, 3, 3)),
     ],
 )
@@ -108,9 +108,11 @@ def test_max_pool_and_its_gradient_equal_torch(strides, window, ties):
     x = x.round() if ties else x
     there = torch.tensor(x).permute(0, 4, 1, 2, 3).requires_grad_()
     size = tuple(map(max, window, strides))
-    # Nothing is beyond the edges where windows do not overlap but the last may be cut off.
+    # Windows that do not overlap stay inside, and the last of them may be cut off.
     padding = tuple((w - s + 1) // 2 for w, s in zip(size, strides, strict=True))
-    want = torch.nn.functional.max_pool3d(there, size, strides, padding, ceil_mode=True)
+    want = torch.nn.functional.max_pool3d(
+        there, size, strides, padding, ceil_mode=not any(padding)
+    )
     weights = rng.normal(size=want.shape).astype(np.float32)
     (want * torch.tensor(weights)).sum().backward()
     weights = np.moveaxis(weights, 1, -1)

@@ -36,10 +36,8 @@ def trace(task, batch):
     variables = jax.eval_shape(lambda: task.init(rng, batch))
 
     def loss(params, state, batch):
-        return task.loss(type(variables)(params, state), batch, 0, rng)
+        return task.loss(type(variables)(params, state), batch, 0, rng)[0]
 
-    run = jax.value_and_grad(loss, has_aux=True)
-    (value, _), slopes = jax.eval_shape(run, *variables, batch)
-    assert value.shape == ()
+    slopes = jax.eval_shape(jax.grad(loss), *variables, batch)
     assert jax.tree.structure(slopes) == jax.tree.structure(variables.params)
     return slopes["head"]
