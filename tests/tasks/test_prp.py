@@ -258,3 +258,21 @@ def test_what_is_refused():
         task.see_data(split, None)
     split.num_frames[1] = 33
     task.see_data(split, None)
+
+
+def test_pictures_and_explanations_of_a_trained_network():
+    task = make_task()
+    batch = make_batch(task)
+    variables = jax.eval_shape(task.init, jax.random.key(0), batch)
+    shown = jax.eval_shape(task.picture, batch, variables)
+    outputs = jax.eval_shape(task.predict, variables, batch)
+    clips = len(
+        task.overlay(batch, {"logits": np.zeros(outputs["logits"].shape)}).clips
+    )
+    assert shown.shape[:3] == (made.VIDEOS, clips, made.FRAMES) and clips == 3
+    assert jax.eval_shape(task.picture, batch).shape[1] == len(
+        task.overlay(batch).clips
+    )
+    one = {name: batch[name][:1] for name in ("frames", "window", "extent", "flip")}
+    found = jax.eval_shape(task.explain, variables, one, jnp.zeros(2, jnp.int32))
+    assert jax.tree.leaves(found)
