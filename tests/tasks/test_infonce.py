@@ -35,7 +35,7 @@ def sample(task, train, count=8000, num_frames=50):
     def one(row):
         return spec.frame_numbers(rng_lib.Rng(row), tf.constant(num_frames))
 
-    @tf.function
+    @tf.function(autograph=False)
     def every(numbers):
         return tf.map_fn(one, numbers, fn_output_signature=(tf.int32, tf.int32))
 
