@@ -123,7 +123,7 @@ def jitter(
     >>> plan = dict(jittered=[True], grey=[False], order=[0], brightness=[1.5])
     >>> plan |= dict(offset=[-10.0], contrast=[1.0], saturation=[1.0], hue=[120.0])
     >>> plan = {name: jnp.array(values) for name, values in plan.items()}
-    >>> jitter(clip, plan).round(3).ravel().tolist()
+    >>> jitter(clip, plan).round().ravel().tolist()
     [50.0, 110.0, 50.0]
     """
     each = {name: value[..., None, None, None] for name, value in plan.items()}

@@ -39,7 +39,11 @@ def similarities(
 
 
 def only_own(logits: Float[Array, "b m"]) -> Bool[Array, "b m"]:
-    """The positives of a query that has no other than its own key."""
+    """The positives of a query that has no other than its own key.
+
+    >>> only_own(jnp.zeros((1, 3))).tolist()
+    [[True, False, False]]
+    """
     return jnp.zeros(logits.shape, bool).at[:, 0].set(True)
 
 
@@ -49,6 +53,11 @@ def mean_log_likelihood(
     """-mean over positives of log-softmax: every positive counts by itself (UberNCE).
 
     With one positive, this is cross-entropy, as is `log_sum_likelihood`.
+
+    >>> logits = jnp.zeros((1, 4))
+    >>> positives = jnp.array([[True, True, False, False]])
+    >>> mean_log_likelihood(logits, positives).round(3).tolist()  # log 4
+    [1.3860000371932983]
     """
     likely = jnp.where(positives, jax.nn.log_softmax(logits), 0.0)
     return -likely.sum(axis=1) / positives.sum(axis=1)
