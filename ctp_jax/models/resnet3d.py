@@ -224,11 +224,8 @@ class BasicBlock(Factorisable):
         if not self.network.expansion:
             return [(self.features, size, self.strides), (self.features, size, one)]
         inner = self.features // self.network.expansion
-        return [
-            (inner, one, one),
-            (inner, size, self.strides),
-            (self.features, one, one),
-        ]
+        middle = inner, size, self.strides
+        return [(inner, one, one), middle, (self.features, one, one)]
 
     def _mid(self, x, features, size) -> int:
         return mid_channels(x.shape[-1], features, size) if self.network.stem_mid else 0
