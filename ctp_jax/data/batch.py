@@ -23,7 +23,8 @@ Batch = Mapping[str, Any]
                                          the window in its video, or what
                                          `ClipSpec.frame_numbers` says
     label    int32   (b,)                class, -1 where the data set has none
-    index    int32   (b,)                record number in its split
+    index    int32   (b,)                record number among those of the split that are
+                                         used (`config.data.fraction`, `skip_short`)
     mask     float32 (b,)                1 for examples, 0 for padding (evaluation)
     replaced float32 (b,)                1 where the record could not be read: another one
                                          (training), or blank with mask 0 (evaluation)

@@ -217,6 +217,7 @@ def test_numbers_of_the_release():
     contrast = config.contrast
     assert (contrast.queue, contrast.temperature, contrast.momentum) == (16384, 1, 0.9)
     assert (contrast.dim, config.epochs, config.cep.cycle) == (2048, 50, 0.1)
+    assert cep_config.get_config("data=kinetics400_flow").epochs == 50
     task = base.load(config)
     assert task.chance_loss() == pytest.approx(3 * math.log(3 * 16385) + 2.2)
     some = jnp.zeros((1, 2048))

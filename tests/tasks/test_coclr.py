@@ -284,9 +284,10 @@ def test_chance_is_the_loss_with_equal_logits():
     assert task.chance_loss() == pytest.approx(expected)
 
 
-def made_records(names):
+def made_records(names, num_frames=99):
     """A split with these videos, all of one class."""
     columns = {name: np.zeros(len(names), kind) for name, kind in index.COLUMNS.items()}
+    columns["num_frames"] += np.array(num_frames, columns["num_frames"].dtype)
     return records.Records(
         features=tfrecord.Features("frames"),
         encoding="jpeg",
@@ -318,6 +319,15 @@ def test_sources_are_those_of_the_videos_that_are_used():
     task = make_task("data=none")
     task.see_data(split, None)
     assert_same_groups(task._sources, names)
+    # And without the short ones, that is how the pipeline counts.
+    short = dict(zip(names, np.arange(len(names)) % 3 == 1, strict=True))
+    split = made_records(names, [20 if short[name] else 40 for name in names])
+    flat = {"data.fraction": 0.5, "data.min_frames": 33, "data.skip_short": True}
+    task = make_task("data=ucf101_flow", **flat)
+    task.see_data(split, None)
+    long = [name.partition("_c")[0] for name in used if not short[name]]
+    assert 0 < len(long) < len(used)
+    assert_same_groups(task._sources, long)
 
 
 def assert_same_groups(numbers, names):

@@ -6,12 +6,16 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import moco as moco_config
 from ctp_jax.errors import UserError
 from ctp_jax.models import heads
 from ctp_jax.tasks import base
+from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train import state as state_lib
+from ctp_jax.train import step as step_lib
 from tests.tasks import made_clips as made
 
 QUEUE = 2 * made.VIDEOS
@@ -172,6 +176,50 @@ def test_keys_in_groups_are_normalised_with_other_clips_than_their_queries():
     assert np.abs(count - 20).max() < 5 * np.sqrt(60 * 2 / 9)
 
 
+def test_a_batch_in_parts_enters_the_queue_as_a_whole():
+    """Of two parts: losses against the queue before both, keys in the batch's order."""
+    task = make_task()
+    batch = made.make_batch(task, train=True)
+    weights = jax.jit(task.init)(jax.random.key(0), batch)
+    clips = jnp.asarray(jax.jit(task.draw)(batch))
+    old, pointer = np.asarray(weights.state["queue"]["key"], np.float64), made.VIDEOS
+    state = {**weights.state, "pointer": jnp.int32(pointer)}
+
+    @jax.jit
+    def embed(state, pair):
+        query, _ = task.query(base.Variables(weights.params, state), pair[:, 0])
+        return query, *task.key(state, pair[:, 1], jax.random.key(0))
+
+    losses, wanted, after = [], old.copy(), state
+    for part in range(2):
+        query, key, after = embed(after, clips[part::2])
+        query, key = np.float64(query), np.float64(key)
+        logits = np.c_[(query * key).sum(1), query @ old.T] / 0.2
+        losses.append(np.log(np.exp(logits).sum(1)) - logits[:, 0])
+        wanted[pointer + part : pointer + made.VIDEOS : 2] = key
+    chain = optax.sgd(0.0)
+    run = step_lib.make_train_step(
+        task, chain, lambda count: 0.0, 0, mesh_lib.one_device(), accumulate=2
+    )
+    start = jax.tree.map(jnp.copy, (weights.params, state))
+    given = state_lib.TrainState(jnp.int32(0), *start, chain.init(weights.params))
+    found, metrics = run(given, batch)
+    assert float(metrics["loss"]) == pytest.approx(np.mean(losses), rel=1e-3)
+    found = found.model_state
+    np.testing.assert_allclose(found["queue"]["key"], wanted, atol=1e-3)
+    assert found["pointer"] == 0  # it has come round
+    # Statistics of both parts, one after the other.
+    for ours, theirs, first in zip(
+        *(
+            jax.tree.leaves(each["networks"]["key"]["batch_stats"])
+            for each in (found, after, state)
+        ),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+        assert not np.allclose(ours, first, atol=1e-4)
+
+
 def test_sizes_and_initialisation_are_those_of_the_release():
     features = jnp.zeros((1, 2, 1, 1, 512))
     head = heads.ProjectionHead()
@@ -183,6 +231,8 @@ def test_sizes_and_initialisation_are_those_of_the_release():
         assert np.std(leaf) == pytest.approx(1 / np.sqrt(3 * 512), rel=0.2)
     config = moco_config.get_config("data=kinetics400")
     assert (config.contrast.queue, config.contrast.temperature) == (65536, 0.2)
+    for data, queue in {"kinetics400_flow": 65536, "ucf101": 2048}.items():
+        assert moco_config.get_config(f"data={data}").contrast.queue == queue
     task = make_task(**{"contrast.dim": 128})
     batch = made.make_batch(task, train=True)
     variables = jax.jit(task.init)(jax.random.key(0), batch)
