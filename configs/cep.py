@@ -26,7 +26,7 @@ def get_config(arg=None):
     config.cep.cycle = 0.1  # and of those that come back again
     config.cep.layers = 4  # of each predictor, with batch normalisation between them
     config.cep.hidden = 2048  # their width
-    if arg.data.removesuffix("_flow") == "kinetics400":
+    if common.is_kinetics(arg):
         config.epochs = 50.0
     config.optimizer.base_batch_size = 64
     config.optimizer.schedule = "cosine"

@@ -105,6 +105,16 @@ def parse_pretext(arg: str | None) -> ConfigDict:
     return parse_arg(arg, data="ucf101", train="", test="", small=False, stream="rgb")
 
 
+def without_flow(name: str) -> str:
+    """The data set that one with flow was made from, which has the same videos."""
+    return name.removesuffix("_flow")
+
+
+def is_kinetics(arg: ConfigDict) -> bool:
+    """Whether the data are Kinetics-400, with flow or without."""
+    return without_flow(arg.data) == "kinetics400"
+
+
 def pretext(task: str, arg: ConfigDict) -> ConfigDict:
     """Pretraining by a task that classifies clips, `ctp_jax/tasks/<task>.py`.
 
@@ -115,7 +125,7 @@ def pretext(task: str, arg: ConfigDict) -> ConfigDict:
         arg: from `parse_pretext`.
     """
     own = ("train", "test", 300, (100, 200))
-    known = _PRETEXT_DATA.get(arg.data.removesuffix("_flow"), own)
+    known = _PRETEXT_DATA.get(without_flow(arg.data), own)
     train, test, epochs, milestones = known
     config = ConfigDict()
     config.task = task

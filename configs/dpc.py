@@ -20,7 +20,7 @@ def get_config(arg=None):
     del config.colour
     config.jitter = common.jitter(0.5, 0.5, 0.5, 0.25, grey=0.5, per_frame=True)
     config.batch_size = 128
-    kinetics = arg.data == "kinetics400"
+    kinetics = common.is_kinetics(arg)
     if kinetics:
         config.clip.strides = (5,)
     config.epochs = 300.0 if kinetics else 500.0

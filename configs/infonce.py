@@ -23,7 +23,7 @@ def get_config(arg=None):
     config.clip.scales = area_crops(config.clip.size)
     # Of strong clips; the release makes grey of one channel, drawn at random.
     config.jitter = common.jitter(0.4, 0.4, 0.4, 0.1, probability=0.8, grey=0.2)
-    queue = 16384 if arg.data.startswith("kinetics400") else 2048
+    queue = 16384 if common.is_kinetics(arg) else 2048
     config.contrast = common.contrast(queue, momentum=0.999, temperature=0.07)
     config.contrast.positives = "own"  # or label
     config.contrast.same_clip = 0.5  # probability that query and key show one clip

@@ -18,7 +18,7 @@ def get_config(arg=None):
     config = common.pretext("moco", arg)
     del config.head
     config.clip.strides = (1, 2, 3, 4)
-    queue = 65536 if arg.data.removesuffix("_flow") == "kinetics400" else 2048
+    queue = 65536 if common.is_kinetics(arg) else 2048
     config.contrast = common.contrast(queue, momentum=0.999, temperature=0.2)
     # The release changes the rate once an epoch, we at every step.
     config.optimizer.schedule = "cosine"

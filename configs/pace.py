@@ -29,7 +29,7 @@ def get_config(arg=None):
     config.pace.temperature = 0.1  # ours, as the next one: neither was published
     config.pace.dim = 128  # of the embedding that it compares
     config.head.dropout = 0.0
-    passes = 1 if arg.data == "kinetics400" else 10
+    passes = 1 if common.is_kinetics(arg) else 10
     config.batch_size, config.epochs = 30, 18.0 * passes
     config.optimizer.milestones = (6 * passes, 12 * passes)
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.001, 0.005

@@ -21,7 +21,7 @@ def get_config(arg=None):
     config.jitter.offset = 32.0
     config.head.dropout = 0.0
     config.batch_size = 16
-    if arg.data != "kinetics400":
+    if not common.is_kinetics(arg):
         config.epochs = 200.0
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 3e-4

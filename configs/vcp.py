@@ -29,7 +29,7 @@ def get_config(arg=None):
     config.head.dropout = 0.0
     config.head.init_std = 0.0147  # as wide as PyTorch's default for 3 * 512 inputs
     config.batch_size = 8
-    if arg.data != "kinetics400":
+    if not common.is_kinetics(arg):
         config.epochs = 200.0
     config.optimizer.schedule = "constant"
     config.optimizer.weight_decay = 5e-4
