@@ -153,7 +153,7 @@ def torch_network(task, weights):
 )
 def test_two_steps_are_pytorch_s(leave_own, first_source):
     """With a full queue, its own key or not; and with one that is full after a step."""
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
     from tests.tasks import two_steps
 
     task = make_task(**{"coclr.leave_own": leave_own, "jitter.probability": 0.0})
@@ -177,7 +177,15 @@ def test_two_steps_are_pytorch_s(leave_own, first_source):
     weights = weights._replace(state=state)
     given = ("_draw_other",)
     network = torch_network(task, weights)
-    two_steps.check(task, weights, network, batches, given=given)
+    rule = task.config.optimizer
+
+    def adam(params):
+        return torch.optim.Adam(
+            params, two_steps.RATE, eps=rule.epsilon, weight_decay=rule.weight_decay
+        )
+
+    assert rule.name == "adam"
+    two_steps.check(task, weights, network, batches, make_rule=adam, given=given)
 
 
 def test_the_sampler_stays_as_it_is():
@@ -193,7 +201,9 @@ def test_the_sampler_stays_as_it_is():
         )
     )(variables.params)
     assert np.isfinite(loss) and set(grads) == {"encoder", "head"}
-    after = task.after_step(base.Variables(variables.params, out.state), out.carry, 0)
+    after = task.after_step(
+        base.Variables(variables.params, out.state), out.carry, jnp.int32(0)
+    )
     same = jax.tree.map(np.array_equal, after["sampler"], variables.state["sampler"])
     assert all(jax.tree.leaves(same))
     assert after["queue"]["source"][: made.VIDEOS].tolist() == [0, 1, 2, 3]
@@ -396,9 +406,8 @@ def exported(stream="flow", **changes):
 def start_state(task):
     import optax
 
-    init = jax.jit(
-        lambda rng: state_lib.initial(task, optax.sgd(0.1), rng, make_batch(task), 0.0)
-    )
+    batch = make_batch(task)
+    init = jax.jit(lambda rng: state_lib.initial(task, optax.sgd(0.1), rng, batch, 0.0))
     return init(jax.random.key(0))
 
 
