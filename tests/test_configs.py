@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from benchmarks import methods
 from configs import common, small, ucf_r3d
 from ctp_jax import cli, models
 from ctp_jax import config as config_lib
@@ -262,3 +263,14 @@ def test_left_and_right_are_not_swapped_where_they_are_classes():
     assert load("finetune_small").clip.flip == 0
     assert load("finetune_small", "data=mine").clip.flip == 0.35
     assert load("finetune_ssv1").clip.flip == 0
+
+
+@pytest.mark.parametrize("data", ["kinetics400", "ucf101"])
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_copy_with_flow_is_trained_on_as_the_data_set_itself(name, data):
+    """As long, with the same strides, queues and splits."""
+    plain, copy = (
+        as_flat(load(name, f"data={each}")) for each in (data, f"{data}_flow")
+    )
+    assert copy.pop("data.name") == plain.pop("data.name") + "_flow"
+    assert copy == plain

@@ -62,6 +62,21 @@ def test_frames_are_every_rth_and_those_half_way_between():
     assert len(starts) > 1
 
 
+@pytest.mark.parametrize("num_frames", [17, 128, 129, 200])
+def test_clips_reach_both_ends_of_a_video(num_frames):
+    """The least and the largest random numbers: rate 1 or the fastest, first or last."""
+    task = make_task(**{"clip.num_frames": 16})
+    fastest = max(rate for rate in RATES if 16 * rate + 1 <= num_frames)
+    for number, rate, start in (
+        (0.0, 1, 0),
+        (1 - 2**-24, fastest, num_frames - 16 * fastest),
+    ):
+        numbers = rng_lib.Rng(tf.fill([4], tf.constant(number, tf.float32)))
+        times, choice = task.clip_spec(True).frame_numbers(numbers, num_frames)
+        assert [RATES[i] for i in choice.numpy()] == [rate, rate]
+        assert (times[0, 0], times[0, -1]) == (start, start + 15 * rate)
+
+
 @pytest.mark.parametrize(("num_frames", "fits"), [(32, 1), (65, 3), (129, 4), (900, 4)])
 def test_rates_that_fit_are_as_likely(num_frames, fits):
     task = make_task(**{"clip.num_frames": 16})
@@ -214,7 +229,7 @@ def test_two_steps_equal_torch():
     two_steps.check(task, weights, network, batches, make_rule=make_rule)
 
 
-def test_the_decoder_has_the_releases_parameters():
+def test_the_decoder_has_the_releases_parameters_but_biases_before_norms():
     head = decoder.PlaybackHead(
         512, 1e-3, 1, jnp.float32, "direct", jax.nn.relu, 4, [(2, 2, 2)] * 4, 0.01
     )
@@ -230,6 +245,8 @@ def test_the_decoder_has_the_releases_parameters():
     ups = sum(8 * width**2 + width for width in (512, 256, 128, 64))
     total = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert total == convs + norms + ups + 4 * 512 + 4
+    # The release's convolutions have biases, which their norms subtract again.
+    assert total + 2 * 512 + 256 + 128 + 64 + 3 == 21_598_541
 
 
 @pytest.mark.parametrize("spatial", [(1, 2, 2, 1), (1, 1, 2, 2)])
