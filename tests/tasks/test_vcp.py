@@ -159,8 +159,17 @@ def test_captions_say_what_was_done():
     assert task.overlay(batch).captions == [*NAMES, "a remote clip"]
 
 
-def test_clips_that_do_not_divide_are_refused():
-    with pytest.raises(
-        UserError, match=r"config.clip.num_frames = 6: needs a multiple"
-    ):
-        make_task(**{"clip.num_frames": 6})
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("clip.num_frames", 6, r"num_frames = 6: needs a multiple"),
+        (
+            "clip.strides",
+            (2,),
+            r"strides = \(2,\): .* consecutive frames: needs \(1,\)",
+        ),
+    ],
+)
+def test_what_it_cannot_do_is_said(field, value, message):
+    with pytest.raises(UserError, match=rf"config.clip.{message}"):
+        make_task(**{field: value})
