@@ -37,7 +37,7 @@ def write(place, network, head=True, config=True):
             params=params,
             batch_stats=stats,
             architecture=architecture,
-            head=task.head(variables.params) if head else None,
+            head=task.head(variables) if head else None,
             head_task="ctp",
             provenance=provenance,
             path="",

@@ -241,9 +241,9 @@ class Task:
         """
         raise NotImplementedError
 
-    def head(self, params: Params) -> Params | None:
+    def head(self, variables: Variables) -> Params | None:
         """The rest of the network, exported with the encoder; None if there is none."""
-        return params.get("head")
+        return variables.params.get("head")
 
     def chance_loss(self) -> float | None:
         """The loss of a network that has learnt nothing; None where none is known.

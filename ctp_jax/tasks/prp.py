@@ -186,6 +186,15 @@ class Task(classification.Task):
         }
         return loss, base.StepOutput(metrics, state)
 
+    def head(self, variables: base.Variables) -> base.Params:
+        """With the statistics of its norms, without which it is another network."""
+        return _head(variables)
+
+    def load_head(self, variables: base.Variables, head: base.Params) -> base.Variables:
+        params, state = super().load_head(variables, head["params"])
+        stats = {**state["batch_stats"], "head": head["batch_stats"]}
+        return base.Variables(params, {**state, "batch_stats": stats})
+
     def picture(
         self, batch: Batch, variables: base.Variables | None = None
     ) -> Float[Array, "b c t s s 3"]:

@@ -22,7 +22,7 @@ def test_it_is_an_encoder_and_nothing_else(task):
     variables = jax.eval_shape(task.init, jax.random.key(0), {})
     params, state = variables
     assert list(params) == ["encoder"] and list(state) == ["batch_stats"]
-    assert task.head(params) is None and task.frozen(params) is None
+    assert task.head(variables) is None and task.frozen(params) is None
     ours, stats, architecture = task.encoder(variables)
     assert ours is params["encoder"] and stats is state["batch_stats"]["encoder"]
     assert architecture == models.create(task.config.model).architecture()

@@ -277,6 +277,19 @@ def test_what_is_refused():
     task.see_data(split, None)
 
 
+def test_a_network_that_was_exported_says_the_same():
+    """Its norms' statistics are no parameters, and the head has norms."""
+    task = make_task()
+    batch = make_batch(task)
+    trained = made.make_weights(task, batch)
+    new = jax.tree.map(jnp.ones_like, trained)
+    params, stats, _ = task.encoder(trained)
+    new = task.load_head(task.load_encoder(new, params, stats), task.head(trained))
+    assert jax.tree.structure(new) == jax.tree.structure(trained)
+    for got, want in zip(jax.tree.leaves(new), jax.tree.leaves(trained), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 def test_pictures_and_explanations_of_a_trained_network():
     task = make_task()
     batch = make_batch(task)

@@ -77,7 +77,7 @@ def export_encoder(
             params=params,
             batch_stats=batch_stats,
             architecture=architecture,
-            head=task.head(state.variables.params),
+            head=task.head(state.variables),
             head_task=str(task.config.task),
             provenance=dict(provenance),
             path=str(place),

@@ -116,7 +116,7 @@ def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
         params=encoder,
         batch_stats=stats,
         architecture=architecture,
-        head=task.head(variables.params),
+        head=task.head(variables),
         head_task=str(config.task),
         provenance={
             "task": str(config.task),
