@@ -187,6 +187,17 @@ SHARED = {
 }
 """Every config has these."""
 
+_CLASSIFIERS = [
+    "recognition",
+    "rotation",
+    "speednet",
+    "vcop",
+    "vcp",
+    "prp",
+    "pace",
+    "temptrans",
+]
+
 RANGES = SHARED | {
     "data.stream": choice("rgb", "flow"),
     "evaluators.*.module": either(choice(""), MODULE),
@@ -290,8 +301,10 @@ RANGES = SHARED | {
     "head.hidden": whole("[1, 8192]"),
     "head.roi_size": whole("[1, 32]"),
     "head.sampling_ratio": whole("[1, 16]"),
-    "head.init_std": INIT_STD,
+    # Of one layer, or of both of Catch-the-Patch, also in a task of the user's own.
+    "head.init_std": either(INIT_STD, items(INIT_STD, 2)),
     "ctp: head.init_std": items(INIT_STD, 2),
+    **{f"{task}: head.init_std": INIT_STD for task in _CLASSIFIERS},
     "head.squeeze": FLAG,
     "head.target_scale": items(number("[1e-6, 1e6]"), 4),
     "head.dropout": BELOW_1,

@@ -259,6 +259,22 @@ def test_fields_of_others_hold_anything_finite():
         config_lib.validate(config)
 
 
+@pytest.mark.parametrize("value", [0.1, (0.1, 0.2)])
+def test_a_task_of_the_users_own_has_the_head_of_either_kind(value):
+    """`common.pretrain` gives it one deviation for each of two layers."""
+    for name, right in (("ucf_r3d", value != 0.1), ("speednet", value == 0.1)):
+        config = load(name)
+        with config.unlocked(), config.ignore_type():
+            config.head.init_std = value
+        if right:
+            config_lib.validate(config)
+        else:
+            with pytest.raises(UserError, match="head.init_std"):
+                config_lib.validate(config)
+        config.task = "my_tasks.arrow"
+        config_lib.validate(config)
+
+
 def test_more_steps_than_devices_can_count():
     assert Epochs(32, 32).total_steps(2**31 - 1, 0) == 2**31 - 1
     with pytest.raises(UserError, match=r"config\.epochs = 2147483648"):
