@@ -141,7 +141,7 @@ def test_the_last_of_two_equal_flags_counts(parse, first, second, field, value):
     [
         ("--config=", "no such file"),
         (CONFIG.replace("ucf_r3d", "ucf_3d"), "did you mean"),
-        (f"{CONFIG}:runlocl", "'runlocl': not one of evaluate, runlocal"),
+        (f"{CONFIG}:runlocl", "'runlocl': not one of backbone, evaluate, runlocal"),
         ("--config.seed=1", "--config is missing"),
     ],
 )
