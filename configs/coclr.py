@@ -15,12 +15,12 @@ Kinetics-400 has 50 epochs, a longer queue, and no sources with several videos.
 
 from ml_collections import ConfigDict
 
-from configs import infonce
+from configs import common, infonce
 
 
 def get_config(arg=None):
     config = infonce.get_config(arg)
-    kinetics = config.data.name.startswith("kinetics")
+    kinetics = common.without_flow(config.data.name) == "kinetics400"
     config.task = "coclr"
     config.init_head = True
     config.coclr = ConfigDict()

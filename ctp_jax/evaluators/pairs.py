@@ -42,8 +42,10 @@ class PairsEvaluator(Evaluator):
         self._embedding.append(np.asarray(outputs["embedding"], np.float32)[real])
 
     def results(self) -> Iterator[tuple[str, Any]]:
+        count = sum(map(len, self._embedding))
+        if not count:
+            return
         first, second = np.concatenate(self._embedding).swapaxes(0, 1)
-        count = len(first)
         _, rows = nearest.search(first, second, min(_TOP, count))
         right = rows == np.arange(count)[:, None]
         yield "pair_top1", float(right[:, 0].mean())

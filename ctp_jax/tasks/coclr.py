@@ -43,6 +43,11 @@ class Task(infonce.Task):
 
     def __init__(self, config: ConfigDict):
         super().__init__(config)
+        if config.contrast.positives != "own":
+            raise UserError(
+                f"config.contrast.positives = {config.contrast.positives!r}: the sampler "
+                "says what is positive, leave it at 'own'"
+            )
         nearest, queue = config.coclr.nearest, config.contrast.queue
         if nearest > queue:
             raise UserError(

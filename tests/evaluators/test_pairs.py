@@ -42,3 +42,8 @@ def test_one_video_and_collapsed_embeddings():
     found = run(np.repeat(np.stack([one, one], axis=1), 10, axis=0), np.ones((1, 10)))
     assert (found["pair_top1"], found["pair_top5"]) == (0.1, 0.5)
     assert found["other_similarity"] == pytest.approx(found["pair_similarity"])
+
+
+def test_no_readable_video_gives_no_numbers():
+    one = np.eye(4, dtype=np.float32)[:1]
+    assert run(np.stack([one, one], axis=1), np.zeros((1, 1))) == {}

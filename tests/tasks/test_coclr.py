@@ -478,6 +478,7 @@ def test_without_a_sampler():
             {"coclr.nearest": QUEUE + 1},
             f"needs at most config.contrast.queue = {QUEUE}",
         ),
+        ({"contrast.positives": "label"}, "'label': the sampler says"),
         ({"coclr.source_of": "("}, "needs one line of text, a regular expression"),
         ({"data.stream": "flow"}, "jitter.probability = 0.8: needs 0: the colours of"),
         ({"contrast.queue": 10}, "is not divisible by config.batch_size"),
