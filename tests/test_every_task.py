@@ -87,7 +87,7 @@ def straight(data_dir, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_steps_resumed_and_on_eight_devices_are_the_same(name, data_dir, tmp_path):
-    """To the bit where resumed, up to rounding on eight devices."""
+    """To the bit where resumed; on eight devices, up to the rounding of float32 drawing."""
     flags = "--xla_force_host_platform_device_count=8"
     arguments = [name, data_dir, tmp_path / "runs.npz"]
     forks.run(["-m", "tests.every_task_steps", *arguments], {"XLA_FLAGS": flags})

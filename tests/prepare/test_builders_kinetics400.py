@@ -244,7 +244,7 @@ def test_an_unknown_data_set_is_answered_with_the_closest(capsys, name, like):
     code, _, (line,) = run_main(capsys, name)
     assert code == 2
     assert line.startswith(
-        f"error: data set {name!r}: needs one of boxes, got10k, hmdb51,"
+        f"error: data set {name!r}: needs one of boxes, flow, got10k, hmdb51,"
     )
     assert line.endswith(f"did you mean {like}?")
 

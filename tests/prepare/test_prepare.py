@@ -203,7 +203,7 @@ def test_no_bad_video_allowed(with_bad, tmp_path):
     [
         (
             [],
-            "needs one of boxes, got10k, hmdb51, kinetics400, moving_shapes, something",
+            "needs one of boxes, flow, got10k, hmdb51, kinetics400, moving_shapes, something",
         ),
         (["kinetic"], "data set 'kinetic': needs one of"),
         (["ucf101"], "--lists is missing"),

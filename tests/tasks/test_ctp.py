@@ -219,7 +219,7 @@ def test_contradictions_are_refused(field, value, message):
 
 def test_tasks_are_found_by_name():
     assert isinstance(base.load(make_config()), ctp.Task)
-    with pytest.raises(UserError, match=r"'ctpp': no such task; choose one of ctp"):
+    with pytest.raises(UserError, match=r"'ctpp': no such task; choose one of cep, "):
         base.load(make_config(task="ctpp"))
 
 

@@ -152,7 +152,7 @@ def test_pooling_and_enlarging_are_pytorchs():
     )
     weight = 0.8 + 1.2 * (pooled - least + 1e-6) / (most - least + 1e-6)
     wanted = functional.interpolate(weight, (32, 112, 112), mode="trilinear")[0]
-    target = np.repeat(video, 2, axis=1)  # rate 1
+    target = jnp.repeat(video, 2, axis=1)  # rate 1
     found = prp.motion_mask(target, jnp.array([1]), 1, (0.8, 2.0))[0]
     wanted = wanted.permute(1, 2, 3, 0).numpy()
     # Means over patches of noise are alike: differences of them lose two digits.
