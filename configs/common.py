@@ -344,9 +344,7 @@ def truth() -> ConfigDict:
     config = ConfigDict()
     config.preset = 1  # the game
     config.real = 0  # `boxes` of the data set
-    config.teacher = (
-        0  # `tracks` of the data set, see `python -m ctp_jax.prepare tracks`
-    )
+    config.teacher = 0  # `tracks` of the data set: `python -m ctp_jax.prepare tracks`
     config.cycle = 0  # there and back again in the network's own predictions
     config.cycle_loss = 0.0  # weight of the classical cycle loss of these; the paper: 0
     return config

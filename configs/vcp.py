@@ -21,9 +21,7 @@ def get_config(arg=None):
     config.clip.scales, config.clip.flip = ((171, 128),), 0.0
     del config.colour
     config.vcp = ConfigDict()
-    config.vcp.distance = (
-        16  # frames, at least, between the three clips and a remote one
-    )
+    config.vcp.distance = 16  # frames between the three clips and a remote one, or more
     # A remote clip must fit both before and after the three clips. False: on one side.
     config.vcp.both_sides = True
     config.head.dropout = 0.0

@@ -121,10 +121,10 @@ _MEANT = {
 }
 
 
-COLOUR_CHANGES = tuple(
-    f"colour.{n}" for n in ("hue_saturation", "brightness", "contrast")
+COLOUR_CHANGES = (
+    *("colour.hue_saturation", "colour.brightness", "colour.contrast"),
+    *("jitter.probability", "jitter.grey"),
 )
-COLOUR_CHANGES += ("jitter.probability", "jitter.grey")
 """Probabilities of changes of colour: of several tasks, each where it has the group."""
 
 

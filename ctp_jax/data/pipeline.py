@@ -94,18 +94,9 @@ class Pipeline:
     ):
         """See `open_pipeline`."""
         self.whole = opened
-        if opened.split == config.data.split:
-            # Also as the gallery of nearest neighbours: that is what was trained on.
-            opened = records.take_fraction(opened, config.data.fraction, config.seed)
-        videos, skip = len(opened), config.data.get("skip_short", False)
-        self.chosen = records.long_enough(opened, config.data.min_frames, skip)
-        opened = records.long_enough(
-            self.chosen,
-            spec.min_frames,
-            skip,
-            task=True,
+        self.chosen, opened, self.skipped = records.choose(
+            opened, config.data, config.seed, spec.min_frames
         )
-        self.skipped = videos - len(opened)
         if spec.other_stream:
             records.check_other(opened.name, opened.features)
         else:  # not read

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
 from ctp_jax import terminal, untrusted
 from ctp_jax.data import index, storage, tfrecord
@@ -229,6 +230,33 @@ def long_enough(
         + ", ..." * (count > _NAMED)
         + f"): {remedy}"
     )
+
+
+def choose(
+    opened: Records, data: ConfigDict, seed: int, needed: int
+) -> tuple[Records, Records, int]:
+    """The videos of a split that a run uses.
+
+    Args:
+        opened: the whole split.
+        data: `config.data`; its `fraction` is of the split that is trained on.
+        seed: of the run.
+        needed: frames, `ClipSpec.min_frames` of the task.
+
+    Returns:
+        Those that `data` leaves, those of them that are long enough for the task, and
+        how many were left out because they are too short.
+
+    Raises:
+        UserError: see `long_enough`.
+    """
+    if opened.split == data.split:
+        # Also as the gallery of nearest neighbours: that is what was trained on.
+        opened = take_fraction(opened, data.fraction, seed)
+    skip = data.get("skip_short", False)
+    chosen = long_enough(opened, data.min_frames, skip)
+    used = long_enough(chosen, needed, skip, task=True)
+    return chosen, used, len(opened) - len(used)
 
 
 _NAMED = 3

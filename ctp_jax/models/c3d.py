@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from ctp_jax.models.base import Encoder, attributes, scaled
-from ctp_jax.models.layers import Block, max_pool
+from ctp_jax.models.layers import Block, block_options, max_pool
 
 STEM_CHANNELS = 64
 CHANNELS = (128, 256, 512, 512)
@@ -74,13 +74,6 @@ class C3D(Encoder):
         return x
 
     def _block(self, name, channels):
-        return ConvBlock(
-            scaled(channels, self.width),
-            self.epsilon,
-            self.batch_norm_groups,
-            self.dtype,
-            self.impl,
-            self.relu,
-            self.batch_norm,
-            name=name,
-        )
+        channels = scaled(channels, self.width)
+        options = block_options(self)
+        return ConvBlock(channels, batch_norm=self.batch_norm, name=name, **options)

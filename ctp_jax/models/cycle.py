@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from ctp_jax.models.heads import ProjectionHead
+from ctp_jax.models.heads import ProjectionHead, pooled
 from ctp_jax.models.layers import BatchNorm
 
 
@@ -33,13 +33,12 @@ class CycleHead(nn.Module):
         self, features: Float[Array, "b t h w c"], train: bool
     ) -> dict[str, Float[Array, "b d"]]:
         """'appearance' tells videos apart, 'time' the clips of one video."""
-        x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-        hidden = self.hidden or x.shape[-1]
+        hidden = self.hidden or features.shape[-1]
         appearance = ProjectionHead(self.dim, hidden, name="appearance")
         time = _MLP((hidden, self.dim), self.epsilon, self.groups, name="time")
         return {
-            "appearance": appearance(x, train),
-            "time": time(x.mean(axis=(1, 2, 3)), train),
+            "appearance": appearance(features, train),
+            "time": time(pooled(features), train),
         }
 
 

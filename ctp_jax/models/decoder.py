@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 
 from ctp_jax.errors import UserError
 from ctp_jax.models.conv.temporal import Triple
-from ctp_jax.models.layers import Block
+from ctp_jax.models.heads import pooled
+from ctp_jax.models.layers import Block, block_options
 
 
 class Upsampling(nn.Module):
@@ -87,8 +88,7 @@ class PlaybackHead(Block):
         | tuple[Float[Array, "b k"], Float[Array, "b t_out h_out w_out 3"]]
     ):
         """Logits; with `decode`, also the clips that are decoded from the features."""
-        x = self._block("classify", self.features)(features, train)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2, 3))
+        x = pooled(self._block("classify", self.features)(features, train))
         logits = nn.Dense(
             self.num_classes,
             kernel_init=nn.initializers.normal(self.init_std),
@@ -106,15 +106,7 @@ class PlaybackHead(Block):
         return logits, x
 
     def _block(self, name: str, features: int) -> ConvBlock:
-        return ConvBlock(
-            features,
-            self.epsilon,
-            self.batch_norm_groups,
-            self.dtype,
-            self.impl,
-            self.relu,
-            name=name,
-        )
+        return ConvBlock(features, name=name, **block_options(self))
 
 
 def doublings(factors: Sequence[int]) -> list[Triple]:

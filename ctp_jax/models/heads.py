@@ -204,8 +204,7 @@ class ProjectionHead(nn.Module):
         self, features: Float[Array, "b t h w c"], train: bool
     ) -> Float[Array, "b d"]:
         """Embeddings of any length."""
-        x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-        x = x.mean(axis=(1, 2, 3))
+        x = pooled(features)
         x = nn.relu(_torch_dense(self.hidden or x.shape[-1], x, "hidden"))
         return _torch_dense(self.dim, x, "embedding")
 

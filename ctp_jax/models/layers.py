@@ -164,6 +164,12 @@ class Block(nn.Module):
         )
 
 
+def block_options(module: Any) -> dict[str, Any]:
+    """What a `Block` takes over from the network or the block that it is part of."""
+    names = ("epsilon", "batch_norm_groups", "dtype", "impl", "relu")
+    return {name: getattr(module, name) for name in names}
+
+
 def max_pool(
     x: Float[Array, "b t h w c"], strides: Triple, window: Triple = (1, 1, 1)
 ) -> Float[Array, "b t_out h_out w_out c"]:

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax.models.base import STEM_STRIDES, Encoder, attributes, scaled
 from ctp_jax.models.conv.temporal import Triple
-from ctp_jax.models.layers import Block, max_pool
+from ctp_jax.models.layers import Block, block_options, max_pool
 
 NAMES = R3D, R2PLUS1D = ("r3d18", "r2plus1d18")
 CHANNELS = (64, 128, 256, 512)
@@ -150,15 +150,11 @@ class Factorisable(Block):
             return self._conv(name, features, kernel_size, strides)(x)
         return Conv2Plus1D(
             features,
-            self.epsilon,
-            self.batch_norm_groups,
-            self.dtype,
-            self.impl,
-            self.relu,
-            mid,
-            kernel_size,
-            strides,
+            mid_features=mid,
+            kernel_size=kernel_size,
+            strides=strides,
             name=name,
+            **block_options(self),
         )(x, train)
 
 
@@ -264,17 +260,11 @@ class ResNet3D(Encoder):
 
     def _part(self, part, strides, x, train):
         network = self.network
-        common = {
-            "epsilon": self.epsilon,
-            "batch_norm_groups": self.batch_norm_groups,
-            "dtype": self.dtype,
-            "impl": self.impl,
-            "relu": self.relu,
-        }
+        options = block_options(self)
         if part == 0:
             features, mid = scaled(network.channels[0], self.width), self.stem_mid
             stem = Stem(
-                features, taps=network.taps[0], mid_features=mid, name="stem", **common
+                features, taps=network.taps[0], mid_features=mid, name="stem", **options
             )
             x = stem(x, train)
             return max_pool(x, (1, 2, 2), (1, 3, 3)) if network.pooled_stem else x
@@ -293,6 +283,6 @@ class ResNet3D(Encoder):
                 mid_per_block=self.mid_per_block,
                 final_relu=network.final_relu or (part, number) != (4, count),
                 name=f"stage{part}_block{number}",
-                **common,
+                **options,
             )(x, train)
         return x

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax.models.base import Encoder, attributes, scaled
 from ctp_jax.models.conv.temporal import Triple
-from ctp_jax.models.layers import Block, max_pool
+from ctp_jax.models.layers import Block, block_options, max_pool
 
 NAMES = S3D, S3DG = ("s3d", "s3dg")
 
@@ -156,13 +156,9 @@ class S3DEncoder(Encoder):
     def _branch(self, name, channels, reduced=0, size=1, stride=1):
         return Branch(
             scaled(channels, self.width),
-            self.epsilon,
-            self.batch_norm_groups,
-            self.dtype,
-            self.impl,
-            self.relu,
-            scaled(reduced, self.width) if reduced else 0,
-            size,
-            stride,
+            reduced=scaled(reduced, self.width) if reduced else 0,
+            size=size,
+            stride=stride,
             name=name,
+            **block_options(self),
         )

@@ -38,15 +38,6 @@ def similarities(
     return jnp.concatenate([own, others], axis=1) / temperature
 
 
-def only_own(logits: Float[Array, "b m"]) -> Bool[Array, "b m"]:
-    """The positives of a query that has no other than its own key.
-
-    >>> only_own(jnp.zeros((1, 3))).tolist()
-    [[True, False, False]]
-    """
-    return jnp.zeros(logits.shape, bool).at[:, 0].set(True)
-
-
 def mean_log_likelihood(
     logits: Float[Array, "b m"], positives: Bool[Array, "b m"]
 ) -> Float[Array, " b"]:

@@ -58,10 +58,8 @@ class Task(infonce.Task):
     def see_data(self, train: Any, held_out: Any | None) -> None:
         """Numbers the sources of the videos, in the order of `batch["index"]`."""
         super().see_data(train, held_out)
-        data = self.config.data
-        used = records.take_fraction(train, data.fraction, self.config.seed)
-        for least in (data.min_frames, self.clip_spec(True).min_frames):
-            used = records.long_enough(used, least, data.skip_short)
+        needed = self.clip_spec(True).min_frames
+        _, used, _ = records.choose(train, self.config.data, self.config.seed, needed)
         cut = re.compile(self.config.coclr.source_of.encode())
         names = [cut.sub(b"", name) for name in used.id_bytes.tolist()]
         self._sources = np.unique(names, return_inverse=True)[1].astype(np.int32)

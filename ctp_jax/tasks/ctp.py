@@ -234,10 +234,8 @@ class Task(encoder.Task):
             train=True,
             frozen=self.frozen_parts,
         )
-        back, scale = (
-            self.trajectories(variables, features, last)[1],
-            self.config.head.target_scale,
-        )
+        back = self.trajectories(variables, features, last)[1]
+        scale = self.config.head.target_scale
         inverse = boxes.encode_trajectory_xyxy(back[:, :, ::-1], back[:, :, -1], scale)
         labels = boxes.decode_trajectory_xyxy(inverse, query, scale)
         labels = jax.lax.stop_gradient(labels)

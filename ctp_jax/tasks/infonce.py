@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from ctp_jax.data import records
 from ctp_jax.data.batch import Batch, ClipSpec
-from ctp_jax.errors import UserError
 from ctp_jax.ops import blur, colour
 from ctp_jax.tasks import base, momentum
 
@@ -33,20 +33,9 @@ class Task(momentum.Task):
     """See `configs/infonce.py` for its options."""
 
     def see_data(self, train: Any, held_out: Any | None) -> None:
-        if self.config.contrast.positives != "label":
-            return
-        where = f"{train.name}, split {train.split}"
-        unlabelled, classes = int((train.label < 0).sum()), len(np.unique(train.label))
-        if unlabelled or classes < 2:
-            said = (
-                f"{unlabelled} videos without a label"
-                if unlabelled
-                else f"all videos are of one class, {train.class_names[train.label[0]]}"
-            )
-            raise UserError(
-                f'config.contrast.positives = "label": {where}: {said}: prepare the '
-                'videos in one folder per class, or set it to "own"'
-            )
+        if self.config.contrast.positives == "label":
+            what = "config.contrast.positives = 'label' (unlike 'own')"
+            records.check_labels(train, what, learn=True)
 
     # Clips -----------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ encoder moves towards the new parameters and the keys enter the queue. Releases 
 encoder at the start of the step instead: the same sequence, as both encoders start equal.
 
 A subclass says which clips are query and key (`clip_spec`, `plan`, `draw`), and may override
-`make_head`, `new_queue` with `entries`, `positives`, `likelihood`, or `loss` with `query`,
-`key` and `compare` as its parts. `config.contrast` has the options.
+`make_head`, `new_queue` with `entries`, `positives`, `compare`, or `loss` with `query`,
+and `key` as its parts. `config.contrast` has the options.
 
 Symbols: b videos, n keys in the queue, m = 1 + n, d numbers in an embedding, t frames, s side
 of a clip.
@@ -181,13 +181,7 @@ class Task(encoder.Task):
         At least one in each row. By default: its own.
         """
         shape = (len(entries["key"]), 1 + len(queue["key"]))
-        return contrast.only_own(jnp.zeros(shape))
-
-    def likelihood(
-        self, logits: Float[Array, "b m"], positives: Bool[Array, "b m"]
-    ) -> Float[Array, " b"]:
-        """The loss of each query, see `ctp_jax.ops.contrast`."""
-        return contrast.mean_log_likelihood(logits, positives)
+        return jnp.zeros(shape, bool).at[:, 0].set(True)
 
     def compare(
         self,
@@ -204,7 +198,7 @@ class Task(encoder.Task):
         logits = contrast.similarities(query, entries["key"], queue["key"], temperature)
         positives = self.positives(entries, queue, rng)
         found = jnp.take_along_axis(positives, logits.argmax(1)[:, None], axis=1)
-        loss = self.likelihood(logits, positives).mean()
+        loss = contrast.mean_log_likelihood(logits, positives).mean()
         return loss, {"loss": loss, "top1": found.mean()}
 
     def loss(

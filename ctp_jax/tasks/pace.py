@@ -25,6 +25,7 @@ from ctp_jax.errors import UserError
 from ctp_jax.models import heads
 from ctp_jax.models.base import apply
 from ctp_jax.ops import colour
+from ctp_jax.ops import contrast as ops_contrast
 from ctp_jax.tasks import base, render, speednet
 
 
@@ -127,7 +128,7 @@ def contrastive_loss(
         embedded: of all clips, the two of a video one after the other.
         temperature: of the softmax over cosines.
     """
-    unit = embedded / jnp.linalg.norm(embedded, axis=-1, keepdims=True)
+    unit = ops_contrast.unit(embedded)
     cosines = jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
     number = jnp.arange(len(unit))
     itself = number[:, None] == number

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.models import decoder
+from ctp_jax.models import decoder, layers
 from ctp_jax.models.base import apply
 from ctp_jax.tasks import base, classification
 
@@ -91,17 +91,12 @@ class Task(classification.Task):
     # On the device ---------------------------------------------------------------
 
     def make_head(self) -> decoder.PlaybackHead:
-        network = self._encoder
         return decoder.PlaybackHead(
             self.config.head.channels,
-            network.epsilon,
-            network.batch_norm_groups,
-            network.dtype,
-            network.impl,
-            network.relu,
-            len(self.class_names),
-            self._doublings,
-            self.config.head.init_std,
+            num_classes=len(self.class_names),
+            doublings=self._doublings,
+            init_std=self.config.head.init_std,
+            **layers.block_options(self._encoder),
         )
 
     def init(self, rng: jax.Array, batch: Batch) -> base.Variables:

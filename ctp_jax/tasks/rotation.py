@@ -32,9 +32,9 @@ class Task(classification.Task):
         num_frames = self.config.clip.num_frames
         label = rng.integer((), len(self.class_names))
         if train and self.config.rotation.all_four:
-            label = 0 * label[:, None] + np.arange(
-                len(self.class_names), dtype=np.int32
-            )
+            # (b, 4), the same for every video; what was drawn is not used.
+            every = np.arange(len(self.class_names), dtype=np.int32)
+            label = 0 * label[:, None] + every
         colours = colour.sample_clip_colour(rng, self.config.colour, num_frames)
         return {"label": label, **colours}
 
