@@ -321,19 +321,24 @@ def test_sources_are_those_of_the_videos_that_are_used():
     task = make_task("data=ucf101_flow")
     task.see_data(split, None)
     assert_same_groups(task._sources, groups)
-    task = make_task("data=ucf101_flow", **{"data.fraction": 0.5})
+    half = {"data.split": "train", "data.fraction": 0.5}
+    task = make_task("data=ucf101_flow", **half)
     task.see_data(split, None)
     used = records.take_fraction(split, 0.5, task.config.seed).ids
     assert len(used) == 14
     assert_same_groups(task._sources, [name.partition("_c")[0] for name in used])
+    # The fraction is of what is trained on, so pictures of other videos have all of them.
+    task = make_task("data=ucf101_flow", **half | {"data.split": "another"})
+    task.see_data(split, None)
+    assert_same_groups(task._sources, groups)
     task = make_task("data=none")
     task.see_data(split, None)
     assert_same_groups(task._sources, names)
     # And without the short ones, that is how the pipeline counts.
     short = dict(zip(names, np.arange(len(names)) % 3 == 1, strict=True))
     split = made_records(names, [20 if short[name] else 40 for name in names])
-    flat = {"data.fraction": 0.5, "data.min_frames": 33, "data.skip_short": True}
-    task = make_task("data=ucf101_flow", **flat)
+    flat = {"data.min_frames": 33, "data.skip_short": True}
+    task = make_task("data=ucf101_flow", **half, **flat)
     task.see_data(split, None)
     long = [name.partition("_c")[0] for name in used if not short[name]]
     assert 0 < len(long) < len(used)
