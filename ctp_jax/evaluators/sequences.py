@@ -10,14 +10,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import num_windows
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators.base import Evaluator, Subject
-from ctp_jax.evaluators.tracks import Track, draw, follow_with_kcf, mean, per_frame
-from ctp_jax.ops.boxes import area_xyxy, iou_xyxy
+from ctp_jax.evaluators.tracks import (
+    Track,
+    draw,
+    errors,
+    follow_with_kcf,
+    mean,
+    per_frame,
+)
+from ctp_jax.ops.boxes import iou_xyxy
 
 LOOKS_AT = "sequences"
 
@@ -38,9 +44,8 @@ class SequencesEvaluator(Evaluator):
             windows that are chained; over all frames but the first, of all videos.
         sr50, sr75: share of these frames with an overlap above 0.5 and 0.75.
         track_per_frame: array, mean overlap in each frame of the videos.
-        center_error, size_error: of these tracks, in pixels of the stored frames: mean
-            distance of the centres, and difference of the square roots of the areas.
-        center_error_share, size_error_share: as shares of the root of the true area.
+        center_error, size_error, and with `_share`: means of `errors` of these tracks, in
+            pixels of the stored frames.
         *_stay_put: the same for a box that stays where it was given.
         ao_kcf, sr50_kcf, sr75_kcf: with `kcf`, those of the tracker KCF.
     """
@@ -140,9 +145,9 @@ class SequencesEvaluator(Evaluator):
                 above = float((overlap > share).mean()) if overlap.size else 0.0
                 yield f"sr{100 * share:.0f}{suffix}", above
             yield f"track_per_frame{suffix}", per_frame(tracks, suffix)
-        errors = np.concatenate([self._errors(track) for track in tracks], axis=1)
-        kinds = ("center_error", "size_error", "center_error_share", "size_error_share")
-        for name, values in zip(kinds, errors, strict=True):
+        wrong = [self._errors(track) for track in tracks]
+        for name in wrong[0]:
+            values = np.concatenate([each[name] for each in wrong])
             yield name, float(values.mean()) if values.size else 0.0
 
     def _of_windows(self, suffix: str) -> Iterator[tuple[str, Any]]:
@@ -165,19 +170,13 @@ class SequencesEvaluator(Evaluator):
         yield f"window_iou_all{suffix}", float(mean(overlap, seen, axis=1).mean())
         yield f"window_iou_per_frame{suffix}", mean(overlap, seen, axis=0)
 
-    def _errors(self, track: Track) -> Float[np.ndarray, "4 _"]:
-        """Of centre and size, in pixels and as shares; of the frames that are scored."""
+    def _errors(self, track: Track) -> dict[str, np.ndarray]:
+        """`errors` in pixels of the stored frames, of the frames that are scored."""
         sides = [getattr(self._records, of)[track.number] for of in ("width", "height")]
-        found, truth = (
-            boxes[1:][track.visible[1:]] * np.tile(sides, 2)
-            for boxes in (track.tracks[""], track.truth)
+        boxes = track.tracks[""], track.truth
+        return errors(
+            *(each[1:][track.visible[1:]] * np.tile(sides, 2) for each in boxes)
         )
-        moved = found - truth
-        centre = np.linalg.norm((moved[:, :2] + moved[:, 2:]) / 2, axis=-1)
-        root = np.sqrt(area_xyxy(truth))
-        size = np.abs(np.sqrt(area_xyxy(found)) - root)
-        one_pixel = np.maximum(root, 1.0)
-        return np.stack([centre, size, centre / one_pixel, size / one_pixel])
 
     def notes(self) -> list[str]:
         """Lines for the user: videos that are left out, a baseline that is missing."""

@@ -1,5 +1,6 @@
 """How well predicted trajectories follow the true ones."""
 
+import collections
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ctp_jax.evaluators.base import Evaluator, Subject
-from ctp_jax.evaluators.tracks import mean
+from ctp_jax.evaluators.tracks import errors, mean
 from ctp_jax.ops.boxes import iou_xyxy
 
 LOOKS_AT = "predictions"
@@ -22,24 +23,25 @@ def success_auc(iou: np.ndarray) -> float:
 
 
 class TrackingEvaluator(Evaluator):
-    """Overlap of `outputs['predicted']` with `outputs['boxes']`, both (b, n, t, 4).
+    """Compares `outputs['predicted']` with `outputs['boxes']`, both (b, n, t, 4).
 
     `outputs['query']`, (b, n, 4), are the boxes that the network was given. Where there
     are `outputs['weights']`, (b, n, t), only boxes with a weight above 0 count.
 
     Yields:
         iou: mean over videos, trajectories and all t frames, the first included.
-        iou_stay_put: the same for a baseline, the query box in every frame.
-        success_auc, success_auc_stay_put: see the function `success_auc`.
-        iou_per_frame, iou_per_frame_stay_put: arrays (t,).
+        center_error, size_error, and with `_share`: means of `errors` over the same
+            boxes, in pixels of the clip.
+        success_auc: see the function `success_auc`.
+        iou_per_frame: array (t,).
+        *_stay_put: the same for a baseline, the query box in every frame.
     """
 
     def __init__(self):
         self.reset()
 
     def reset(self) -> None:
-        self._predicted: list[np.ndarray] = []
-        self._stay_put: list[np.ndarray] = []
+        self._values = collections.defaultdict(list)
         self._counts: list[np.ndarray] = []
 
     def update(
@@ -48,19 +50,25 @@ class TrackingEvaluator(Evaluator):
         real = np.asarray(batch["mask"]) > 0
         truth = np.asarray(outputs["boxes"], np.float64)[real]
         predicted = np.asarray(outputs["predicted"], np.float64)[real]
-        self._predicted.append(iou_xyxy(predicted, truth))
         query = np.asarray(outputs["query"], np.float64)[real][..., None, :]
-        self._stay_put.append(iou_xyxy(query, truth))
+        stay_put = np.broadcast_to(query, truth.shape)
+        for suffix, found in (("", predicted), ("_stay_put", stay_put)):
+            values = {"iou": iou_xyxy(found, truth), **errors(found, truth)}
+            for name, value in values.items():
+                self._values[name + suffix].append(value)
         weights = outputs.get("weights", np.ones((len(real), *truth.shape[1:3])))
         self._counts.append(np.asarray(weights)[real] > 0)
 
     def results(self) -> Iterator[tuple[str, Any]]:
         counts = np.concatenate(self._counts)
-        for suffix, parts in (("", self._predicted), ("_stay_put", self._stay_put)):
-            iou = np.concatenate(parts)
-            known = iou[counts]
+        values = {name: np.concatenate(each) for name, each in self._values.items()}
+        for name, each in values.items():
+            known = each[counts]
             # Without a box that counts, there is nothing to say.
-            yield f"iou{suffix}", float(known.mean()) if known.size else 0.0
+            yield name, float(known.mean()) if known.size else 0.0
+        for suffix in ("", "_stay_put"):
+            iou = values[f"iou{suffix}"]
+            known = iou[counts]
             yield f"success_auc{suffix}", success_auc(known) if known.size else 0.0
             flat = (-1, iou.shape[-1])
             per_frame = mean(iou.reshape(flat), counts.reshape(flat), axis=0)

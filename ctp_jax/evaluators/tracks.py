@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ctp_jax.ops.boxes import iou_xyxy
+from ctp_jax.ops.boxes import area_xyxy, iou_xyxy
 
 _DRAWN, _TIMES = 6, 40  # videos and frames of each in the pictures
 _CELL = (224, 126)  # width and height of a frame there
@@ -59,6 +59,26 @@ def official_iou(
             for s, at in zip(sides, low, strict=True)
         )
     )
+
+
+def errors(
+    found: Float[np.ndarray, "*b 4"], truth: Float[np.ndarray, "*b 4"]
+) -> dict[str, Float[np.ndarray, "*b"]]:
+    """How far boxes in pixels are off.
+
+    Returns:
+        center_error: distance of the centres, pixels.
+        size_error: difference of the square roots of the areas, pixels.
+        center_error_share, size_error_share: as shares of the root of the true area, or
+            of a pixel if that is smaller.
+    """
+    moved = found - truth
+    centre = np.linalg.norm((moved[..., :2] + moved[..., 2:]) / 2, axis=-1)
+    root = np.sqrt(area_xyxy(truth))
+    size = np.abs(np.sqrt(area_xyxy(found)) - root)
+    pixels = {"center_error": centre, "size_error": size}
+    unit = np.maximum(root, 1.0)
+    return pixels | {f"{name}_share": each / unit for name, each in pixels.items()}
 
 
 def mean(

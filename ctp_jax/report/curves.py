@@ -74,6 +74,9 @@ def _families(run: Run) -> dict[str, list[str]]:
             title = "Tracking"
         elif re.match(r"(window_iou|ao(_kcf)?|sr50|sr75)$", name):
             title = "Tracking whole videos"
+        elif re.match(r"(center|size)_error", name):
+            unit = "of the object's size" if words.is_share(name) else "pixels"
+            title = f"Errors of centre and size, {unit}"
         elif words.is_share(name) and name != "input_share":
             title = "Accuracy"
         families.setdefault(title, []).append(name)

@@ -48,6 +48,14 @@ def test_results_ignore_padding_and_batching():
     expected = np.reshape([iou(*pair) for pair in pairs], truth.shape[:-1])
     assert whole["iou"] == pytest.approx(expected.mean())
     np.testing.assert_allclose(whole["iou_per_frame"], expected.mean((0, 1)))
+    moved = (predicted - truth).reshape(-1, 2, 2).mean(axis=1)
+    distance = np.hypot(moved[:, 0], moved[:, 1])
+    root, found = (
+        np.sqrt(np.maximum(each[..., 2:] - each[..., :2], 0).prod(-1).ravel())
+        for each in (truth, predicted)
+    )
+    assert whole["center_error"] == pytest.approx(distance.mean())
+    assert whole["size_error_share"] == pytest.approx(np.abs(found / root - 1).mean())
     stay = [iou(row[0], box) for row in truth.reshape(-1, 4, 4) for box in row]
     assert whole["iou_stay_put"] == pytest.approx(np.mean(stay))
     assert whole["iou_per_frame_stay_put"][0] == pytest.approx(1.0)
