@@ -226,6 +226,11 @@ RANGES = SHARED | {
     "ctp: clip.num_frames": whole("[2, 512]"),
     "clip.strides": items(whole("[-1000, 1000]"), 1, 100),
     "clip.jitter": FLAG,
+    # Their frames are chosen one by one, and shifted ones would not be what they learn.
+    **{
+        f"{task}: clip.jitter": Range(lambda value: value is False, "False")
+        for task in ("cep", "pace", "prp", "temptrans")
+    },
     "clip.gap": whole("[0, 100000]"),
     "clip.size": whole("[1, 1024]"),
     "clip.scales": SCALES,

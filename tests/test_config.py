@@ -9,7 +9,7 @@ import pytest
 from absl import flags
 
 from configs import small
-from ctp_jax import cli
+from ctp_jax import cli, ranges
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
 from tests.toy_data import toy_config
@@ -191,6 +191,13 @@ def test_nesterov_needs_a_momentum(field, value):
     config_lib.validate(toy_config(**fields))
     with pytest.raises(UserError, match=r"config\.optimizer\.nesterov = True: needs"):
         config_lib.validate(toy_config(**fields, **{f"optimizer.{field}": value}))
+
+
+@pytest.mark.parametrize("task", ["cep", "pace", "prp", "temptrans"])
+def test_frames_that_a_task_chooses_are_not_shifted(task):
+    ranges.check({"task": task, "clip": {"jitter": False}})
+    with pytest.raises(UserError, match=r"clip\.jitter = True: needs False"):
+        ranges.check({"task": task, "clip": {"jitter": True}})
 
 
 def test_no_length_at_all():

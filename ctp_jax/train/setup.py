@@ -101,7 +101,7 @@ def open_setup(
     checkpoints = manager.Checkpoints(workdir, keep, metrics.say)
     encoder = other = None
     if checkpoints.latest() is None:
-        encoder = init_from.read_checked(config, task) if config.init_from else None
+        encoder = init_from.read_checked(config, task)
         other = init_from.read_other(task)
     share = (jax.process_index(), jax.process_count())
     pipeline = base.open_pipeline(config, task, True, *share, opener=opener)

@@ -50,12 +50,22 @@ def read(path: str | pathlib.Path) -> export.Encoder:
     return export.load_encoder(path)
 
 
-def read_checked(config: ConfigDict, task: base.Task) -> export.Encoder:
+def read_checked(config: ConfigDict, task: base.Task) -> export.Encoder | None:
     """Reads `config.init_from`, before data are opened and programs are compiled.
 
+    Returns:
+        What is there; None if the field is empty.
+
     Raises:
-        UserError: it cannot be read, or its weights do not fit the task's network.
+        UserError: it cannot be read, its weights do not fit the task's network, or the
+            field is empty and `config.init_head` asks for a head.
     """
+    if not config.init_from:
+        if config.init_head:
+            raise UserError(
+                "config.init_head = True: needs config.init_from, where the head is"
+            )
+        return None
     try:
         encoder = read(config.init_from)
         task.check_encoder(encoder.architecture)

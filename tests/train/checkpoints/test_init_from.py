@@ -236,7 +236,11 @@ def test_a_head_of_another_task_or_none(recogniser, run):
     workdir, task, _ = recogniser
     encoder = init_from.read(workdir)
     config = made.make_config(init_from=str(workdir), init_head=True)
-    assert init_from.read_checked(config, task).head is not None
+    checked = init_from.read_checked(config, task)
+    assert checked is not None and checked.head is not None
+    nowhere = made.make_config(init_from="", init_head=True)
+    with pytest.raises(UserError, match="init_head = True: needs config.init_from"):
+        init_from.read_checked(nowhere, task)
     other = dataclasses.replace(encoder, head_task="ctp")
     with pytest.raises(UserError, match="init_head.*'ctp', not 'recognition'"):
         init_from.check_head(task, other)
@@ -260,7 +264,8 @@ def test_a_converted_pytorch_file(tmp_path):
     flat.model.epsilon = 1e-5
     task = base.load(flat)
     task.see_data(made.make_split([0, 1, 2]), None)
-    assert init_from.read_checked(flat, task).head_task == "recognition"
+    checked = init_from.read_checked(flat, task)
+    assert checked is not None and checked.head_task == "recognition"
     state = TrainState(jnp.zeros((), jnp.int32), *made.make_weights(task), ())
     state, lines = init_from.start(task, state, encoder, made.CLASSES)
     assert len(lines) == 1  # nothing random, nothing unused
