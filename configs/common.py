@@ -431,15 +431,18 @@ def finish(config: ConfigDict, arg: ConfigDict) -> ConfigDict:
 def take_backbone(config: ConfigDict, name: str) -> None:
     """Another network, with the temporal strides and the epsilon of its paper.
 
-    Where the strides are those of Catch-the-Patch, the features stay 8 pixels apart.
+    Where the strides are those of Catch-the-Patch, the features stay 8 pixels apart, or 4
+    in `configs/small.py`.
     """
     config.model.name = name
     if published := models.PUBLISHED.get(name):
         config.model.epsilon = published.epsilon
         if published.temporal_strides:
             config.model.temporal_strides = published.temporal_strides
-        if config.model.spatial_strides == (1, 2, 2, 1) and published.stem_stride == 4:
-            config.model.spatial_strides = (1, 2, 1, 1)
+        if published.stem_stride == 4:
+            strides = config.model.spatial_strides
+            finer = {(1, 2, 2, 1): (1, 2, 1, 1), (1, 2, 1, 1): (1, 1, 1, 1)}
+            config.model.spatial_strides = finer.get(strides, strides)
 
 
 def runlocal(config: ConfigDict) -> ConfigDict:

@@ -81,6 +81,7 @@ def make_config(data_dir, **truth):
     config.model.width = 1.0
     config.clip.size, config.clip.num_frames, config.clip.scales = SIZE, FRAMES, (36,)
     config.game.num_trajectories, config.game.scales = 2, (10.0,)
+    config.game.visible = 1.0
     config.batch_size = 8
     config.truth.update({"preset": 1, **truth})
     return config
