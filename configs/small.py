@@ -56,23 +56,22 @@ def short_head(config):
 
 def schedule(config):
     """Minutes on two cores."""
-    config.batch_size = 8
-    config.steps = 2000
-    # A rate of 2e-3 takes twice as long to find the patches, 5e-4 as well, and SGD longer.
+    config.batch_size = 16
+    config.steps = 1000
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 0.01
     config.optimizer.exclude_norms_and_biases = True
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 100
-    config.log_every = 100
+    config.optimizer.warmup_steps = 50
+    config.log_every = 50
     config.eval_every = 10.0
     config.checkpoint_every = 10.0
 
 
 def contrast(config):
     """A queue of less than an epoch of a few hundred videos, and a key encoder that keeps
-    up with one that learns for 2000 steps."""
+    up with one that learns for 1000 steps."""
     config.contrast.queue = 256
     config.contrast.momentum = 0.99
 
