@@ -4,7 +4,8 @@ The class of a video is how its sprites move. What a single frame shows has the 
 distribution in every class: positions are uniform on a torus that is a little larger
 than the frame, sizes log-uniform and angles uniform at every instant of every motion,
 and textures, shapes and the panning of the background are drawn without looking at
-the class. So only motion tells the classes apart.
+the class. So only motion tells the classes apart. Light comes from above, as in most
+videos: tasks that ask which way is up would have nothing to go by.
 
 A video is a pure function of (seed, index).
 """
@@ -34,6 +35,7 @@ SIDES = (11.0, 33.0)  # pixels, extent of the smallest and of the largest sprite
 MARGIN = 12  # pixels that the torus reaches over each border of the frame
 TEXTURE = 48  # pixels, side of a sprite's texture
 COUNTS = (3, 5)  # sprites of a video, at least and at most
+LIGHT = (1.1, 0.6)  # times the grey levels of the top and of the bottom row
 FLAT = 0.7  # a diamond is 1 / FLAT as high as wide
 HOLE = 0.16  # radius of the hole in a ring, as a share of its extent
 
@@ -86,13 +88,14 @@ def draw_video(seed: int, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]
     frames = np.empty((count, height, width, 3), np.uint8)
     visibility = np.zeros((count, COUNTS[1]))
     areas = [area(sprite) for sprite in sprites]
+    light = np.linspace(*LIGHT, height)[:, None, None]
     for i in range(count):
         canvas = window(background, x[i], y[i], height, width)
         owner = np.full((height, width), -1)
         for number, sprite in enumerate(sprites):
             place, opacity = paste(canvas, sprite, i)
             owner[place][opacity > 0.5] = number
-        frames[i] = np.clip(canvas + 0.5, 0, 255)
+        frames[i] = np.clip(canvas * light + 0.5, 0, 255)
         for number, whole in enumerate(areas):
             visibility[i, number] = (owner == number).sum() / whole[i]
     found = np.zeros((count, COUNTS[1], 4))
