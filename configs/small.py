@@ -57,7 +57,7 @@ def short_head(config):
 def schedule(config):
     """Minutes on two cores."""
     config.batch_size = 16
-    config.steps = 1000
+    config.steps = 1250
     adamw(config, warmup_steps=50)
     config.log_every = 50
     config.eval_every = 10.0
@@ -76,7 +76,7 @@ def adamw(config, warmup_steps):
 
 def contrast(config):
     """A queue of less than an epoch of a few hundred videos, and a key encoder that keeps
-    up with one that learns for 1000 steps."""
+    up with one that learns for 1250 steps."""
     config.contrast.queue = 256
     config.contrast.momentum = 0.99
 
