@@ -248,6 +248,25 @@ def test_what_is_measured_on_held_out_videos():
     assert list(more) == ["knn", "retrieval", "tracking"]
 
 
+def test_the_small_game_is_the_papers():
+    """In half the pixels and every second frame, on features half as far apart."""
+    small_one, full = load("small"), load("ucf_r3d")
+    game = full.game.copy_and_resolve_references()
+    game.scales = tuple(scale / 2 for scale in game.scales)
+    game.size_change *= 2
+    assert small_one.game.to_dict() == game.to_dict()
+    assert small_one.colour.to_dict() == full.colour.to_dict()
+    assert [
+        2 * models.create(small_one.model).total_stride()[1],
+        2 * small_one.clip.size,
+        2 * small_one.clip.num_frames,
+    ] == [
+        models.create(full.model).total_stride()[1],
+        full.clip.size,
+        full.clip.num_frames,
+    ]
+
+
 def test_encoders_of_the_small_configs_fit_each_other():
     small_model = load("small").model
     for name, argument in (("finetune_small", ""), ("retrieval", "small")):

@@ -25,6 +25,17 @@ def test_shapes_are_a_function_of_seed_and_index():
     assert np.abs(decoded @ luma - first @ luma).mean() < 3
 
 
+def test_light_comes_from_above():
+    """Rows are alike before the light, so their means over videos are those of the light."""
+    rows = [
+        sprites_lib.draw_video(0, i)[0][::20, :68].mean((0, 2, 3)) for i in range(20)
+    ]
+    every = np.mean(rows, axis=0)
+    top, bottom = every[:8].mean(), every[60:].mean()
+    above, below = np.interp([4, 64], [0, 72], sprites_lib.LIGHT)
+    assert bottom / top == pytest.approx(below / above, rel=0.1)
+
+
 def paths(motion, count=400, frames=50, height=72, width=96):
     """x, y, side, angle of many sprites, (count, frames) each."""
     rng = np.random.default_rng(sprites_lib.CLASSES.index(motion))
