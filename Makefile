@@ -17,9 +17,16 @@ QUICK = tests/ops tests/models tests/tasks \
 .PHONY: demo test check pytest test-beam lint install clean
 
 demo: $(VENV)/.installed
+	@echo "1 of 4. The game: patches move over videos, and a network learns to follow them."
 	$(RUN) -m ctp_jax.prepare moving_shapes --data_dir $(DEMO)/data
 	$(RUN) -m ctp_jax.main --config configs/demo.py --workdir $(DEMO)/run \
 	  --config.data.data_dir $(DEMO)/data
+	@echo
+	@echo "2 of 4. Tracking: iou, above, is the overlap with the true boxes on held-out"
+	@echo "videos; iou_stay_put is that of a box that stays where it was. Pictures, true"
+	@echo "boxes in colour and predicted ones dashed: $(DEMO)/run/game.png and game.gif"
+	@echo
+	@echo "3 of 4. What it is good for: ten kinds of motion, chance is 10 %."
 	$(RETRIEVE) --workdir $(DEMO)/retrieval_pretrained --config.init_from $(DEMO)/run
 	$(RETRIEVE) --workdir $(DEMO)/retrieval_random
 	$(FINETUNE) --workdir $(DEMO)/finetuned --config.init_from $(DEMO)/run
@@ -27,9 +34,9 @@ demo: $(VENV)/.installed
 	@echo
 	$(RUN) -m ctp_jax.report $(DEMO)/retrieval_random $(DEMO)/retrieval_pretrained \
 	  $(DEMO)/from_scratch $(DEMO)/finetuned --out $(DEMO)/comparison.html
-	@echo "The game, with true boxes (coloured) and predicted ones (dashed):"
-	@echo "  $(DEMO)/run/game.png and $(DEMO)/run/game.gif"
-	@echo "Everything about a run, to be opened in a browser: $(DEMO)/*/report.html"
+	@echo
+	@echo "4 of 4. Everything about a run is in its report, to be opened in a browser:"
+	@echo "  $(DEMO)/run/report.html, $(DEMO)/finetuned/report.html, ..."
 
 test: $(VENV)/.installed-dev
 	$(MAKE) --jobs=2 lint pytest
