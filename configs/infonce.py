@@ -38,7 +38,6 @@ def get_config(arg=None):
     if arg.small:
         small.contrast(config)
         config.clip.scales = area_crops(config.clip.size)
-        config.optimizer.learning_rate = 1e-3
     return config
 
 

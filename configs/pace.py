@@ -36,7 +36,6 @@ def get_config(arg=None):
     config.optimizer.clip_norm = 0.0
     config = small.finish_pretext(config, arg)
     if arg.small:
-        # As for SpeedNet; and colours that jump outshine the motion in a short run.
-        config.optimizer.name, config.optimizer.learning_rate = "adamw", 1e-3
+        # Colours that jump from frame to frame outshine the motion in a short run.
         config.jitter.per_frame = False
     return config

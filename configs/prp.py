@@ -34,8 +34,4 @@ def get_config(arg=None):
     if arg.small:
         config.clip.strides = (1, 2, 4)  # videos of 33 frames
         config.head.channels = 64
-        # With SGD the decoder still shows one grey level after 600 steps: the scale of
-        # its last norm is near 0 by then, and with it the gradient of all before it.
-        config.optimizer.name, config.optimizer.learning_rate = "adam", 0.001
-        config.optimizer.weight_decay = 1e-5
     return config

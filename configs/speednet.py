@@ -18,7 +18,5 @@ def get_config(arg=None):
     config.clip.scales = (112, 128, 144)
     config = small.finish_pretext(config, arg)
     if arg.small:
-        # With SGD and dropout the loss stays above chance for 200 steps at least.
-        config.optimizer.name, config.optimizer.learning_rate = "adamw", 1e-3
-        config.head.dropout = 0.0
+        config.head.dropout = 0.0  # with it, the loss stays above chance for longer
     return config

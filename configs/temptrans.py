@@ -33,8 +33,6 @@ def get_config(arg=None):
     config.optimizer.clip_norm = 0.0
     config = small.finish_pretext(config, arg)
     if arg.small:
-        # Still AdamW, as SGD's rate in `small.py` is not for it; 1e-4 a step of decay.
-        config.optimizer.learning_rate, config.optimizer.weight_decay = 1e-3, 0.1
         # Colours that jump from frame to frame outshine the motion in a short run.
         config.jitter.per_frame = False
         # Speeds that clips of 8 frames may have in videos of 40 to 60.

@@ -26,7 +26,7 @@ def get_config(arg=None):
     config = small.finish_pretext(config, arg)
     if arg.small:
         small.contrast(config)
-        # As in small.py: half the paper's sizes would be lost in cells of 16 pixels.
+        # Half the paper's sizes would be lost in cells of 16 pixels.
         config.game.scales = (14.0, 18.0, 22.0, 26.0, 32.0)
         config.game.rotation = 12.0  # in half the frames
     return config
