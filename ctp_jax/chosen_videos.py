@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,21 +112,30 @@ def read_file(path: pathlib.Path, task: Any) -> Batch:
         UserError: the file cannot be read, or is too short for the task.
     """
     # Imported here: they import FFmpeg and TensorFlow.
+    from ctp_jax import own_video
     from ctp_jax.data import one_video
-    from ctp_jax.prepare import presentation, video
+    from ctp_jax.prepare.video import VideoError
 
-    try:
-        frames = video.encode_video(files.absolute(path)).frames
-    except (OSError, presentation.VideoError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: {reason}") from error
     spec = task.clip_spec(False)
     if spec.other_stream or task.config.data.get("stream", "rgb") == "flow":
         raise UserError(f"{path}: has no stored flow: name videos of the data set")
-    if len(frames) < spec.min_frames:
-        raise UserError(
-            f"{path}: {len(frames)} frames: the clips of this task span "
-            f"{spec.min_frames}: take a longer video"
+
+    def read(choose: Callable[[int], np.ndarray]) -> np.ndarray:
+        def long_enough(count: int, fps: float) -> np.ndarray:
+            if count < spec.min_frames:
+                raise VideoError(
+                    f"{count} frames: the clips of this task span {spec.min_frames}: "
+                    "take a longer video"
+                )
+            return choose(count)
+
+        found = list(own_video.read_clips(files.absolute(path), long_enough))
+        found = [clip for clip in found if clip.attempt == found[-1].attempt]
+        return np.stack([clip.frames for clip in found])
+
+    try:
+        return one_video.make_batch(
+            read, spec, functools.partial(task.plan, train=False)
         )
-    plan = functools.partial(task.plan, train=False)
-    return one_video.make_batch(frames, spec, plan)
+    except VideoError as error:
+        raise UserError(f"{path}: {error}") from error

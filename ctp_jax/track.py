@@ -13,7 +13,13 @@ from ml_collections import ConfigDict
 
 from ctp_jax import cli, files
 from ctp_jax.errors import UserError, refusals
-from ctp_jax.own_video import Frame, VideoWriter, first_frame, read_frames
+from ctp_jax.own_video import (
+    SHORT_SIDE,
+    Frame,
+    VideoWriter,
+    first_frame,
+    read_frames,
+)
 
 FLAGS = flags.FlagValues()
 BOX = flags.DEFINE_string(
@@ -43,9 +49,6 @@ TRACKER = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 cli.define_allow_code(FLAGS)
-
-_SHORT_SIDE = 144
-"""Pixels that frames are first scaled to, as `ctp_jax.prepare` does by default."""
 
 
 class Shown(NamedTuple):
@@ -180,7 +183,7 @@ class Follower:
 
         query, done = None, 0
         for window in windows(frames, self._length):
-            small = [scale_image(frame.image, _SHORT_SIDE) for frame in window]
+            small = [scale_image(frame.image, SHORT_SIDE) for frame in window]
             small += small[-1:] * (self._length - len(small))
             size = np.tile(window[0].image.shape[1::-1], 2)
             if query is None:
@@ -212,28 +215,18 @@ def windows(frames: Iterable[Frame], length: int) -> Iterator[list[Frame]]:
 
 def _config_of(encoder: Any) -> ConfigDict:
     """The config of the run, or for a converted file one that fits its arrays."""
-    stored = encoder.provenance.get("config")
-    if stored is not None:
-        config = ConfigDict(stored)
-    else:
-        from ctp_jax.models.base import OPTIONAL
+    from ctp_jax.encoder import config_of
 
-        head, about = encoder.head, encoder.architecture
+    config, head = config_of(encoder), encoder.head
+    if encoder.provenance.get("config") is None:
         channels = head["temporal"]["bias"].size
-        config = ConfigDict({"task": "ctp", "clip": {"size": 112}, "head": {}})
-        config.optimizer = {"accumulate": 1}
         config.clip.num_frames = head["dense2"]["bias"].size // 4
         config.head.channels = channels
         config.head.roi_size = math.isqrt(len(head["dense1"]["kernel"]) // channels)
         config.head.sampling_ratio, config.head.squeeze = 2, True
         config.head.target_scale = (0.8, 0.8, 0.04, 0.04)
         config.head.init_std = (0.001, 0.001)
-        names = ("name", "width", "spatial_strides", "temporal_strides", "epsilon")
-        names += tuple(name for name in OPTIONAL if name in about)
-        config.model = ConfigDict({name: about[name] for name in names})
-        config.model.conv = "auto"
         config.truth = ConfigDict({"preset": 1, "real": 0, "teacher": 0, "cycle": 0})
-    config.model.dtype = "auto"
     return config
 
 

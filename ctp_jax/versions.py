@@ -1,14 +1,15 @@
-"""Versions of the packages that a result was made with."""
+"""Versions of this package, and of those that a result was made with."""
 
-import importlib.metadata
 from collections.abc import Iterable
 
-import ctp_jax
+VERSION = "0.1.0"
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
     """Versions of this package and of the named ones that are installed."""
-    found = {"ctp_jax": ctp_jax.__version__}
+    import importlib.metadata  # not above: every command imports this file
+
+    found = {"ctp_jax": VERSION}
     for package in packages:
         try:
             found[package] = importlib.metadata.version(package)

@@ -42,8 +42,8 @@ def test_a_file_is_read_as_a_prepared_one(tmp_path, kind):
     np.testing.assert_array_equal(got["times"], want["times"])
     draw = jax.jit(task.draw)
     difference = np.abs(np.asarray(draw(got)) - np.asarray(draw(want)))
-    # JPEG decoders round in different ways.
-    assert difference.mean() < 1 and np.percentile(difference, 99) < 4
+    # The prepared frames are compressed, those of the file are as they are.
+    assert difference.mean() < 1.5 and np.percentile(difference, 99) < 4
 
 
 def check_that_orders_are_explained(task, batch):

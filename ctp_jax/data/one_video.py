@@ -1,12 +1,10 @@
-"""A batch of one video that is in no data set, from its encoded frames."""
+"""A batch of one video that is in no data set."""
 
-import io
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from ctp_jax.data import clips
 from ctp_jax.data.batch import Batch, ClipSpec
@@ -17,33 +15,39 @@ _NUMBERS = 1 << 16
 """More random numbers than any task takes for one video."""
 
 
-def make_batch(frames: Sequence[bytes], spec: ClipSpec, plan: PlanFunction) -> Batch:
+def make_batch(
+    read: Callable[[Callable[[int], np.ndarray]], np.ndarray],
+    spec: ClipSpec,
+    plan: PlanFunction,
+) -> Batch:
     """What `ctp_jax.data.pipeline` would make of a record; always the same.
 
     Args:
-        frames: encoded images, of one size.
+        read: is given a function that chooses frames, of how many there are, int (c, t),
+            and returns them, uint8 (c, t, h, w, 3).
         spec: which clips to cut; their windows are not cut out of the frames here.
         plan: as for the pipeline.
     """
-    images = {}
+    chosen: dict[str, Any] = {}
+
+    def choose(count: int) -> np.ndarray:
+        chosen["rng"] = Rng(tf.random.stateless_uniform([_NUMBERS], (0, 0)))
+        sampled = clips.sample_times(chosen["rng"], tf.constant(count), spec)
+        chosen["times"], chosen["choice"] = sampled
+        return chosen["times"].numpy()
+
     with tf.device("/CPU:0"):
-        numbers = Rng(tf.random.stateless_uniform([_NUMBERS], (0, 0)))
-        times, choice = clips.sample_times(numbers, tf.constant(len(frames)), spec)
-        for time in np.unique(times):
-            with Image.open(io.BytesIO(frames[time])) as image:
-                images[time] = np.asarray(image.convert("RGB"))
-        size = next(iter(images.values())).shape[:2]
+        frames = read(choose)
+        size = frames.shape[2:4]
         height, width = map(tf.constant, size)
-        window, flip = clips.sample_window(numbers, height, width, spec)
+        window, flip = clips.sample_window(chosen["rng"], height, width, spec)
         batch: dict[str, Any] = {
-            "frames": np.array(
-                [[images[time] for time in row] for row in times.numpy()]
-            ),
+            "frames": frames,
             "extent": np.tile(np.float32(size), (spec.num_clips, 1)),
             "window": window,
             "flip": flip,
-            "times": times,
-            "choice": choice,
+            "times": chosen["times"],
+            "choice": chosen["choice"],
             "label": np.int32(-1),
             "index": np.int32(0),
             "mask": np.float32(1),

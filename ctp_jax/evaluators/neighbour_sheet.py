@@ -16,7 +16,7 @@ _RIGHT, _WRONG = COLOURS[3], COLOURS[2]
 def draw(
     queries: Sequence[np.ndarray],
     neighbours: Sequence[Sequence[np.ndarray]],
-    correct: np.ndarray,
+    correct: np.ndarray | None,
     *,
     query_names: Sequence[str],
     neighbour_names: Sequence[Sequence[str]],
@@ -30,14 +30,14 @@ def draw(
     Args:
         queries: uint8 (h, w, 3) each, of any size; q of them.
         neighbours: for each query the frames of its k neighbours, likewise.
-        correct: bool (q, k).
+        correct: bool (q, k); None: nothing is judged.
         query_names: q names, below the frames; shortened to fit.
         neighbour_names: q times k names.
         title: a line above the rows.
     """
     line = FONT_SIZE + GAP
     width, height = (side + 2 * _RIM + GAP for side in _CELL)
-    columns, head = correct.shape[1], GAP + 2 * line
+    columns, head = len(neighbours[0]), GAP + 2 * line
     # A gap between the query and its neighbours.
     lefts = [GAP, *(GAP + width * (1 + k) + 3 * GAP for k in range(columns))]
     total = max(lefts[-1] + width, round(font().getlength(title)) + 2 * GAP)
@@ -54,7 +54,7 @@ def draw(
         top = head + row * (height + line)
         frames = (query, *neighbours[row])
         names = (query_names[row], *neighbour_names[row])
-        marks = (None, *correct[row])
+        marks = (None, *([None] * columns if correct is None else correct[row]))
         for left, frame, name, mark in zip(lefts, frames, names, marks, strict=True):
             sheet.paste(_framed(frame, mark), (left, top))
             name = _cut(name, width - GAP)

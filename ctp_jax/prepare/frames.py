@@ -3,12 +3,13 @@
 Imports no TensorFlow, see `ctp_jax.prepare.video`.
 """
 
+import functools
 import io
 import os
 import pathlib
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -78,14 +79,19 @@ def encode_frames(
     return video.EncodedVideo(frames, fps, found)
 
 
-def decode_folder(folder: str | os.PathLike) -> Iterator[np.ndarray]:
-    """The frames of a folder, upright uint8 RGB (h, w, 3), in the order of their numbers.
+def lazy_frames(
+    folder: str | os.PathLike,
+) -> Iterator[Callable[[], np.ndarray]]:
+    """For every frame of a folder, in the order of their numbers, a function that reads it.
+
+    It returns upright uint8 RGB (h, w, 3), and raises `VideoError` as `encode_frames`.
 
     Raises:
-        VideoError: see `encode_frames`; the first number may be any.
+        VideoError: see `list_frames`; the first number may be any.
     """
-    size = None
-    for name in list_frames(folder, None):
+    sizes: list[tuple[int, ...]] = []
+
+    def read(name: str) -> np.ndarray:
         path = pathlib.Path(folder, name)
         try:
             video.check_file(path)
@@ -94,10 +100,13 @@ def decode_folder(folder: str | os.PathLike) -> Iterator[np.ndarray]:
             raise video.VideoError(f"{name}: {error.strerror or error}") from error
         except video.VideoError as error:
             raise video.VideoError(f"{name}: {error}") from error
-        size = size or image.shape
-        if image.shape != size:
+        sizes.append(image.shape)
+        if image.shape != sizes[0]:
             raise video.VideoError(f"{name}: has another size than the frames before")
-        yield image
+        return image
+
+    for name in list_frames(folder, None):
+        yield functools.partial(read, name)
 
 
 def list_frames(folder: str | os.PathLike, first: int | None = 1) -> list[str]:

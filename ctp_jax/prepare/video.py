@@ -6,11 +6,12 @@ import no TensorFlow: the processes that decode in parallel import them.
 
 import contextlib
 import dataclasses
+import functools
 import io
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import av
 import av.container
@@ -151,13 +152,22 @@ def decode_frames(
         OSError: the file cannot be read.
         FFmpegError: the file cannot be opened.
     """
-    if not isinstance(source, io.BytesIO):
-        check_file(source)
-        source = os.fspath(source)
-    elif not source.getbuffer().nbytes:
-        raise VideoError("the file is empty")
-    with av.open(source, "r") as container:
-        shown = presentation.decide(container, source)
+    for time, shown, whole, image in decode(source, short_side):
+        yield time, shown, whole, image()
+
+
+def decode(
+    source: str | os.PathLike | io.BytesIO, short_side: int
+) -> Iterator[
+    tuple[
+        float | None,
+        presentation.Presentation,
+        tuple[int, int],
+        Callable[[], np.ndarray],
+    ]
+]:
+    """As `decode_frames`, for those who need few of the images: a function makes each."""
+    with _opened(source) as (container, shown):
         reformatter = av.video.reformatter.VideoReformatter()
         size = orientation = None
         whole = (0, 0)
@@ -168,11 +178,52 @@ def decode_frames(
                 orientation = presentation.orientation(frame)
                 if presentation.lies(orientation):
                     whole = whole[1], whole[0]
-            small = reformatter.reformat(
-                frame, *size, "rgb24", interpolation="AREA", threads=1
-            )
-            image = presentation.turn(small.to_ndarray(), orientation)
+            image = functools.partial(_image, reformatter, frame, size, orientation)
             yield frame.time, shown, whole, image
+
+
+def _image(
+    reformatter: av.video.reformatter.VideoReformatter,
+    frame: av.VideoFrame,
+    size: tuple[int, int],
+    orientation: tuple[int, int, int, int],
+) -> np.ndarray:
+    small = reformatter.reformat(frame, *size, "rgb24", interpolation="AREA", threads=1)
+    return presentation.turn(small.to_ndarray(), orientation)
+
+
+@contextlib.contextmanager
+def _opened(
+    source: str | os.PathLike | io.BytesIO,
+) -> Iterator[tuple[av.container.InputContainer, presentation.Presentation]]:
+    if not isinstance(source, io.BytesIO):
+        check_file(source)
+        source = os.fspath(source)
+    elif not source.getbuffer().nbytes:
+        raise VideoError("the file is empty")
+    with av.open(source, "r") as container:
+        yield container, presentation.decide(container, source)
+
+
+def announced_times(
+    source: str | os.PathLike,
+) -> tuple[list[float | None], presentation.Presentation]:
+    """The times of the frames of a file as its packets have them; nothing is decoded.
+
+    Of most files they are those that `decode_frames` gives, but not of all: interlaced
+    and damaged ones may have other frames.
+
+    Raises:
+        VideoError, OSError, FFmpegError: as `decode_frames`.
+    """
+    with _opened(source) as (container, shown):
+        stream = shown.streams[0]
+        times = [
+            None if packet.pts is None else float(packet.pts * packet.time_base)
+            for packet in _packets(container, shown.streams[:1])
+            if packet.stream is stream and packet.size and not packet.is_discard
+        ]
+    return sorted(times, key=lambda time: -1.0 if time is None else time), shown
 
 
 def _decode(

@@ -30,6 +30,27 @@ class Item:
     encode: Callable[[], video.EncodedVideo]
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to prepare the videos.
+
+    Attributes:
+        short_side: pixels, see `video.encode_video`.
+        quality: of the JPEG files, 1 to 95.
+        workers: number of processes; 0: one per core.
+        max_bad: see `ctp_jax.errors.allowed_bad`.
+        progress: whether to show a progress bar.
+        shards: number of files; 0: by the number of videos.
+    """
+
+    short_side: int = 144
+    quality: int = 90
+    workers: int = 0
+    max_bad: float = 0.01
+    progress: bool = True
+    shards: int = 0
+
+
 Result = tuple[Item, video.EncodedVideo | str]
 """A video, and either its frames or the reason why it cannot be used."""
 Results = Generator[Result, None, None]

@@ -26,7 +26,7 @@ from ctp_jax.errors import UserError
 from ctp_jax.formatting import one_line
 from ctp_jax.prepare import provenance, repeated, shards
 from ctp_jax.prepare import schema as schema_lib
-from ctp_jax.prepare.workers import Item
+from ctp_jax.prepare.workers import Item, Options
 
 SKIPPED_FILE = "skipped.txt"
 """Beside the shards: one line `file<TAB>reason` per unreadable video."""
@@ -64,27 +64,6 @@ class Source:
     missing: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     digest: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to prepare the videos.
-
-    Attributes:
-        short_side: pixels, see `video.encode_video`.
-        quality: of the JPEG files, 1 to 95.
-        workers: number of processes; 0: one per core.
-        max_bad: see `ctp_jax.errors.allowed_bad`.
-        progress: whether to show a progress bar.
-        shards: number of files; 0: by the number of videos.
-    """
-
-    short_side: int = 144
-    quality: int = 90
-    workers: int = 0
-    max_bad: float = 0.01
-    progress: bool = True
-    shards: int = 0
 
 
 # TFDS has no types; pyright looks for the keyword in those of `object`.

@@ -18,7 +18,7 @@ from ctp_jax.data.storage import absolute, is_remote, walk_store
 from ctp_jax.errors import UserError
 from ctp_jax.formatting import one_line
 from ctp_jax.prepare import video
-from ctp_jax.prepare.builders import base
+from ctp_jax.prepare.workers import Item, Options
 
 _NOT_OF_THE_USER = frozenset(["__MACOSX", "@eaDir", "$RECYCLE.BIN"])
 """Folders that systems make for themselves; copies of files lie in them."""
@@ -119,13 +119,13 @@ class Folder:
         is_video = os.path.splitext(name)[1].lower() in video.SUFFIXES
         return (name, path) if is_video else None
 
-    def item(self, name: str, label: int, options: base.Options) -> base.Item:
+    def item(self, name: str, label: int, options: Options) -> Item:
         """The item of one video."""
         path = os.path.join(absolute(self.where), self.paths[name])
         encode = functools.partial(
             video.encode_video, path, options.short_side, options.quality
         )
-        return base.Item(name, label, encode)
+        return Item(name, label, encode)
 
     def locate(self, name: str) -> str | None:
         """Name of a listed video; None if no file or more than one could be meant.

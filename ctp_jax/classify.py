@@ -1,0 +1,143 @@
+"""Classes of videos of your own: `python -m ctp_jax.classify VIDEO... --init_from=RUN`."""
+
+import contextlib
+import csv
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from ctp_jax import cli, files, inference, terminal
+from ctp_jax.data.batch import Batch, ClipSpec
+from ctp_jax.errors import UserError, refusals
+
+FLAGS = flags.FlagValues()
+inference.define_flags(FLAGS)
+OUT = flags.DEFINE_string(
+    "out", "", "CSV file to write; empty: standard output.", flag_values=FLAGS
+)
+TOP = flags.DEFINE_integer(
+    "top", 5, "Classes of each video; 0: all.", lower_bound=0, flag_values=FLAGS
+)
+cli.define_allow_code(FLAGS)
+
+
+class Classifier(NamedTuple):
+    """A recogniser of a run.
+
+    Attributes:
+        clip_spec: the clips that its evaluation sees.
+        logits: of batches of one clip a row, (b, k).
+        class_names: k of them.
+    """
+
+    clip_spec: ClipSpec
+    logits: Callable[[Batch], Any]
+    class_names: Sequence[str]
+
+
+def main(arguments):
+    """Says which classes of a finetuned network videos show.
+
+    python -m ctp_jax.classify VIDEO_OR_FOLDER... --init_from=RUN [--top=5]
+
+    Writes CSV, a line for each video and class: video, rank, class, probability. They are
+    those of the run's evaluation. Files that cannot be read are named.
+    """
+    init_from = FLAGS["init_from"].value
+    if not init_from:
+        raise UserError("--init_from is missing: name the run of a classifier")
+    videos = inference.find_videos(arguments)
+    out = files.absolute(OUT.value) if OUT.value else None
+    cli.use_compilation_cache()
+    cli.check_devices()
+    classifier = load(init_from)
+    results = inference.run(
+        videos,
+        classifier.clip_spec,
+        classifier.logits,
+        batch_size=FLAGS["batch_size"].value,
+        threads=FLAGS["workers"].value,
+    )
+    results = terminal.progress(results, "classify", len(videos), unit="videos")
+    names = [os.fspath(video) for video in videos]
+    with contextlib.ExitStack() as stack:
+        file: Any = sys.stdout
+        if OUT.value:
+            out = files.absolute(OUT.value)
+            stack.enter_context(refusals(out))
+            new = stack.enter_context(files.replacing(out))
+            file = stack.enter_context(new.open("w", newline="", encoding="utf-8"))
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("video", "rank", "class", "probability"))
+        read = 0
+        for each in inference.in_order(results):
+            if each.error:
+                inference.say_bad(names[each.index], each.error)
+                continue
+            read += 1
+            for rank, (name, chance) in enumerate(likely(each.rows, classifier), 1):
+                writer.writerow((names[each.index], rank, name, f"{chance:.4f}"))
+            file.flush()
+        if not read:
+            raise UserError(f"none of the {len(videos)} videos can be read")
+
+
+def likely(logits: np.ndarray, classifier: Classifier) -> list[tuple[str, float]]:
+    """The likeliest classes of a video and their probabilities, as evaluations have them.
+
+    Args:
+        logits: of its clips, (n, k).
+        classifier: whose they are.
+    """
+    from ctp_jax.evaluators.recognition import log_softmax, ranking
+
+    mean = np.asarray(logits, np.float32).mean(axis=0)
+    chances = np.exp(log_softmax(mean))
+    order = ranking(mean)[: TOP.value or None]
+    return [(classifier.class_names[i], float(chances[i])) for i in order]
+
+
+def load(init_from: str) -> Classifier:
+    """The classifier of a run; `UserError` where there is none."""
+    import jax
+
+    from ctp_jax.encoder import config_of
+    from ctp_jax.tasks import base, recognition
+    from ctp_jax.train.checkpoints import init_from as reading
+
+    try:
+        stored = reading.read(init_from)
+    except UserError as error:
+        raise UserError(f"--init_from: {error}") from error
+    config = config_of(stored)
+    inference.check_rgb(config, init_from)
+    task = base.load(config) if stored.head is not None else None
+    if not isinstance(task, recognition.Task):
+        what = f"a head of task {stored.head_task}" if stored.head_task else "no head"
+        raise UserError(
+            f"--init_from={init_from}: has {what}, and only one of task recognition "
+            "knows classes: name a run of configs/finetune_ucf.py, for example"
+        )
+    count = stored.head["classifier"]["bias"].size
+    names = stored.provenance.get("class_names") or map(str, range(count))
+    task.class_names = tuple(names)
+    variables = jax.device_put(
+        base.Variables(
+            {"encoder": stored.params, "head": stored.head},
+            {"batch_stats": {"encoder": stored.batch_stats}},
+        )
+    )
+    predict = jax.jit(lambda variables, batch: task.predict(variables, batch)["logits"])
+    return Classifier(
+        task.clip_spec(False),
+        lambda batch: predict(variables, batch)[:, 0],
+        task.class_names,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

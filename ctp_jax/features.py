@@ -1,0 +1,102 @@
+"""Features of videos of your own: `python -m ctp_jax.features VIDEO... --init_from=RUN`."""
+
+import os
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from ctp_jax import cli, feature_file, files, inference, terminal
+from ctp_jax.errors import UserError
+
+FLAGS = flags.FlagValues()
+inference.define_flags(FLAGS)
+OUT = flags.DEFINE_string(
+    "out", "", "File for the features: .npz or .parquet.", flag_values=FLAGS
+)
+EVERY = flags.DEFINE_float(
+    "every",
+    0.0,
+    "A vector for every so many seconds; 0: one for each video.",
+    lower_bound=0.0,
+    flag_values=FLAGS,
+)
+cli.define_allow_code(FLAGS)
+
+
+def main(arguments):
+    """Computes features of videos with a pretrained encoder.
+
+    python -m ctp_jax.features VIDEO_OR_FOLDER... --init_from=RUN --out=features.npz
+
+    Each video has one vector, the mean over its clips; with --every, each segment has one.
+    Called again, it goes on where it was stopped, and adds videos that are new. Files that
+    cannot be read are named.
+    """
+    init_from = FLAGS["init_from"].value
+    for name, value in (("init_from", init_from), ("out", OUT.value)):
+        if not value:
+            raise UserError(f"--{name} is missing: see --help")
+    out = files.absolute(OUT.value)
+    feature_file.check_name(out)
+    videos = inference.find_videos(arguments)
+    cli.use_compilation_cache()
+    cli.check_devices()
+    encoder = inference.load_encoder(init_from)
+    writer = feature_file.Writer(
+        out, feature_file.About(encoder.fingerprint(), encoder.path, EVERY.value)
+    )
+    known = set(zip(writer.known.video.tolist(), writer.known.size.tolist()))
+    names = [os.fspath(video) for video in videos]
+    todo = [v for v in videos if (os.fspath(v), _size(v)) not in known]
+    done = len(videos) - len(todo)
+    if done:
+        print(f"{out}: {done} of {len(videos)} videos are there, going on", flush=True)
+    results = inference.run(
+        todo,
+        encoder.spec.clip_spec(),
+        encoder.describe,
+        every=EVERY.value,
+        batch_size=FLAGS["batch_size"].value,
+        threads=FLAGS["workers"].value,
+    )
+    bad = 0
+    try:
+        for each in terminal.progress(
+            results, "features", len(videos), done=done, unit="videos"
+        ):
+            name = os.fspath(todo[each.index])
+            if each.error:
+                bad += 1
+                inference.say_bad(name, each.error)
+                continue
+            rows, starts = each.rows, each.starts
+            if not EVERY.value:
+                rows, starts = rows.mean(axis=0, keepdims=True), np.zeros(1)
+            writer.add(name, _size(todo[each.index]), starts, rows)
+    except BaseException as error:
+        writer.save()
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        kept = len(set(writer.known.video.tolist()))
+        line = f"{kept} videos are done: the same command goes on"
+        raise KeyboardInterrupt(line) from None
+    if bad == len(videos):
+        raise UserError(f"none of the {bad} videos can be read")
+    found = writer.finish(names)
+    print(
+        f"{out}: {len(set(found.video.tolist()))} videos, {len(found.video)} vectors of "
+        f"{found.features.shape[1]} numbers" + f"; {bad} bad files" * bool(bad)
+    )
+
+
+def _size(video: pathlib.Path) -> int:
+    """Bytes of a file; of a folder of frames and of what is not there -1."""
+    try:
+        return video.stat().st_size if video.is_file() else -1
+    except OSError:
+        return -1
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)
