@@ -63,16 +63,16 @@ install: $(VENV)/.installed
 # Installed anew when what is to be installed changes.
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --editable .
+	$(RUN) -m pip install --quiet --editable ".[data]"
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --editable ".[dev]"
+	$(RUN) -m pip install --quiet --editable ".[data,dev]"
 	touch $@
 
 $(VENV)-beam/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)-beam
-	$(VENV)-beam/bin/python -m pip install --quiet --editable ".[dev,beam]"
+	$(VENV)-beam/bin/python -m pip install --quiet --editable ".[data,dev,beam]"
 	touch $@
 
 clean:

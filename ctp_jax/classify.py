@@ -15,7 +15,7 @@ from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError, refusals
 
 FLAGS = flags.FlagValues()
-inference.define_flags(FLAGS)
+INPUT = inference.define_flags(FLAGS)
 OUT = flags.DEFINE_string(
     "out", "", "CSV file to write; empty: standard output.", flag_values=FLAGS
 )
@@ -47,7 +47,7 @@ def main(arguments):
     Writes CSV, a line for each video and class: video, rank, class, probability. They are
     those of the run's evaluation. Files that cannot be read are named.
     """
-    init_from = FLAGS["init_from"].value
+    init_from = INPUT.init_from.value
     if not init_from:
         raise UserError("--init_from is missing: name the run of a classifier")
     videos = inference.find_videos(arguments)
@@ -59,8 +59,8 @@ def main(arguments):
         videos,
         classifier.clip_spec,
         classifier.logits,
-        batch_size=FLAGS["batch_size"].value,
-        threads=FLAGS["workers"].value,
+        batch_size=INPUT.batch_size.value,
+        threads=INPUT.workers.value,
     )
     results = terminal.progress(results, "classify", len(videos), unit="videos")
     names = [os.fspath(video) for video in videos]
@@ -98,7 +98,7 @@ def likely(logits: np.ndarray, classifier: Classifier) -> list[tuple[str, float]
     mean = np.asarray(logits, np.float32).mean(axis=0)
     chances = np.exp(log_softmax(mean))
     order = ranking(mean)[: TOP.value or None]
-    return [(classifier.class_names[i], float(chances[i])) for i in order]
+    return [(classifier.class_names[int(i)], float(chances[i])) for i in order]
 
 
 def load(init_from: str) -> Classifier:
@@ -115,19 +115,19 @@ def load(init_from: str) -> Classifier:
         raise UserError(f"--init_from: {error}") from error
     config = config_of(stored)
     inference.check_rgb(config, init_from)
-    task = base.load(config) if stored.head is not None else None
-    if not isinstance(task, recognition.Task):
+    task, head = base.load(config), stored.head
+    if head is None or not isinstance(task, recognition.Task):
         what = f"a head of task {stored.head_task}" if stored.head_task else "no head"
         raise UserError(
             f"--init_from={init_from}: has {what}, and only one of task recognition "
             "knows classes: name a run of configs/finetune_ucf.py, for example"
         )
-    count = stored.head["classifier"]["bias"].size
+    count = head["classifier"]["bias"].size
     names = stored.provenance.get("class_names") or map(str, range(count))
     task.class_names = tuple(names)
     variables = jax.device_put(
         base.Variables(
-            {"encoder": stored.params, "head": stored.head},
+            {"encoder": stored.params, "head": head},
             {"batch_stats": {"encoder": stored.batch_stats}},
         )
     )

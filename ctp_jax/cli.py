@@ -24,6 +24,9 @@ from ml_collections import ConfigDict, config_flags
 from ctp_jax import config as config_lib
 from ctp_jax import files, modules, terminal
 from ctp_jax.errors import UserError, refusal
+from ctp_jax.versions import VERSION
+
+_DATA_EXTRA = ("tensorflow", "tensorflow_datasets")
 
 
 def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
@@ -91,6 +94,8 @@ def run(
 ) -> None:
     """Parses the command line, calls `main(positional arguments)`, exits.
 
+    --version prints the version instead.
+
     A `UserError` becomes one line on stderr and its exit code, and so does what the
     system refuses, and Ctrl-C. Any other exception is a bug and keeps its stack trace.
 
@@ -101,6 +106,10 @@ def run(
     terminal.guard_streams()
     interrupts = terminal.Interrupts()
     quiet()
+    if "--version" in sys.argv[1:]:
+        print(f"ctp_jax {VERSION}")
+        return
+    terminal.say_alive()
     try:
         if flag_values is None:
             main(sys.argv[1:])
@@ -129,6 +138,11 @@ def _explained(error: BaseException) -> UserError | None:
     """The error for the user, or None for a bug."""
     if isinstance(error, UserError):
         return error
+    if isinstance(error, ModuleNotFoundError) and error.name in _DATA_EXTRA:
+        return UserError(
+            f"{error.name} is not installed, and this command reads prepared data: "
+            'pip install "ctp_jax[data]"'
+        )
     # A ConfigDict raises it so if an older or hand-written config lacks a field.
     if isinstance(error, AttributeError) and isinstance(
         next(iter(error.args), None), KeyError

@@ -262,8 +262,9 @@ def read_clips(
 
 def make_batch(frames: np.ndarray, spec: ClipSpec) -> Batch:
     """A batch of clips of one video, uint8 (b, t, h, w, 3), that shows their middle."""
-    size = np.float32(frames.shape[2:4])
-    window = evenly_spread.sample_window(*frames.shape[2:4], spec)
+    height, width = frames.shape[2:4]
+    size = np.array([height, width], np.float32)
+    window = evenly_spread.sample_window(height, width, spec)
     return {
         "frames": frames[:, None],
         "window": np.tile(window, (len(frames), 1, 1)),

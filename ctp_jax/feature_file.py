@@ -157,8 +157,12 @@ class Writer:
         """Writes the file, with the videos in this order and then all others."""
         joined = _join([self.known, *self._rows], self._about)
         order = {video: number for number, video in enumerate(videos)}
-        keys = [order.get(video, len(order)) for video in joined.video.tolist()]
-        joined = joined.select(np.lexsort((joined.time, joined.video, keys)))
+        known = joined.video.tolist()
+        keys = [
+            (order.get(video, len(order)), video, time)
+            for video, time in zip(known, joined.time.tolist(), strict=True)
+        ]
+        joined = joined.select(sorted(range(len(keys)), key=keys.__getitem__))
         with refusals(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _write(self._path, joined)

@@ -10,7 +10,7 @@ from ctp_jax import cli, feature_file, files, inference, terminal
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
-inference.define_flags(FLAGS)
+INPUT = inference.define_flags(FLAGS)
 OUT = flags.DEFINE_string(
     "out", "", "File for the features: .npz or .parquet.", flag_values=FLAGS
 )
@@ -33,7 +33,7 @@ def main(arguments):
     Called again, it goes on where it was stopped, and adds videos that are new. Files that
     cannot be read are named.
     """
-    init_from = FLAGS["init_from"].value
+    init_from = INPUT.init_from.value
     for name, value in (("init_from", init_from), ("out", OUT.value)):
         if not value:
             raise UserError(f"--{name} is missing: see --help")
@@ -57,8 +57,8 @@ def main(arguments):
         encoder.spec.clip_spec(),
         encoder.describe,
         every=EVERY.value,
-        batch_size=FLAGS["batch_size"].value,
-        threads=FLAGS["workers"].value,
+        batch_size=INPUT.batch_size.value,
+        threads=INPUT.workers.value,
     )
     bad = 0
     try:

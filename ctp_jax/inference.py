@@ -23,8 +23,8 @@ from ctp_jax.data import evenly_spread
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import video as videos
-from ctp_jax.prepare import workers
 from ctp_jax.prepare.builders import folders
+from ctp_jax.prepare.workers import available_cores
 
 if TYPE_CHECKING:
     from ctp_jax import encoder as encoder_lib
@@ -50,28 +50,37 @@ class Result(NamedTuple):
     error: str = ""
 
 
-def define_flags(flag_values: flags.FlagValues) -> None:
-    """Flags of commands that read many videos."""
-    flags.DEFINE_string(
+class Flags(NamedTuple):
+    """Those of commands that read many videos."""
+
+    init_from: flags.FlagHolder[str]
+    batch_size: flags.FlagHolder[int]
+    workers: flags.FlagHolder[int]
+
+
+def define_flags(flag_values: flags.FlagValues) -> Flags:
+    """Defines them."""
+    init_from = flags.DEFINE_string(
         "init_from",
         "",
         "The network: a workdir, a checkpoint, or an exported encoder.",
         flag_values=flag_values,
     )
-    flags.DEFINE_integer(
+    batch_size = flags.DEFINE_integer(
         "batch_size",
         0,
         "Clips that are computed at once; 0: 8 on CPUs, 64 on accelerators.",
         lower_bound=0,
         flag_values=flag_values,
     )
-    flags.DEFINE_integer(
+    workers = flags.DEFINE_integer(
         "workers",
         0,
         "Threads that decode; 0: one per core.",
         lower_bound=0,
         flag_values=flag_values,
     )
+    return Flags(init_from, batch_size, workers)
 
 
 def find_videos(arguments: Sequence[str]) -> list[pathlib.Path]:
@@ -242,7 +251,7 @@ def _read(
         except BaseException as error:  # noqa: BLE001 (raised where results are taken)
             put(error)
 
-    count = min(threads or workers.available_cores(), len(paths))
+    count = min(threads or available_cores(), len(paths))
     for _ in range(count):
         threading.Thread(target=work, daemon=True).start()
     try:
@@ -259,11 +268,12 @@ def _read(
 
 def _cut(index: int, clip: own_video.Clip, spec: ClipSpec) -> _Item:
     """The part of the frames that the clip shows: less to copy."""
-    window = evenly_spread.sample_window(*clip.frames.shape[1:3], spec)
+    height, width = clip.frames.shape[1:3]
+    window = evenly_spread.sample_window(height, width, spec)
     low = np.maximum(np.floor(window[:2]).astype(int) - _MARGIN, 0)
     high = np.ceil(window[:2] + window[2:]).astype(int) + _MARGIN
     part = clip.frames[:, low[0] : high[0], low[1] : high[1]]
-    window = window - np.float32([*low, 0, 0])
+    window = window - np.array([*low, 0, 0], np.float32)
     return _Item(index, clip._replace(frames=part), window)
 
 
@@ -274,7 +284,7 @@ def _stack(items: Sequence[_Item], spec: ClipSpec, rows: int) -> Batch:
     height, width = -(-sides.max(axis=0) // _CANVAS) * _CANVAS
     batch = {
         "frames": np.zeros((rows, 1, spec.num_frames, height, width, 3), np.uint8),
-        "window": np.tile(np.float32([0, 0, 1, 1]), (rows, 1, 1)),
+        "window": np.tile(np.array([0, 0, 1, 1], np.float32), (rows, 1, 1)),
         "extent": np.ones((rows, 1, 2), np.float32),
         "flip": np.zeros((rows, 1), bool),
         "plan": {},

@@ -142,7 +142,7 @@ def read_clips(
     """
     with videos.errors_of_one_file():
         times, rate, pause = _announced(video, fps)
-        before = None
+        before = np.zeros((0, 0), int)
         for attempt in range(3):
             index, found = videos.constant_rate(times, rate, pause)
             numbers = choose(len(index), found)

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterable
 from typing import Any, NoReturn, TypeVar
@@ -19,7 +20,9 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_EVERY = 60  # seconds between two lines of progress that go into a file
+_FIRST = 5  # seconds before the first line of progress that goes into a file
+_EVERY = 60  # seconds between two more
+_SILENT = 1.5  # seconds after which a person wants to know that a command has started
 
 T = TypeVar("T")
 
@@ -82,11 +85,14 @@ class _Descriptor(io.FileIO):
 
     Attributes:
         full: whether something was lost because a disk is full.
+        wrote: whether anything was written to one of these streams.
     """
 
     full = False
+    wrote = False
 
     def write(self, data: Any, /) -> int:
+        _Descriptor.wrote = True
         try:
             # None: another program has made it non-blocking, and it is busy.
             while (written := super().write(data)) is None:
@@ -142,6 +148,20 @@ def lost_output() -> bool:
     return isinstance(raw, _Descriptor) and raw.full
 
 
+def say_alive() -> None:
+    """Tells a person at a terminal that the command has started, unless it says more."""
+    if not sys.stderr.isatty():
+        return
+
+    def say() -> None:
+        if not _Descriptor.wrote:
+            write("starting")
+
+    timer = threading.Timer(_SILENT, say)
+    timer.daemon = True
+    timer.start()
+
+
 def announce(line: str) -> None:
     """Tells a person at a terminal what takes a while now."""
     if sys.stderr.isatty():
@@ -159,7 +179,8 @@ def progress(
 ) -> Generator[T]:
     """Yields the items and shows on standard error how many of them there were.
 
-    A bar on a terminal; otherwise, for log files, a line every minute.
+    A bar on a terminal; otherwise, for log files, a line after five seconds and then
+    every minute.
 
     Args:
         items: yielded one by one.
@@ -176,10 +197,10 @@ def progress(
             items, what, total or None, initial=done, unit=f" {unit}", leave=False
         )
         return
-    last = time.monotonic()
+    last, wait = time.monotonic(), min(_FIRST, _EVERY)
     for number, item in enumerate(items, done + 1):
         yield item
-        if show and time.monotonic() - last > _EVERY:
+        if show and time.monotonic() - last > wait:
             of = f" of {total}" * bool(total)
             print(f"{what}: {number}{of} {unit}", file=sys.stderr, flush=True)
-            last = time.monotonic()
+            last, wait = time.monotonic(), _EVERY

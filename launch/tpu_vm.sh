@@ -46,7 +46,7 @@ install)
   on all 'mkdir -p ctp_jax && tar -xzf ctp_jax.tar.gz -C ctp_jax && cd ctp_jax &&
     python3 -m pip install --quiet --user uv &&
     python3 -m uv venv --quiet --allow-existing --python=3.12 &&
-    python3 -m uv pip install --quiet --editable ".[tpu]"'
+    python3 -m uv pip install --quiet --editable ".[data,tpu]"'
   ;;
 start)
   if [[ ${2:-} != /* ]]; then

@@ -43,7 +43,7 @@ def make_batch(
         window, flip = clips.sample_window(chosen["rng"], height, width, spec)
         batch: dict[str, Any] = {
             "frames": frames,
-            "extent": np.tile(np.float32(size), (spec.num_clips, 1)),
+            "extent": np.tile(np.array(size, np.float32), (spec.num_clips, 1)),
             "window": window,
             "flip": flip,
             "times": chosen["times"],

@@ -16,9 +16,9 @@ RUN apt-get update \
 # What is installed depends on these files only: a change of code leaves the big layer.
 WORKDIR /opt/ctp_jax
 COPY setup.cfg pyproject.toml README.md LICENSE NOTICE ./
-COPY ctp_jax/__init__.py ctp_jax/
+COPY ctp_jax/__init__.py ctp_jax/versions.py ctp_jax/
 COPY configs/__init__.py configs/
-RUN pip install --no-cache-dir --editable ".[cuda]"
+RUN pip install --no-cache-dir --editable ".[data,cuda]"
 COPY ctp_jax ctp_jax
 COPY configs configs
 

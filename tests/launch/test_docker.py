@@ -11,7 +11,7 @@ import yaml
 from tests.launch import starting
 
 FILES = sorted((starting.LAUNCH / "docker").glob("*.Dockerfile"))
-EXTRAS = {"cpu": None, "cuda": "cuda", "tpu": "tpu"}
+EXTRAS = {"cpu": ["data"], "cuda": ["data", "cuda"], "tpu": ["data", "tpu"]}
 
 every = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
@@ -77,9 +77,9 @@ def test_the_extra_exists(path):
     setup = configparser.ConfigParser()
     setup.read(starting.ROOT / "setup.cfg")
     (install,) = [r for k, r in instructions(path) if k == "RUN" and "pip inst" in r]
-    extra = re.search(r'--editable "?\.(?:\[(\w+)\])?"?$', install).group(1)
-    assert extra == EXTRAS[path.stem]
-    assert extra is None or extra in setup["options.extras_require"]
+    extras = re.search(r'--editable "\.\[([\w,]+)\]"$', install).group(1).split(",")
+    assert extras == EXTRAS[path.stem]
+    assert set(extras) <= set(setup["options.extras_require"])
 
 
 @every
