@@ -34,6 +34,19 @@ def as_dict(config: Mapping | ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config, default=lambda nested: nested.to_dict()))
 
 
+def from_json(stored: Mapping[str, Any]) -> ConfigDict:
+    """The inverse of `as_dict` after JSON, which has lists where configs have tuples."""
+    return ConfigDict(_with_tuples(stored))
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _with_tuples(inner) for name, inner in value.items()}
+    return (
+        tuple(map(_with_tuples, value)) if isinstance(value, (list, tuple)) else value
+    )
+
+
 def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
     """{'optimizer.learning_rate': 0.01, ...}, in the order of the config."""
     flat = {}

@@ -135,8 +135,8 @@ class Encoder:
         >>> encoder = ctp_jax.load_encoder(run)  # the folder of a run
         >>> spec = encoder.spec
         >>> clips = np.zeros((2, spec.frames, spec.size, spec.size, 3), np.uint8)
-        >>> encoder(clips).shape  # 2 x 3 x 3 bins of 64 channels
-        (2, 1152)
+        >>> encoder(clips).shape  # 2 x 3 x 3 bins of 8 channels; R3D-18 has 512
+        (2, 144)
         """
         return self._vectors(self.variables, _checked(clips, self.module))
 
@@ -145,7 +145,7 @@ class Encoder:
 
         >>> clips = np.zeros((2, spec.frames, spec.size, spec.size, 3), np.uint8)
         >>> [stage.shape for stage in encoder.stages(clips)][-1]
-        (2, 1, 4, 4, 64)
+        (2, 1, 4, 4, 8)
         """
         return self._maps(self.variables, _checked(clips, self.module))
 
@@ -280,7 +280,9 @@ def _draw(batch, size):
 
 def normalised(clips: Array) -> Float[Array, "b t h w 3"]:
     """Clips as the network takes them: uint8 is normalised, floats are."""
-    return colour.normalize(clips) if clips.dtype == jnp.uint8 else clips
+    if clips.dtype != jnp.uint8:
+        return clips
+    return colour.normalize(clips.astype(jnp.float32))
 
 
 def _checked(clips: Any, module: Any) -> Any:
@@ -312,7 +314,7 @@ def config_of(encoder: export.Encoder) -> ConfigDict:
     """
     stored = encoder.provenance.get("config")
     if stored is not None:
-        config = ConfigDict(stored)
+        config = config_lib.from_json(stored)
         config_lib.validate(config)
     else:
         names = ("name", "width", "spatial_strides", "temporal_strides", "epsilon")

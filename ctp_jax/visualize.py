@@ -103,18 +103,9 @@ def config_of_run(workdir: str | None) -> ConfigDict:
         raise UserError(
             f"--workdir={workdir}: no run (no config.json): name the folder of a run"
         )
-    config = ConfigDict(
-        _with_tuples(untrusted.read_json(path, "give --config instead"))
-    )
+    config = config_lib.from_json(untrusted.read_json(path, "give --config instead"))
     config_lib.validate(config)
     return config
-
-
-def _with_tuples(value: Any) -> Any:
-    """JSON with tuples for lists, as configs have them."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(inner) for name, inner in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def draw(

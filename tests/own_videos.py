@@ -1,0 +1,60 @@
+"""A tiny finetuned network, and videos of two classes, for what reads one's own videos."""
+
+import jax
+
+from configs import finetune_small
+from ctp_jax import config as config_lib
+from ctp_jax.tasks import base
+from ctp_jax.train.checkpoints import export
+from tests.prepare import make_videos
+
+CLASSES = ("falling", "rising")
+
+
+def make_config(data_dir=""):
+    config = finetune_small.get_config()
+    config.model.name = "tests.tiny_network"
+    config.data.name, config.data.data_dir = "mine", str(data_dir)
+    config.data.eval_split = "all"
+    config.head.init_std = 3.0  # probabilities that are not all alike
+    return config
+
+
+def make_run(place):
+    """Writes an exported encoder with its head; (config, task, variables)."""
+    config = make_config()
+    task = base.load(config)
+    task.class_names = CLASSES
+    variables = jax.jit(task.init)(jax.random.key(0), {})
+    params, stats, architecture = task.encoder(variables)
+    provenance = {"config": config_lib.as_dict(config), "class_names": list(CLASSES)}
+    export.write_encoder(
+        place,
+        export.Encoder(
+            params=params,
+            batch_stats=stats,
+            architecture=architecture,
+            head=task.head(variables),
+            head_task="recognition",
+            provenance=provenance,
+            path="",
+        ),
+    )
+    return config, task, variables
+
+
+def make_files(folder):
+    """Two videos of each class, of three sizes and lengths."""
+    sizes = ((80, 100, 25), (160, 150, 40), (64, 96, 12), (80, 100, 31))
+    paths = []
+    for number, (height, width, count) in enumerate(sizes):
+        path = folder / CLASSES[number % 2] / f"{number}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Colours that move, and differ from video to video: what is seen of them rises or
+        # falls.
+        picture = make_videos.picture(height + count, width, 50 * number)
+        frames = [picture[i : i + height] for i in range(count)]
+        frames = frames[::-1] if number % 2 else frames
+        make_videos.write_video(path, frames)
+        paths.append(path)
+    return paths
