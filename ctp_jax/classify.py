@@ -52,6 +52,7 @@ def main(arguments):
         raise UserError("--init_from is missing: name the run of a classifier")
     videos = inference.find_videos(arguments)
     out = files.absolute(OUT.value) if OUT.value else None
+    print(f"classify: {len(videos)} videos, loading the network", file=sys.stderr)
     cli.use_compilation_cache()
     cli.check_devices()
     classifier = load(init_from)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 import numpy as np
 from absl import flags
@@ -40,6 +41,7 @@ def main(arguments):
     out = files.absolute(OUT.value)
     feature_file.check_name(out)
     videos = inference.find_videos(arguments)
+    print(f"features: {len(videos)} videos, loading the network", file=sys.stderr)
     cli.use_compilation_cache()
     cli.check_devices()
     encoder = inference.load_encoder(init_from)

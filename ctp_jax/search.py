@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 import numpy as np
 from absl import flags
@@ -49,6 +50,7 @@ def main(arguments):
     found = found.select(np.array(same) != os.path.realpath(query))
     if not len(found.video):
         raise UserError(f"--in={IN.value}: holds no other video: add some")
+    print(f"search: {len(found.video)} vectors, loading", file=sys.stderr, flush=True)
     cli.use_compilation_cache()
     cli.check_devices()
     from ctp_jax.evaluators import nearest, neighbour_sheet
