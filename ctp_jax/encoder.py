@@ -14,6 +14,7 @@ a clip in pixels, d numbers in a vector.
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -182,7 +183,7 @@ class Encoder:
         spec = self.spec
         # What is chosen for the backend of today would be kept for all.
         module = self.module.clone(impl="direct", dtype=jnp.dtype(jnp.float32))
-        variables = jax.device_get(self.variables)
+        variables = self.variables
         shape = jax_export.symbolic_shape(
             f"b, {spec.frames}, {spec.size}, {spec.size}, 3"
         )
@@ -198,7 +199,8 @@ class Encoder:
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights and of what the vectors depend on besides them."""
-        digest = hashlib.sha256(repr((self.spec, self.module)).encode())
+        about = {**dataclasses.asdict(self.spec), **self.module.architecture()}
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf).data)

@@ -146,7 +146,8 @@ def loaded(*names):
     return [name for name in names if name in sys.modules]
 def refuse(place, *names):
     assert not loaded(*names), f"{place}: {loaded(*names)}"
-from ctp_jax import convert, explain, main, track, visualize
+from ctp_jax import classify, convert, explain, features, main, search, track
+from ctp_jax import visualize
 from ctp_jax.prepare import __main__
 HEAVY = "tensorflow", "tensorflow_datasets", "torch", "keras", "matplotlib", "scipy"
 refuse("commands", *HEAVY, "jax", "orbax", "cv2")
