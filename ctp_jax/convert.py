@@ -118,7 +118,7 @@ def import_file(
             f"{target}: must be a folder if the source is a file; to change the names, "
             "convert to a folder and then to a file"
         )
-    _check_free(target, overwrite, _is_encoder(target))
+    check_free(target, overwrite, is_encoder(target))
     state = state_dicts.read(source)
     imported = from_torch.convert(
         state.tensors,
@@ -178,7 +178,7 @@ def export_file(
             f"{target}: must be a file if the source is a folder: name one that ends with "
             f"{endings}"
         )
-    _check_free(target, overwrite, target.is_file())
+    check_free(target, overwrite, target.is_file())
     encoder = export.load_encoder(source)
     network = encoder.architecture["name"]
     having = [f for f in names.FAMILIES.values() if network in f.variants]
@@ -203,14 +203,21 @@ def export_file(
     return lines
 
 
-def _is_encoder(path: pathlib.Path) -> bool:
+def is_encoder(path: pathlib.Path) -> bool:
     """Whether a folder is an encoder or empty, so that --overwrite may replace it."""
     return path.is_dir() and (
         (path / "encoder.json").is_file() or not any(path.iterdir())
     )
 
 
-def _check_free(target: pathlib.Path, overwrite: bool, same_kind: bool) -> None:
+def check_free(target: pathlib.Path, overwrite: bool, same_kind: bool) -> None:
+    """Raises `UserError` unless a target may be written.
+
+    Args:
+        target: to write.
+        overwrite: replace what is there.
+        same_kind: what is there may be replaced.
+    """
     if not (target.exists() or target.is_symlink()):
         return
     if not same_kind:

@@ -212,7 +212,7 @@ def load_encoder(path: str | os.PathLike) -> Encoder:
 
     Args:
         path: a run's workdir, one of its checkpoints, an exported encoder, or a folder
-            that `python -m ctp_jax.convert` wrote.
+            that `python -m ctp_jax.convert` wrote, or hf://OWNER/NAME.
 
     Raises:
         UserError: there is none, or it is damaged, or its network is code outside of this

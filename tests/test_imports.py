@@ -52,6 +52,7 @@ DOORS = {
     "tensorflow": ("data/", "prepare/", "tasks/"),  # tasks: inside their plans
     "tensorflow_datasets": ("prepare/",),
     "orbax": ("train/checkpoints/pytrees.py",),
+    "huggingface_hub": ("train/checkpoints/hub.py",),
     "torch": ("interop/",),
     "torchvision": ("interop/",),
     "apache_beam": ("prepare/",),
@@ -146,8 +147,8 @@ def loaded(*names):
     return [name for name in names if name in sys.modules]
 def refuse(place, *names):
     assert not loaded(*names), f"{place}: {loaded(*names)}"
-from ctp_jax import classify, convert, explain, features, main, search, track
-from ctp_jax import visualize
+from ctp_jax import classify, convert, explain, features, main, publish, search
+from ctp_jax import track, visualize
 from ctp_jax.prepare import __main__
 HEAVY = "tensorflow", "tensorflow_datasets", "torch", "keras", "matplotlib", "scipy"
 refuse("commands", *HEAVY, "jax", "orbax", "cv2")

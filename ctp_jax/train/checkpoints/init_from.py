@@ -3,10 +3,12 @@
     a workdir, or its folder `encoder`        the exported encoder of a finished run
     a workdir, or its `checkpoints[/<step>]`  the encoder in a training checkpoint
     a folder that `ctp_jax.convert` wrote     a converted PyTorch file
+    hf://OWNER/NAME[@REVISION]                an encoder of a model hub, see `hub`
 
 It is read once, before step 0, and never on resume.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +21,7 @@ from ctp_jax import config as config_lib
 from ctp_jax import files
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
-from ctp_jax.train.checkpoints import export, restore
+from ctp_jax.train.checkpoints import export, hub, restore
 from ctp_jax.train.state import AveragedTrainState, TrainState, count, describe
 
 _TORCH = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
@@ -31,6 +33,9 @@ def read(path: str | pathlib.Path) -> export.Encoder:
     Raises:
         UserError: there is no encoder, or it cannot be read.
     """
+    if hub.is_address(str(path)):
+        found = export.load_encoder(hub.download(str(path)))
+        return dataclasses.replace(found, path=str(path))
     given = files.absolute(path)
     if given.is_file() and given.suffix in _TORCH:
         name = given.name.removesuffix(".tar")

@@ -1,0 +1,214 @@
+"""Makes a folder that can be uploaded: `python -m ctp_jax.publish RUN FOLDER`."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from ctp_jax import cli, convert, files
+from ctp_jax.errors import UserError, refusals
+
+FLAGS = flags.FlagValues()
+NAME = flags.DEFINE_string(
+    "name",
+    "",
+    "Title of the model card; default: name of the folder.",
+    flag_values=FLAGS,
+)
+LICENCE = flags.DEFINE_string(
+    "licence",
+    "unknown",
+    "Of the weights, as SPDX writes it: apache-2.0, cc-by-nc-4.0, ...",
+    flag_values=FLAGS,
+)
+ENCODER_ONLY = flags.DEFINE_boolean(
+    "encoder_only", False, "Leave the head out.", flag_values=FLAGS
+)
+OVERWRITE = flags.DEFINE_boolean(
+    "overwrite", False, "Replace such a folder that is there.", flag_values=FLAGS
+)
+cli.define_allow_code(FLAGS)
+
+_SAFETENSORS = "model.safetensors"
+_OPTIMIZER = ("name", "learning_rate", "schedule", "weight_decay")
+
+
+def main(arguments):
+    """Makes a folder of an encoder that can be uploaded as it is.
+
+    python -m ctp_jax.publish RUN FOLDER --licence=apache-2.0 [--name="R3D-18, UCF-101"]
+
+    RUN is what config.init_from may name. Writes the encoder, the same weights for PyTorch as
+    model.safetensors, and a model card, README.md, from what the run has noted. Paths, names
+    of users and of machines are in none of them.
+    """
+    if len(arguments) != 2:
+        raise UserError(f"{len(arguments)} paths: give RUN and FOLDER")
+    for line in publish(
+        arguments[0],
+        files.absolute(arguments[1]),
+        NAME.value,
+        LICENCE.value,
+        ENCODER_ONLY.value,
+        OVERWRITE.value,
+    ):
+        print(line)
+
+
+def publish(
+    run: str,
+    folder: pathlib.Path,
+    name: str = "",
+    licence: str = "unknown",
+    encoder_only: bool = False,
+    overwrite: bool = False,
+) -> list[str]:
+    """Writes the folder; returns lines for the user.
+
+    Args:
+        run: what `config.init_from` may name.
+        folder: to write.
+        name: title of the model card.
+        licence: of the weights.
+        encoder_only: leave the head out.
+        overwrite: replace a folder that is an encoder.
+
+    Raises:
+        UserError: there is no encoder, or the folder is there.
+    """
+    from ctp_jax.train.checkpoints import export, init_from
+    from ctp_jax.train.state import count
+
+    convert.check_free(folder, overwrite, convert.is_encoder(folder))
+    encoder = init_from.read(run)
+    if encoder_only:
+        encoder = dataclasses.replace(encoder, head=None, head_task="")
+    lines = [f"{encoder.path}: {count(encoder.params):,} parameters"]
+    with refusals(folder):
+        export.write_encoder(folder, encoder)
+        others = _write_for_torch(folder, lines)
+        # What was written: without folders.
+        about = export.read_about(folder)
+        text = card(about, count(encoder.params), name or folder.name, licence, others)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+    if licence == "unknown":
+        lines.append("note: --licence is missing: the card says `unknown`")
+    return [*lines, f"wrote {folder}: upload it as it is, see docs/weights.md"]
+
+
+def _write_for_torch(folder: pathlib.Path, lines: list[str]) -> str:
+    """Writes the weights for PyTorch, with the head if it has names there; a line for the card."""
+    for encoder_only in (False, True):
+        try:
+            target = folder / _SAFETENSORS
+            lines += convert.export_file(folder, target, "", encoder_only)[-1:]
+            without = ", without the head" * encoder_only
+            return f"`{_SAFETENSORS}`: the same weights for PyTorch{without}"
+        except UserError as error:
+            reason = error
+    lines.append(f"note: no {_SAFETENSORS}: {reason}")
+    return ""
+
+
+def card(
+    about: Mapping[str, Any], parameters: int, name: str, licence: str, others: str
+) -> str:
+    """The model card of an exported encoder, as Markdown with the header of a hub.
+
+    Args:
+        about: contents of its `encoder.json`.
+        parameters: of the encoder, how many.
+        name: title.
+        licence: of the weights.
+        others: a line about further files, or ''.
+    """
+    provenance, architecture = about["provenance"], about["architecture"]
+    config = provenance.get("config", {})
+    task, data = provenance.get("task", ""), config.get("data", {})
+    header = {
+        "license": licence,
+        "library_name": "ctp_jax",
+        "tags": ["video", "self-supervised-learning", "jax", "flax"],
+    }
+    optimizer = config.get("optimizer", {})
+    rows = {
+        "network": f"{architecture['name']}, width {architecture['width']:g}",
+        "parameters": f"{parameters:,}, without the head",
+        "head": about["head_task"] or "none",
+        "task": task,
+        "data": ", ".join(
+            f"{what} {data[what]}" for what in ("name", "split") if data.get(what)
+        ),
+        "source": provenance.get("source", ""),
+        "started from": config.get("init_from", ""),
+        "steps": provenance.get("steps", ""),
+        "epochs": _number(provenance.get("epochs", "")),
+        "batch size": config.get("batch_size", ""),
+        "optimiser": ", ".join(
+            f"{what} {optimizer[what]}" for what in _OPTIMIZER if what in optimizer
+        ),
+        "clips": ", ".join(
+            f"{what} {config.get('clip', {}).get(what)}"
+            for what in ("num_frames", "strides", "size")
+            if what in config.get("clip", {})
+        ),
+        "date": str(provenance.get("date", ""))[:10],
+        **provenance.get("versions", {}),
+    }
+    measured = provenance.get("metrics") or {}
+    where = f" on split `{data['eval_split']}`" * bool(data.get("eval_split"))
+    use = (
+        "```python\nimport ctp_jax\n\n"
+        'encoder = ctp_jax.load_encoder("this folder")  # or hf://OWNER/NAME\n'
+        'features = encoder(ctp_jax.read_clips("video.mp4", encoder.spec))\n```'
+    )
+    terms = (
+        f"Of the weights: {_plain(licence)}. The videos that they were trained on have "
+        "terms of their own."
+    )
+    parts = [
+        "---\n"
+        + "\n".join(f"{k}: {json.dumps(v)}" for k, v in header.items())
+        + "\n---",
+        f"# {_plain(name)}",
+        "An encoder of video clips, pretrained with ctp_jax"
+        + (f" by the task `{_plain(task)}`." if task else "."),
+        use,
+        "Files: `encoder.json` and `arrays/`, the encoder"
+        + (f"; {others}." if others else "."),
+        "## Origin",
+        _table(("", ""), rows),
+        f"## Measured{where}",
+        _table(("number", "value"), {k: _number(v) for k, v in measured.items()})
+        if measured
+        else "Nothing.",
+        "## Licence",
+        terms,
+        "## Config",
+        "```json\n" + json.dumps(config, indent=1) + "\n```" if config else "None.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(text: Any) -> str:
+    """Text that is no Markdown and no second column of a table."""
+    return " ".join(str(text).replace("|", "/").replace("`", "'").split())
+
+
+def _table(header: tuple[str, str], rows: Mapping[str, Any]) -> str:
+    kept = {
+        name: _plain(value) for name, value in rows.items() if value not in ("", [])
+    }
+    lines = [f"| {_plain(name)} | {value} |" for name, value in kept.items()]
+    return "\n".join([f"| {header[0]} | {header[1]} |", "| --- | --- |", *lines])
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

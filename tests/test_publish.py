@@ -1,0 +1,111 @@
+"""A folder to upload, and encoders from a hub."""
+
+import json
+import shutil
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import ctp_jax
+from configs import finetune_small
+from ctp_jax import config as config_lib
+from ctp_jax import publish
+from ctp_jax.errors import UserError
+from ctp_jax.tasks import base
+from ctp_jax.train.checkpoints import export, hub
+from tests import own_videos
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """An encoder as a checkpoint gives it: with paths in what is noted."""
+    place = tmp_path_factory.mktemp("run") / "encoder"
+    config = finetune_small.get_config()
+    config.model.width = 0.03
+    config.data.data_dir = config.init_from = "/home/somebody/data"
+    task = base.load(config)
+    task.class_names = own_videos.CLASSES
+    shapes = jax.eval_shape(task.init, jax.random.key(0), {})
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda x: rng.normal(size=x.shape, loc=1).astype("f4"), shapes
+    )
+    params, stats, architecture = task.encoder(variables)
+    provenance = {
+        "task": "recognition",
+        "config": config_lib.as_dict(config),
+        "class_names": list(own_videos.CLASSES),
+        "steps": 7,
+        "metrics": {"top1": 0.5},
+        "source": "/home/somebody/x.pth",
+    }
+    head = task.head(variables)
+    encoder = export.Encoder(
+        params, stats, architecture, head, "recognition", provenance, ""
+    )
+    export.write_encoder(place, encoder)
+    return place, params
+
+
+def test_the_folder_is_complete_and_says_nothing_private(run, tmp_path):
+    folder = tmp_path / "weights"
+    publish.publish(str(run[0]), folder, "A | name", "cc-by-4.0")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"encoder.json", "arrays", "model.safetensors", "README.md"}
+    for path in folder.rglob("*"):
+        for private in (b"somebody", str(tmp_path).encode()):
+            assert path.is_dir() or private not in path.read_bytes(), path
+    text = (folder / "README.md").read_text()
+    header = text.split("---")[1].strip().splitlines()
+    assert json.loads(header[0].removeprefix("license: ")) == "cc-by-4.0"
+    for line in ("# A / name", "| steps | 7 |", "| top1 | 0.5 |", "| source | x.pth |"):
+        assert line in text.splitlines()
+    assert json.loads(text.split("```json")[1].split("```")[0])["batch_size"] == 16
+    ours = ctp_jax.load_encoder(folder)
+    for a, b in zip(
+        *map(jax.tree.leaves, (ours.variables["params"], run[1])), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    sizes = sum(value.size for value in jax.tree.leaves(run[1]))
+    assert sum(value.size for value in tensors.values()) > sizes
+    with pytest.raises(UserError, match="exists: name another or replace it"):
+        publish.publish(str(run[0]), folder)
+    lines = publish.publish(str(run[0]), folder, overwrite=True, encoder_only=True)
+    assert any("--licence is missing" in line for line in lines)
+    assert export.load_encoder(folder).head is None
+
+
+def test_addresses_of_a_hub(run, tmp_path, monkeypatch):
+    """With a stand-in of its client."""
+    publish.publish(str(run[0]), tmp_path / "hub" / "owner" / "name")
+    asked = []
+
+    def snapshot_download(name, *, revision, allow_patterns):
+        asked.append((name, revision))
+        source, target = tmp_path / "hub" / name, tmp_path / "cache"
+        if not source.exists():
+            raise OSError(f"404: {name}")
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+        (target / "model.safetensors").unlink()
+        assert "model.safetensors" not in allow_patterns
+        return str(target)
+
+    client = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+    found = ctp_jax.load_encoder("hf://owner/name@v1")
+    assert asked == [("owner/name", "v1")] and found.path == "hf://owner/name@v1"
+    assert ctp_jax.load_encoder("hf://owner/name").fingerprint() == found.fingerprint()
+    with pytest.raises(UserError, match="hf://owner/none: cannot be downloaded .404"):
+        ctp_jax.load_encoder("hf://owner/none")
+    for address in ("hf://name", "hf://a/b/c", "hf://a/b@", "hf://../b c"):
+        with pytest.raises(UserError, match="needs hf://OWNER/NAME"):
+            hub.download(address)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r'pip install "ctp_jax\[hub\]"'):
+        ctp_jax.load_encoder("hf://owner/name")
