@@ -83,7 +83,7 @@ def decode(paths, threads: int, rgb: bool) -> None:
 
 def clips(paths, spec, threads: int) -> None:
     """Reads the clips of all videos."""
-    for _ in inference._read(paths, spec, 0.0, threads, 32):
+    for _ in inference.read(paths, spec, 0.0, threads, 32):
         pass
 
 

@@ -174,7 +174,7 @@ def run(
                 yield Result(item.index, np.array(starts), np.stack(each))
 
     clips = 0
-    for item in _read(paths, spec, every, threads, _AHEAD * batch_size):
+    for item in read(paths, spec, every, threads, _AHEAD * batch_size):
         waiting.append(item)
         clips += item.clip is not None
         if clips == batch_size:
@@ -214,7 +214,7 @@ class _Item(NamedTuple):
     error: str = ""
 
 
-def _read(
+def read(
     paths: Sequence[pathlib.Path],
     spec: ClipSpec,
     every: float,

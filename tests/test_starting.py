@@ -1,0 +1,46 @@
+"""What a person sees of a command in its first seconds."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+import ctp_jax
+
+SLOW = """
+import time
+from ctp_jax import cli, terminal
+terminal._SILENT = 0.05
+def main(arguments):
+    if arguments:
+        print("here", flush=True)
+    time.sleep(0.5)
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize("arguments, said", [((), "starting"), (("x",), "")])
+def test_a_silent_command_says_that_it_has_started(arguments, said):
+    """At a terminal only: files of logs stay as they are."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", SLOW, *arguments]
+    subprocess.run(command, stderr=theirs, stdout=subprocess.DEVNULL, check=True)
+    os.write(theirs, b"end")
+    assert os.read(ours, 1000).decode().split() == [*said.split(), "end"]
+    os.close(ours)
+    os.close(theirs)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["convert", "report"])
+def test_version(command):
+    done = subprocess.run(
+        [sys.executable, "-m", f"ctp_jax.{command}", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"ctp_jax {ctp_jax.__version__}\n" and not done.stderr
