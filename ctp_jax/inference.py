@@ -22,6 +22,7 @@ from ctp_jax import files, own_video
 from ctp_jax.data import evenly_spread
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
+from ctp_jax.prepare import frames as image_folders
 from ctp_jax.prepare import video as videos
 from ctp_jax.prepare.builders import folders
 from ctp_jax.prepare.workers import available_cores
@@ -48,6 +49,13 @@ class Result(NamedTuple):
     starts: np.ndarray
     rows: np.ndarray
     error: str = ""
+
+
+def _is_video(folder: pathlib.Path) -> bool:
+    try:
+        return bool(image_folders.list_frames(folder, None))
+    except videos.VideoError:
+        return False
 
 
 class Flags(NamedTuple):
@@ -86,6 +94,8 @@ def define_flags(flag_values: flags.FlagValues) -> Flags:
 def find_videos(arguments: Sequence[str]) -> list[pathlib.Path]:
     """The videos that a command was given: files, and all that lie in folders.
 
+    A folder of numbered images without videos is a video itself.
+
     Raises:
         UserError: nothing was given, or a folder holds no videos.
     """
@@ -100,6 +110,9 @@ def find_videos(arguments: Sequence[str]) -> list[pathlib.Path]:
         try:
             inside = folders.Folder(os.fspath(path))
         except UserError as error:
+            if _is_video(path):
+                found.append(path)
+                continue
             raise UserError(str(error).removeprefix("--videos=")) from error
         for note in inside.notes:
             print(f"note: {note}", file=sys.stderr)

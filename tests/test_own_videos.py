@@ -249,6 +249,12 @@ def test_wrong_calls_are_one_line(command, arguments, message):
         call(command, *arguments)
 
 
+def test_a_folder_of_numbered_images_is_a_video(tmp_path):
+    for number in range(3):
+        Image.new("RGB", (64, 48)).save(tmp_path / f"{number}.png")
+    assert inference.find_videos([str(tmp_path)]) == [tmp_path]
+
+
 def test_only_bad_files(run, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     for command, more in ((features, [f"--out={tmp_path / 'x.npz'}"]), (classify, [])):
