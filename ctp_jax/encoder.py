@@ -172,7 +172,7 @@ class Encoder:
         """The function from clips to vectors as StableHLO, with the weights.
 
         It takes uint8 clips (b, t, s, s, 3) of any number b and computes in float32, on
-        CPUs, GPUs and TPUs. Loading it needs JAX alone:
+        CPUs, GPUs and TPUs. Loading it needs JAX and flatbuffers, not this package:
 
             exported = jax.export.deserialize(pathlib.Path("encoder.jax").read_bytes())
             features = exported.call(clips)
