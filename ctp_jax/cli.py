@@ -140,7 +140,7 @@ def _explained(error: BaseException) -> UserError | None:
         return error
     if isinstance(error, ModuleNotFoundError) and error.name in _DATA_EXTRA:
         return UserError(
-            f"{error.name} is not installed, and this command reads prepared data: "
+            f"{error.name} is not installed, which this command needs: "
             'pip install "ctp_jax[data]"'
         )
     # A ConfigDict raises it so if an older or hand-written config lacks a field.
