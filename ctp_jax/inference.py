@@ -174,8 +174,8 @@ def run(
         for item in items:
             found = rows[item.index]
             if item.clip is not None:
-                # Of a video that is read again, earlier clips do not count.
-                found[:] = [row for row in found if row[0] == item.clip.attempt]
+                if found and found[-1][0] != item.clip.attempt:
+                    found.clear()  # the video is read again
                 start = float(item.clip.times[0])
                 found.append((item.clip.attempt, start, next(values)))
                 continue
