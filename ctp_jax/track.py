@@ -221,7 +221,7 @@ def _config_of(encoder: Any) -> ConfigDict:
     if encoder.provenance.get("config") is None:
         channels = head["temporal"]["bias"].size
         config.clip.num_frames = head["dense2"]["bias"].size // 4
-        config.head.channels = channels
+        config.head = ConfigDict({"channels": channels})
         config.head.roi_size = math.isqrt(len(head["dense1"]["kernel"]) // channels)
         config.head.sampling_ratio, config.head.squeeze = 2, True
         config.head.target_scale = (0.8, 0.8, 0.04, 0.04)
