@@ -325,7 +325,9 @@ def config_of(encoder: export.Encoder) -> ConfigDict:
         config = ConfigDict({"task": encoder.head_task or "encoder", "init_from": ""})
         config.model = ConfigDict({name: about[name] for name in names})
         config.model.conv = "auto"
-        config.clip = {"num_frames": Spec.frames, "size": Spec.size}
+        config.clip = ConfigDict({"num_frames": Spec.frames, "size": Spec.size})
+        config.clip.strides, config.clip.scales = (Spec.stride,), (Spec.scale,)
+        config.clip.jitter, config.clip.flip = False, 0.0
         config.optimizer = {"accumulate": 1}
         config.head = {"dropout": 0.5, "init_std": 0.001}
     config.model.dtype = "auto"

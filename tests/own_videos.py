@@ -20,8 +20,11 @@ def make_config(data_dir=""):
     return config
 
 
-def make_run(place):
-    """Writes an exported encoder with its head; (config, task, variables)."""
+def make_run(place, converted=False):
+    """Writes an exported encoder with its head; (config, task, variables).
+
+    As `ctp_jax.convert` would, without config and names of classes, if `converted`.
+    """
     config = make_config()
     task = base.load(config)
     task.class_names = CLASSES
@@ -36,7 +39,7 @@ def make_run(place):
             architecture=architecture,
             head=task.head(variables),
             head_task="recognition",
-            provenance=provenance,
+            provenance={} if converted else provenance,
             path="",
         ),
     )

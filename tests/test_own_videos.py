@@ -258,6 +258,20 @@ def test_wrong_calls_are_one_line(command, arguments, message):
         call(command, *arguments)
 
 
+def test_a_converted_classifier_has_numbers_for_names(tmp_path):
+    _, task, variables = own_videos.make_run(tmp_path / "converted", converted=True)
+    found = classify.load(str(tmp_path / "converted"))
+    assert found.class_names == ("0", "1")
+    spec = found.clip_spec
+    assert (spec.num_clips, spec.num_frames, spec.size) == (10, 16, 112)
+    pixels = np.zeros((1, 1, 16, 112, 112, 3), np.uint8)
+    window = np.array([[[0, 0, 112, 112]]], np.float32)
+    batch = {"frames": pixels, "window": window, "extent": window[..., 2:], "plan": {}}
+    batch["flip"] = np.zeros((1, 1), bool)
+    shape = jax.eval_shape(task.predict, variables, batch)["logits"].shape
+    assert shape == (1, 1, 2) and found.logits(batch).shape == (1, 2)
+
+
 def test_a_folder_of_numbered_images_is_a_video(tmp_path):
     for number in range(3):
         Image.new("RGB", (64, 48)).save(tmp_path / f"{number}.png")
