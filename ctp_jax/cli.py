@@ -141,7 +141,7 @@ def _explained(error: BaseException) -> UserError | None:
     if isinstance(error, ModuleNotFoundError) and error.name in _DATA_EXTRA:
         return UserError(
             f"{error.name} is not installed, which this command needs: "
-            'pip install "ctp_jax[data]"'
+            'in the checkout of ctp_jax, pip install -e ".[data]"'
         )
     # A ConfigDict raises it so if an older or hand-written config lacks a field.
     if isinstance(error, AttributeError) and isinstance(

@@ -149,7 +149,7 @@ def test_neither_needs_tensorflow_nor_the_export_this_package(run, files, tmp_pa
 
 def test_what_is_missing_is_one_line():
     error = ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
-    assert 'pip install "ctp_jax[data]"' in str(cli._explained(error))
+    assert 'pip install -e ".[data]"' in str(cli._explained(error))
     assert cli._explained(ModuleNotFoundError("x", name="x")) is None
 
 

@@ -36,7 +36,7 @@ def download(address: str) -> pathlib.Path:
         import huggingface_hub
     except ImportError as error:
         raise UserError(
-            f'{address}: needs huggingface_hub: pip install "ctp_jax[hub]"'
+            f"{address}: needs huggingface_hub: pip install huggingface_hub"
         ) from error
     try:
         folder = huggingface_hub.snapshot_download(
