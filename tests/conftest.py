@@ -26,7 +26,7 @@ if "CTP_TESTS" not in os.environ:
 
 from jaxtyping import install_import_hook
 
-from tests import checking, compilation_cache
+from tests import checking, compiling
 
 # A shell ignores SIGINT for what it starts in the background, and nohup SIGHUP, and so
 # would the commands that tests interrupt.
@@ -34,7 +34,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 install_import_hook("ctp_jax", f"{checking.__name__}.check")
-compilation_cache.keep_everything()
+compiling.quickly()
+compiling.keep_everything()
 
 from ctp_jax import modules
 

@@ -8,8 +8,9 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"
 from ctp_jax import report, visualize
 from ctp_jax.data import pipeline
 from ctp_jax.train import loop
-from tests import compilation_cache, toy_data
+from tests import compiling, toy_data
 
 __all__ = ["loop", "pipeline", "report", "toy_data", "visualize"]
 
-compilation_cache.keep_everything()
+compiling.quickly()
+compiling.keep_everything()

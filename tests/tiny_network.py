@@ -1,6 +1,6 @@
 """An encoder outside the package: a convolution a part, to compile in no time."""
 
-from ctp_jax.models.base import Encoder, attributes, scaled
+from ctp_jax.models.base import Encoder, attributes
 from ctp_jax.models.layers import BatchNorm, Conv3D
 
 CHANNELS = (16, 16, 16, 16)
@@ -15,9 +15,14 @@ class Tiny(Encoder):
 
     stage_channels = CHANNELS
 
+    def channels(self):
+        # Without the lower limit of ours, which is 8: XLA's convolutions in float64 are
+        # loops, of 15 nanoseconds a product.
+        return [max(4, round(each * self.width)) for each in CHANNELS]
+
     def _part(self, part, strides, x, train):
         name = f"stage{part}_conv" if part else "stem"
-        channels = scaled(CHANNELS[max(part - 1, 0)], self.width)
+        channels = self.channels()[max(part - 1, 0)]
         options = {"dtype": self.dtype, "impl": "direct", "name": name}
         x = Conv3D(channels, (3, 3, 3), strides, (1, 1, 1), **options)(x)
         norm = {"epsilon": self.epsilon, "dtype": self.dtype}

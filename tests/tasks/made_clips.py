@@ -136,7 +136,7 @@ def shrink(config, **flat):
     """A config for the tests of pretext tasks: tiny clips and network, no dropout."""
     config.clip.size, config.clip.num_frames = SIZE, FRAMES
     config.clip.scales = ((48, 34), (51, 38))
-    config.model.name, config.model.width = "tests.tiny_network", 0.5
+    config.model.name, config.model.width = "tests.tiny_network", 0.25
     head = {"dropout": 0.0, "init_std": 0.5}
     if "head" in config:
         config.head.update({name: head[name] for name in head if name in config.head})

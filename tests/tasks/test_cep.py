@@ -74,7 +74,7 @@ def torch_network(task, weights):
             self.encoder, self.head = two_steps.Encoder(), nn.Module()
             own = weights.params["head"]["appearance"]
             self.head.appearance = two_steps.Dense(own)
-            self.head.time = MLP(8, 8, DIM)
+            self.head.time = MLP(two_steps.CHANNELS, two_steps.CHANNELS, DIM)
 
         def embed(self, clips):
             """Appearance and time, unit vectors (b, c, d), of clips (b, c, 3, t, s, s)."""

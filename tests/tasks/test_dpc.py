@@ -20,7 +20,7 @@ from ctp_jax.tasks import base, dpc
 from tests.tasks import made_clips as made
 
 CONFIGS = {"dpc": dpc_config, "memdpc": memdpc_config}
-BLOCKS, PREDICTED, GROUP, CHANNELS = 4, 2, 2, 8
+BLOCKS, PREDICTED, GROUP, CHANNELS = 4, 2, 2, 4
 
 
 def make_task(name, **flat):

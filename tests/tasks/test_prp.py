@@ -176,7 +176,9 @@ def torch_network(torch, rates):
     class Head(nn.Module):
         def __init__(self):
             super().__init__()
-            self.classify, self.decode = ConvBlock(8, 16), ConvBlock(8, 16)
+            self.classify, self.decode = (
+                ConvBlock(two_steps.CHANNELS, 16) for _ in range(2)
+            )
             self.classifier = nn.Linear(16, len(rates))
             for i, (before, after) in enumerate(((16, 8), (8, 4), (4, 3), (3, 3)), 1):
                 self.add_module(f"up{i}", nn.ConvTranspose3d(before, before, 2, 2))

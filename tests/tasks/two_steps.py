@@ -20,14 +20,15 @@ from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import optimizer, state, step
 from tests.tasks import made_clips as made
 
+CHANNELS = 4
 RATE = 0.01
 TOLERANCE = 1e-6
 
 
 class Encoder(nn.Module):
-    """`tests.tiny_network` once more, at the width of `made_clips.shrink`: 8 channels."""
+    """`tests.tiny_network` once more, at the width of `made_clips.shrink`."""
 
-    def __init__(self, spatial=(1, 2, 2, 2), temporal=(1, 2, 2, 2), channels=8):
+    def __init__(self, spatial=(1, 2, 2, 2), temporal=(1, 2, 2, 2), channels=CHANNELS):
         super().__init__()
         strides = [(1, 2, 2), *((t, s, s) for t, s in zip(temporal, spatial))]
         self.parts = [("stem", "stem_norm")]

@@ -1,0 +1,31 @@
+"""How tests compile programs, see conftest.py: quickly, and each once."""
+
+from jax._src import compiler, lru_cache
+
+# XLA's older code generator and one part per program: half the time of a training step's
+# compilation.
+QUICK = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+
+
+def quickly():
+    """Where most optimisations are off, so are these; users' programs stay as they are."""
+    get = compiler.get_compile_options
+
+    def get_compile_options(*args, env_options_overrides=None, **kwargs):
+        if compiler._DISABLE_MOST_OPTIMIZATIONS.value:
+            env_options_overrides = QUICK | dict(env_options_overrides or {})
+        return get(*args, env_options_overrides=env_options_overrides, **kwargs)
+
+    compiler.get_compile_options = get_compile_options
+
+
+def keep_everything():
+    """JAX adds a program without looking at all others, which ones to remove.
+
+    That takes 50 microseconds for each of the thousands that there are. The cache never
+    gets as large as it may. JAX's own option for that turns the locks off, too.
+    """
+    lru_cache.LRUCache._evict_if_needed = lambda *_, **__: None
