@@ -26,7 +26,7 @@ if "CTP_TESTS" not in os.environ:
 
 from jaxtyping import install_import_hook
 
-from tests import checking, compiling
+from tests import checking, compiling, rare_collections
 
 # A shell ignores SIGINT for what it starts in the background, and nohup SIGHUP, and so
 # would the commands that tests interrupt.
@@ -64,6 +64,10 @@ def pytest_collection_modifyitems(items):
     """pytest-xdist gives the workers whole files, in this order."""
     order = {name: index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_collection_finish():
+    rare_collections.begin()
 
 
 @pytest.fixture(scope="module")

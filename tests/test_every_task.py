@@ -29,6 +29,14 @@ CONFIGS = {
         for name in methods.METHODS
     },
 }
+WIDTHS = (
+    ("head", "channels"),
+    ("head", "hidden"),
+    ("head", "memory"),
+    ("contrast", "dim"),
+    ("cep", "hidden"),
+)
+"""Of layers above the encoder; narrow ones do."""
 WHOLE_RUNS = ("ctp_cycle",)
 """Resumed from a checkpoint, with evaluations and log; of the others, the steps are."""
 
@@ -56,6 +64,9 @@ def make_config(name, data_dir, steps):
         config.blocks.count, config.blocks.predicted = 3, 1
     # The tasks are the subject, not the encoder.
     config.model.name, config.model.conv = "tests.tiny_network", "direct"
+    for group, field in WIDTHS:
+        if field in config.get(group, ()):
+            config[group][field] = min(config[group][field], 16)
     config.batch_size, config.steps, config.log_every = 8, steps, 1
     config.optimizer.learning_rate, config.optimizer.schedule = 0.001, "constant"
     # Adam would divide rounding by rounding where a gradient is nearly 0.

@@ -16,8 +16,7 @@ class Tiny(Encoder):
     stage_channels = CHANNELS
 
     def channels(self):
-        # Without the lower limit of ours, which is 8: XLA's convolutions in float64 are
-        # loops, of 15 nanoseconds a product.
+        # Without the lower limit of ours, which is 8.
         return [max(4, round(each * self.width)) for each in CHANNELS]
 
     def _part(self, part, strides, x, train):

@@ -16,8 +16,6 @@ from ctp_jax.tasks import base, ctp
 from tests import opencv_drawing
 from tests.tasks import made_clips
 
-pytestmark = pytest.mark.usefixtures("optimized")
-
 HEIGHT, WIDTH, VIDEOS = 72, 96, 6
 
 
@@ -28,9 +26,9 @@ def make_config(**changes):
     config.clip.size, config.clip.scales = 56, (56, 64, 72)
     config.clip.num_frames = 8
     config.game.scales = (8.0, 12.0, 16.0, 24.0, 32.0)
+    # The network is not the subject.
+    config.model.name = "tests.tiny_network"
     config.model.width, config.head.channels = 0.125, 32
-    # Compiles soonest; all ways are compared in tests/models.
-    config.model.conv = "direct"
     config.colour.hue_saturation = 1.0
     config.colour.brightness = config.colour.contrast = 1.0
     config.update(changes)

@@ -18,6 +18,7 @@ from torch import nn
 from ctp_jax.tasks.base import Variables
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import optimizer, state, step
+from tests import float64
 from tests.tasks import made_clips as made
 
 CHANNELS = 4
@@ -118,7 +119,7 @@ def check(
     for name in ("draw", *given):
         setattr(task, name, lambda batch, name=name: batch[name])
     before = weights
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), float64.quick_convolutions():
         task._encoder = task._encoder.clone(dtype=jnp.float64)
         run, now = _start(task, weights)
         for batch in batches:
