@@ -64,6 +64,8 @@ def make_config(name, data_dir, steps):
         config.blocks.count, config.blocks.predicted = 3, 1
     # The tasks are the subject, not the encoder.
     config.model.name, config.model.conv = "tests.tiny_network", "direct"
+    if "cep" in config:
+        config.cep.layers = 2  # of networks that are called twelve times
     for group, field in WIDTHS:
         if field in config.get(group, ()):
             config[group][field] = min(config[group][field], 16)
