@@ -1,6 +1,7 @@
 """Imports go one way, and each big dependency has one door (docs: DESIGN)."""
 
 import ast
+import functools
 import graphlib
 import pathlib
 import subprocess
@@ -79,9 +80,14 @@ def name_of(path):
 MODULES = {name_of(path): path for path in FILES}
 
 
+@functools.cache
+def nodes(path):
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path):
     """The modules that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -125,7 +131,7 @@ def test_each_big_dependency_has_one_door(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_are_read_and_code_is_imported_in_one_place(path):
     place = path.relative_to(ROOT / "ctp_jax").as_posix()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert place in CALLS.get(called, (place,)), f"{path}: {called}"

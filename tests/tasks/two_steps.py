@@ -65,7 +65,8 @@ def make_weights(task, batch) -> Variables:
         drawn = made.make_weights(task, batch)
         kept = {}
         if set(drawn.state) != {"batch_stats"}:
-            kept = dict(jax.jit(task.init)(jax.random.key(2), batch).state)
+            init = jax.jit(lambda rng, batch: task.init(rng, batch).state)
+            kept = dict(init(jax.random.key(2), batch))
         kept["batch_stats"] = drawn.state.get("batch_stats", {})
         return jax.tree.map(_wide, Variables(drawn.params, kept))
 
