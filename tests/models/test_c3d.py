@@ -18,8 +18,6 @@ from tests.models.made_networks import (
     shapes,
 )
 
-pytestmark = pytest.mark.usefixtures("optimized")
-
 
 def test_parameters_as_published():
     """MMAction2 says 78.4 M for UCF-101's 101 classes, with its dense layers."""

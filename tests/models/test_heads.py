@@ -8,8 +8,6 @@ import pytest
 from ctp_jax.errors import UserError
 from ctp_jax.models.heads import ClassifierHead, CtPHead
 
-pytestmark = pytest.mark.usefixtures("optimized")
-
 FRAMES, CHANNELS, SIZE, STRIDE = 8, 12, 5, 8
 BOXES = np.array(
     [

@@ -15,8 +15,6 @@ from tests.models.made_networks import (
     shapes,
 )
 
-pytestmark = pytest.mark.usefixtures("optimized")
-
 
 def test_r3d18_has_the_papers_parameters():
     variables, _ = shapes(models.create(model_config()))
