@@ -45,12 +45,12 @@ modules.allow("tests.models.own_network")
 
 # Files that take longest. At the end one worker would be left alone with them.
 LONGEST = (
+    "test_every_task.py",
     "test_end_to_end.py",
     "test_coordination.py",
-    "test_every_task.py",
     "test_real_runs.py",
     "test_loop.py",
-    "test_layers.py",
+    "test_coclr.py",
     "test_bad_records.py",
     "test_pipeline.py",
     "test_base.py",
@@ -72,7 +72,10 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module")
 def optimized():
-    """Programs are compiled as users have them: for modules about what is computed."""
+    """Programs are compiled as users have them, which takes three times as long.
+
+    For the operations, a run from end to end, and the ways to compute a convolution.
+    """
     import jax
 
     def switch(disabled):

@@ -14,8 +14,6 @@ from tests.models.test_heads import BOXES, SIZE, STRIDE, pooled
 torch = pytest.importorskip("torch", reason="compares with PyTorch")
 from tests.interop import torch_models
 
-pytestmark = pytest.mark.usefixtures("optimized")
-
 CHANNELS, MID = (8, 16, 32, 64), 8
 FRAMES, TOLERANCE = 9, 1e-4
 

@@ -10,8 +10,6 @@ from ctp_jax.errors import UserError
 from ctp_jax.models.conv.conv3d import conv3d
 from ctp_jax.models.layers import BatchNorm, Conv3D
 
-pytestmark = pytest.mark.usefixtures("optimized")
-
 # kernel, strides, padding, channels, features
 LAYERS = {
     "stem": ((3, 7, 7), (1, 2, 2), (1, 3, 3), 3, 8),
@@ -317,3 +315,10 @@ def test_initialising_leaves_the_statistics_alone():
     stats = BatchNorm().init(jax.random.key(0), x, train=True)["batch_stats"]
     np.testing.assert_array_equal(stats["mean"], 0)
     np.testing.assert_array_equal(stats["var"], 1)
+
+
+# The last ones: the fixture is the module's.
+@pytest.mark.parametrize("impl", ["folded", "taps", "winograd"])
+@pytest.mark.parametrize("layer", ["stem", "3x3x3", "3x3x3 strided"])
+def test_compiled_as_users_have_them(layer, impl, optimized):
+    test_every_implementation_is_the_plain_convolution(layer, impl)
