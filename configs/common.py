@@ -7,7 +7,7 @@ an entry there.
 from ml_collections import ConfigDict
 
 from ctp_jax import models
-from ctp_jax.config import COLOUR_CHANGES
+from ctp_jax.config import COLOUR_CHANGES, closest
 
 
 def parse_arg(arg: str | None, **defaults) -> ConfigDict:
@@ -29,8 +29,10 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
     for item in filter(None, (arg or "").split(",")):
         name, has_value, text = item.partition("=")
         if name not in values:
+            meant = closest(name, values)
             raise ValueError(
                 f"config argument {name!r}: not one of {', '.join(sorted(values))}"
+                + f"; did you mean {meant}?" * bool(meant)
             )
         kind = type(values[name])
         if kind is bool:
@@ -99,10 +101,13 @@ def parse_pretext(arg: str | None) -> ConfigDict:
 
     `data=ucf101` or `kinetics400`, with their splits; any other data set is one of your own
     with the splits `train` and `test`, unless `train=` and `test=` say otherwise. `small`
-    takes the network and the clips of `configs/small.py`. `stream=flow` takes optical flow
+    takes the network and the clips of `configs/small.py`, and the built-in data if `data=`
+    names no others. `stream=flow` takes optical flow
     for frames, see `python -m ctp_jax.prepare flow`; its colours are not changed.
     """
-    return parse_arg(arg, data="ucf101", train="", test="", small=False, stream="rgb")
+    arg = parse_arg(arg, data="", train="", test="", small=False, stream="rgb")
+    arg.data = arg.data or ("moving_shapes" if arg.small else "ucf101")
+    return arg
 
 
 def without_flow(name: str) -> str:

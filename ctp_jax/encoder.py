@@ -11,12 +11,13 @@ and `knn` search. Nothing here needs TensorFlow. Symbols: b or c clips, t frames
 a clip in pixels, d numbers in a vector.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -168,8 +169,13 @@ class Encoder:
         pooled = probe.adaptive_pool(features, self.spec.pool, self.spec.pooling)
         return pooled.reshape(*pooled.shape[:1], -1)
 
-    def export(self, path: str | os.PathLike = "") -> bytes:
-        """The function from clips to vectors as StableHLO, with the weights.
+    def __repr__(self) -> str:
+        about = self.module.architecture()
+        task = self.provenance.get("task", "unknown")
+        return f"<Encoder {about['name']}, width {about['width']:g}, task {task}>"
+
+    def export(self, path: str | os.PathLike) -> None:
+        """Writes the function from clips to vectors as StableHLO, with the weights.
 
         It takes uint8 clips (b, t, s, s, 3) of any number b and computes in float32, on
         CPUs, GPUs and TPUs. Loading it needs JAX and flatbuffers, not this package:
@@ -178,7 +184,7 @@ class Encoder:
             features = exported.call(clips)
 
         Args:
-            path: of a file to write it to, too.
+            path: of the file.
         """
         spec = self.spec
         # What is chosen for the backend of today would be kept for all.
@@ -187,15 +193,14 @@ class Encoder:
         shape = jax_export.symbolic_shape(
             f"b, {spec.frames}, {spec.size}, {spec.size}, 3"
         )
-        exported = jax_export.export(
-            jax.jit(functools.partial(self._compute, module, variables)),
-            platforms=("cpu", "cuda", "tpu"),
-        )(jax.ShapeDtypeStruct(shape, jnp.uint8))
-        data = bytes(exported.serialize())
-        if path:
-            with files.replacing(files.absolute(path)) as new:
-                new.write_bytes(data)
-        return data
+        with _without_source_paths():
+            exported = jax_export.export(
+                jax.jit(functools.partial(self._compute, module, variables)),
+                platforms=("cpu", "cuda", "tpu"),
+            )(jax.ShapeDtypeStruct(shape, jnp.uint8))
+            data = bytes(exported.serialize())
+        with files.replacing(files.absolute(path)) as new:
+            new.write_bytes(data)
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights and of what the vectors depend on besides them."""
@@ -205,6 +210,18 @@ class Encoder:
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf).data)
         return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _without_source_paths() -> Iterator[None]:
+    """What is compiled does not name the files on this machine that it came from."""
+    option = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, option)
+    jax.config.update(option, ".*")
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def load_encoder(path: str | os.PathLike) -> Encoder:
@@ -218,7 +235,10 @@ def load_encoder(path: str | os.PathLike) -> Encoder:
         UserError: there is none, or it is damaged, or its network is code outside of this
             package (see `ctp_jax.modules.allow`).
     """
-    return Encoder(init_from.read(os.fspath(path)))
+    try:
+        return Encoder(init_from.read(os.fspath(path)))
+    except UserError as error:
+        raise UserError(str(error)) from None  # one reason, not a chain of them
 
 
 def read_clips(
@@ -257,7 +277,7 @@ def read_clips(
     try:
         found = list(own_video.read_clips(files.absolute(video), choose, fps))
     except VideoError as error:
-        raise UserError(f"{video}: {error}") from error
+        raise UserError(f"{video}: {error}") from None
     frames = np.stack([c.frames for c in found if c.attempt == found[-1].attempt])
     return _draw(make_batch(frames, wanted), spec.size)
 

@@ -35,9 +35,10 @@ def main(arguments):
     cannot be read are named.
     """
     init_from = INPUT.init_from.value
-    for name, value in (("init_from", init_from), ("out", OUT.value)):
-        if not value:
-            raise UserError(f"--{name} is missing: see --help")
+    if not init_from:
+        raise UserError("--init_from is missing: name a run or an exported encoder")
+    if not OUT.value:
+        raise UserError("--out is missing: name a file to write, features.npz")
     out = files.absolute(OUT.value)
     feature_file.check_name(out)
     videos = inference.find_videos(arguments)
@@ -88,7 +89,9 @@ def main(arguments):
     found = writer.finish(names)
     print(
         f"{out}: {len(set(found.video.tolist()))} videos, {len(found.video)} vectors of "
-        f"{found.features.shape[1]} numbers" + f"; {bad} bad files" * bool(bad)
+        f"{found.features.shape[1]} numbers"
+        + f"; files that cannot be read: {bad}"
+        * bool(bad)
     )
 
 

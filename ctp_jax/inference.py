@@ -97,13 +97,15 @@ def find_videos(arguments: Sequence[str]) -> list[pathlib.Path]:
     A folder of numbered images without videos is a video itself.
 
     Raises:
-        UserError: nothing was given, or a folder holds no videos.
+        UserError: nothing was given, a path is not there, or a folder holds no videos.
     """
     if not arguments:
         raise UserError("no VIDEO is given: name files, or folders of them")
     found: list[pathlib.Path] = []
     for each in arguments:
         path = pathlib.Path(each).expanduser()
+        if not path.exists():
+            raise UserError(f"{each}: no such file or folder: check the path")
         if not path.is_dir():
             found.append(path)
             continue

@@ -7,6 +7,9 @@ from ctp_jax import untrusted
 
 _MAX_BYTES = 1 << 31
 
+BASELINE = "_stay_put"
+"""Metric `x_stay_put` is the metric `x` of a baseline, the first box in every frame."""
+
 
 def read(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
     """The intact lines in order, and the number of truncated or damaged ones.

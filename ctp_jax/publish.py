@@ -20,8 +20,8 @@ NAME = flags.DEFINE_string(
 )
 LICENCE = flags.DEFINE_string(
     "licence",
-    "unknown",
-    "Of the weights, as SPDX writes it: apache-2.0, cc-by-nc-4.0, ...",
+    "",
+    "Of the weights, as SPDX writes it: apache-2.0, cc-by-nc-4.0, ...; or unknown.",
     flag_values=FLAGS,
 )
 ENCODER_ONLY = flags.DEFINE_boolean(
@@ -47,6 +47,8 @@ def main(arguments):
     """
     if len(arguments) != 2:
         raise UserError(f"{len(arguments)} paths: give RUN and FOLDER")
+    if not LICENCE.value:
+        raise UserError("--licence is missing: say --licence=apache-2.0, or unknown")
     for line in publish(
         arguments[0],
         files.absolute(arguments[1]),
@@ -94,8 +96,6 @@ def publish(
         about = export.read_about(folder)
         text = card(about, count(encoder.params), name or folder.name, licence, others)
         (folder / "README.md").write_text(text, encoding="utf-8")
-    if licence == "unknown":
-        lines.append("note: --licence is missing: the card says `unknown`")
     return [*lines, f"wrote {folder}: upload it as it is, see docs/weights.md"]
 
 

@@ -76,7 +76,9 @@ def main(arguments):
     ):
         at = f" at {time:.1f} s" * moments
         print(f"{likeness:.4f} {video}{at}")
-        names.append(f"{likeness:.2f} {pathlib.Path(video).name}{at}")
+        # With the folder, which may be a class; endings would be cut anyway.
+        name = "/".join(pathlib.Path(video).with_suffix("").parts[-2:])
+        names.append(f"{likeness:.2f} {name}{at}")
         pictures.append(_picture(pathlib.Path(video), time if moments else None))
     sheet = neighbour_sheet.draw(
         [_picture(query, None)],

@@ -41,7 +41,10 @@ BOXES_ONLY = flags.DEFINE_boolean(
     flag_values=FLAGS,
 )
 TRAIN = flags.DEFINE_boolean(
-    "train", False, "Draw training videos instead of held-out ones.", flag_values=FLAGS
+    "train",
+    False,
+    "Draw training videos, with training's changes of colour, instead of held-out ones.",
+    flag_values=FLAGS,
 )
 
 
@@ -205,9 +208,8 @@ def save(
             columns=columns,
             zoom=zoom,
         )
-        # A palette: a third of the size, and exact colours do not matter.
         with files.replacing_inside(out) as new:
-            sheet.quantize(256).save(new / f"{stem}.png", optimize=True)
+            sheet.save(new / f"{stem}.png", optimize=True)
             pictures.save_animation(
                 new / f"{stem}.gif",
                 drawn.clips,

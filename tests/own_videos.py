@@ -13,7 +13,7 @@ CLASSES = ("falling", "rising")
 
 def make_config(data_dir=""):
     config = finetune_small.get_config()
-    config.model.name = "tests.tiny_network"
+    config.model.name, config.model.width = "tests.tiny_network", 0.5  # 8 channels
     config.data.name, config.data.data_dir = "mine", str(data_dir)
     config.data.eval_split = "all"
     config.head.init_std = 3.0  # probabilities that are not all alike

@@ -169,6 +169,7 @@ def test_configs_that_do_not_load(parse, tmp_path, text, message):
 def test_a_batch_has_clips_of_every_source():
     def message(**fields):
         config = small.get_config()
+        config.batch_size = 8
         config.update_from_flattened_dict(fields)
         with pytest.raises(UserError) as caught:
             config_lib.validate(config)

@@ -2,6 +2,7 @@
 
 import doctest
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -135,6 +136,8 @@ def test_neither_needs_tensorflow_nor_the_export_this_package(run, files, tmp_pa
         run=str(run[0]), video=str(files[0]), out=out, exported=exported
     )
     python(("tensorflow", "tensorflow_datasets", "torch"), code)
+    assert os.path.dirname(__file__).encode() not in pathlib.Path(exported).read_bytes()
+    assert b"encoder.py" not in pathlib.Path(exported).read_bytes()
     ours = ctp_jax.load_encoder(run[0])
     want = ours(ctp_jax.read_clips(files[0], ours.spec))
     np.testing.assert_allclose(np.load(out), want, rtol=1e-4, atol=1e-5)

@@ -75,8 +75,7 @@ def test_the_folder_is_complete_and_says_nothing_private(run, tmp_path):
     assert sum(value.size for value in tensors.values()) > sizes
     with pytest.raises(UserError, match="exists: name another or replace it"):
         publish.publish(str(run[0]), folder)
-    lines = publish.publish(str(run[0]), folder, overwrite=True, encoder_only=True)
-    assert any("--licence is missing" in line for line in lines)
+    publish.publish(str(run[0]), folder, overwrite=True, encoder_only=True)
     assert export.load_encoder(folder).head is None
 
 

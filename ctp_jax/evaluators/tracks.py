@@ -162,7 +162,7 @@ def draw(directory: pathlib.Path, records: Any, tracks: list[Track]) -> None:
     drawn = (clips, boxes[:, :-1], boxes[:, -1:])
     names = [records.id_of(track.number) for track in shown]
     sheet = pictures.contact_sheet(*drawn, title=title, names=names, zoom=1)
-    sheet.quantize(256).save(directory / "tracks.png", optimize=True)
+    sheet.save(directory / "tracks.png", optimize=True)
     pictures.save_animation(
         directory / "tracks.gif", *drawn, title=title, columns=3, zoom=1
     )

@@ -20,7 +20,7 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
     minutes = float((found.num_frames / found.fps).sum()) / 60
     first = (
         f"{name}: {len(found.length)} videos, {found.num_frames.sum()} frames, "
-        f"{minutes:.1f} minutes, {found.file_size.sum() / 1e6:.1f} MB in {directory}"
+        f"{minutes:.1f} minutes of video, {found.file_size.sum() / 1e6:.1f} MB in {directory}"
     )
     lines = [first]
     for split in sorted(set(found.splits) - {"all"}):
@@ -43,12 +43,12 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
     lines += [f"  {line}" for line in _lines(directory / "summary.txt")]
     for file, what, shown in [
         ("skipped.txt", "videos skipped", 10),
-        ("missing.txt", "listed videos were not there", 3),
-        ("repeated.txt", "videos have the same frames as one in another split", 3),
+        ("missing.txt", "listed videos that are not there", 3),
+        ("repeated.txt", "videos with the same frames as one in another split", 3),
     ]:
         listed = _lines(directory / file)
         if listed:
-            lines.append(f"  {len(listed)} {what}, see {directory / file}:")
+            lines.append(f"  {what}: {len(listed)}, in {directory / file}")
             lines += ["    " + line.replace("\t", ": ") for line in listed[:shown]]
     return "\n".join(lines)
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ctp_jax.metrics_file import BASELINE
 from ctp_jax.report import words
 from ctp_jax.report.figures import GREY, Drawing, Line, draw
-from ctp_jax.report.read import BASELINE, Run
+from ctp_jax.report.read import Run
 
 _UNDRAWN = ("kind", "step", "epoch", "eta", "replaced")
 _UNDRAWN += ("loss", "eval_loss", "training loss", "sr50_kcf", "sr75_kcf")

@@ -17,8 +17,6 @@ from ctp_jax.errors import UserError
 
 _ARRAYS = ("confusion", "class_names")
 _MAX_BYTES = 1 << 31
-# Metric `x_stay_put` is the metric `x` of a baseline, the first box in every frame.
-BASELINE = "_stay_put"
 
 
 @dataclasses.dataclass
@@ -65,7 +63,7 @@ class Run:
         found = {k: v for k, v in last.items() if k not in others}
         if self.train and "loss" in self.train[-1]:
             found["training loss"] = self.train[-1]["loss"]
-        return {k: v for k, v in found.items() if not k.endswith(BASELINE)}
+        return {k: v for k, v in found.items() if not k.endswith(metrics_file.BASELINE)}
 
     def attempt(self, what: str, make: Callable, *args: Any) -> Any:
         """The result of `make(*args)`; if that fails, adds a note and returns None.

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from ctp_jax.report.read import BASELINE, Run, finite
+from ctp_jax.metrics_file import BASELINE
+from ctp_jax.report.read import Run, finite
 
 _SAMPLE = 12  # rows of confusions and of wrong predictions
 

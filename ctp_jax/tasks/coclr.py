@@ -80,8 +80,8 @@ class Task(infonce.Task):
     def overlay(self, batch: Batch, outputs=None) -> base.Overlay:
         pair = super().overlay(_clips(batch, 0, OTHER), outputs)
         flow = self.config.data.stream == "rgb"
-        then = "; then the key's " + ("flow" if flow else "RGB frames")
-        return base.Overlay([caption + then for caption in pair.captions])
+        other = "the key's " + ("flow" if flow else "RGB frames")
+        return base.Overlay(pair.captions, clips=(*pair.clips, other))
 
     # The sampler -----------------------------------------------------------------
 

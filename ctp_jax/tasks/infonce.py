@@ -84,9 +84,10 @@ class Task(momentum.Task):
         same = (np.asarray(batch["times"][:, 0]) == batch["times"][:, 1]).all(axis=1)
         return base.Overlay(
             [
-                f"query {query}, key {key}, " + ("one clip" if one else "two clips")
+                f"query {query}, key {key}, of " + ("one clip" if one else "two clips")
                 for (query, key), one in zip(names, same, strict=True)
-            ]
+            ],
+            clips=("query", "key"),
         )
 
     # Labels ----------------------------------------------------------------------

@@ -257,5 +257,5 @@ class Task(encoder.Task):
         return {"embedding": jnp.stack(pair, axis=1)}
 
     def overlay(self, batch: Batch, outputs=None) -> base.Overlay:
-        """Captions say which clip is which, whatever labels there are."""
-        return base.Overlay(["query, then key"] * len(batch["label"]))
+        """Says which clip is which, whatever labels there are."""
+        return base.Overlay([""] * len(batch["label"]), clips=("query", "key"))

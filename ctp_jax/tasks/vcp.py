@@ -51,6 +51,10 @@ class Task(classification.Task):
                 "frames: needs (1,)"
             )
 
+    def overlay(self, batch: Batch, outputs=None) -> base.Overlay:
+        captions = super().overlay(batch, outputs).captions
+        return base.Overlay(captions, clips=("before", "in question", "after"))
+
     def clip_spec(self, train: bool) -> ClipSpec:
         return dataclasses.replace(
             super().clip_spec(train),

@@ -296,5 +296,5 @@ class Run:
         metrics.say(f"  checkpoints  {self.workdir / 'checkpoints'}")
 
     def _say_results(self) -> None:
-        for name, value in self.results.items():
-            metrics.say(f"  {name:<24} {value:.4g}")
+        for name, text in metrics.results(self.results).items():
+            metrics.say(f"  {name:<18} {text}")

@@ -225,8 +225,24 @@ _PLACED += ("clips_per_second", "input_share", "eta")
 
 def eval_line(step: int, values: Mapping[str, Any], seconds: float) -> str:
     """The line printed after an evaluation: its numbers and its duration."""
-    numbers = [f"{k} {number(v)}" for k, v in values.items() if _is_number(v)]
+    numbers = [f"{name} {text}" for name, text in results(values).items()]
     return f"eval at step {step}: {'  '.join(numbers)}  ({duration(seconds)})"
+
+
+def results(values: Mapping[str, Any]) -> dict[str, str]:
+    """The numbers of an evaluation as text, each with that of its baseline.
+
+    >>> results({"iou": 0.6, "iou_stay_put": 0.48, "top1": 0.25})
+    {'iou': '0.600 (box left where it is: 0.480)', 'top1': '0.250'}
+    """
+    found = {k: number(v) for k, v in values.items() if _is_number(v)}
+    suffix, texts = metrics_file.BASELINE, {}
+    for name, text in found.items():
+        if baseline := found.get(name + suffix):
+            text += f" (box left where it is: {baseline})"
+        if not name.endswith(suffix) or name.removesuffix(suffix) not in found:
+            texts[name] = text
+    return texts
 
 
 def _is_number(value: Any) -> bool:

@@ -15,5 +15,5 @@ def test_all_pretext_tasks_are_listed_and_have_a_small_variant():
     for name in methods.METHODS:
         config = methods.make_config(name, "mine")
         small = methods.make_config("ctp", "mine")
-        assert config.batch_size == small.batch_size == 8
+        assert config.batch_size == small.batch_size == 16
         assert config.steps == small.steps and config.model.width == small.model.width

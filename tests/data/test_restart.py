@@ -183,7 +183,7 @@ def test_bad_videos_of_an_earlier_run_are_counted_and_listed(
     with pytest.raises(shards.TooManyBad, match="2 of the 3 videos tried") as caught:
         prepare_in(tmp_path / "d", *flags, "--max_bad", 0)
     assert len(caught.value.skipped) == 2
-    assert "2 videos skipped" in prepare_in(tmp_path / "d", *flags, "--max_bad", 0.5)
+    assert "videos skipped: 2" in prepare_in(tmp_path / "d", *flags, "--max_bad", 0.5)
 
 
 def try_bad(count, bad, **options):

@@ -229,7 +229,7 @@ def test_the_first_command_of_the_readme(tmp_path, capsys):
     assert code == 2 and sum(line.startswith("skipped: ") for line in errors) == 2
     assert errors[-1].endswith("leave them out: pass --max_bad=0.34")
     code, out, errors = run_main(capsys, *command, "--max_bad=0.34")
-    assert code == 0 and "mine: 4 videos" in out and "2 videos skipped" in out
+    assert code == 0 and "mine: 4 videos" in out and "videos skipped: 2" in out
     code, again, _ = run_main(capsys, *command, "--overwrite")
     assert code == 0 and again.splitlines()[0] == out.splitlines()[0]
     assert any("1 videos lie beside the class folders" in line for line in errors)
@@ -245,7 +245,7 @@ def test_equal_videos_in_two_splits_are_said(tmp_path, capsys):
     flags = ["--videos", videos, "--data_dir", tmp_path, "--workers", 1]
     code, out, _ = run_main(capsys, "video_folder", *flags)
     assert code == 0
-    assert "2 videos have the same frames as one in another split" in out
+    assert "videos with the same frames as one in another split: 2" in out
     opened = records.open_records("video_folder", "all", str(tmp_path))
     assert pathlib.Path(opened.directory, base.REPEATED_FILE).read_text() == (
         "train: train/a/again.mp4\tsame as test: test/a/other name.mp4\n"

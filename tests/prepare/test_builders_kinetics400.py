@@ -63,8 +63,8 @@ def test_from_clips_to_records(tmp_path, capsys):
     for line in (
         "kinetics600: 3 videos",
         "train: 1 of 2 videos",
-        "1 videos skipped",
-        "1 listed videos were not there",
+        "videos skipped: 1",
+        "listed videos that are not there: 1",
         "val: gone_000007_000017",
         "note: 600 classes were expected, this has 2",
     ):
@@ -89,7 +89,7 @@ def test_from_clips_to_records(tmp_path, capsys):
     code, out, errors = run_main(capsys, "kinetics400", *flags, "--name", "kinetics600")
     assert (code, errors) == (0, [])
     assert "already prepared" in out
-    assert "1 listed videos were not there" in out
+    assert "listed videos that are not there: 1" in out
 
 
 LAYOUTS = {

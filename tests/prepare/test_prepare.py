@@ -115,7 +115,7 @@ def test_videos_that_come_and_go_after_the_preparation_are_said(tmp_path, monkey
     # A shell leaves this tilde as it is.
     monkeypatch.setenv("HOME", str(tmp_path))
     again = run(*flags[:1], "--videos", "~/videos", *flags[3:], "--name", "again")
-    assert "again: 3 videos" in again and "1 videos skipped" in again
+    assert "again: 3 videos" in again and "videos skipped: 1" in again
     (folder / "d.mp4").touch()
     (folder / "e.mp4").touch()
     (folder / "a.mp4").unlink()
@@ -166,7 +166,7 @@ def test_one_folder_too_high_is_one_class(videos, tmp_path):
 def test_bad_videos_are_listed_and_skipped(with_bad, tmp_path):
     flags = ["--videos", with_bad, "--data_dir", tmp_path / "d", "--max_bad", "0.5"]
     text = run("video_folder", *flags)
-    assert "2 videos skipped" in text
+    assert "videos skipped: 2" in text
     opened = records.open_records("video_folder", "all", str(tmp_path / "d"))
     assert len(opened) == 6
     skipped = pathlib.Path(opened.directory, base.SKIPPED_FILE).read_text().splitlines()

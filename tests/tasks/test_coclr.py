@@ -378,10 +378,10 @@ def test_clips_and_captions(stream):
         for v in range(made.VIDEOS)
     ]
     assert any(jittered)
-    caption = task.overlay(batch).captions[0]
+    overlay = task.overlay(batch)
     other = "flow" if stream == "rgb" else "RGB frames"
-    assert caption.startswith("query strong, key strong, one clip")
-    assert caption.endswith(f"then the key's {other}")
+    assert overlay.captions[0].startswith("query strong, key strong, of one clip")
+    assert overlay.clips == ("query", "key", f"the key's {other}")
 
 
 # The sampler ------------------------------------------------------------------------

@@ -224,6 +224,6 @@ def test_captions_say_what_is_seen():
     times[1, 1] = 1
     batch = {"choice": np.array([[0, 1], [0, 0]]), "times": times}
     assert make_task().overlay(batch).captions == [
-        "query weak, key strong, one clip",
-        "query weak, key weak, two clips",
+        "query weak, key strong, of one clip",
+        "query weak, key weak, of two clips",
     ]
