@@ -70,14 +70,17 @@ def _select(videos: Any, config, spec, plan, train, *share):
 
     data = config.data
     stream = data.get("stream", "rgb")
-    opened = records.open_records(data.name, data.eval_split, data.data_dir, stream)
-    place, known = f"{data.name}, split {data.eval_split!r},", opened.ids.tolist()
+    whole = records.open_records(data.name, data.eval_split, data.data_dir, stream)
+    place, known = f"{data.name}, split {data.eval_split!r},", whole.ids.tolist()
+    opened = whole
     # Videos may have numbers as names.
     names = [str(videos)] if isinstance(videos, int) else videos
     if not isinstance(videos, int) or names[0] in known:
         numbers = [find(name, known, "videos", place) for name in names]
-        opened = records.select(opened, np.array(numbers))
-    return pipeline.Pipeline(config, spec, plan, opened, train, *share)
+        opened = records.select(whole, np.array(numbers))
+    source = pipeline.Pipeline(config, spec, plan, opened, train, *share)
+    source.whole = whole  # chosen ones may all be of one class
+    return source
 
 
 def find(name: str, known: Sequence[str], flag: str, place: str) -> int:

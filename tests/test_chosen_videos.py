@@ -46,6 +46,16 @@ def test_a_file_is_read_as_a_prepared_one(tmp_path, kind):
     assert difference.mean() < 1.5 and np.percentile(difference, 99) < 4
 
 
+def test_one_video_by_its_name(tmp_path):
+    flags = ["--train_videos=2", "--test_videos=2", f"--data_dir={tmp_path}"]
+    prepare.main(["moving_shapes", *flags])
+    config = finetune_small.get_config()
+    config.model.name = "tests.tiny_network"
+    task = base.load(chosen_videos.adapt(config, ["up_000002"], str(tmp_path)))
+    ((name, batch),) = chosen_videos.batches(task, ["up_000002"], "")
+    assert name == "up_000002" and task.class_names[batch["label"][0]] == "up"
+
+
 def check_that_orders_are_explained(task, batch):
     """One row of logits, as they are predicted, and maps of all three clips."""
     config = task.config
