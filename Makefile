@@ -22,9 +22,9 @@ demo: $(VENV)/.installed
 	$(RUN) -m ctp_jax.main --config configs/demo.py --workdir $(DEMO)/run \
 	  --config.data.data_dir $(DEMO)/data
 	@echo
-	@echo "2 of 4. Tracking: iou, above, is the overlap with the true boxes on held-out"
-	@echo "videos; iou_stay_put is that of a box that stays where it was. Pictures, true"
-	@echo "boxes in colour and predicted ones dashed: $(DEMO)/run/game.png and game.gif"
+	@echo "2 of 4. Tracking: iou, above, is the overlap with the true boxes on held-out videos,"
+	@echo "beside that of a box left where it is. Pictures, true boxes in colour and predicted"
+	@echo "ones dashed: $(DEMO)/run/game.png and game.gif"
 	@echo
 	@echo "3 of 4. What it is good for: ten kinds of motion, chance is 10 %."
 	$(RETRIEVE) --workdir $(DEMO)/retrieval_pretrained --config.init_from $(DEMO)/run

@@ -102,8 +102,8 @@ def parse_pretext(arg: str | None) -> ConfigDict:
     `data=ucf101` or `kinetics400`, with their splits; any other data set is one of your own
     with the splits `train` and `test`, unless `train=` and `test=` say otherwise. `small`
     takes the network and the clips of `configs/small.py`, and the built-in data if `data=`
-    names no others. `stream=flow` takes optical flow
-    for frames, see `python -m ctp_jax.prepare flow`; its colours are not changed.
+    names no others. `stream=flow` takes optical flow for frames, see
+    `python -m ctp_jax.prepare flow`; its colours are not changed.
     """
     arg = parse_arg(arg, data="", train="", test="", small=False, stream="rgb")
     arg.data = arg.data or ("moving_shapes" if arg.small else "ucf101")

@@ -36,15 +36,14 @@ def get_config(arg=None):
     # in pixels per frame stay, changes per frame double.
     config.game.scales = tuple(scale / 2 for scale in config.game.scales)
     config.game.size_change *= 2
-
-    short_head(config)
+    tracking(config)
     config.truth.update(MIXTURES[arg.truth])
     schedule(config)
     return common.finish(config, arg)
 
 
-def short_head(config):
-    """A head that learns to track in a thousand steps."""
+def tracking(config):
+    """Features and a head that learn to track in a thousand steps."""
     # On stride 4, patches cover as many cells as the paper's do on stride 8.
     config.model.spatial_strides = (1, 2, 1, 1)
     config.head.channels = 128

@@ -18,5 +18,6 @@ def get_config(arg=None):
     config.clip.scales = (112, 128, 144)
     config = small.finish_pretext(config, arg)
     if arg.small:
-        config.head.dropout = 0.0  # with it, the loss stays above chance for longer
+        # With SGD and dropout, the loss stayed above chance for 200 steps at least.
+        config.head.dropout = 0.0
     return config

@@ -46,7 +46,7 @@ def get_config(arg=None):
     config.evaluators.sequences.kcf = True  # a baseline, computed once in a run
     if arg.small:
         small.shrink(config)
-        small.short_head(config)
+        small.tracking(config)
         small.schedule(config)
         config.clip.scales = ((56, 56), (64, 64), (72, 72))
     return common.finish(config, arg)

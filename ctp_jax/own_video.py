@@ -18,6 +18,7 @@ from ctp_jax.data.batch import ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import frames as folders
 from ctp_jax.prepare import video as videos
+from ctp_jax.prepare.workers import Options
 
 _WHOLE = 1 << 16  # a short side that no video has: its frames as they are
 _CODECS = ("libx264", "mpeg4")  # the first that PyAV was built with
@@ -88,7 +89,7 @@ def _scaled(read: Callable[[], np.ndarray], short_side: int) -> np.ndarray:
     return videos.scale_image(read(), short_side)
 
 
-SHORT_SIDE = 144
+SHORT_SIDE = Options.short_side
 """Pixels that frames are first scaled to, as `ctp_jax.prepare` does by default."""
 
 Choose = Callable[[int, float], np.ndarray]

@@ -1,10 +1,9 @@
 r"""A pretext task of your own in one file: which quarter of the frame went where?
 
     python -m ctp_jax.prepare moving_shapes
-    python -m ctp_jax.visualize --config=examples/jigsaw.py:small,data=moving_shapes \
+    python -m ctp_jax.visualize --config=examples/jigsaw.py:small --train \
         --out=pictures
-    python -m ctp_jax.main --config=examples/jigsaw.py:small,data=moving_shapes \
-        --workdir=runs/jigsaw
+    python -m ctp_jax.main --config=examples/jigsaw.py:small --workdir=runs/jigsaw
 
 The frames of a clip are cut into four quarters, which change places in one of 24 ways; the
 network says in which (after Noroozi & Favaro, ECCV 2016, here on video and without gaps

@@ -29,21 +29,26 @@ def make_run(place, converted=False):
     task = base.load(config)
     task.class_names = CLASSES
     variables = jax.jit(task.init)(jax.random.key(0), {})
-    params, stats, architecture = task.encoder(variables)
     provenance = {"config": config_lib.as_dict(config), "class_names": list(CLASSES)}
+    write_encoder(place, task, variables, {} if converted else provenance)
+    return config, task, variables
+
+
+def write_encoder(place, task, variables, provenance, head=True):
+    """Exports the encoder of a task, with its head or without."""
+    params, stats, architecture = task.encoder(variables)
     export.write_encoder(
         place,
         export.Encoder(
             params=params,
             batch_stats=stats,
             architecture=architecture,
-            head=task.head(variables),
-            head_task="recognition",
-            provenance={} if converted else provenance,
+            head=task.head(variables) if head else None,
+            head_task=task.config.task,
+            provenance=provenance,
             path="",
         ),
     )
-    return config, task, variables
 
 
 def make_files(folder):

@@ -108,3 +108,9 @@ def test_addresses_of_a_hub(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match="pip install huggingface_hub"):
         ctp_jax.load_encoder("hf://owner/name")
+
+
+def test_a_licence_is_said():
+    publish.FLAGS.mark_as_parsed()
+    with pytest.raises(UserError, match="--licence is missing: say --licence="):
+        publish.main(["run", "folder"])

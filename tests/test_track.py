@@ -13,7 +13,7 @@ from ctp_jax import own_video, track, trackers
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import ctp, tracker
 from ctp_jax.train.checkpoints import export
-from tests import made_sequences
+from tests import made_sequences, own_videos
 from tests.made_sequences import FRAMES, HEIGHT, SIZE, WIDTH
 
 NUMBER, COUNT = 5, 13  # the longest video
@@ -29,20 +29,8 @@ def network():
 def write(place, network, head=True, config=True):
     """An exported encoder."""
     settings, task, variables = network
-    params, stats, architecture = task.encoder(variables)
     provenance = {"config": config_lib.as_dict(settings)} if config else {}
-    export.write_encoder(
-        place,
-        export.Encoder(
-            params=params,
-            batch_stats=stats,
-            architecture=architecture,
-            head=task.head(variables) if head else None,
-            head_task="ctp",
-            provenance=provenance,
-            path="",
-        ),
-    )
+    own_videos.write_encoder(place, task, variables, provenance, head)
     return str(place)
 
 

@@ -23,6 +23,7 @@ from ctp_jax.evaluators.tracks import (
     mean,
     per_frame,
 )
+from ctp_jax.metrics_file import BASELINE
 from ctp_jax.ops.boxes import iou_xyxy
 
 LOOKS_AT = "sequences"
@@ -108,7 +109,7 @@ class SequencesEvaluator(Evaluator):
             for of, visible in enumerate(joined["visible"]):
                 truth = joined["boxes"][of]
                 tracks = {"": joined["chained"][of]}
-                tracks["_stay_put"] = np.broadcast_to(truth[:1], truth.shape)
+                tracks[BASELINE] = np.broadcast_to(truth[:1], truth.shape)
                 if visible[0]:
                     found.append(Track(number, of, truth, visible, tracks))
         if not found:
@@ -136,7 +137,7 @@ class SequencesEvaluator(Evaluator):
 
     def results(self) -> Iterator[tuple[str, Any]]:
         tracks = self._tracks()
-        for suffix in ("", "_stay_put"):
+        for suffix in ("", BASELINE):
             yield from self._of_windows(suffix)
         for suffix in tracks[0].tracks:
             overlap = np.concatenate([track.scored(suffix) for track in tracks])
@@ -197,7 +198,7 @@ class SequencesEvaluator(Evaluator):
                     f"{track.scored(suffix).mean():.4f}"
                     if suffix in track.tracks
                     else ""
-                    for suffix in ("", "_stay_put", "_kcf")
+                    for suffix in ("", BASELINE, "_kcf")
                     if track.visible[1:].any()
                 ]
                 writer.writerow((name, track.of, len(track.truth), *scores))

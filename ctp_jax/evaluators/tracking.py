@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax.evaluators.base import Evaluator, Subject
 from ctp_jax.evaluators.tracks import errors, mean
+from ctp_jax.metrics_file import BASELINE
 from ctp_jax.ops.boxes import iou_xyxy
 
 LOOKS_AT = "predictions"
@@ -52,7 +53,7 @@ class TrackingEvaluator(Evaluator):
         predicted = np.asarray(outputs["predicted"], np.float64)[real]
         query = np.asarray(outputs["query"], np.float64)[real][..., None, :]
         stay_put = np.broadcast_to(query, truth.shape)
-        for suffix, found in (("", predicted), ("_stay_put", stay_put)):
+        for suffix, found in (("", predicted), (BASELINE, stay_put)):
             values = {"iou": iou_xyxy(found, truth), **errors(found, truth)}
             for name, value in values.items():
                 self._values[name + suffix].append(value)
@@ -66,7 +67,7 @@ class TrackingEvaluator(Evaluator):
             known = each[counts]
             # Without a box that counts, there is nothing to say.
             yield name, float(known.mean()) if known.size else 0.0
-        for suffix in ("", "_stay_put"):
+        for suffix in ("", BASELINE):
             iou = values[f"iou{suffix}"]
             known = iou[counts]
             yield f"success_auc{suffix}", success_auc(known) if known.size else 0.0

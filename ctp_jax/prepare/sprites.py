@@ -5,7 +5,7 @@ distribution in every class: positions are uniform on a torus that is a little l
 than the frame, sizes log-uniform and angles uniform at every instant of every motion,
 and textures, shapes and the panning of the background are drawn without looking at
 the class. So only motion tells the classes apart. Light comes from above, as in most
-videos: tasks that ask which way is up would have nothing to go by.
+videos: without it, tasks that ask which way is up would have nothing to go by.
 
 A video is a pure function of (seed, index).
 """

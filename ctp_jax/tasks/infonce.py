@@ -35,7 +35,7 @@ class Task(momentum.Task):
     def see_data(self, train: Any, held_out: Any | None) -> None:
         if self.config.contrast.positives == "label":
             what = "config.contrast.positives = 'label' (unlike 'own')"
-            records.check_labels(train, what, learn=True)
+            records.check_labels(train, what, train.split == self.config.data.split)
 
     # Clips -----------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from ctp_jax.data import records
 from ctp_jax.data.batch import Batch, ClipSpec
@@ -22,7 +23,7 @@ class Task(classification.Task):
     # On the host -----------------------------------------------------------------
 
     def see_data(self, train: Any, held_out: Any | None) -> None:
-        check_data(self.config.num_classes, train, held_out)
+        check_data(self.config, train, held_out)
         self.class_names = train.class_names
 
     def clip_spec(self, train: bool) -> ClipSpec:
@@ -56,17 +57,19 @@ class Task(classification.Task):
         return classification.change_colours(clips, batch["plan"])
 
 
-def check_data(num_classes: int, train: Any, held_out: Any | None) -> None:
+def check_data(config: ConfigDict, train: Any, held_out: Any | None) -> None:
     """Raises `UserError` for splits that cannot train or test a classifier.
 
     Args:
-        num_classes: how many classes the config expects; 0: any number.
-        train: `ctp_jax.data.records.Records` of the split to train on.
+        config: has `num_classes`, 0 for any number; one class is not enough in the split
+            `data.split`, while others may also be looked at.
+        train: `ctp_jax.data.records.Records` of the split to train on or to look at.
         held_out: those of the split to test on, or None.
     """
-    found = len(train.class_names)
+    found, num_classes = len(train.class_names), config.num_classes
     for split in filter(None, (train, held_out)):
-        records.check_labels(split, "recognition", learn=split is train)
+        learn = split.split == config.data.split
+        records.check_labels(split, "recognition", learn)
     if num_classes not in (0, found):
         raise UserError(
             f"{train.name} has {found} classes, config.num_classes is {num_classes}: "

@@ -230,11 +230,7 @@ def eval_line(step: int, values: Mapping[str, Any], seconds: float) -> str:
 
 
 def results(values: Mapping[str, Any]) -> dict[str, str]:
-    """The numbers of an evaluation as text, each with that of its baseline.
-
-    >>> results({"iou": 0.6, "iou_stay_put": 0.48, "top1": 0.25})
-    {'iou': '0.600 (box left where it is: 0.480)', 'top1': '0.250'}
-    """
+    """The numbers of an evaluation as text, each with that of its baseline."""
     found = {k: number(v) for k, v in values.items() if _is_number(v)}
     suffix, texts = metrics_file.BASELINE, {}
     for name, text in found.items():

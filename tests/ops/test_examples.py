@@ -1,4 +1,4 @@
-"""The examples in the docstrings of `ctp_jax.ops` print what they say."""
+"""The examples in docstrings print what they say: of all functions of some modules."""
 
 import doctest
 import importlib
@@ -8,11 +8,13 @@ import pkgutil
 import pytest
 
 from ctp_jax import ops
+from ctp_jax.data import evenly_spread
 
 MODULES = [
     importlib.import_module(f"{ops.__name__}.{found.name}")
     for found in pkgutil.iter_modules(ops.__path__)
 ]
+MODULES.append(evenly_spread)
 # Looked up by hand: doctest's own finder passes over functions that the suite's import
 # hook has wrapped.
 FUNCTIONS = [

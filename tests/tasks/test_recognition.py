@@ -174,6 +174,12 @@ def test_data_that_cannot_be_learnt_are_refused(num_classes, train, held_out, me
         task.see_data(made_clips.make_split(train), held_out)
 
 
+def test_one_class_is_enough_to_look_at():
+    task = recognition.Task(made_clips.make_config())
+    task.see_data(made_clips.make_split([1, 1], "test"), None)
+    assert len(task.class_names) == 3
+
+
 def test_data_without_labels_are_refused():
     task = recognition.Task(made_clips.make_config())
     with pytest.raises(UserError, match="2 of 2 videos of split 'train' have no label"):

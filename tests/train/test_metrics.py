@@ -124,3 +124,12 @@ def test_results_are_split():
     )
     assert numbers == {"iou": 0.5, "n": 3} and isinstance(numbers["n"], int)
     assert list(arrays) == ["curve"]
+
+
+def test_results_stand_beside_their_baseline():
+    values = {"iou": 0.6, "iou_stay_put": 0.48, "top1": 0.25, "odd_stay_put": 1.0}
+    assert metrics.results(values) == {
+        "iou": "0.600 (box left where it is: 0.480)",
+        "top1": "0.250",
+        "odd_stay_put": "1.000",
+    }
