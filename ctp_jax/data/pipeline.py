@@ -26,6 +26,7 @@ from ctp_jax.data import (
     reading,
     records,
     rng,
+    selection,
     shuffle,
 )
 from ctp_jax.data.bad_records import TRIES
@@ -94,7 +95,7 @@ class Pipeline:
     ):
         """See `open_pipeline`."""
         self.whole = opened
-        self.chosen, opened, self.skipped = records.choose(
+        self.chosen, opened, self.skipped = selection.choose(
             opened, config.data, config.seed, spec.min_frames
         )
         if spec.other_stream:

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
-from ctp_jax.data import records
+from ctp_jax.data import selection
 from ctp_jax.data.batch import PER_CLIP, Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.ops import contrast
@@ -59,7 +59,7 @@ class Task(infonce.Task):
         """Numbers the sources of the videos, in the order of `batch["index"]`."""
         super().see_data(train, held_out)
         needed = self.clip_spec(True).min_frames
-        _, used, _ = records.choose(train, self.config.data, self.config.seed, needed)
+        _, used, _ = selection.choose(train, self.config.data, self.config.seed, needed)
         cut = re.compile(self.config.coclr.source_of.encode())
         names = [cut.sub(b"", name) for name in used.id_bytes.tolist()]
         self._sources = np.unique(names, return_inverse=True)[1].astype(np.int32)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ctp_jax.data import records
+from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.ops import blur, colour
 from ctp_jax.tasks import base, momentum
@@ -35,7 +35,7 @@ class Task(momentum.Task):
     def see_data(self, train: Any, held_out: Any | None) -> None:
         if self.config.contrast.positives == "label":
             what = "config.contrast.positives = 'label' (unlike 'own')"
-            records.check_labels(train, what, train.split == self.config.data.split)
+            selection.check_labels(train, what, train.split == self.config.data.split)
 
     # Clips -----------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from ctp_jax.data import records
+from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import classification
@@ -69,7 +69,7 @@ def check_data(config: ConfigDict, train: Any, held_out: Any | None) -> None:
     found, num_classes = len(train.class_names), config.num_classes
     for split in filter(None, (train, held_out)):
         learn = split.split == config.data.split
-        records.check_labels(split, "recognition", learn)
+        selection.check_labels(split, "recognition", learn)
     if num_classes not in (0, found):
         raise UserError(
             f"{train.name} has {found} classes, config.num_classes is {num_classes}: "

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
 from ctp_jax import files, modules
-from ctp_jax.data import records
+from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
@@ -309,7 +309,7 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
         )
     opened = [getattr(each.pipelines[0], "records", None) for each in setup.evaluations]
     if (trained_on := getattr(setup.pipeline, "records", None)) is not None:
-        for line in records.overlaps(trained_on, filter(None, opened)):
+        for line in selection.overlaps(trained_on, filter(None, opened)):
             metrics.say(line)
     done = setup.checkpoints.latest()
     # A finished run keeps the config that its results came from.

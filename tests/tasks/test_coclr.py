@@ -11,7 +11,7 @@ import pytest
 from configs import coclr as coclr_config
 from configs import infonce as infonce_config
 from ctp_jax import config as config_lib
-from ctp_jax.data import index, records, tfrecord
+from ctp_jax.data import index, records, selection, tfrecord
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train import state as state_lib
@@ -324,7 +324,7 @@ def test_sources_are_those_of_the_videos_that_are_used():
     half = {"data.split": "train", "data.fraction": 0.5}
     task = make_task("data=ucf101_flow", **half)
     task.see_data(split, None)
-    used = records.take_fraction(split, 0.5, task.config.seed).ids
+    used = selection.take_fraction(split, 0.5, task.config.seed).ids
     assert len(used) == 14
     assert_same_groups(task._sources, [name.partition("_c")[0] for name in used])
     # The fraction is of what is trained on, so pictures of other videos have all of them.

@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from configs import common
 from ctp_jax import modules
-from ctp_jax.data import records
+from ctp_jax.data import records, selection
 from ctp_jax.tasks import base, recognition
 from ctp_jax.train import evaluation
 from ctp_jax.train.watchdog import Watchdog
@@ -60,7 +60,7 @@ for devices, batch, probed in json.loads(sys.argv[2]):
     for each in every:
         for gallery in each.pipelines[1:]:
             assert gallery.records.ids.tolist() == trained_on
-    assert records.overlaps(train.records, [every[0].pipelines[0].records]) == []
+    assert selection.overlaps(train.records, [every[0].pipelines[0].records]) == []
     params, model_state = make_weights(task)
     state = TrainState(0, params, model_state, ())
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
