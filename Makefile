@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+NEWEST ?= python3.13
 DEMO ?= demo
 RUN = $(VENV)/bin/python
 # A quarter of the labels: 15 videos of each of ten classes.
@@ -14,7 +15,7 @@ RETRIEVE = $(RUN) -m ctp_jax.main --config configs/retrieval.py:small \
 QUICK = tests/ops tests/models tests/tasks \
   tests/test_config.py tests/test_configs.py tests/test_imports.py
 
-.PHONY: demo test check pytest test-beam lint install clean
+.PHONY: demo test check check-newest pytest test-beam lint install clean
 
 demo: $(VENV)/.installed
 	@echo "1 of 4. The game: patches move over videos, and a network learns to follow them."
@@ -44,6 +45,10 @@ test: $(VENV)/.installed-dev
 # While working; `make test` before a change is sent.
 check: $(VENV)/.installed-dev
 	$(MAKE) --jobs=2 lint pytest PYTEST='-m "not slow" $(QUICK)'
+
+# The same with the newest Python that is supported, and so with the newest packages.
+check-newest:
+	$(MAKE) check PYTHON=$(NEWEST) VENV=.venv-newest
 
 # Beside lint, most of whose time is one process of pyright.
 pytest: $(VENV)/.installed-dev
@@ -76,4 +81,4 @@ $(VENV)-beam/.installed: setup.cfg pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-beam $(DEMO)
+	rm -rf $(VENV) $(VENV)-beam .venv-newest $(DEMO)

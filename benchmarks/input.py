@@ -8,17 +8,23 @@ frames, 112 pixels, three trajectories), in turn, in one run:
 
     ours           the host's part of ctp_jax: read, decode the windows, plan; the
                    drawing is left to the accelerator
-    DataLoader     everything on the host (benchmarks/usual_loader.py): read, OpenCV
-                   decode and resize, NumPy paste and colour, in one process of PyTorch's
-                   DataLoader per core
+    DataLoader     everything on the host, as the paper's authors have it
+                   (benchmarks/usual_loader.py): zips of JPEGs, OpenCV, NumPy, in one
+                   process of PyTorch's DataLoader per core
     loop           the same in this process, without copies from a worker
-    decoding only  what the loop decodes and nothing else: OpenCV, 16 whole frames a clip
+    decoding only  what the loop decodes and nothing else, 16 whole frames a clip, with
+                   the fastest decoder at hand (`pip install simplejpeg`, or OpenCV)
+    no decoding    ours with a constant in place of the decoded frames: what one process
+                   could feed if decoding were free
 """
 
 import itertools
 import os
+import pathlib
 import statistics
+import tempfile
 import time
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -30,7 +36,11 @@ BATCH = 16
 PLANS = 32
 """Batches of plans that the usual loader takes in turn."""
 
-OURS, LOADER, LOOP, DECODING = "ours", "DataLoader", "loop", "decoding only"
+VIDEOS = 300
+"""Videos, at most, that the usual loader has zips of."""
+
+OURS, LOADER, LOOP = "ours", "DataLoader", "loop"
+DECODING, UNDECODED = "decoding only", "no decoding"
 
 
 def make_config(name, split, data_dir, cores):
@@ -43,22 +53,43 @@ def make_config(name, split, data_dir, cores):
     return config
 
 
-def make_streams(config, with_torch):
-    """{side: (iterator of batches, how many it holds ready)}."""
+def make_streams(config, folder, with_torch):
+    """{side: (iterator of batches, how many it holds ready)}; writes zips to `folder`."""
     from benchmarks import usual_loader
+    from ctp_jax.data import decode
     from ctp_jax.tasks import base, ctp
 
-    opened = base.open_pipeline(config, ctp.Task(config), True)
+    def ours():
+        return base.open_pipeline(config, ctp.Task(config), True)
+
+    opened, ready = ours(), config.data.prefetch + 2
     plans = usual_loader.plans_of(itertools.islice(opened.train_batches(), PLANS))
-    usual = usual_loader.Usual(config.clip, opened.records, plans)
-    found = {OURS: (opened.train_batches(), config.data.prefetch + 2)}
+    zips = usual_loader.store_zips(opened.records, folder, VIDEOS)
+    usual = usual_loader.Usual(config.clip, zips, plans)
+    found = {OURS: (opened.train_batches(), ready)}
     if with_torch:
         workers = config.data.workers
         loader = usual_loader.data_loader(usual, BATCH, workers)
         found[LOADER] = iter(loader), 2 * workers + 1
     found[LOOP] = usual_loader.loop(usual, BATCH), 0
-    found[DECODING] = usual_loader.decoding_alone(usual, BATCH), 0
+    name, decoder = usual_loader.fastest_decoder()
+    found[f"{DECODING}, {name}"] = usual_loader.decoding_alone(usual, BATCH, decoder), 0
+    with mock.patch.object(decode, "decode_window", blank_window):
+        stream = ours().train_batches()
+        next(stream)  # builds the graph
+    found[UNDECODED] = stream, ready
     return found
+
+
+def blank_window(encoded, times, window, frame_size, canvas, spec, **_):
+    """Frames, extents and windows as of `decode.decode_window`, of no picture."""
+    import tensorflow as tf
+
+    # Not a constant of the graph, which would be stored in it.
+    level = tf.cast(frame_size[0] % 2, tf.uint8)
+    frames = tf.fill((spec.num_clips, spec.num_frames, *canvas, 3), level)
+    extent = tf.tile(tf.constant([canvas], tf.float32), (spec.num_clips, 1))
+    return frames, extent, window
 
 
 def clips_per_second(streams, rounds, batches):
@@ -95,8 +126,11 @@ def main(argv=None):
     config = make_config(
         arguments.name, arguments.split, arguments.data_dir, len(cores)
     )
-    streams = make_streams(config, measure.is_installed("torch"))
-    rates = clips_per_second(streams, arguments.rounds, arguments.batches)
+    with tempfile.TemporaryDirectory() as folder:
+        streams = make_streams(
+            config, pathlib.Path(folder), measure.is_installed("torch")
+        )
+        rates = clips_per_second(streams, arguments.rounds, arguments.batches)
     print(f"{arguments.name}, cores: {len(cores)}")
     rows = [
         (

@@ -36,6 +36,6 @@ def get_config(arg=None):
     config.optimizer.clip_norm = 0.0
     config = small.finish_pretext(config, arg)
     if arg.small:
-        # Colours that jump from frame to frame outshine the motion in a short run.
-        config.jitter.per_frame = False
+        # With it, the loss stays at chance for 600 steps; without, it falls in the first 100.
+        config.jitter.probability = 0.0
     return config

@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "load_encoder", "read_clips"]
 
-# Python's value while it looks for the module of `python -m ctp_jax.<command>`: Ctrl-C
-# ends a command with one line from here on, while its modules are imported, too.
-if sys.argv[:1] == ["-m"]:
+# Python's value while it looks for the module of `python -m ctp_jax.<command>`.
+_IS_COMMAND = sys.argv[:1] == ["-m"]
+
+if sys.platform == "win32":
+    _REMEDY = (
+        "ctp_jax runs on Linux and macOS: on Windows, use it in WSL (wsl --install)"
+    )
+    raise SystemExit(_REMEDY) if _IS_COMMAND else ImportError(_REMEDY)
+
+# Ctrl-C ends a command with one line from here on, while its modules are imported, too.
+if _IS_COMMAND:
     from ctp_jax import terminal
 
     terminal.end_on_interrupt()

@@ -47,3 +47,16 @@ def test_version(command):
         check=True,
     )
     assert done.stdout == f"ctp_jax {ctp_jax.__version__}\n" and not done.stderr
+
+
+@pytest.mark.parametrize("argument, error", [("-m", ""), ("-c", "ImportError: ")])
+def test_windows_is_sent_to_wsl(argument, error):
+    code = (
+        f"import sys; sys.platform = 'win32'; sys.argv = ['{argument}']; import ctp_jax"
+    )
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and not run.stdout
+    *before, line = run.stderr.splitlines()
+    assert line.startswith(f"{error}ctp_jax runs on Linux and") and "WSL" in line
+    assert bool(before) == bool(error)
