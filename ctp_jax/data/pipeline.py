@@ -175,8 +175,15 @@ class Pipeline:
             num_parallel_calls=self._workers,
             deterministic=True,
         )
-        dataset = dataset.batch(self._share, drop_remainder=True)
-        dataset = dataset.map(tf.autograph.experimental.do_not_convert(self._plan))
+        # One thread that copies and plans would feed no more clips with more cores.
+        parallel = {
+            "num_parallel_calls": min(self._workers, self._prefetch),
+            "deterministic": True,
+        }
+        dataset = dataset.batch(self._share, drop_remainder=True, **parallel)
+        dataset = dataset.map(
+            tf.autograph.experimental.do_not_convert(self._plan), **parallel
+        )
         dataset = dataset.prefetch(self._prefetch)
         options = tf.data.Options()
         options.autotune.enabled = False

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -112,11 +113,11 @@ def long_enough(
     )
 
 
-def check_labels(opened: Records, what: str, learn: bool) -> None:
+def check_labels(opened: Any, what: str, learn: bool) -> None:
     """Raises `UserError` for a split without the labels that something needs.
 
     Args:
-        opened: the split.
+        opened: the split, `Records`.
         what: needs them, in words.
         learn: something is learnt from them, so one class is not enough.
     """
