@@ -4,21 +4,24 @@ Metrics stay on the device until they are logged, so that the loop does not wait
 step that it has just started.
 """
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from ctp_jax import files, metrics_file, untrusted
+from ctp_jax import files, metrics_file, modules, untrusted
+from ctp_jax import results as results_lib
 from ctp_jax.errors import UserError
-from ctp_jax.formatting import duration, number
+from ctp_jax.formatting import duration, number, wrapped
 from ctp_jax.train import mesh as mesh_lib
 
 
@@ -117,6 +120,27 @@ class Meter:
         }
 
 
+PassOn = Callable[[int, dict[str, float]], Any]
+"""Takes a step and its numbers, {'train/loss': 0.5}."""
+
+
+@contextlib.contextmanager
+def passing_on(config: ConfigDict, workdir: pathlib.Path) -> Iterator[PassOn | None]:
+    """What `config.metrics_to` names, on process 0; None if it names nothing.
+
+    Raises:
+        UserError: there is no such module, see `ctp_jax.modules.load`.
+    """
+    name = str(config.get("metrics_to", ""))
+    if not name or jax.process_index() != 0:
+        yield None
+        return
+    needs = "pass_on"
+    module = modules.load("config.metrics_to", "module", name, {}, needs)
+    with getattr(module, needs)(config, workdir) as function:
+        yield function
+
+
 class MetricWriter:
     """Appends to `metrics.jsonl`, and to TensorBoard if that is installed.
 
@@ -124,14 +148,22 @@ class MetricWriter:
     the metrics.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, eval_pending: bool = False):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        step: int,
+        eval_pending: bool = False,
+        pass_on: PassOn | None = None,
+    ):
         """Deletes lines of later steps than `step` and opens the files.
 
         Args:
             workdir: of the run.
             step: the step to resume from; -1 deletes all lines.
             eval_pending: whether the evaluation of that step will be repeated.
+            pass_on: see `passing_on`.
         """
+        self._pass_on = pass_on
         self._file = self._board = None
         if jax.process_index() != 0:
             return
@@ -166,6 +198,12 @@ class MetricWriter:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         _to_board(self._board, line)
+        if self._pass_on is not None:
+            try:
+                self._pass_on(step, _numbers(line))
+            except Exception as error:  # noqa: BLE001 (code of others, over a network)
+                self._pass_on = None
+                say(f"note: no more metrics are passed on: {untrusted.reason(error)}")
 
     def sync(self) -> None:
         """Flushes to the disk, before a checkpoint is saved that relies on these lines."""
@@ -216,7 +254,7 @@ def train_line(
         fields.append(f"{values['clips_per_second']:5.1f} clips/s")
         fields.append(f"input {round(100 * values['input_share']):>2}%")
         fields.append(f"eta {duration(values['eta'])}")
-    return "  ".join(fields)
+    return wrapped(fields)
 
 
 _PLACED = ("loss", "grad_norm", "learning_rate", "epoch", "replaced")
@@ -224,21 +262,22 @@ _PLACED += ("clips_per_second", "input_share", "eta")
 
 
 def eval_line(step: int, values: Mapping[str, Any], seconds: float) -> str:
-    """The line printed after an evaluation: its numbers and its duration."""
+    """What is printed after an evaluation: its numbers and its duration.
+
+    On lines of at most 100 characters; all but the first begin with spaces.
+    """
     numbers = [f"{name} {text}" for name, text in results(values).items()]
-    return f"eval at step {step}: {'  '.join(numbers)}  ({duration(seconds)})"
+    return wrapped([f"eval at step {step}:", *numbers, f"({duration(seconds)})"])
 
 
 def results(values: Mapping[str, Any]) -> dict[str, str]:
     """The numbers of an evaluation as text, each with that of its baseline."""
-    found = {k: number(v) for k, v in values.items() if _is_number(v)}
-    suffix, texts = metrics_file.BASELINE, {}
-    for name, text in found.items():
-        if baseline := found.get(name + suffix):
-            text += f" (box left where it is: {baseline})"
-        if not name.endswith(suffix) or name.removesuffix(suffix) not in found:
-            texts[name] = text
-    return texts
+    found = {k: v for k, v in values.items() if _is_number(v)}
+    return {
+        name: number(each.value)
+        + (f" ({each.how}: {number(each.baseline)})" if each.baseline is not None else "")
+        for name, each in results_lib.results(found).items()
+    }
 
 
 def _is_number(value: Any) -> bool:
@@ -277,6 +316,14 @@ def _tensorboard(directory: pathlib.Path, lines: Iterable[Mapping[str, Any]]) ->
 def _to_board(board: Any, line: Mapping[str, Any]) -> None:
     if board is None:
         return
-    for name, value in line.items():
-        if name not in ("kind", "step") and isinstance(value, (int, float)):
-            board.add_scalar(f"{line['kind']}/{name}", value, step=line["step"])
+    for name, value in _numbers(line).items():
+        board.add_scalar(name, value, step=line["step"])
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    """{'train/loss': 0.5} of a line of `metrics.jsonl`."""
+    return {
+        f"{line['kind']}/{name}": value
+        for name, value in line.items()
+        if name not in ("kind", "step") and isinstance(value, (int, float))
+    }

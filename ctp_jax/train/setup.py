@@ -319,6 +319,8 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
             setup.workdir / "config.json", config_lib.as_dict(config)
         )
         workdir_lib.write_json(setup.workdir / "versions.json", workdir_lib.versions())
+        if command := workdir_lib.command():
+            workdir_lib.write_json(setup.workdir / "command.json", command)
 
 
 def exported_results(setup: Setup, done: int) -> dict[str, float] | None:
