@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from ctp_jax import formatting
 from ctp_jax.metrics_file import BASELINES, VIDEOS
 
-# The main metrics; a run may have any of them.
-MAIN = ("top1", "retrieval_top1", "knn_top1", "pair_top1", "iou", "ao", "window_iou")
+MAIN = ("ao", "iou", "window_iou", "top1", "pair_top1", "retrieval_top1", "knn_top1")
+"""The main metrics, those of a task before those of its encoder's features."""
 
 _LABELS = {
     "iou": "mean IoU",
@@ -199,7 +199,13 @@ def meaning(name: str) -> str:
 def main_metrics(names: Sequence[str]) -> list[str]:
     """Those of `MAIN` among these metrics; without any, the first that is no loss."""
     others = [name for name in names if "loss" not in name]
-    return [name for name in names if name in MAIN] or others[:1]
+    return [name for name in MAIN if name in names] or others[:1]
+
+
+def main_metric(found: Mapping[str, Result]) -> str:
+    """The metric that a verdict is about; '' if there is none."""
+    names = [name for name in found if found[name].value is not None]
+    return next(iter(main_metrics(names)), "")
 
 
 def percent(share: float) -> str:
@@ -225,15 +231,11 @@ def sentence(found: Mapping[str, Result], objects: str = "patches") -> str:
         found: of `results`.
         objects: what is followed in clips.
     """
-    names = [name for name in found if found[name].value is not None]
-    main = [name for name in names if name in MAIN]
-    # Of tracking, whole videos say more than windows.
-    names = ["ao"] if "ao" in main else main or main_metrics(names)
-    if not names:
+    result = found.get(main_metric(found))
+    if result is None:
         return ""
-    result = found[names[0]]
     value = show(result.name, result.value, result.error)
-    of = f" of {formatting.count(result.videos, 'video')}" if result.videos else ""
+    of = f" on {formatting.count(result.videos, 'video')}" if result.videos else ""
     does, what = _SENTENCES.get(result.name, ("", label(result.name)))
     if not does or result.baseline is None:
         return f"{what} {value}{of}"

@@ -87,7 +87,7 @@ def test_the_quarters_change_places():
 @contextlib.contextmanager
 def run_of(calls):
     """A client's run: its methods are noted, and its end."""
-    log = lambda numbers, step: calls.append((step, numbers))  # noqa: E731
+    log = lambda numbers, step: calls.append((step, numbers))
     yield types.SimpleNamespace(log=log)
     calls.append("end")
 
@@ -95,7 +95,7 @@ def run_of(calls):
 def stand_in(name, calls):
     """The part of a client that the example calls, with the client's signatures."""
     client = types.ModuleType(name)
-    client.init = lambda *, project, name="", id="", resume="", config: (  # noqa: A002
+    client.init = lambda *, project, name="", id="", resume="", config: (
         calls.append((project, name or id, config["seed"])) or run_of(calls)
     )
     client.log = lambda numbers, step: calls.append((step, numbers))

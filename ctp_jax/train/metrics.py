@@ -275,7 +275,11 @@ def results(values: Mapping[str, Any]) -> dict[str, str]:
     found = {k: v for k, v in values.items() if _is_number(v)}
     return {
         name: number(each.value)
-        + (f" ({each.how}: {number(each.baseline)})" if each.baseline is not None else "")
+        + (
+            f" ({each.how}: {number(each.baseline)})"
+            if each.baseline is not None
+            else ""
+        )
         for name, each in results_lib.results(found).items()
     }
 
