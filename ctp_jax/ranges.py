@@ -178,11 +178,6 @@ SHARED = {
     "init_from": TEXT,
     "init_head": FLAG,
     "log_every": AT_LEAST_1,
-    "profile": _matches(
-        r"([1-9]\d{0,8}:[1-9]\d{0,3})?",
-        "empty, or the first step to trace and how many, as in 100:5",
-    ),
-    "metrics_to": either(choice(""), MODULE),
     "eval_every": EPOCHS_BETWEEN,
     "checkpoint_every": EPOCHS_BETWEEN,
     "keep_checkpoints": AT_LEAST_1,
@@ -204,6 +199,11 @@ _CLASSIFIERS = [
 ]
 
 RANGES = SHARED | {
+    "profile": _matches(
+        r"([1-9]\d{0,8}:[1-9]\d{0,3})?",
+        "empty, or the first step to trace and how many, as in 100:5",
+    ),
+    "metrics_to": either(choice(""), MODULE),
     "data.stream": choice("rgb", "flow"),
     "evaluators.*.module": either(choice(""), MODULE),
     "evaluators.*.split": TEXT,

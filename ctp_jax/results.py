@@ -218,7 +218,7 @@ def show(name: str, value: float | None, error: float | None = None) -> str:
     if value is None:
         return "–"
     if error is not None:
-        return f"{100 * value:.1f} ± {percent(error)}"
+        return f"{100 * value:.1f}\u00a0±\u00a0{percent(error)}"
     return percent(value) if is_share(name) else formatting.number(value)
 
 

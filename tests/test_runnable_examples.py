@@ -125,7 +125,9 @@ def test_metrics_are_passed_on(name, tmp_path, monkeypatch):
     for line in map(json.loads, lines):
         kind, step = line.pop("kind"), line.pop("step")
         expected.append((step, {f"{kind}/{name}": v for name, v in line.items()}))
-    assert [c for c in calls if isinstance(c, tuple) and isinstance(c[0], int)] == expected
+    assert [
+        c for c in calls if isinstance(c, tuple) and isinstance(c[0], int)
+    ] == expected
     assert {step for step, _ in expected} == {2, 3}
 
 

@@ -137,7 +137,8 @@ def metrics(run: Run, beside: verdict.Other | None) -> list[dict[str, str]]:
             "videos": "",
         }
         found = measured.get(name, results.Result(name, values[name]))
-        row["last"] = results.show(name, found.value, found.error)
+        row["last"] = results.show(name, found.value)
+        row["error"] = f"± {100 * found.error:.1f}" if found.error is not None else ""
         if found.videos and results.is_accuracy(name):
             row["videos"] = f"{found.videos:,}"
         seen = [(x["step"], x[name]) for x in run.held_out if x.get(name) is not None]
@@ -151,7 +152,7 @@ def metrics(run: Run, beside: verdict.Other | None) -> list[dict[str, str]]:
         if name in others:
             each = others[name]
             row["other"] = results.show(name, each.value, each.error)
-            row["other_how"] = beside.how if beside else ""
+            row["other_how"] = beside.how.removeprefix("a ") if beside else ""
         rows.append(row)
     return rows
 
