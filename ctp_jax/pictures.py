@@ -64,14 +64,14 @@ def _dashes(start: Point, end: Point, dash: float = 7.0, gap: float = 5.0) -> Li
     ]
 
 
-def _rim(image: Image.Image, box: tuple[float, float, float, float]) -> str:
+def _rim(image: Image.Image, box: np.ndarray) -> str:
     """Black or white, whichever has more contrast with what lies under the box.
 
     A colour alone is hard to see on pixels that are equally bright: dark videos.
     """
     size = np.array(image.size * 2)
-    low = np.clip(np.floor(box), 0, size - 1)[:2]
-    high = np.clip(np.ceil(box), 0, size - 1)[2:]
+    box = np.clip(np.nan_to_num(box), 0, size - 1)
+    low, high = np.floor(box[:2]), np.ceil(box[2:])
     if (high < low).any():
         return "black"
     part = image.crop((*low.astype(int).tolist(), *(high.astype(int) + 1).tolist()))
@@ -103,7 +103,7 @@ def draw_frame(
     under = image.copy()  # rims depend on the frame alone
     for dashed, each in ((False, boxes), (True, predicted)):
         for number, box in enumerate(() if each is None else each * zoom):
-            rim = _rim(under, tuple(np.nan_to_num(np.clip(box, -1e4, 1e4))))
+            rim = _rim(under, box)
             colour = COLOURS[number % len(COLOURS)]
             _draw_box(image, box, colour, rim, dashed, 2 if dashed else width)
     return image

@@ -20,7 +20,6 @@ _LABELS = {
     "window_iou": "mean IoU of windows",
     "window_iou_all": "mean IoU of windows, given frame included",
     "ao": "average overlap of tracks",
-    "ao_kcf": "average overlap of KCF's tracks",
     "sr50": "success rate of tracks at 0.5",
     "sr75": "success rate of tracks at 0.75",
     "track": "overlap of tracks",
@@ -81,6 +80,7 @@ class Result(NamedTuple):
         value: None where it was not finite.
         baseline: its value without a network, or None.
         how: which baseline, in words.
+        more: further baselines, (value, which).
         videos: that it was measured on; None where that was not noted.
     """
 
@@ -88,6 +88,7 @@ class Result(NamedTuple):
     value: float | None
     baseline: float | None = None
     how: str = ""
+    more: tuple[tuple[float, str], ...] = ()
     videos: int | None = None
 
     @property
@@ -143,17 +144,11 @@ def results(values: Mapping[str, Any]) -> dict[str, Result]:
         # A baseline stands beside its metric; a number of videos beside its accuracy.
         if _owner(name) in values or re.search(rf"(^|_|/){VIDEOS}$", name):
             continue
-        each = {suffix: values.get(name + suffix) for suffix in BASELINES}
-        each = {suffix: known for suffix, known in each.items() if known is not None}
-        suffix = next(iter(each), "")
+        each = [(values.get(name + suffix), how) for suffix, how in BASELINES.items()]
+        first, *more = [known for known in each if known[0] is not None] or [(None, "")]
         videos = values.get(_family(name) + VIDEOS)
-        found[name] = Result(
-            name,
-            value,
-            each.get(suffix),
-            BASELINES.get(suffix, ""),
-            None if videos is None else int(videos),
-        )
+        videos = None if videos is None else int(videos)
+        found[name] = Result(name, value, *first, tuple(more), videos)
     return found
 
 
@@ -246,4 +241,5 @@ def sentence(found: Mapping[str, Result], objects: str = "patches") -> str:
     }[result.standing]
     baseline = show(result.name, result.baseline)
     does = does.format(objects=objects)
-    return f"{does} {says}: {what} {value}{of} against {baseline}"
+    more = "".join(f", {show(result.name, v)} of {how}" for v, how in result.more)
+    return f"{does} {says}: {what} {value}{of} against {baseline}{more}"

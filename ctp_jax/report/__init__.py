@@ -77,7 +77,7 @@ def last_words(workdir: str | os.PathLike) -> list[str]:
     run = read.read(workdir)
     beside = verdict.other(run)
     said = verdict.verdict(run, beside).replace("\u00a0", " ")
-    lines = textwrap.wrap(said, 86, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(said, 85, break_long_words=False, break_on_hyphens=False)
     lines = [f"  {'verdict' * (not n):<11}  {line}" for n, line in enumerate(lines)]
     for why, command in commands.next_steps(run, beside):
         lines += [f"  next         {why}:", f"    {commands.text(command, ' ' * 6)}"]

@@ -35,16 +35,19 @@ def context(runs: list[Run]) -> dict[str, Any]:
             "task": task,
             "facts": attempt("header", shared, members),
             "seeds": attempt("means over seeds", seeds_table, members),
+            "experiments": attempt("table", experiments_table, members),
             "fractions": attempt("accuracy against labels", fractions, members),
             "curves": attempt("curves", overlaid, members),
             "table": attempt("table of runs", runs_table, members, fields),
-            "glossary": attempt("glossary", glossary, members),
         }
+        if not fields and not section["seeds"]:
+            section["table"] = None  # it says no more than the first
         sections.append(section)
     tasks = " and ".join(section["task"] for section in sections)
     names = ", ".join(run.name for run in runs[:3]) + ", ..." * (len(runs) > 3)
     title = f"{len(runs)} runs of {tasks}: {names}"
-    return {"runs": runs, "sections": sections, "title": title}
+    found = runs[0].attempt("glossary", glossary, runs)
+    return {"runs": runs, "sections": sections, "title": title, "glossary": found}
 
 
 def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -75,6 +78,7 @@ def _metric_names(runs: Sequence[Run]) -> list[str]:
 def runs_table(runs: Sequence[Run], fields: Sequence[str] = ()) -> Table:
     """A row for each run, with the values of config fields."""
     names, short = _metric_names(runs), short_origins(runs)
+    counts = ["videos"] * any(e.videos for r in runs for e in r.measured().values())
     rows = []
     for run in runs:
         values = {name: run.fields.get(name) for name in fields}
@@ -87,10 +91,20 @@ def runs_table(runs: Sequence[Run], fields: Sequence[str] = ()) -> Table:
         errors = {name: each.error for name, each in measured.items()}
         cells = [results.show(n, numbers.get(n), errors.get(n)) for n in names]
         texts = map(field, values, values.values())
-        rows.append([run.name, *texts, step, videos, *cells])
-    without = _without_network(runs, names, len(fields) + 2)
-    columns = ["run", *fields, "steps", "videos", *map(results.label, names)]
+        rows.append([run.name, *texts, step, *[videos] * len(counts), *cells])
+    without = _without_network(runs, names, len(fields) + 1 + len(counts))
+    columns = ["run", *fields, "steps done", *counts, *map(results.label, names)]
     return Table(columns, rows + without, 1 + len(fields), len(without))
+
+
+def experiments_table(runs: Sequence[Run]) -> Table:
+    """A row for each run, which is named by what sets it apart from the others."""
+    table = runs_table(runs)
+    labels = {id(each.runs[0]): each.label for each in group(runs)}
+    for run, row in zip(runs, table.rows, strict=False):
+        label = labels.get(id(run), "")
+        row[0] += f": {label}" * (bool(label) and not label.startswith(run.name))
+    return table._replace(columns=["experiment", *table.columns[1:]])
 
 
 def seeds_table(runs: Sequence[Run]) -> Table | None:

@@ -12,7 +12,7 @@ from ctp_jax.report.figures import GREY, Drawing, Line, draw
 from ctp_jax.report.read import Run
 
 _UNDRAWN = ("kind", "step", "epoch", "eta", "replaced")
-_UNDRAWN += ("loss", "eval_loss", "training loss", "sr50_kcf", "sr75_kcf")
+_UNDRAWN += ("loss", "eval_loss", "training loss")
 _CAPTIONS = {
     "learning_rate": "At the last step of each log line.",
     "grad_norm": "Before clipping, a mean over the steps between log lines.",
@@ -74,7 +74,7 @@ def _families(run: Run) -> dict[str, list[str]]:
             title = "Nearest neighbours"
         elif name in ("iou", "success_auc"):
             title = "Tracking"
-        elif re.match(r"(window_iou|ao(_kcf)?|sr50|sr75)$", name):
+        elif re.match(r"(window_iou|ao|sr50|sr75)$", name):
             title = "Tracking whole videos"
         elif re.match(r"(center|size)_error", name):
             unit = "of the object's size" if results.is_share(name) else "pixels"
@@ -94,10 +94,10 @@ def _family(run: Run, title: str, names: list[str]) -> Drawing | None:
         label = "" if name in _CAPTIONS else f"{label}, training"
         style = {"colour": colour, "dash": 2 if held_out else 0}
         lines += held_out + line_of(run.train, name, label, **style)
-    for suffix, label in BASELINES.items():
-        lines += line_of(run.held_out, names[0] + suffix, label, colour=GREY, dash=1)
-    # A single evaluation without training is shown in the tiles and the table.
-    if all(line.x[-1] == 0 for line in lines):
+    for dash, (suffix, label) in enumerate(BASELINES.items(), 1):
+        lines += line_of(run.held_out, names[0] + suffix, label, colour=GREY, dash=dash)
+    # A single evaluation is shown in the tiles and the table.
+    if all(len(line.x) < 2 for line in lines):
         return None
     caption = "On held-out videos; “training”: on the clips trained with."
     if not any(name in line for line in run.held_out for name in names):

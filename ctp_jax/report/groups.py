@@ -77,15 +77,14 @@ def group(runs: Sequence[Run], without: Iterable[str] = ()) -> list[Group]:
     apart = [name for name, v in zip(fields, values, strict=True) if len(set(v)) > 1]
     short, groups = short_origins(runs), []
     for each in found.values():
-        label = _label(each, apart, short)
         once: dict[tuple, Run] = {}
         for run in sorted(each, key=lambda run: -(run.step or 0)):
             once.setdefault((run.fields.get("seed"), _labels(run)), run)
         first = [run for run in each if any(run is kept for kept in once.values())]
-        groups.append(Group(label, first))
+        groups.append(Group(_label(first, apart, short), first))
         for run in each:
             if not any(run is kept for kept in first):
-                again = f"{label}: seed {run.fields.get('seed')} again, {run.name}"
+                again = f"{run.name}: seed {run.fields.get('seed')} again"
                 groups.append(Group(again, [run]))
     return groups
 

@@ -116,14 +116,15 @@ def _median(run: Run, name: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def metrics(run: Run, beside: verdict.Other | None) -> list[dict[str, str]]:
+def metrics(run: Run, beside: verdict.Other | None) -> list[dict[str, Any]]:
     """Rows of the table of metrics, the main ones first.
 
     The value of the last evaluation with its standard error, the best and its step, the
     number of videos, the baseline and which it is, how the value stands to it, and the
     value of the run beside this one and what that is.
     """
-    rows, measured = [], run.measured()
+    rows: list[dict[str, Any]] = []
+    measured = run.measured()
     others = beside.run.measured() if beside else {}
     values = run.results()
     for name in dict.fromkeys([*results.main_metrics(list(measured)), *values]):
@@ -149,6 +150,7 @@ def metrics(run: Run, beside: verdict.Other | None) -> list[dict[str, str]]:
         if found.baseline is not None:
             row |= {"how": found.how, "standing": found.standing}
             row["baseline"] = results.show(name, found.baseline)
+        row["more"] = [(results.show(name, value), how) for value, how in found.more]
         if name in others:
             each = others[name]
             row["other"] = results.show(name, each.value, each.error)

@@ -132,9 +132,11 @@ def glossary(run: Run) -> list[tuple[str, str]]:
         if meaning := results.meaning(name):
             found.setdefault(meaning, results.label(name))
     lines = [(label, meaning) for meaning, label in found.items()]
-    hows = {each.how for each in run.measured().values() if each.baseline is not None}
+    hows = {each.how for each in run.measured().values()}
+    hows |= {how for each in run.measured().values() for _, how in each.more}
     meant = {
         "a box that stays": "the given first box, in every frame",
+        "the tracker KCF": "correlation filters, which learn nothing before the video",
         "chance": "what guesses come to that look at no video: always the class with the "
         "most videos, or videos drawn at random",
     }

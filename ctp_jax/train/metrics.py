@@ -273,15 +273,12 @@ def eval_line(step: int, values: Mapping[str, Any], seconds: float) -> str:
 def results(values: Mapping[str, Any]) -> dict[str, str]:
     """The numbers of an evaluation as text, each with that of its baseline."""
     found = {k: v for k, v in values.items() if _is_number(v)}
-    return {
-        name: number(each.value)
-        + (
-            f" ({each.how}: {number(each.baseline)})"
-            if each.baseline is not None
-            else ""
-        )
-        for name, each in results_lib.results(found).items()
-    }
+    texts = {}
+    for name, each in results_lib.results(found).items():
+        known = [(each.baseline, each.how), *each.more]
+        beside = ", ".join(f"{how}: {number(v)}" for v, how in known if v is not None)
+        texts[name] = number(each.value) + f" ({beside})" * bool(beside)
+    return texts
 
 
 def _is_number(value: Any) -> bool:
