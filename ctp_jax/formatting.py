@@ -1,6 +1,8 @@
 """Formats numbers, durations and names for log lines, lists and reports."""
 
+import operator
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 _CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))}
 _CONTROL |= {0x2028: "\\u2028", 0x2029: "\\u2029"}  # these two end a line
@@ -19,8 +21,9 @@ def number(value: float) -> str:
     return f"{value:.3f}" if size == 0 or 1e-2 <= size < 1e4 else f"{value:.2e}"
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
+def count(number: SupportsIndex, noun: str, plural: str = "") -> str:
     """'1 video', '2 videos', '1,250 videos'; the plural where it is not noun + s."""
+    number = operator.index(number)
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 

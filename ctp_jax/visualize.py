@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import cli, files, terminal, untrusted
+from ctp_jax import cli, files, formatting, terminal, untrusted
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError, refusals
 
@@ -140,7 +140,7 @@ def draw(
     train = train or not config.data.eval_split
     source = base.open_pipeline(config, task, train)
     task.see_data(source.whole, None)
-    terminal.announce(f"drawing {videos} videos, after compiling")
+    terminal.announce(f"drawing {formatting.count(videos, 'video')}, after compiling")
     stream = source.train_batches() if train else source.eval_batches()
     batches = list(itertools.islice(stream, videos))
     batch = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
@@ -150,7 +150,7 @@ def draw(
         state, step = restore.newest(config, task, workdir, batch)
         variables = state.variables
         outputs = jax.device_get(jax.jit(task.predict)(variables, batch))
-        title += f", predictions after {step} steps"
+        title += f", predictions after {formatting.count(step, 'step')}"
     clips = np.asarray(to_uint8(jax.jit(task.picture)(batch, variables)))
     overlay = task.overlay(batch, outputs)
     names = [

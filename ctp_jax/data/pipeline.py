@@ -62,7 +62,11 @@ def open_pipeline(
     """
     split = config.data.split if train else config.data.eval_split
     opened = records.open_records(
-        config.data.name, split, config.data.data_dir, config.data.get("stream", "rgb")
+        config.data.name,
+        split,
+        config.data.data_dir,
+        config.data.get("stream", "rgb"),
+        [name for name in spec.follow if name],
     )
     return Pipeline(config, spec, plan, opened, train, process_index, process_count)
 

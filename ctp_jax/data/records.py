@@ -11,14 +11,14 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ctp_jax import terminal, untrusted
+from ctp_jax import formatting, terminal, untrusted
 from ctp_jax.data import index, storage, tfrecord
 from ctp_jax.errors import UserError
 
@@ -66,7 +66,11 @@ def default_data_dir(data_dir: str = "") -> str:
 
 
 def open_records(
-    name: str, split: str, data_dir: str = "", stream: str = "rgb"
+    name: str,
+    split: str,
+    data_dir: str = "",
+    stream: str = "rgb",
+    needs: Sequence[str] = (),
 ) -> Records:
     """Opens one split of a prepared data set.
 
@@ -79,11 +83,13 @@ def open_records(
         data_dir: empty for $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
         stream: 'rgb', or 'flow': the flow frames are then the frames, and the RGB frames
             the other stream.
+        needs: annotations that the records should have, for the command that a message
+            names.
 
     Raises:
         UserError: not prepared, no such split, no flow, missing or truncated shards.
     """
-    directory, found = open_index(name, data_dir)
+    directory, found = open_index(name, data_dir, needs)
     features = found.features
     if stream == "flow":
         check_other(name, features)
@@ -116,11 +122,13 @@ def check_other(name: str, features: tfrecord.Features) -> None:
         )
 
 
-def open_index(name: str, data_dir: str = "") -> tuple[epath.Path, index.Index]:
+def open_index(
+    name: str, data_dir: str = "", needs: Sequence[str] = ()
+) -> tuple[epath.Path, index.Index]:
     """The folder and the index of a prepared data set; raises as `open_records`."""
     root = default_data_dir(data_dir)
     storage.check_reachable(root, f"config.data.data_dir = {root}")
-    directory = find_directory(name, root)
+    directory = find_directory(name, root, needs)
     found = index.read(directory) or _scan_foreign(directory, name, data_dir)
     for file, size in zip(found.files, found.file_size, strict=True):
         path = directory / file
@@ -129,7 +137,7 @@ def open_index(name: str, data_dir: str = "") -> tuple[epath.Path, index.Index]:
             state = "is missing" if actual is None else f"has {actual} bytes"
             raise UserError(
                 f"{path}: {state}, needs {size} bytes: prepare the data set again "
-                f"({prepare_command(name, data_dir)} --overwrite)"
+                f"({prepare_command(name, data_dir, needs)} --overwrite)"
             )
     return directory, found
 
@@ -161,8 +169,9 @@ def take_fraction(opened: Records, fraction: float, seed: int) -> Records:
             name = opened.class_names[label] if label >= 0 else "unlabelled"
             raise UserError(
                 f"config.data.fraction = {fraction} leaves class {name!r} of split "
-                f"{opened.split!r} empty: it has {len(rows)} videos; with "
-                f"{math.ceil(5000 / counts.min()) / 10000} or more every class keeps one"
+                f"{opened.split!r} empty: it has {formatting.count(len(rows), 'video')}; "
+                f"with {math.ceil(5000 / counts.min()) / 10000} or more every class "
+                "keeps one"
             )
         kept.append(rows[:count])
     return select(opened, np.sort(np.concatenate(kept)))
@@ -189,8 +198,9 @@ def overlaps(trained: Records, held_out: Iterable[Records]) -> list[str]:
         )
         if both and each.directory == trained.directory:
             lines.append(
-                f"note: {len(both)} of the {len(each)} videos of split {each.split!r}, to "
-                f"evaluate on, are also in split {trained.split!r}, to train on"
+                f"note: {len(both)} of the {formatting.count(len(each), 'video')} of "
+                f"split {each.split!r}, to evaluate on, are also in split "
+                f"{trained.split!r}, to train on"
             )
     return lines
 
@@ -225,8 +235,9 @@ def long_enough(
     named = [f"{opened.id_of(i)}: {opened.num_frames[i]}" for i in shortest.tolist()]
     count = len(opened) - int(enough.sum())
     raise UserError(
-        f"{opened.name}: {count} of {len(opened)} videos of split {opened.split!r} "
-        f"have fewer than {min_frames} frames, {about} ({', '.join(named[:count])}"
+        f"{opened.name}: {count} of {formatting.count(len(opened), 'video')} of split "
+        f"{opened.split!r} have fewer than {formatting.count(min_frames, 'frame')}, "
+        f"{about} ({', '.join(named[:count])}"
         + ", ..." * (count > _NAMED)
         + f"): {remedy}"
     )
@@ -274,20 +285,22 @@ def check_labels(opened: Any, what: str, learn: bool) -> None:
     unlabelled = int((opened.label < 0).sum())
     if unlabelled or not len(opened.class_names):
         raise UserError(
-            f"{opened.name}: {unlabelled or len(opened)} of {len(opened)} videos of split "
-            f"{opened.split!r} have no label, which {what} needs"
+            f"{opened.name}: {unlabelled or len(opened)} of "
+            f"{formatting.count(len(opened), 'video')} of split {opened.split!r} have no "
+            f"label, which {what} needs"
         )
     classes = np.unique(opened.label)
     if learn and len(classes) == 1:
         raise UserError(
-            f"{opened.name}: all {len(opened)} videos of split {opened.split!r} are of "
-            f"class {opened.class_names[classes[0]]!r}, but {what} needs two classes or "
+            f"{opened.name}: all {formatting.count(len(opened), 'video')} of split "
+            f"{opened.split!r} are of class {opened.class_names[classes[0]]!r}, but "
+            f"{what} needs two classes or "
             "more: choose another split, or prepare the videos of every class in a "
             "folder of its own"
         )
 
 
-def find_directory(name: str, data_dir: str) -> epath.Path:
+def find_directory(name: str, data_dir: str, needs: Sequence[str] = ()) -> epath.Path:
     """The folder of the newest version, or of the one named, of a data set.
 
     Raises:
@@ -314,14 +327,20 @@ def find_directory(name: str, data_dir: str) -> epath.Path:
     if not versions:
         raise UserError(
             f"data set {name!r} is not prepared in {data_dir}: run "
-            f"`{prepare_command(name, data_dir)}`, or say where it is: "
+            f"`{prepare_command(name, data_dir, needs)}`, or say where it is: "
             "--config.data.data_dir (benchmarks: --data_dir)"
         )
     return versions[max(versions)]
 
 
-def prepare_command(name: str, data_dir: str = "") -> str:
-    """The command that prepares the data set."""
+def prepare_command(name: str, data_dir: str = "", needs: Sequence[str] = ()) -> str:
+    """The command that prepares the data set.
+
+    Args:
+        name: `config.data.name`.
+        data_dir: where to, if not where data are by default.
+        needs: annotations that it should have, 'boxes' or 'tracks'.
+    """
     where = f" --data_dir {data_dir}" if data_dir else ""
     if "/" in name:
         return f"tfds build {name}{where}"
@@ -337,6 +356,8 @@ def prepare_command(name: str, data_dir: str = "") -> str:
     if builder in ("ucf101", "hmdb51", "kinetics400", "something_something_v1"):
         named = f" --name {name}" if name != builder else ""
         return f"python -m ctp_jax.prepare {builder}{named} --videos DIR --lists DIR{where}"
+    if "boxes" in needs:
+        return f"python -m ctp_jax.prepare boxes --name {name} --videos DIR{where}"
     return f"python -m ctp_jax.prepare video_folder --name {name} --videos DIR{where}"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators.base import Subject
 from ctp_jax.evaluators.feature_bank import (
@@ -82,7 +83,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
         if not ks:
             raise UserError(
                 f"retrieval at k = {self._ks[0]}: the gallery has only "
-                f"{found.row.shape[1]} videos to find"
+                f"{formatting.count(found.row.shape[1], 'video')} to find"
             )
         return found, ks
 
@@ -111,7 +112,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
         left_out = ", ".join(str(k) for k in self._ks if k not in ks)
         line = (
             f"retrieval at {left_out} is left out: the gallery has only "
-            f"{found.row.shape[1]} videos to find"
+            f"{formatting.count(found.row.shape[1], 'video')} to find"
         )
         return [line] if left_out else []
 

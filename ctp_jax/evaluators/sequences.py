@@ -23,6 +23,7 @@ from ctp_jax.evaluators.tracks import (
     mean,
     per_frame,
 )
+from ctp_jax.formatting import count
 from ctp_jax.metrics_file import BASELINE, VIDEOS
 from ctp_jax.ops.boxes import iou_xyxy
 
@@ -185,7 +186,7 @@ class SequencesEvaluator(Evaluator):
         """Lines for the user: videos that are left out, a baseline that is missing."""
         tracked = {track.number for track in self._tracks()}
         left_out = len(self._complete - tracked)
-        line = f"{left_out} videos without a box in their first frame are left out"
+        line = f"left out, no box in the first frame: {count(left_out, 'video')}"
         return [line] * bool(left_out) + list(filter(None, [self._no_kcf]))
 
     def save(self, directory: pathlib.Path) -> None:

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
+from ctp_jax import formatting
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.train import evaluation, metrics, step
@@ -93,7 +94,8 @@ class Run:
         exported = setup_lib.exported_results(self.setup, self.done)
         if self.done >= self.total > 0 and exported is not None:
             metrics.say(
-                f"{self.workdir}: this run is finished ({self.done} steps); "
+                f"{self.workdir}: this run is finished, "
+                f"{formatting.count(self.done, 'step')}; "
                 f"encoder: {self.workdir / 'encoder'}"
             )
             return exported
@@ -302,7 +304,9 @@ class Run:
         place = export.export_encoder(
             self.workdir, self.setup.task, self.state, provenance
         )
-        metrics.say(f"finished after {self.done} steps ({epochs:.1f} epochs)")
+        metrics.say(
+            f"finished after {formatting.count(self.done, 'step')} ({epochs:.1f} epochs)"
+        )
         self._say_results()
         metrics.say(f"  encoder      {place}")
         metrics.say(f"  metrics      {self.workdir / 'metrics.jsonl'}")
