@@ -144,11 +144,12 @@ def results(values: Mapping[str, Any]) -> dict[str, Result]:
         # A baseline stands beside its metric; a number of videos beside its accuracy.
         if _owner(name) in values or re.search(rf"(^|_|/){VIDEOS}$", name):
             continue
-        each = [(values.get(name + suffix), how) for suffix, how in BASELINES.items()]
-        first, *more = [known for known in each if known[0] is not None] or [(None, "")]
+        each = {how: values.get(name + suffix) for suffix, how in BASELINES.items()}
+        known = [(float(v), how) for how, v in each.items() if v is not None]
+        first = known[0] if known else (None, "")
         videos = values.get(_family(name) + VIDEOS)
         videos = None if videos is None else int(videos)
-        found[name] = Result(name, value, *first, tuple(more), videos)
+        found[name] = Result(name, value, *first, tuple(known[1:]), videos)
     return found
 
 

@@ -116,6 +116,10 @@ def _median(run: Run, name: str) -> float | None:
     return statistics.median(values) if values else None
 
 
+_COLUMNS = ("error", "best", "step", "baseline", "how", "standing", "videos")
+_COLUMNS += ("other", "other_how")
+
+
 def metrics(run: Run, beside: verdict.Other | None) -> list[dict[str, Any]]:
     """Rows of the table of metrics, the main ones first.
 
@@ -128,18 +132,12 @@ def metrics(run: Run, beside: verdict.Other | None) -> list[dict[str, Any]]:
     others = beside.run.measured() if beside else {}
     values = run.results()
     for name in dict.fromkeys([*results.main_metrics(list(measured)), *values]):
-        row = dict.fromkeys(
-            ("best", "step", "baseline", "how", "other", "standing"), ""
-        )
-        row |= {
-            "name": name,
-            "label": results.label(name),
-            "other_how": "",
-            "videos": "",
-        }
+        row: dict[str, Any] = dict.fromkeys(_COLUMNS, "")
+        row |= {"name": name, "label": results.label(name)}
         found = measured.get(name, results.Result(name, values[name]))
         row["last"] = results.show(name, found.value)
-        row["error"] = f"± {100 * found.error:.1f}" if found.error is not None else ""
+        if found.error is not None:
+            row["error"] = f"± {100 * found.error:.1f}"
         if found.videos and results.is_accuracy(name):
             row["videos"] = f"{found.videos:,}"
         seen = [(x["step"], x[name]) for x in run.held_out if x.get(name) is not None]

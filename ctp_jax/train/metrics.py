@@ -277,7 +277,7 @@ def results(values: Mapping[str, Any]) -> dict[str, str]:
     for name, each in results_lib.results(found).items():
         known = [(each.baseline, each.how), *each.more]
         beside = ", ".join(f"{how}: {number(v)}" for v, how in known if v is not None)
-        texts[name] = number(each.value) + f" ({beside})" * bool(beside)
+        texts[name] = number(found[name]) + f" ({beside})" * bool(beside)
     return texts
 
 
