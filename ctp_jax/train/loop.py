@@ -20,6 +20,7 @@ from ctp_jax.train import workdir as workdir_lib
 from ctp_jax.train.checkpoints import export
 from ctp_jax.train.distributed import coordination
 from ctp_jax.train.distributed.preemption import Preempted, Preemption
+from ctp_jax.train.passing_on import PassOn, passing_on
 from ctp_jax.train.profile import Profile
 from ctp_jax.train.watchdog import Watchdog
 
@@ -57,7 +58,7 @@ def train(
         stack.enter_context(refusals(directory))
         setup = setup_lib.open_setup(config, directory, opener)
         stack.enter_context(contextlib.closing(setup.checkpoints))
-        pass_on = stack.enter_context(metrics.passing_on(config, directory))
+        pass_on = stack.enter_context(passing_on(config, directory))
         return Run(setup, preemption, pass_on).run()
 
 
@@ -68,7 +69,7 @@ class Run:
         self,
         setup: setup_lib.Setup,
         preemption: Preemption,
-        pass_on: metrics.PassOn | None = None,
+        pass_on: PassOn | None = None,
     ):
         self.setup, self.preemption, self.pass_on = setup, preemption, pass_on
         self.config, self.workdir = setup.config, setup.workdir

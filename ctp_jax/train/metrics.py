@@ -4,25 +4,24 @@ Metrics stay on the device until they are logged, so that the loop does not wait
 step that it has just started.
 """
 
-import contextlib
 import json
 import math
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from ctp_jax import files, metrics_file, modules, untrusted
+from ctp_jax import files, metrics_file, untrusted
 from ctp_jax import results as results_lib
 from ctp_jax.errors import UserError
 from ctp_jax.formatting import duration, number, wrapped
 from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train.passing_on import PassOn
 
 
 def say(line: str) -> None:
@@ -120,27 +119,6 @@ class Meter:
         }
 
 
-PassOn = Callable[[int, dict[str, float]], Any]
-"""Takes a step and its numbers, {'train/loss': 0.5}."""
-
-
-@contextlib.contextmanager
-def passing_on(config: ConfigDict, workdir: pathlib.Path) -> Iterator[PassOn | None]:
-    """What `config.metrics_to` names, on process 0; None if it names nothing.
-
-    Raises:
-        UserError: there is no such module, see `ctp_jax.modules.load`.
-    """
-    name = str(config.get("metrics_to", ""))
-    if not name or jax.process_index() != 0:
-        yield None
-        return
-    needs = "pass_on"
-    module = modules.load("config.metrics_to", "module", name, {}, needs)
-    with getattr(module, needs)(config, workdir) as function:
-        yield function
-
-
 class MetricWriter:
     """Appends to `metrics.jsonl`, and to TensorBoard if that is installed.
 
@@ -161,7 +139,7 @@ class MetricWriter:
             workdir: of the run.
             step: the step to resume from; -1 deletes all lines.
             eval_pending: whether the evaluation of that step will be repeated.
-            pass_on: see `passing_on`.
+            pass_on: see `ctp_jax.train.passing_on`.
         """
         self._pass_on = pass_on
         self._file = self._board = None

@@ -1,8 +1,5 @@
-"""Traces of the profiler, and workdirs of runs that are refused."""
+"""Traces of the profiler."""
 
-import pytest
-
-from ctp_jax.errors import UserError
 from ctp_jax.train import loop
 from tests.toy_data import opener, toy_config
 
@@ -24,15 +21,3 @@ def test_a_run_that_ends_within_its_trace_writes_it(tmp_path):
     assert len(traces(tmp_path / "run")) == 1
     loop.train(toy_config(steps=2, profile="9:1"), tmp_path / "none", opener())
     assert not traces(tmp_path / "none")
-
-
-def test_a_refused_run_leaves_no_workdir(tmp_path):
-    config = toy_config(init_from=str(tmp_path / "nothing"))
-    with pytest.raises(UserError, match="nothing"):
-        loop.train(config, tmp_path / "runs" / "new", opener())
-    assert not (tmp_path / "runs" / "new").exists()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(UserError, match="nothing"):
-        loop.train(config, tmp_path / "mine", opener())
-    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
