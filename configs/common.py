@@ -261,6 +261,10 @@ def schedule(config: ConfigDict, epochs: int, milestones: tuple[int, ...]) -> No
     config.init_from = ""  # not for resuming, which needs nothing
     config.init_head = False  # take the head from there, too
     config.log_every = 50  # steps
+    # "100:5": JAX's profiler traces five steps from step 100 on (docs/training.md).
+    config.profile = ""
+    # A module that passes the metrics on, say to W&B (docs/training.md).
+    config.metrics_to = ""
     config.eval_every = 10.0  # epochs; 0: only at the end
     config.checkpoint_every = 1.0  # epochs
     config.keep_checkpoints = 2  # the last so many, and besides them:

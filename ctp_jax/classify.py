@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from ctp_jax import cli, files, inference, terminal
+from ctp_jax import cli, files, formatting, inference, terminal
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError, refusals
 
@@ -52,7 +52,10 @@ def main(arguments):
         raise UserError("--init_from is missing: name the run of a classifier")
     videos = inference.find_videos(arguments)
     out = files.absolute(OUT.value) if OUT.value else None
-    print(f"classify: {len(videos)} videos, loading the network", file=sys.stderr)
+    print(
+        f"classify: {formatting.count(len(videos), 'video')}, loading the network",
+        file=sys.stderr,
+    )
     cli.use_compilation_cache()
     cli.check_devices()
     classifier = load(init_from)
@@ -84,7 +87,9 @@ def main(arguments):
                 writer.writerow((names[each.index], rank, name, f"{chance:.4f}"))
             file.flush()
         if not read:
-            raise UserError(f"none of the {len(videos)} videos can be read")
+            raise UserError(
+                f"none of the {formatting.count(len(videos), 'video')} can be read"
+            )
 
 
 def likely(logits: np.ndarray, classifier: Classifier) -> list[tuple[str, float]]:

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict, config_flags
 from ctp_jax import config as config_lib
 from ctp_jax import files, modules, terminal
 from ctp_jax.errors import UserError, refusal
-from ctp_jax.versions import VERSION
+from ctp_jax.versions import installed
 
 _DATA_EXTRA = ("tensorflow", "tensorflow_datasets")
 
@@ -94,7 +94,7 @@ def run(
 ) -> None:
     """Parses the command line, calls `main(positional arguments)`, exits.
 
-    --version prints the version instead.
+    --version prints the version, and that of JAX, instead.
 
     A `UserError` becomes one line on stderr and its exit code, and so does what the
     system refuses, and Ctrl-C. Any other exception is a bug and keeps its stack trace.
@@ -107,7 +107,7 @@ def run(
     interrupts = terminal.Interrupts()
     quiet()
     if "--version" in sys.argv[1:]:
-        print(f"ctp_jax {VERSION}")
+        print(", ".join(f"{k} {v}" for k, v in installed(["jax"]).items()))
         return
     terminal.say_alive()
     try:

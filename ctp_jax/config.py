@@ -12,6 +12,8 @@ from ctp_jax.errors import UserError
 
 PLUMBING = (
     "log_every",
+    "profile",
+    "metrics_to",
     "eval_every",
     "checkpoint_every",
     "keep_",

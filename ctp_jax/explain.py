@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from ctp_jax import chosen_videos, cli, files, terminal, visualize
+from ctp_jax import chosen_videos, cli, files, formatting, terminal, visualize
 from ctp_jax.data.batch import Batch, labels
 from ctp_jax.errors import UserError
 
@@ -220,7 +220,7 @@ def summary(name: str, explained: Sequence[Explained]) -> str:
     """A line about a run: how often it is right, and where it looks."""
     known = [each for each in explained if each.label >= 0]
     right = sum(each.predicted == each.label for each in known)
-    line = f"{name}: {len(explained)} clips"
+    line = f"{name}: {formatting.count(len(explained), 'clip')}"
     line += f", {right} of {len(known)} right" * bool(known)
     shares = np.array([each.shares for each in explained])
     known = ~np.isnan(shares).any(1)
@@ -229,7 +229,8 @@ def summary(name: str, explained: Sequence[Explained]) -> str:
     cam, guided, area = shares[known].mean(0)
     return (
         f"{line}; in the boxes are {area:.1%} of the pixels, {cam:.1%} of Grad-CAM, "
-        f"{guided:.1%} of guided Grad-CAM (mean of {known.sum()} clips)"
+        f"{guided:.1%} of guided Grad-CAM "
+        f"(mean of {formatting.count(int(known.sum()), 'clip')})"
     )
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from absl import flags
 
-from ctp_jax import cli, feature_file, files, inference, terminal
+from ctp_jax import cli, feature_file, files, formatting, inference, terminal
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -42,7 +42,10 @@ def main(arguments):
     out = files.absolute(OUT.value)
     feature_file.check_name(out)
     videos = inference.find_videos(arguments)
-    print(f"features: {len(videos)} videos, loading the network", file=sys.stderr)
+    print(
+        f"features: {formatting.count(len(videos), 'video')}, loading the network",
+        file=sys.stderr,
+    )
     cli.use_compilation_cache()
     cli.check_devices()
     encoder = inference.load_encoder(init_from)
@@ -54,7 +57,10 @@ def main(arguments):
     todo = [v for v in videos if (os.fspath(v), _size(v)) not in known]
     done = len(videos) - len(todo)
     if done:
-        print(f"{out}: {done} of {len(videos)} videos are there, going on", flush=True)
+        print(
+            f"{out}: {done} of {formatting.count(len(videos), 'video')} are there, going on",
+            flush=True,
+        )
     results = inference.run(
         todo,
         encoder.spec.clip_spec(),
@@ -82,13 +88,14 @@ def main(arguments):
         if not isinstance(error, KeyboardInterrupt):
             raise
         kept = len(set(writer.known.video.tolist()))
-        line = f"{kept} videos are done: the same command goes on"
+        line = f"{formatting.count(kept, 'video')} are done: the same command goes on"
         raise KeyboardInterrupt(line) from None
     if bad == len(videos):
-        raise UserError(f"none of the {bad} videos can be read")
+        raise UserError(f"none of the {formatting.count(bad, 'video')} can be read")
     found = writer.finish(names)
     print(
-        f"{out}: {len(set(found.video.tolist()))} videos, {len(found.video)} vectors of "
+        f"{out}: {formatting.count(len(set(found.video.tolist())), 'video')}, "
+        f"{formatting.count(len(found.video), 'vector')} of "
         f"{found.features.shape[1]} numbers"
         + f"; files that cannot be read: {bad}"
         * bool(bad)

@@ -1,5 +1,9 @@
 """Formats numbers, durations and names for log lines, lists and reports."""
 
+import operator
+from collections.abc import Sequence
+from typing import SupportsIndex
+
 _CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))}
 _CONTROL |= {0x2028: "\\u2028", 0x2029: "\\u2029"}  # these two end a line
 
@@ -15,6 +19,27 @@ def number(value: float) -> str:
         return str(value)
     size = abs(value)
     return f"{value:.3f}" if size == 0 or 1e-2 <= size < 1e4 else f"{value:.2e}"
+
+
+def count(number: SupportsIndex, noun: str, plural: str = "") -> str:
+    """'1 video', '2 videos', '1,250 videos'; the plural where it is not noun + s."""
+    number = operator.index(number)
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def wrapped(parts: Sequence[str], width: int = 100, indent: str = "    ") -> str:
+    """Parts with two spaces between them, on lines of at most `width` characters.
+
+    All lines but the first are indented. A part is never broken.
+    """
+    lines = [""]
+    for part in parts:
+        longer = f"{lines[-1]}  {part}" if lines[-1].strip() else lines[-1] + part
+        if len(longer) > width and lines[-1].strip():
+            lines.append(indent + part)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:

@@ -96,6 +96,8 @@ def _write_report(config, workdir):
             visualize.save(visualize.draw(config, 6, workdir), workdir)
     with _errors_printed("no report"):
         print(f"  report       {report.write(workdir)}", flush=True)
+    with _errors_printed("no verdict"):
+        print("\n".join(report.last_words(workdir)), flush=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,14 @@ _MAX_BYTES = 1 << 31
 
 BASELINE = "_stay_put"
 """Metric `x_stay_put` is the metric `x` of a baseline, the first box in every frame."""
+CHANCE = "_chance"
+"""Metric `x_chance` is the metric `x` of guesses that look at no video."""
+KCF = "_kcf"
+"""Metric `x_kcf` is the metric `x` of the tracker KCF, which learns nothing before."""
+BASELINES = {BASELINE: "a box that stays", CHANCE: "chance", KCF: "the tracker KCF"}
+"""Of several baselines of a metric, the first is what it is judged by."""
+VIDEOS = "videos"
+"""The number of videos of an accuracy: `retrieval_videos` of `retrieval_top1`."""
 
 
 def read(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:

@@ -16,7 +16,12 @@ from ml_collections import ConfigDict
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
 
-_FIELDS = ("task", "name", "module")  # last parts of the fields that name modules
+_FIELDS = (
+    "task",
+    "name",
+    "module",
+    "metrics_to",
+)  # last parts of the fields that name modules
 
 _allowed: set[str] = set()
 

@@ -21,39 +21,64 @@ FONT_SIZE = 15
 # Of heat 0, 0.5 and 1: brighter means more to readers of any eyesight, too.
 _HEAT = np.array([[87, 16, 110], [237, 105, 37], [252, 255, 164]])
 
+Point = tuple[float, float]
+Lines = list[list[Point]]
+
 
 def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(FONT_SIZE)
 
 
 def _draw_box(
-    draw: ImageDraw.ImageDraw,
-    box: np.ndarray,
-    colour: str,
-    dashed: bool,
-    width: int = 2,
+    image: Image.Image, box: np.ndarray, colour: str, rim: str, dashed: bool, width: int
 ) -> None:
-    """Outlines x1, y1, x2, y2: solid with a dark rim, or dashed."""
+    """Outlines x1, y1, x2, y2, solid or dashed, with a rim."""
     if not np.isfinite(box).all():
         return
     # A network that has gone astray predicts boxes of any size.
     x1, y1, x2, y2 = (float(value) for value in np.clip(box, -1e4, 1e4))
     corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
-    if not dashed:
-        draw.line(corners, fill="black", width=2 * width)
-        draw.line(corners, fill=colour, width=width)
-        return
-    for start, end in itertools.pairwise(corners):
-        length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1e-6)
-        for begin in np.arange(0.0, length, 9.0):
-            stop = min(begin + 5.0, length)
-            piece = [
-                tuple(
-                    a + (b - a) * at / length for a, b in zip(start, end, strict=True)
-                )
-                for at in (begin, stop)
-            ]
-            draw.line(piece, fill=colour, width=2)
+    lines = [corners]
+    if dashed:
+        sides = itertools.pairwise(corners)
+        lines = [dash for start, end in sides for dash in _dashes(start, end)]
+    draw = ImageDraw.Draw(image)
+    for line in lines:
+        draw.line(line, fill=rim, width=2 * width)
+    for line in lines:
+        draw.line(line, fill=colour, width=width)
+
+
+def _dashes(start: Point, end: Point, dash: float = 7.0, gap: float = 5.0) -> Lines:
+    """The parts of a straight line that are drawn, beginning at its start."""
+    length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1e-6)
+    return [
+        [
+            (
+                start[0] + (end[0] - start[0]) * at / length,
+                start[1] + (end[1] - start[1]) * at / length,
+            )
+            for at in (begin, min(begin + dash, length))
+        ]
+        for begin in np.arange(0.0, length, dash + gap)
+    ]
+
+
+def _rim(image: Image.Image, box: np.ndarray) -> str:
+    """Black or white, whichever has more contrast with what lies under the box.
+
+    A colour alone is hard to see on pixels that are equally bright: dark videos.
+    """
+    size = np.array(image.size * 2)
+    box = np.clip(np.nan_to_num(box), 0, size - 1)
+    low, high = np.floor(box[:2]), np.ceil(box[2:])
+    if (high < low).any():
+        return "black"
+    part = image.crop((*low.astype(int).tolist(), *(high.astype(int) + 1).tolist()))
+    grey = np.asarray(part.convert("L"), np.float64) / 255
+    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    # Where both have equal contrast: WCAG 2, of sRGB's linear light.
+    return "black" if (edge**2.2).mean() > 0.18 else "white"
 
 
 def draw_frame(
@@ -63,7 +88,7 @@ def draw_frame(
     zoom: int,
     width: int = 2,
 ) -> Image.Image:
-    """One frame with true boxes (coloured) and predicted ones (white, dashed).
+    """One frame with true boxes, solid, and predicted ones, dashed in the same colours.
 
     Args:
         frame: uint8 (h, w, 3).
@@ -75,11 +100,12 @@ def draw_frame(
     size = (frame.shape[1] * zoom, frame.shape[0] * zoom)
     image = Image.fromarray(frame)
     image = image.resize(size, Image.Resampling.BICUBIC) if zoom > 1 else image
-    draw = ImageDraw.Draw(image)
-    for number, box in enumerate(boxes * zoom):
-        _draw_box(draw, box, COLOURS[number % len(COLOURS)], False, width)
-    for box in () if predicted is None else predicted * zoom:
-        _draw_box(draw, box, "white", dashed=True)
+    under = image.copy()  # rims depend on the frame alone
+    for dashed, each in ((False, boxes), (True, predicted)):
+        for number, box in enumerate(() if each is None else each * zoom):
+            rim = _rim(under, box)
+            colour = COLOURS[number % len(COLOURS)]
+            _draw_box(image, box, colour, rim, dashed, 2 if dashed else width)
     return image
 
 
@@ -159,6 +185,7 @@ def save_animation(
     clips: np.ndarray,
     boxes: Sequence[np.ndarray] | np.ndarray,
     predicted: np.ndarray | None = None,
+    original: np.ndarray | None = None,
     *,
     title: str = "",
     names: Sequence[str] = (),
@@ -168,11 +195,27 @@ def save_animation(
 ) -> None:
     """Writes all videos side by side as an animated GIF; see `contact_sheet`.
 
-    Here `names` are those of the rows, of `columns` videos each.
+    Args:
+        path: of the file.
+        clips: as the next two, see `contact_sheet`.
+        boxes: true ones.
+        predicted: those of the network, or None.
+        original: clips of the same shape to show on the left of the others, or None.
+        title: a line above the videos.
+        names: of the rows, of `columns` pictures each.
+        columns: pictures side by side.
+        zoom: picture pixels per frame pixel.
+        frames_per_second: the last frame is shown for longer.
     """
     pictures = []
     for t in range(clips.shape[1]):
         images = _draw_videos(clips, boxes, predicted, t, zoom)
+        if original is not None:
+            none = np.zeros((len(clips), 0, clips.shape[1], 4))
+            pairs = zip(
+                _draw_videos(original, none, None, t, zoom), images, strict=True
+            )
+            images = [image for pair in pairs for image in pair]
         rows = [images[i : i + columns] for i in range(0, len(images), columns)]
         pictures.append(_grid(rows, title, names))
     # One palette for all frames: one per frame, with dithering, would flicker.
@@ -181,11 +224,12 @@ def save_animation(
         picture.quantize(palette=palette, dither=Image.Dither.NONE)
         for picture in pictures
     ]
+    each = round(1000 / frames_per_second)
     pictures[0].save(
         path,
         save_all=True,
         append_images=pictures[1:],
-        duration=round(1000 / frames_per_second),
+        duration=[each] * (len(pictures) - 1) + [6 * each],
         loop=0,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from ctp_jax import cli, convert, files
+from ctp_jax import cli, convert, files, formatting, results
 from ctp_jax.errors import UserError, refusals
 
 FLAGS = flags.FlagValues()
@@ -160,6 +160,7 @@ def card(
     }
     measured = provenance.get("metrics") or {}
     where = f" on split `{data['eval_split']}`" * bool(data.get("eval_split"))
+    name_of_data = _plain(data.get("name", "")) or "the data set"
     use = (
         "```python\nimport ctp_jax\n\n"
         'encoder = ctp_jax.load_encoder("this folder")  # or hf://OWNER/NAME\n'
@@ -182,15 +183,38 @@ def card(
         "## Origin",
         _table(("", ""), rows),
         f"## Measured{where}",
-        _table(("number", "value"), {k: _number(v) for k, v in measured.items()})
-        if measured
-        else "Nothing.",
+        _measured(measured, name_of_data) if measured else "Nothing.",
         "## Licence",
         terms,
         "## Config",
         "```json\n" + json.dumps(config, indent=1) + "\n```" if config else "None.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _measured(values: Mapping[str, Any], data: str) -> str:
+    """A line for each metric: its value and baseline, the videos, what it is."""
+    lines = [
+        "| number | value | without a network | on | what it is |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    numbers = {k: v for k, v in values.items() if isinstance(v, (int, float))}
+    for name, each in results.results(numbers).items():
+        known = [(each.baseline, each.how), *each.more]
+        beside = ", ".join(f"{results.show(name, v)}, {how}" for v, how in known if how)
+        on = formatting.count(each.videos, "held-out video") if each.videos else ""
+        cells = (
+            f"{_plain(results.label(name))} (`{_plain(name)}`)",
+            results.show(name, each.value, each.error),
+            beside or "–",
+            f"{on or 'held-out videos'} of {data}",
+            results.meaning(name) or "–",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    note = (
+        "±: the standard error of a share of the videos. Values are of the last step."
+    )
+    return "\n".join([*lines, "", note])
 
 
 def _number(value: Any) -> str:

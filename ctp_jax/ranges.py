@@ -199,6 +199,11 @@ _CLASSIFIERS = [
 ]
 
 RANGES = SHARED | {
+    "profile": _matches(
+        r"([1-9]\d{0,8}:[1-9]\d{0,3})?",
+        "empty, or the first step to trace and how many, as in 100:5",
+    ),
+    "metrics_to": either(choice(""), MODULE),
     "data.stream": choice("rgb", "flow"),
     "evaluators.*.module": either(choice(""), MODULE),
     "evaluators.*.split": TEXT,

@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import cli, files, terminal, untrusted
+from ctp_jax import cli, files, formatting, terminal, untrusted
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError, refusals
 
@@ -61,8 +61,11 @@ class Drawn(NamedTuple):
         predicted: likewise, or None without a checkpoint.
         names: of the videos.
         title: a line above the picture.
-        animated: videos side by side in the animation.
+        animated: videos side by side in the animation; 0: some of them, larger.
         captions: of its rows.
+        shows: what, in a word: the name of the files.
+        original: as `clips`, before patches were pasted; None if none were.
+        per_video: clips of a video that are much the same; one of them is animated.
     """
 
     clips: np.ndarray
@@ -70,8 +73,11 @@ class Drawn(NamedTuple):
     predicted: np.ndarray | None
     names: list[str]
     title: str
-    animated: int = 4
+    animated: int = 0
     captions: Sequence[str] = ()
+    shows: str = "clips"
+    original: np.ndarray | None = None
+    per_video: int = 1
 
 
 def main(arguments):
@@ -80,7 +86,8 @@ def main(arguments):
     python -m ctp_jax.visualize --config=configs/demo.py --out=DIR
     python -m ctp_jax.visualize --workdir=DIR      (a run, with its predictions)
 
-    Writes game.png, a contact sheet, and game.gif, an animation.
+    Writes a contact sheet, .png, and an animation, .gif, named for what they show: game
+    (patches that move over videos), boxes (of the data set), clips.
     """
     if arguments:
         raise UserError(f"{arguments[0]!r}: not a flag: flags begin with --")
@@ -124,7 +131,7 @@ def draw(
     import jax
 
     from ctp_jax.ops.colour import to_uint8
-    from ctp_jax.tasks import base
+    from ctp_jax.tasks import base, render
     from ctp_jax.train.checkpoints import restore
 
     config = copy.deepcopy(config)
@@ -133,7 +140,7 @@ def draw(
     train = train or not config.data.eval_split
     source = base.open_pipeline(config, task, train)
     task.see_data(source.whole, None)
-    terminal.announce(f"drawing {videos} videos, after compiling")
+    terminal.announce(f"drawing {formatting.count(videos, 'video')}, after compiling")
     stream = source.train_batches() if train else source.eval_batches()
     batches = list(itertools.islice(stream, videos))
     batch = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
@@ -143,14 +150,18 @@ def draw(
         state, step = restore.newest(config, task, workdir, batch)
         variables = state.variables
         outputs = jax.device_get(jax.jit(task.predict)(variables, batch))
-        title += f", predictions after {step} steps"
+        title += f", predictions after {formatting.count(step, 'step')}"
     clips = np.asarray(to_uint8(jax.jit(task.picture)(batch, variables)))
     overlay = task.overlay(batch, outputs)
     names = [
         ": ".join(filter(None, (str(source.records.ids[index]), caption)))
         for index, caption in zip(batch["index"], overlay.captions, strict=True)
     ]
-    return _rows(clips, overlay, names, title)
+    drawn = _rows(clips, overlay, names, title)._replace(shows=task.shows)
+    if task.shows != "game" or drawn.clips.shape[0] != len(batches):
+        return drawn
+    plain = jax.jit(lambda batch: render.crop_clips(batch, config.clip.size))(batch)
+    return drawn._replace(original=np.asarray(to_uint8(plain))[:, 0])
 
 
 def _rows(clips: np.ndarray, overlay: Any, names: list[str], title: str) -> Drawn:
@@ -172,10 +183,36 @@ def _rows(clips: np.ndarray, overlay: Any, names: list[str], title: str) -> Draw
     predicted = None if overlay.predicted is None else flat(overlay.predicted)
     title += ": true boxes" * bool(boxes.size)
     title += ", predicted ones dashed" * (predicted is not None)
+    per_video = 1 if overlay.clips else len(chosen)
     if len(chosen) > 1:
         said = overlay.clips or [f"clip {clip + 1}" for clip in range(count)]
         names = [f"{name}, {said[clip]}" for name in names for clip in chosen]
-    return Drawn(clips, boxes, predicted, names, title)
+    return Drawn(clips, boxes, predicted, names, title, per_video=per_video)
+
+
+_PIXELS = 230_000  # of a frame of an animation, about
+_TILE = 168  # side of a clip in it, about
+
+
+def _animation(drawn: Drawn, zoom: int) -> dict[str, Any]:
+    """The arguments of `pictures.save_animation`: fewer videos, but larger."""
+    if drawn.animated:
+        each = {"columns": drawn.animated, "names": drawn.captions, "zoom": zoom}
+        return {"title": drawn.title, **each} | _videos(drawn, slice(None))
+    side = drawn.clips.shape[2]
+    zoom = max(zoom, round(_TILE / side))
+    pair = 1 if drawn.original is None else 2
+    most = max(_PIXELS // (side * zoom) ** 2 // pair, 1)
+    title = drawn.title + ", the original on the left" * (pair == 2)
+    chosen = slice(None, most * drawn.per_video, drawn.per_video)
+    return {"title": title, "columns": 4, "zoom": zoom} | _videos(drawn, chosen)
+
+
+def _videos(drawn: Drawn, chosen: slice) -> dict[str, Any]:
+    """Some of the videos."""
+    each = {"clips": drawn.clips, "boxes": drawn.boxes, "predicted": drawn.predicted}
+    each["original"] = drawn.original
+    return {k: None if v is None else v[chosen] for k, v in each.items()}
 
 
 def save(
@@ -183,20 +220,20 @@ def save(
     out: str | os.PathLike,
     columns: int = 8,
     zoom: int = 2,
-    stem: str = "game",
+    stem: str = "",
 ) -> list[Any]:
-    """Writes game.png and game.gif into a folder; returns their paths.
+    """Writes a contact sheet and an animation into a folder; returns their paths.
 
     Args:
         drawn: what to draw.
         out: the folder; it is made if there is none.
         columns: frames per row of the sheet.
         zoom: picture pixels per clip pixel.
-        stem: of the names of the files.
+        stem: of the names of the files; by default what they show.
     """
     from ctp_jax import pictures
 
-    out = files.absolute(out)
+    out, stem = files.absolute(out), stem or drawn.shows
     with refusals(out):
         out.mkdir(parents=True, exist_ok=True)
         sheet = pictures.contact_sheet(
@@ -210,16 +247,7 @@ def save(
         )
         with files.replacing_inside(out) as new:
             sheet.save(new / f"{stem}.png", optimize=True)
-            pictures.save_animation(
-                new / f"{stem}.gif",
-                drawn.clips,
-                drawn.boxes,
-                drawn.predicted,
-                title=drawn.title,
-                names=drawn.captions,
-                columns=drawn.animated,
-                zoom=zoom,
-            )
+            pictures.save_animation(new / f"{stem}.gif", **_animation(drawn, zoom))
     return [out / f"{stem}.png", out / f"{stem}.gif"]
 
 

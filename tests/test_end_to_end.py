@@ -121,6 +121,19 @@ def test_predictions_of_a_run_are_drawn(data_dir, straight, tmp_path):
             image.load()
 
 
+def test_the_original_is_the_same_clip_without_patches(data_dir):
+    config = make_config(data_dir, 4)
+    for name in ("hue_saturation", "brightness", "contrast"):
+        config.colour[name] = 0.0
+    drawn = visualize.draw(config, 2)
+    changed = np.abs(drawn.clips.astype(int) - drawn.original).max(axis=-1)
+    across, down = np.arange(56) + 0.5, (np.arange(56) + 0.5)[:, None]
+    x1, y1, x2, y2 = np.moveaxis(drawn.boxes, -1, 0)[..., None, None]
+    inside = (across > x1 - 1) & (across < x2 + 1) & (down > y1 - 1) & (down < y2 + 1)
+    inside = inside.any(axis=1)
+    assert changed[~inside].max() <= 1 and changed[inside].mean() > 5
+
+
 def arguments_of(workdir, config, *flags):
     """`python -m ctp_jax.main` on the data above."""
     folder = pathlib.Path(common.__file__).parent
@@ -205,6 +218,7 @@ def test_recognition_leaves_what_it_promises(probed):
     with Image.open(workdir / "confusion.png") as image:
         image.load()
     assert "report.html" in out and "no report" not in out
+    assert "\n  verdict      tells the classes apart " in out
     assert "class_accuracy" in (workdir / "report.html").read_text()
 
 

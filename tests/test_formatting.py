@@ -1,5 +1,6 @@
 """Numbers and durations as text."""
 
+import numpy as np
 import pytest
 
 from ctp_jax import formatting
@@ -26,3 +27,16 @@ def test_number(value, text):
 )
 def test_duration(seconds, text):
     assert formatting.duration(seconds) == text
+
+
+def test_counts_agree_with_their_noun():
+    said = [formatting.count(n, "video") for n in (0, 1, np.int64(1), 1250)]
+    assert said == ["0 videos", "1 video", "1 video", "1,250 videos"]
+    assert formatting.count(2, "class", "classes") == "2 classes"
+
+
+def test_parts_are_wrapped_and_never_broken():
+    parts = ["step 1", "x" * 30, "loss 2.5 (part 1)", "y" * 12]
+    lines = formatting.wrapped(parts, width=40).split("\n")
+    assert lines == ["step 1  " + "x" * 30, "    loss 2.5 (part 1)  " + "y" * 12]
+    assert formatting.wrapped([], width=40) == ""

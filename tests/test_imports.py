@@ -17,6 +17,7 @@ ROOMS = (
     ("errors", "formatting", "terminal", "versions"),
     ("untrusted",),
     ("files", "metrics_file"),
+    ("results",),
     ("ranges", "ops"),
     ("config",),
     ("modules",),

@@ -40,7 +40,7 @@ def run(tmp_path_factory):
         "config": config_lib.as_dict(config),
         "class_names": list(own_videos.CLASSES),
         "steps": 7,
-        "metrics": {"top1": 0.5},
+        "metrics": {"top1": 0.5, "top1_chance": 0.1, "videos": 64, "odd": 2.0},
         "source": "/home/somebody/x.pth",
     }
     head = task.head(variables)
@@ -62,8 +62,15 @@ def test_the_folder_is_complete_and_says_nothing_private(run, tmp_path):
     text = (folder / "README.md").read_text()
     header = text.split("---")[1].strip().splitlines()
     assert json.loads(header[0].removeprefix("license: ")) == "cc-by-4.0"
-    for line in ("# A / name", "| steps | 7 |", "| top1 | 0.5 |", "| source | x.pth |"):
+    for line in ("# A / name", "| steps | 7 |", "| source | x.pth |"):
         assert line in text.splitlines()
+    # The standard error is sqrt(0.5 * 0.5 / 64).
+    row = "| top-1 accuracy (`top1`) | 50.0 ± 6.2 % | 10.0 %, chance | 64 held-out videos "
+    row += "of moving_shapes | share of videos whose class has the highest score |"
+    assert row in text.replace("\u00a0", " ").splitlines()
+    assert (
+        "| odd (`odd`) | 2.000 | – | 64 held-out videos of moving_shapes | – |" in text
+    )
     assert json.loads(text.split("```json")[1].split("```")[0])["batch_size"] == 16
     ours = ctp_jax.load_encoder(folder)
     for a, b in zip(

@@ -1,8 +1,12 @@
 """examples/: they run, and their new task draws what it says."""
 
+import contextlib
+import importlib
 import itertools
 import json
 import pathlib
+import sys
+import types
 
 import jax
 import matplotlib as mpl
@@ -10,9 +14,11 @@ import numpy as np
 import pytest
 
 from ctp_jax import modules
+from ctp_jax.train import loop
 from examples import jigsaw, own_head
 from tests import own_videos
 from tests.tasks import made_clips
+from tests.toy_data import opener, toy_config
 
 NOTEBOOK = pathlib.Path(__file__).parents[1] / "examples" / "features.ipynb"
 
@@ -76,3 +82,68 @@ def test_the_quarters_change_places():
     assert batch["plan"]["label"].shape == (4,)
     variables = jax.jit(task.init)(jax.random.key(0), batch)
     assert jax.eval_shape(task.predict, variables, batch)["logits"].shape == (4, 1, 24)
+
+
+@contextlib.contextmanager
+def run_of(calls):
+    """A client's run: its methods are noted, and its end."""
+    log = lambda numbers, step: calls.append((step, numbers))
+    yield types.SimpleNamespace(log=log)
+    calls.append("end")
+
+
+def stand_in(name, calls):
+    """The part of a client that the example calls, with the client's signatures."""
+    client = types.ModuleType(name)
+    client.init = lambda *, project, name="", id="", resume="", config: (
+        calls.append((project, name or id, config["seed"])) or run_of(calls)
+    )
+    client.log = lambda numbers, step: calls.append((step, numbers))
+    client.finish = lambda: calls.append("end")
+    client.set_experiment = lambda project: calls.append(project)
+    client.start_run = lambda *, run_name: calls.append(run_name) or run_of(calls)
+    client.log_params = lambda fields: calls.append(fields["seed"])
+    client.log_metrics = client.log
+    return client
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
+def test_metrics_are_passed_on(name, tmp_path, monkeypatch):
+    """With a stand-in of the client: what it gets is what metrics.jsonl holds."""
+    calls = []
+    monkeypatch.setitem(sys.modules, name, stand_in(name, calls))
+    monkeypatch.delitem(sys.modules, f"examples.log_to_{name}", raising=False)
+    example = importlib.import_module(f"examples.log_to_{name}")
+    modules.allow(example.__name__)
+    config = toy_config(steps=3, log_every=2, metrics_to=example.__name__)
+    loop.train(config, tmp_path / "one", opener())
+    about = calls if name == "mlflow" else calls[0]
+    assert list(about[:3]) == ["ctp_jax", "one", config.seed]
+    assert calls[-1] == "end"
+    lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
+    expected = []
+    for line in map(json.loads, lines):
+        kind, step = line.pop("kind"), line.pop("step")
+        expected.append((step, {f"{kind}/{name}": v for name, v in line.items()}))
+    assert [
+        c for c in calls if isinstance(c, tuple) and isinstance(c[0], int)
+    ] == expected
+    assert {step for step, _ in expected} == {2, 3}
+
+
+def test_a_client_that_fails_does_not_end_the_run(tmp_path, monkeypatch, capsys):
+    hook = types.ModuleType("tests.refusing")
+    tries = []
+
+    def refuse(step, numbers):
+        tries.append(step)
+        raise ConnectionError("no route to host")
+
+    hook.pass_on = lambda config, workdir: contextlib.nullcontext(refuse)
+    monkeypatch.setitem(sys.modules, hook.__name__, hook)
+    modules.allow(hook.__name__)
+    config = toy_config(steps=3, log_every=1, metrics_to=hook.__name__)
+    loop.train(config, tmp_path, opener())
+    said = capsys.readouterr().out
+    assert said.count("no more metrics are passed on") == 1 and "no route" in said
+    assert tries == [1] and "finished after 3 steps" in said

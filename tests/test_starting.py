@@ -1,5 +1,6 @@
 """What a person sees of a command in its first seconds."""
 
+import importlib.metadata
 import os
 import pty
 import subprocess
@@ -38,7 +39,7 @@ def test_a_silent_command_says_that_it_has_started(arguments, said):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["convert", "report"])
+@pytest.mark.parametrize("command", ["convert", "prepare"])
 def test_version(command):
     done = subprocess.run(
         [sys.executable, "-m", f"ctp_jax.{command}", "--version"],
@@ -46,7 +47,9 @@ def test_version(command):
         text=True,
         check=True,
     )
-    assert done.stdout == f"ctp_jax {ctp_jax.__version__}\n" and not done.stderr
+    jax = importlib.metadata.version("jax")
+    assert done.stdout == f"ctp_jax {ctp_jax.__version__}, jax {jax}\n"
+    assert not done.stderr
 
 
 @pytest.mark.parametrize("argument, error", [("-m", ""), ("-c", "ImportError: ")])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from configs import small
-from ctp_jax import pictures, visualize
+from ctp_jax import cli, pictures, visualize
 from ctp_jax.tasks import base
 
 
@@ -39,6 +39,37 @@ def test_sheet_and_animation_are_written(tmp_path):
         assert sheet.size[0] >= 4 * 32 and sheet.size[1] >= 3 * 32
     with Image.open(paths[1]) as animation:
         assert animation.n_frames == 5
+        # Larger than in the sheet: each of three clips has about 168 pixels.
+        assert 3 * 150 < animation.size[0] < 3 * 190
+    assert [path.name for path in paths] == ["clips.png", "clips.gif"]
+    paths = visualize.save(drawn._replace(shows="game"), tmp_path)
+    assert [path.name for path in paths] == ["game.png", "game.gif"]
+
+
+def test_one_clip_of_every_video_is_animated():
+    drawn = make_drawn(videos=9)._replace(per_video=3)
+    shown = visualize._animation(drawn, 2)
+    np.testing.assert_array_equal(shown["clips"], drawn.clips[::3])
+    assert shown["zoom"] == 10 and shown["original"] is None
+    pairs = visualize._animation(make_drawn(9)._replace(original=drawn.clips), 2)
+    assert len(pairs["clips"]) == len(pairs["original"]) == 4
+    assert "the original on the left" in pairs["title"]
+
+
+@pytest.mark.parametrize(
+    "name, arguments, shows",
+    [
+        ("small", "", "game"),
+        ("small", "truth=cycle", "game"),
+        ("small", "truth=teacher", "boxes"),
+        ("track_got10k", "small", "boxes"),
+        ("rotation", "small", "clips"),
+        ("tubelet", "small", "game"),
+    ],
+)
+def test_pictures_are_named_for_what_they_show(name, arguments, shows):
+    config = cli.load_config(f"configs/{name}.py:{arguments}")
+    assert base.load(config).shows == shows
 
 
 @pytest.mark.parametrize("said", [(), tuple("abcde")])

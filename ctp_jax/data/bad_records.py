@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ctp_jax import formatting
 from ctp_jax.data import reading, records, storage, tfrecord
 from ctp_jax.data.batch import ClipSpec
 from ctp_jax.errors import UserError, allowed_bad
@@ -87,13 +88,13 @@ class BadRecords:
             )
         elif count & (count - 1) == 0 or count == NAMED + 1:
             self._say(
-                f"{opened.name}: {count} of {self._total} videos could not be read so "
-                "far; not all are named"
+                f"{opened.name}: {count} of {formatting.count(self._total, 'video')} could "
+                "not be read so far; not all are named"
             )
         if count > self._allowed:
             raise UserError(
-                f"{opened.directory}: {count} of {self._total} videos of split "
-                f"{opened.split!r} cannot be read, more than config.data.max_bad = "
+                f"{opened.directory}: {count} of {formatting.count(self._total, 'video')} of "
+                f"split {opened.split!r} cannot be read, more than config.data.max_bad = "
                 f"{self._max_bad:g} allows ({self.describe(self._bad)}): restore the "
                 "data, prepare them again with --overwrite, or raise max_bad"
             )
@@ -132,7 +133,8 @@ def _diagnose_bytes(one: records.Records) -> str:
         return f"it is no record with images under {one.features.frames!r}"
     frames = features["frames"].numpy()
     if len(frames) != one.num_frames[0]:
-        return f"it has {len(frames)} frames, not {one.num_frames[0]} as indexed"
+        there = formatting.count(len(frames), "frame")
+        return f"it has {there}, not {one.num_frames[0]} as indexed"
     other = {one.features.other: features["other"]} if "other" in features else {}
     for name, values in (features["annotations"] | other).items():
         if len(values) != len(frames):

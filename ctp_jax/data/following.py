@@ -21,10 +21,12 @@ def check(opened: Records, spec: ClipSpec) -> None:
     """Raises `UserError` for a data set without what `spec.follow` names."""
     for name in spec.follow:
         if name and name not in opened.features.annotations:
-            tool = "tracks" if name == "tracks" else "got10k, or boxes for your own,"
+            command = f"tracks --from {opened.name}"
+            if name != "tracks":
+                command = f"boxes --name {opened.name}_boxes --videos DIR"
             raise UserError(
                 f"data set {opened.name!r} has no {name} in its frames, which clips should "
-                f"follow: python -m ctp_jax.prepare {tool} makes one that has"
+                f"follow: `python -m ctp_jax.prepare {command}` makes one that has"
             )
 
 

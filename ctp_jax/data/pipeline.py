@@ -32,6 +32,7 @@ from ctp_jax.data import (
 from ctp_jax.data.bad_records import TRIES
 from ctp_jax.data.batch import VISIBILITY, Batch, ClipSpec, num_windows
 from ctp_jax.errors import UserError
+from ctp_jax.formatting import count
 
 RECORDS = 8
 """Different records to try for one training example before the run fails."""
@@ -63,7 +64,11 @@ def open_pipeline(
     """
     split = config.data.split if train else config.data.eval_split
     opened = records.open_records(
-        config.data.name, split, config.data.data_dir, config.data.get("stream", "rgb")
+        config.data.name,
+        split,
+        config.data.data_dir,
+        config.data.get("stream", "rgb"),
+        [name for name in spec.follow if name],
     )
     return Pipeline(config, spec, plan, opened, train, process_index, process_count)
 
@@ -236,8 +241,8 @@ class Pipeline:
                 tried = self._tried(element, self._attempts)
                 self.bad_records.add(tried)
                 return UserError(
-                    f"{self.records.directory}: of {len(tried)} videos tried for an "
-                    f"example of step {step + 1}, none can be read "
+                    f"{self.records.directory}: of {count(len(tried), 'video')} tried for "
+                    f"an example of step {step + 1}, none can be read "
                     f"({self.bad_records.describe(tried)}): restore the data, or "
                     "prepare them again with --overwrite"
                 )

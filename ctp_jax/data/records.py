@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
@@ -61,7 +62,11 @@ def default_data_dir(data_dir: str = "") -> str:
 
 
 def open_records(
-    name: str, split: str, data_dir: str = "", stream: str = "rgb"
+    name: str,
+    split: str,
+    data_dir: str = "",
+    stream: str = "rgb",
+    needs: Sequence[str] = (),
 ) -> Records:
     """Opens one split of a prepared data set.
 
@@ -74,11 +79,13 @@ def open_records(
         data_dir: empty for $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
         stream: 'rgb', or 'flow': the flow frames are then the frames, and the RGB frames
             the other stream.
+        needs: annotations that the records should have, for the command that a message
+            names.
 
     Raises:
         UserError: not prepared, no such split, no flow, missing or truncated shards.
     """
-    directory, found = open_index(name, data_dir)
+    directory, found = open_index(name, data_dir, needs)
     features = found.features
     if stream == "flow":
         check_other(name, features)
@@ -111,11 +118,13 @@ def check_other(name: str, features: tfrecord.Features) -> None:
         )
 
 
-def open_index(name: str, data_dir: str = "") -> tuple[epath.Path, index.Index]:
+def open_index(
+    name: str, data_dir: str = "", needs: Sequence[str] = ()
+) -> tuple[epath.Path, index.Index]:
     """The folder and the index of a prepared data set; raises as `open_records`."""
     root = default_data_dir(data_dir)
     storage.check_reachable(root, f"config.data.data_dir = {root}")
-    directory = find_directory(name, root)
+    directory = find_directory(name, root, needs)
     found = index.read(directory) or _scan_foreign(directory, name, data_dir)
     for file, size in zip(found.files, found.file_size, strict=True):
         path = directory / file
@@ -124,7 +133,7 @@ def open_index(name: str, data_dir: str = "") -> tuple[epath.Path, index.Index]:
             state = "is missing" if actual is None else f"has {actual} bytes"
             raise UserError(
                 f"{path}: {state}, needs {size} bytes: prepare the data set again "
-                f"({prepare_command(name, data_dir)} --overwrite)"
+                f"({prepare_command(name, data_dir, needs)} --overwrite)"
             )
     return directory, found
 
@@ -137,7 +146,7 @@ def select(opened: Records, numbers: np.ndarray) -> Records:
     return dataclasses.replace(opened, **columns)
 
 
-def find_directory(name: str, data_dir: str) -> epath.Path:
+def find_directory(name: str, data_dir: str, needs: Sequence[str] = ()) -> epath.Path:
     """The folder of the newest version, or of the one named, of a data set.
 
     Raises:
@@ -164,14 +173,20 @@ def find_directory(name: str, data_dir: str) -> epath.Path:
     if not versions:
         raise UserError(
             f"data set {name!r} is not prepared in {data_dir}: run "
-            f"`{prepare_command(name, data_dir)}`, or say where it is: "
+            f"`{prepare_command(name, data_dir, needs)}`, or say where it is: "
             "--config.data.data_dir (benchmarks: --data_dir)"
         )
     return versions[max(versions)]
 
 
-def prepare_command(name: str, data_dir: str = "") -> str:
-    """The command that prepares the data set."""
+def prepare_command(name: str, data_dir: str = "", needs: Sequence[str] = ()) -> str:
+    """The command that prepares the data set.
+
+    Args:
+        name: `config.data.name`.
+        data_dir: where to, if not where data are by default.
+        needs: annotations that it should have, 'boxes' or 'tracks'.
+    """
     where = f" --data_dir {data_dir}" if data_dir else ""
     if "/" in name:
         return f"tfds build {name}{where}"
@@ -187,6 +202,8 @@ def prepare_command(name: str, data_dir: str = "") -> str:
     if builder in ("ucf101", "hmdb51", "kinetics400", "something_something_v1"):
         named = f" --name {name}" if name != builder else ""
         return f"python -m ctp_jax.prepare {builder}{named} --videos DIR --lists DIR{where}"
+    if "boxes" in needs:
+        return f"python -m ctp_jax.prepare boxes --name {name} --videos DIR{where}"
     return f"python -m ctp_jax.prepare video_folder --name {name} --videos DIR{where}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from ctp_jax import formatting
 from ctp_jax.data.records import Records, select
 from ctp_jax.errors import UserError
 
@@ -69,8 +70,9 @@ def take_fraction(opened: Records, fraction: float, seed: int) -> Records:
             name = opened.class_names[label] if label >= 0 else "unlabelled"
             raise UserError(
                 f"config.data.fraction = {fraction} leaves class {name!r} of split "
-                f"{opened.split!r} empty: it has {len(rows)} videos; with "
-                f"{math.ceil(5000 / counts.min()) / 10000} or more every class keeps one"
+                f"{opened.split!r} empty: it has {formatting.count(len(rows), 'video')}; "
+                f"with {math.ceil(5000 / counts.min()) / 10000} or more every class "
+                "keeps one"
             )
         kept.append(rows[:count])
     return select(opened, np.sort(np.concatenate(kept)))
@@ -106,8 +108,9 @@ def long_enough(
     named = [f"{opened.id_of(i)}: {opened.num_frames[i]}" for i in shortest.tolist()]
     count = len(opened) - int(enough.sum())
     raise UserError(
-        f"{opened.name}: {count} of {len(opened)} videos of split {opened.split!r} "
-        f"have fewer than {min_frames} frames, {about} ({', '.join(named[:count])}"
+        f"{opened.name}: {count} of {formatting.count(len(opened), 'video')} of split "
+        f"{opened.split!r} have fewer than {formatting.count(min_frames, 'frame')}, "
+        f"{about} ({', '.join(named[:count])}"
         + ", ..." * (count > _NAMED)
         + f"): {remedy}"
     )
@@ -124,14 +127,16 @@ def check_labels(opened: Any, what: str, learn: bool) -> None:
     unlabelled = int((opened.label < 0).sum())
     if unlabelled or not len(opened.class_names):
         raise UserError(
-            f"{opened.name}: {unlabelled or len(opened)} of {len(opened)} videos of split "
-            f"{opened.split!r} have no label, which {what} needs"
+            f"{opened.name}: {unlabelled or len(opened)} of "
+            f"{formatting.count(len(opened), 'video')} of split {opened.split!r} have no "
+            f"label, which {what} needs"
         )
     classes = np.unique(opened.label)
     if learn and len(classes) == 1:
         raise UserError(
-            f"{opened.name}: all {len(opened)} videos of split {opened.split!r} are of "
-            f"class {opened.class_names[classes[0]]!r}, but {what} needs two classes or "
+            f"{opened.name}: all {formatting.count(len(opened), 'video')} of split "
+            f"{opened.split!r} are of class {opened.class_names[classes[0]]!r}, but "
+            f"{what} needs two classes or "
             "more: choose another split, or prepare the videos of every class in a "
             "folder of its own"
         )
@@ -150,7 +155,8 @@ def overlaps(trained: Records, held_out: Iterable[Records]) -> list[str]:
         )
         if both and each.directory == trained.directory:
             lines.append(
-                f"note: {len(both)} of the {len(each)} videos of split {each.split!r}, to "
-                f"evaluate on, are also in split {trained.split!r}, to train on"
+                f"note: {len(both)} of the {formatting.count(len(each), 'video')} of "
+                f"split {each.split!r}, to evaluate on, are also in split "
+                f"{trained.split!r}, to train on"
             )
     return lines

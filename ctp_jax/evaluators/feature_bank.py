@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import nearest
 from ctp_jax.evaluators.base import Evaluator, Subject
@@ -120,8 +121,8 @@ class FeatureBank:
         available = len(self._gallery) - bool((own >= 0).any())
         if available < 1 or not len(self._queries):
             raise UserError(
-                f"cannot search for neighbours of {len(self._queries)} videos among "
-                f"{available}: check that both splits are set and not empty"
+                "cannot search for neighbours of "
+                f"{formatting.count(len(self._queries), 'video')} among {available}: check that both splits are set and not empty"
             )
         for side in (self._queries, self._gallery):
             _check_labels(side.labels, f"{side.name} videos")

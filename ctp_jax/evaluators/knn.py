@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators.base import Subject
 from ctp_jax.evaluators.feature_bank import FeatureBank, NeighbourEvaluator
+from ctp_jax.metrics_file import CHANCE, VIDEOS
 
 LOOKS_AT = "features"
 
@@ -25,7 +26,10 @@ class KNNEvaluator(NeighbourEvaluator):
 
     Yields:
         knn_top1, knn_top5: share of queries whose class has the largest sum of votes, or
-            one of the five largest.
+            one of the five largest; knn_top5 where there are more than five classes.
+        knn_top1_chance, knn_top5_chance: the same for the classes with the most videos
+            in the gallery, always.
+        knn_videos: number of labelled queries.
     """
 
     def __init__(
@@ -63,8 +67,15 @@ class KNNEvaluator(NeighbourEvaluator):
             for start in range(0, len(labels), _BLOCK)
         ]
         rank = np.concatenate(ranks)
-        for top in (1, 5):
+        queries = found.query_label[labelled]
+        known = found.gallery_label[found.gallery_label >= 0]
+        counts = np.bincount(known, minlength=int(queries.max()) + 1)
+        by_size = np.argsort(-counts, kind="stable")
+        for top in (1, 5) if (counts > 0).sum() > 5 else (1,):
             yield f"knn_top{top}", float((rank < top).mean())
+            guessed = np.isin(queries, by_size[:top])
+            yield f"knn_top{top}{CHANCE}", float(guessed.mean())
+        yield f"knn_{VIDEOS}", len(queries)
 
 
 def rank_by_votes(

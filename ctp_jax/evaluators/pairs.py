@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax.evaluators import nearest
 from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.metrics_file import CHANCE, VIDEOS
 
 LOOKS_AT = "predictions"
 
@@ -22,8 +23,10 @@ class PairsEvaluator(Evaluator):
 
     Yields:
         pair_top1, pair_top5: share of videos whose first clip finds the second clip of
-            the same video, most alike or among the five most alike second clips of all.
-        pair_chance: pair_top1 by chance.
+            the same video, most alike or among the five most alike second clips of all;
+            pair_top5 where there are more than five videos.
+        pair_top1_chance, pair_top5_chance: the same for guesses.
+        pair_videos: n.
         pair_similarity: mean cosine of the two clips of a video.
         other_similarity: mean cosine of a first clip and the second clips of other
             videos; where it nears pair_similarity, the embeddings have collapsed.
@@ -48,9 +51,10 @@ class PairsEvaluator(Evaluator):
         first, second = np.concatenate(self._embedding).swapaxes(0, 1)
         _, rows = nearest.search(first, second, min(_TOP, count))
         right = rows == np.arange(count)[:, None]
-        yield "pair_top1", float(right[:, 0].mean())
-        yield "pair_top5", float(right.any(axis=1).mean())
-        yield "pair_chance", 1 / count
+        for top in (1, _TOP) if count > _TOP else (1,):
+            yield f"pair_top{top}", float(right[:, :top].any(axis=1).mean())
+            yield f"pair_top{top}{CHANCE}", top / count
+        yield f"pair_{VIDEOS}", count
         own = float((first * second).sum(axis=1, dtype=np.float64).mean())
         yield "pair_similarity", own
         if count > 1:

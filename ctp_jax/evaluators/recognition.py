@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import labels
 from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.metrics_file import CHANCE, VIDEOS
 
 LOOKS_AT = "predictions"
 
@@ -53,9 +54,11 @@ class RecognitionEvaluator(Evaluator):
 
     Yields:
         top1, top5: share of videos whose class has the largest logit, or one of the five
-            largest.
+            largest; top5 where there are more than five classes.
         class_accuracy: top1 of each class, averaged over the classes that occur.
         clip_top1: share of single clips that are right.
+        *_chance: the same for the class or classes with the most videos, always.
+        videos: n.
         eval_loss: cross-entropy of the averaged logits.
         confusion: int64 (k, k), [true, predicted]; class_names; class_accuracies (k,),
             NaN where a class does not occur.
@@ -101,10 +104,17 @@ class RecognitionEvaluator(Evaluator):
         accuracies = np.full(num_classes, np.nan)
         np.divide(right, counts, out=accuracies, where=counts > 0)
         log_probability = log_softmax(logits)[np.arange(len(label)), label]
+        largest = np.sort(counts)[::-1] / len(label)
         yield "top1", float((order[:, 0] == label).mean())
-        yield "top5", float((order[:, :_TOP] == label[:, None]).any(axis=1).mean())
+        if num_classes > _TOP:
+            yield "top5", float((order[:, :_TOP] == label[:, None]).any(axis=1).mean())
+            yield f"top5{CHANCE}", float(largest[:_TOP].sum())
         yield "class_accuracy", float(np.nanmean(accuracies))
         yield "clip_top1", self._clips_right / self._clips
+        for name in ("top1", "clip_top1"):
+            yield f"{name}{CHANCE}", float(largest[0])
+        yield f"class_accuracy{CHANCE}", 1 / int((counts > 0).sum())
+        yield VIDEOS, len(label)
         yield "eval_loss", float(-log_probability.mean())
         yield "confusion", confusion
         yield "class_names", np.array(self._names(num_classes))

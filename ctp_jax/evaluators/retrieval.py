@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators.base import Subject
 from ctp_jax.evaluators.feature_bank import (
@@ -16,6 +17,7 @@ from ctp_jax.evaluators.feature_bank import (
     NeighbourEvaluator,
     Neighbours,
 )
+from ctp_jax.metrics_file import CHANCE, VIDEOS
 
 LOOKS_AT = "features"
 
@@ -39,6 +41,8 @@ class RetrievalEvaluator(NeighbourEvaluator):
         retrieval_top1, ...: share of the labelled queries for which at least one of the
             k nearest gallery videos has the query's class. If the gallery has fewer than
             k videos, this k is left out; see `notes`.
+        retrieval_top1_chance, ...: the same for k videos of the gallery drawn at random.
+        retrieval_videos: number of labelled queries.
         neighbours: int32 (q, k), record numbers among the gallery's, nearest first.
         neighbour_similarity: float32 (q, k).
         neighbour_query: int32 (q,), record numbers in the queries' split.
@@ -79,7 +83,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
         if not ks:
             raise UserError(
                 f"retrieval at k = {self._ks[0]}: the gallery has only "
-                f"{found.row.shape[1]} videos to find"
+                f"{formatting.count(found.row.shape[1], 'video')} to find"
             )
         return found, ks
 
@@ -88,9 +92,19 @@ class RetrievalEvaluator(NeighbourEvaluator):
         hit = np.logical_or.accumulate(found.correct[found.query_label >= 0], axis=1)
         for k in ks:
             yield f"retrieval_top{k}", float(hit[:, k - 1].mean())
+        of_class = self._of_class(found)
+        for k in ks:
+            missed = chance_of_none(len(found.gallery), of_class, k)
+            yield f"retrieval_top{k}{CHANCE}", float(1 - missed.mean())
+        yield f"retrieval_{VIDEOS}", len(of_class)
         yield "neighbours", found.gallery[found.row[:, : ks[-1]]].astype(np.int32)
         yield "neighbour_similarity", found.similarity[:, : ks[-1]]
         yield "neighbour_query", found.query.astype(np.int32)
+
+    def _of_class(self, found: Neighbours) -> Int[np.ndarray, " q"]:
+        """How many gallery videos have the class of each labelled query."""
+        labels = found.query_label[found.query_label >= 0]
+        return (found.gallery_label[:, None] == labels).sum(axis=0)
 
     def notes(self) -> list[str]:
         """Lines for the user about the last results: which k were left out."""
@@ -98,7 +112,7 @@ class RetrievalEvaluator(NeighbourEvaluator):
         left_out = ", ".join(str(k) for k in self._ks if k not in ks)
         line = (
             f"retrieval at {left_out} is left out: the gallery has only "
-            f"{found.row.shape[1]} videos to find"
+            f"{formatting.count(found.row.shape[1], 'video')} to find"
         )
         return [line] if left_out else []
 
@@ -160,6 +174,24 @@ class RetrievalEvaluator(NeighbourEvaluator):
             title=f"{queries.split}, nearest videos of {gallery.split}; tick: same class",
         )
         sheet.save(path, optimize=True)
+
+
+def chance_of_none(
+    total: int, wanted: Int[np.ndarray, " q"], k: int
+) -> Float[np.ndarray, " q"]:
+    """The probability that none of k videos is wanted, drawn without replacement.
+
+    Args:
+        total: number of videos to draw from.
+        wanted: how many of them are wanted, for each query.
+        k: how many are drawn.
+
+    >>> chance_of_none(4, np.array([1]), 2)
+    array([0.5])
+    """
+    drawn = np.arange(k)
+    others = np.maximum(total - wanted[:, None] - drawn, 0)
+    return (others / (total - drawn)).prod(axis=1)
 
 
 def class_name(records: Any, label: int | np.integer) -> str:

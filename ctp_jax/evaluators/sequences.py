@@ -23,7 +23,8 @@ from ctp_jax.evaluators.tracks import (
     mean,
     per_frame,
 )
-from ctp_jax.metrics_file import BASELINE
+from ctp_jax.formatting import count
+from ctp_jax.metrics_file import BASELINE, VIDEOS
 from ctp_jax.ops.boxes import iou_xyxy
 
 LOOKS_AT = "sequences"
@@ -48,6 +49,7 @@ class SequencesEvaluator(Evaluator):
         center_error, size_error, and with `_share`: means of `errors` of these tracks, in
             pixels of the stored frames.
         *_stay_put: the same for a box that stays where it was given.
+        videos: that were tracked.
         ao_kcf, sr50_kcf, sr75_kcf: with `kcf`, those of the tracker KCF.
     """
 
@@ -146,6 +148,7 @@ class SequencesEvaluator(Evaluator):
                 above = float((overlap > share).mean()) if overlap.size else 0.0
                 yield f"sr{100 * share:.0f}{suffix}", above
             yield f"track_per_frame{suffix}", per_frame(tracks, suffix)
+        yield VIDEOS, len({track.number for track in tracks})
         wrong = [self._errors(track) for track in tracks]
         for name in wrong[0]:
             values = np.concatenate([each[name] for each in wrong])
@@ -183,7 +186,7 @@ class SequencesEvaluator(Evaluator):
         """Lines for the user: videos that are left out, a baseline that is missing."""
         tracked = {track.number for track in self._tracks()}
         left_out = len(self._complete - tracked)
-        line = f"{left_out} videos without a box in their first frame are left out"
+        line = f"left out, no box in the first frame: {count(left_out, 'video')}"
         return [line] * bool(left_out) + list(filter(None, [self._no_kcf]))
 
     def save(self, directory: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax.evaluators.base import Evaluator, Subject
 from ctp_jax.evaluators.tracks import errors, mean
-from ctp_jax.metrics_file import BASELINE
+from ctp_jax.metrics_file import BASELINE, VIDEOS
 from ctp_jax.ops.boxes import iou_xyxy
 
 LOOKS_AT = "predictions"
@@ -36,6 +36,7 @@ class TrackingEvaluator(Evaluator):
         success_auc: see the function `success_auc`.
         iou_per_frame: array (t,).
         *_stay_put: the same for a baseline, the query box in every frame.
+        videos: how many there were.
     """
 
     def __init__(self):
@@ -74,6 +75,7 @@ class TrackingEvaluator(Evaluator):
             flat = (-1, iou.shape[-1])
             per_frame = mean(iou.reshape(flat), counts.reshape(flat), axis=0)
             yield f"iou_per_frame{suffix}", per_frame
+        yield VIDEOS, len(counts)
 
 
 def make(options: ConfigDict, subject: Subject) -> TrackingEvaluator:

@@ -158,7 +158,7 @@ def draw(directory: pathlib.Path, records: Any, tracks: list[Track]) -> None:
             out.append(part)
     clips, boxes = np.stack(clips), np.stack(boxes)
     kcf = ", KCF blue" * (boxes.shape[1] > 2)
-    title = f"{records.split}: true boxes yellow, predicted dashed{kcf}"
+    title = f"{records.split}: true boxes solid, predicted dashed{kcf}"
     drawn = (clips, boxes[:, :-1], boxes[:, -1:])
     names = [records.id_of(track.number) for track in shown]
     sheet = pictures.contact_sheet(*drawn, title=title, names=names, zoom=1)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from etils import epath
 
-from ctp_jax import terminal, untrusted
+from ctp_jax import formatting, terminal, untrusted
 from ctp_jax.data import storage, tfrecord
 from ctp_jax.errors import UserError, allowed_bad
 from ctp_jax.prepare import schema as schema_lib
@@ -290,7 +290,8 @@ def _check(
     if len(skipped) > allowed:
         needed = math.ceil(100 * len(skipped) / tried) / 100
         raise TooManyBad(
-            f"{len(skipped)} of the {tried} videos tried so far are unreadable, and "
+            f"{len(skipped)} of the {formatting.count(tried, 'video')} tried so far are "
+            "unreadable, and "
             f"--max_bad={max_bad:g} allows {allowed} of {total}: repair or remove them, "
             f"or leave them out: pass --max_bad={needed:g}"
             + (" or more" if tried < total else ""),

@@ -5,6 +5,7 @@ import contextlib
 from etils import epath
 
 from ctp_jax.data import records, storage
+from ctp_jax.formatting import count
 from ctp_jax.prepare import provenance
 
 
@@ -19,13 +20,16 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
     directory, found = records.open_index(name, root)
     minutes = float((found.num_frames / found.fps).sum()) / 60
     first = (
-        f"{name}: {len(found.length)} videos, {found.num_frames.sum()} frames, "
+        f"{name}: {count(len(found.length), 'video')}, "
+        f"{count(found.num_frames.sum(), 'frame')}, "
         f"{minutes:.1f} minutes of video, {found.file_size.sum() / 1e6:.1f} MB in {directory}"
     )
     lines = [first]
     for split in sorted(set(found.splits) - {"all"}):
-        of = f" of {expected[split]}" if expected else ""
-        lines.append(f"  {split}: {len(found.splits[split])}{of} videos")
+        there = len(found.splits[split])
+        wanted = expected[split] if expected else there
+        of = f"{there} of " * bool(expected)
+        lines.append(f"  {split}: {of}{count(wanted, 'video')}")
     if shape := found.features.annotations.get("visibility"):
         seen = provenance.read(directory).get("visible_frames")
         if isinstance(seen, int):  # the file may be a stranger's
@@ -39,7 +43,7 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
             "classes, --videos must name the folder that contains the class folders"
         )
     elif found.class_names:
-        lines.append(f"  {len(found.class_names)} classes")
+        lines.append(f"  {count(len(found.class_names), 'class', 'classes')}")
     lines += [f"  {line}" for line in _lines(directory / "summary.txt")]
     for file, what, shown in [
         ("skipped.txt", "videos skipped", 10),

@@ -11,21 +11,23 @@ groups       which runs are the same experiment with other seeds
 curves       the figures of one run
 figures      draws lines as SVG
 tables       the tables of one run
-words        how metrics and config values are written
+verdict      what a run has come to, in a sentence; also its last line on the terminal
+commands     the command that made a run, and what to run next
 """
 
 import itertools
 import os
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 
 import ctp_jax
-from ctp_jax import files
+from ctp_jax import files, results
 from ctp_jax.errors import UserError, refusals
-from ctp_jax.report import comparison, groups, page, read, words
+from ctp_jax.report import commands, comparison, groups, page, read, verdict
 from ctp_jax.report.figures import ID
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -70,6 +72,18 @@ def compare(
     return _save(pathlib.Path(out), "comparison.html", comparison.context(runs))
 
 
+def last_words(workdir: str | os.PathLike) -> list[str]:
+    """The verdict on a run and what to run next, as lines for the terminal."""
+    run = read.read(workdir)
+    beside = verdict.other(run)
+    said = verdict.verdict(run, beside).replace("\u00a0", " ")
+    lines = textwrap.wrap(said, 85, break_long_words=False, break_on_hyphens=False)
+    lines = [f"  {'verdict' * (not n):<11}  {line}" for n, line in enumerate(lines)]
+    for why, command in commands.next_steps(run, beside):
+        lines += [f"  next         {why}:", f"    {commands.text(command, ' ' * 6)}"]
+    return lines
+
+
 def table(workdirs: Sequence[str | os.PathLike]) -> str:
     """The tables of `compare` as text: means over seeds, or a row for each run."""
     return comparison.text(_read_all(workdirs))
@@ -95,10 +109,11 @@ def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathl
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = words.percent
+    environment.filters["percent"] = results.percent
     count = itertools.count()
     environment.filters["own_ids"] = lambda svg: svg.replace(ID, f"f{next(count)}-")
-    more = {"field": words.field, "version": ctp_jax.__version__}
+    environment.filters["command"] = lambda c: commands.text(commands.published(c))
+    more = {"field": groups.field, "version": ctp_jax.__version__}
     text = environment.get_template(template).render(**values, **more)
     with refusals(path), files.replacing(files.absolute(path)) as new:
         # 'replace': file names may contain bytes that are not UTF-8.

@@ -4,20 +4,26 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ctp_jax.report import curves, page, tables, words
+from ctp_jax import results
+from ctp_jax.report import curves, page, verdict
 from ctp_jax.report.figures import COLOURS, Drawing, Line, draw
-from ctp_jax.report.groups import Group, differing, group, short_origins
+from ctp_jax.report.groups import Group, differing, field, group, short_origins
 from ctp_jax.report.read import Run, finite
 
 _MAX_FIELDS = 12
 
 
 class Table(NamedTuple):
-    """A table of texts; the first `words` columns contain words, the others numbers."""
+    """A table of texts.
+
+    The first `words` columns contain words, the others numbers; the last `baselines` rows
+    are of no run.
+    """
 
     columns: list[str]
     rows: list[list[str]]
     words: int = 1
+    baselines: int = 0
 
 
 def context(runs: list[Run]) -> dict[str, Any]:
@@ -29,12 +35,19 @@ def context(runs: list[Run]) -> dict[str, Any]:
             "task": task,
             "facts": attempt("header", shared, members),
             "seeds": attempt("means over seeds", seeds_table, members),
+            "experiments": attempt("table", experiments_table, members),
             "fractions": attempt("accuracy against labels", fractions, members),
             "curves": attempt("curves", overlaid, members),
             "table": attempt("table of runs", runs_table, members, fields),
         }
+        if not fields and not section["seeds"]:
+            section["table"] = None  # it says no more than the first
         sections.append(section)
-    return {"runs": runs, "sections": sections}
+    tasks = " and ".join(section["task"] for section in sections)
+    names = ", ".join(run.name for run in runs[:3]) + ", ..." * (len(runs) > 3)
+    title = f"{len(runs)} runs of {tasks}: {names}"
+    found = runs[0].attempt("glossary", glossary, runs)
+    return {"runs": runs, "sections": sections, "title": title, "glossary": found}
 
 
 def by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -51,26 +64,47 @@ def shared(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return [fact for fact in first if all(fact in facts for facts in others)]
 
 
+def glossary(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What the metrics of the runs mean, each once."""
+    return list(dict.fromkeys(line for run in runs for line in verdict.glossary(run)))
+
+
 def _metric_names(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in run.results()))
+    """Names of the metrics, the main ones first."""
+    names = list(dict.fromkeys(name for run in runs for name in run.results()))
+    return list(dict.fromkeys([*results.main_metrics(names), *names]))
 
 
 def runs_table(runs: Sequence[Run], fields: Sequence[str] = ()) -> Table:
     """A row for each run, with the values of config fields."""
     names, short = _metric_names(runs), short_origins(runs)
+    counts = ["videos"] * any(e.videos for r in runs for e in r.measured().values())
     rows = []
     for run in runs:
         values = {name: run.fields.get(name) for name in fields}
         if values.get("init_from"):
             values["init_from"] = short[str(values["init_from"])]
         step = "–" if run.step is None else f"{run.step:,}"
-        cells = [words.show(name, run.results().get(name)) for name in names]
-        rows.append(
-            [run.name, *map(words.field, values, values.values()), step, *cells]
-        )
-    rows += _without_network(runs, names, len(fields) + 1)
-    columns = ["run", *fields, "steps", *map(words.label, names)]
-    return Table(columns, rows, words=1 + len(fields))
+        numbers, measured = run.results(), run.measured()
+        main = measured.get(results.main_metric(measured))
+        videos = f"{main.videos:,}" if main and main.videos else "–"
+        errors = {name: each.error for name, each in measured.items()}
+        cells = [results.show(n, numbers.get(n), errors.get(n)) for n in names]
+        texts = map(field, values, values.values())
+        rows.append([run.name, *texts, step, *[videos] * len(counts), *cells])
+    without = _without_network(runs, names, len(fields) + 1 + len(counts))
+    columns = ["run", *fields, "steps done", *counts, *map(results.label, names)]
+    return Table(columns, rows + without, 1 + len(fields), len(without))
+
+
+def experiments_table(runs: Sequence[Run]) -> Table:
+    """A row for each run, which is named by what sets it apart from the others."""
+    table = runs_table(runs)
+    labels = {id(each.runs[0]): each.label for each in group(runs)}
+    for run, row in zip(runs, table.rows, strict=False):
+        label = labels.get(id(run), "")
+        row[0] += f": {label}" * (bool(label) and not label.startswith(run.name))
+    return table._replace(columns=["experiment", *table.columns[1:]])
 
 
 def seeds_table(runs: Sequence[Run]) -> Table | None:
@@ -85,26 +119,40 @@ def seeds_table(runs: Sequence[Run]) -> Table | None:
         for name in names:
             values = member.values(name)
             fewer = f" (n = {len(values)})" if 0 < len(values) < count else ""
-            row.append(words.spread(name, values) + fewer)
+            row.append(spread(name, values) + fewer)
         rows.append(row)
-    rows += _without_network(runs, names, 1)
-    return Table(["runs", "n", *map(words.label, names)], rows)
+    without = _without_network(runs, names, 1)
+    columns = ["runs", "n", *map(results.label, names)]
+    return Table(columns, rows + without, baselines=len(without))
 
 
 def _without_network(
     runs: Sequence[Run], names: Sequence[str], between: int
 ) -> list[list[str]]:
     """[the row of the baselines without a network]; [] if there are none."""
-    known = [tables.baselines(run) for run in runs]
+    known = [run.measured() for run in runs]
     cells = []
     for name in names:
-        values = [found[name][0] for found in known if name in found]
+        values = [found[name].baseline for found in known if name in found]
         values = [value for value in values if value is not None]
         ends = [end(values) for end in (min, max)] if values else [None]
         # A range, because runs may have been evaluated on different videos.
-        cells.append(" to ".join(dict.fromkeys(words.show(name, end) for end in ends)))
-    row = ["without a network", *["–"] * between, *cells]
-    return [row] if set(cells) - {"–"} else []
+        cells.append(
+            " to ".join(dict.fromkeys(results.show(name, end) for end in ends))
+        )
+    hows = {each.how for found in known for each in found.values() if each.how}
+    name = hows.pop() if len(hows) == 1 else "without a network"
+    return [[name, *["–"] * between, *cells]] if set(cells) - {"–"} else []
+
+
+def spread(name: str, values: Sequence[float]) -> str:
+    """'83.9 ± 0.4 %': mean and sample standard deviation (n - 1) of several values."""
+    if len(values) < 2:
+        return results.show(name, *values or [None])
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    if results.is_share(name):
+        return f"{100 * mean:.1f} ± {results.percent(deviation)}"
+    return f"{results.show(name, mean)} ± {results.show(name, deviation)}"
 
 
 def text(runs: Sequence[Run]) -> str:
@@ -134,7 +182,7 @@ def fractions(runs: Sequence[Run]) -> list[Drawing | None]:
     """Accuracy over the share of the labels, if the runs have several (Fig. 4)."""
     shares = list(_by_share(runs))
     drawings = []
-    for name in words.main_metrics(_metric_names(runs)) if len(shares) > 1 else []:
+    for name in results.main_metrics(_metric_names(runs)) if len(shares) > 1 else []:
         lines = []
         for place, member in enumerate(group(runs, without=["data.fraction"])):
             parts = {x: Group("", part) for x, part in _by_share(member.runs).items()}
@@ -148,12 +196,12 @@ def fractions(runs: Sequence[Run]) -> list[Drawing | None]:
                 style = {"low": low, "high": high, **_style(place)}
                 lines.append(Line(member.label, list(values), mean, **style))
         drawing = draw(
-            f"{words.label(name)} against labels",
+            f"{results.label(name)} against labels",
             lines,
             xlabel="share of the labels trained with",
             caption="Last evaluation: means over seeds; bars reach from the lowest "
             "seed to the highest.",
-            percent=words.is_share(name),
+            percent=results.is_share(name),
             x_shares=shares,
         )
         drawings.append(drawing)
@@ -169,7 +217,7 @@ def overlaid(runs: Sequence[Run]) -> list[Drawing | None]:
     shares, drawings = _by_share(runs), []
     for share, members in reversed(shares.items()):
         of = f", {100 * share:g} % of the labels" if len(shares) > 1 else ""
-        for name in ["training loss", *words.main_metrics(_metric_names(members))]:
+        for name in ["training loss", *results.main_metrics(_metric_names(members))]:
             drawings.append(_overlay(name, of, group(members)))
     return drawings
 
@@ -183,8 +231,8 @@ def _overlay(name: str, of: str, groups: Sequence[Group]) -> Drawing | None:
             more = curves.line_of(*source, label, **_style(place))
             lines += more
             label = "" if more else label  # the legend names a group once
-    if all(len(line.x) < 2 for line in lines):
+    if all(line.x[-1] == 0 for line in lines):  # nothing was trained
         return None
     caption = "Means over the steps between log lines." if train else "Held-out videos."
-    title, percent = words.label(name) + of, words.is_share(name)
+    title, percent = results.label(name) + of, results.is_share(name)
     return draw(title, lines, caption=caption, percent=percent)

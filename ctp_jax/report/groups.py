@@ -5,11 +5,11 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ctp_jax import config as config_lib
 from ctp_jax import files, untrusted
 from ctp_jax.errors import UserError
-from ctp_jax.report import words
 from ctp_jax.report.read import Run, finite
 
 _ENCODER = {"provenance": {"config": dict}}  # of encoder.json, what is read here
@@ -18,7 +18,7 @@ _MAX_LABEL = 64  # characters; a longer label is replaced by the names of the ru
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs that differ only by their seed.
+    """Runs that differ only by their seed, and all do.
 
     Attributes:
         label: how it differs from the other groups.
@@ -30,14 +30,9 @@ class Group:
 
     @property
     def counted(self) -> list[Run]:
-        """One run per seed, of the runs with the most steps.
-
-        An unfinished run says little about the experiment, and two runs of one seed say
-        nothing about the spread.
-        """
+        """The runs with the most steps: an unfinished one says little."""
         furthest = max(run.step or 0 for run in self.runs)
-        done = [run for run in self.runs if (run.step or 0) == furthest]
-        return list({run.fields.get("seed"): run for run in done}.values())
+        return [run for run in self.runs if (run.step or 0) == furthest]
 
     def values(self, name: str) -> list[float]:
         """The last value of a metric for each of the `counted` runs that has one."""
@@ -68,7 +63,8 @@ def group(runs: Sequence[Run], without: Iterable[str] = ()) -> list[Group]:
 
     Fields that do not influence the results are ignored. Encoders that runs start from
     count as the same if their own runs differ only by the seed: each seed of an
-    experiment may begin with its own pretraining.
+    experiment may begin with its own pretraining. A second run of a seed says nothing
+    about the spread: it gets a group of its own.
     """
     fields = [name for name in differing(runs) if name not in {"seed", *without}]
     found: dict[tuple[str, ...], list[Run]] = {}
@@ -79,8 +75,30 @@ def group(runs: Sequence[Run], without: Iterable[str] = ()) -> list[Group]:
         found.setdefault(tuple(key), []).append(run)
     values = zip(*found, strict=True)
     apart = [name for name, v in zip(fields, values, strict=True) if len(set(v)) > 1]
-    short = short_origins(runs)
-    return [Group(_label(each, apart, short), each) for each in found.values()]
+    short, groups = short_origins(runs), []
+    for each in found.values():
+        once: dict[tuple, Run] = {}
+        for run in sorted(each, key=lambda run: -(run.step or 0)):
+            once.setdefault((run.fields.get("seed"), _labels(run)), run)
+        first = [run for run in each if any(run is kept for kept in once.values())]
+        groups.append(Group(_label(first, apart, short), first))
+        for run in each:
+            if not any(run is kept for kept in first):
+                again = f"{run.name}: seed {run.fields.get('seed')} again"
+                groups.append(Group(again, [run]))
+    return groups
+
+
+def _labels(run: Run) -> float:
+    """The share of the labels that a run has: Fig. 4 has a group with several."""
+    return finite(run.fields.get("data.fraction")) or 1.0
+
+
+def field(name: str, value: Any) -> str:
+    """The value of a config field as text; pages are published, so without folders."""
+    if name == "init_from" and not value:
+        return "from scratch"
+    return "–" if value is None else str(files.without_folders(value)) or "(empty)"
 
 
 def _label(runs: Sequence[Run], fields: Sequence[str], short: dict[str, str]) -> str:
@@ -90,7 +108,7 @@ def _label(runs: Sequence[Run], fields: Sequence[str], short: dict[str, str]) ->
             starts = sorted({short[str(run.fields.get(name) or "")] for run in runs})
             parts.append(f"from {' / '.join(starts) or 'scratch'}")
         else:
-            value = words.field(name, runs[0].fields.get(name))
+            value = field(name, runs[0].fields.get(name))
             parts.append(f"{name.rpartition('.')[2]} {value}")
     label = ", ".join(parts)
     if 0 < len(label) <= _MAX_LABEL:

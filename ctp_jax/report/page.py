@@ -9,13 +9,13 @@ from typing import Any
 
 from PIL import Image
 
-from ctp_jax import untrusted
+from ctp_jax import results, untrusted
 from ctp_jax.formatting import duration
-from ctp_jax.report import words
+from ctp_jax.report import commands, verdict
 from ctp_jax.report.curves import figures
 from ctp_jax.report.groups import paths_in_short
 from ctp_jax.report.read import Run, finite
-from ctp_jax.report.tables import baselines, classes, confusions, predictions
+from ctp_jax.report.tables import classes, confusions, predictions
 
 _MAX_BYTES = 10_000_000  # of a picture
 _MAX_PIXELS = 50_000_000
@@ -23,8 +23,30 @@ _MAX_PIXELS = 50_000_000
 
 def context(run: Run) -> dict[str, Any]:
     """Everything that `run.html` shows; a part that fails becomes a note."""
-    parts = (facts, metrics, figures, pictures, classes, confusions, predictions)
-    return {"run": run} | {p.__name__: run.attempt(p.__name__, p, run) for p in parts}
+    parts = (facts, figures, pictures, classes, confusions, predictions)
+    values = {p.__name__: run.attempt(p.__name__, p, run) for p in parts}
+    beside = run.attempt("runs beside this one", verdict.other, run)
+    return values | {
+        "run": run,
+        "metrics": run.attempt("metrics", metrics, run, beside),
+        "verdict": run.attempt("verdict", verdict.verdict, run, beside),
+        "glossary": run.attempt("glossary", verdict.glossary, run),
+        "videos": run.attempt("number of videos", verdict.videos, run),
+        "title": run.attempt("title", title, run) or run.name,
+        "next_steps": run.attempt("what to run next", commands.next_steps, run, beside),
+    }
+
+
+def title(run: Run) -> str:
+    """'run: rotation on ucf101, top-1 accuracy 75.0 %'; unknown parts are left out."""
+    task, data = run.fields.get("task"), run.fields.get("data.name")
+    measured = run.measured()
+    parts = [f"{task} on {data}" if task and data else str(task or data or "")]
+    if main := results.main_metric(measured):
+        value = results.show(main, measured[main].value)
+        parts.append(f"{results.label(main)} {value}")
+    text = ", ".join(filter(None, parts))
+    return f"{run.name}: {text}" if text else run.name
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -37,14 +59,14 @@ def facts(run: Run) -> list[tuple[str, str]]:
     found = {
         "task": fields.get("task"),
         "data": fields.get("data.name"),
-        "labels": None if share in (None, 1) else f"{words.percent(share)} of them",
+        "labels": None if share in (None, 1) else f"{results.percent(share)} of them",
         "encoder": fields.get("model.name") and f"{fields['model.name']}{narrow}",
         "starts from": _starts_from(fields),
         "frozen": fields.get("freeze") or None,
         "steps": _steps(run),
         "training time": _training_time(run),
         "throughput": rate and f"{rate:.4g} clips/s",
-        "waiting for input": None if wait is None else words.percent(wait),
+        "waiting for input": None if wait is None else results.percent(wait),
         "written": _written(run),
         "seed": fields.get("seed"),
         "devices": run.versions.get("devices"),
@@ -73,23 +95,15 @@ def _steps(run: Run) -> str | None:
     """'300 of 1,000 (30.0 epochs)'; None for a run without training."""
     if not run.step:
         return None
-    total = _total_steps(run)
+    total = verdict.total_steps(run)
     of = f" of {total:,}" if run.step < total else ""
     epoch = max(line.get("epoch") or 0 for line in run.train + run.held_out)
     return f"{run.step:,}{of}" + (f" ({epoch:.1f} epochs)" if epoch else "")
 
 
-def _total_steps(run: Run) -> int:
-    """How many steps the run has by its config; 0 if that is not known."""
-    steps, epochs = (finite(run.fields.get(n)) or 0 for n in ("steps", "epochs"))
-    known = [line for line in run.train if line.get("epoch")]
-    per_epoch = known[-1]["step"] / known[-1]["epoch"] if known else 0
-    return round(steps or epochs * per_epoch)
-
-
 def _training_time(run: Run) -> str | None:
     """The steps done times the median time of a step, from the logged time to go."""
-    total = _total_steps(run)
+    total = verdict.total_steps(run)
     lines = [x for x in run.train if x.get("eta") and x["step"] < total]
     per_step = [line["eta"] / (total - line["step"]) for line in lines]
     done = run.train[-1]["step"] if run.train else 0
@@ -102,22 +116,43 @@ def _median(run: Run, name: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def metrics(run: Run) -> list[dict[str, str]]:
-    """Rows of the table of metrics: last, best and its step, baseline."""
-    rows = []
-    without = baselines(run)
-    for name, last in run.results().items():
-        row = dict.fromkeys(("best", "step", "baseline", "how"), "")
-        row |= {"name": name, "label": words.label(name)}
-        row["last"] = words.show(name, last)
+_COLUMNS = ("error", "best", "step", "baseline", "how", "standing", "videos")
+_COLUMNS += ("other", "other_how")
+
+
+def metrics(run: Run, beside: verdict.Other | None) -> list[dict[str, Any]]:
+    """Rows of the table of metrics, the main ones first.
+
+    The value of the last evaluation with its standard error, the best and its step, the
+    number of videos, the baseline and which it is, how the value stands to it, and the
+    value of the run beside this one and what that is.
+    """
+    rows: list[dict[str, Any]] = []
+    measured = run.measured()
+    others = beside.run.measured() if beside else {}
+    values = run.results()
+    for name in dict.fromkeys([*results.main_metrics(list(measured)), *values]):
+        row: dict[str, Any] = dict.fromkeys(_COLUMNS, "")
+        row |= {"name": name, "label": results.label(name)}
+        found = measured.get(name, results.Result(name, values[name]))
+        row["last"] = results.show(name, found.value)
+        if found.error is not None:
+            row["error"] = f"± {100 * found.error:.1f}"
+        if found.videos and results.is_accuracy(name):
+            row["videos"] = f"{found.videos:,}"
         seen = [(x["step"], x[name]) for x in run.held_out if x.get(name) is not None]
         if len(seen) > 1:
-            sign = -1 if "loss" in name or "error" in name else 1
+            sign = -1 if results.lower_is_better(name) else 1
             step, best = max(seen, key=lambda pair: sign * pair[1])
-            row |= {"best": words.show(name, best), "step": f"{step:,}"}
-        if name in without:
-            value, row["how"] = without[name]
-            row["baseline"] = words.show(name, value)
+            row |= {"best": results.show(name, best), "step": f"{step:,}"}
+        if found.baseline is not None:
+            row |= {"how": found.how, "standing": found.standing}
+            row["baseline"] = results.show(name, found.baseline)
+        row["more"] = [(results.show(name, value), how) for value, how in found.more]
+        if name in others:
+            each = others[name]
+            row["other"] = results.show(name, each.value, each.error)
+            row["other_how"] = beside.how.removeprefix("a ") if beside else ""
         rows.append(row)
     return rows
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ctp_jax import config as config_lib
 from ctp_jax import files, metrics_file, untrusted
+from ctp_jax import results as results_lib
 from ctp_jax.errors import UserError
 
 _ARRAYS = ("confusion", "class_names")
@@ -28,6 +29,7 @@ class Run:
         name: shown in the page; by default the name of its folder.
         config: of config.json; {} if there is none.
         versions: of versions.json, likewise.
+        command: of command.json, what was typed, from `python` on; [] if there is none.
         train: lines of metrics.jsonl of the kind 'train', by step; every value is a
             finite float or None.
         held_out: likewise of the kind 'eval'.
@@ -40,6 +42,7 @@ class Run:
     name: str
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     versions: dict[str, Any] = dataclasses.field(default_factory=dict)
+    command: list[str] = dataclasses.field(default_factory=list)
     train: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     held_out: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -58,12 +61,16 @@ class Run:
 
     def results(self) -> dict[str, float | None]:
         """The metrics of the last evaluation, and the last training loss."""
-        last = self.held_out[-1] if self.held_out else {}
-        others = ("kind", "step", "epoch")
-        found = {k: v for k, v in last.items() if k not in others}
+        found = {name: each.value for name, each in self.measured().items()}
         if self.train and "loss" in self.train[-1]:
             found["training loss"] = self.train[-1]["loss"]
-        return {k: v for k, v in found.items() if not k.endswith(metrics_file.BASELINE)}
+        return found
+
+    def measured(self) -> dict[str, results_lib.Result]:
+        """The metrics of the last evaluation with their baselines."""
+        last = self.held_out[-1] if self.held_out else {}
+        others = ("kind", "step", "epoch")
+        return results_lib.results({k: v for k, v in last.items() if k not in others})
 
     def attempt(self, what: str, make: Callable, *args: Any) -> Any:
         """The result of `make(*args)`; if that fails, adds a note and returns None.
@@ -114,6 +121,7 @@ def read(workdir: str | os.PathLike) -> Run:
     run = Run(path, path.name)
     run.config = _part(run, "config.json", _read_json, {})
     run.versions = _part(run, "versions.json", _read_json, {})
+    run.command = _part(run, "command.json", _read_command, [])
     lines, bad = _part(run, "metrics.jsonl", metrics_file.read, ([], 0))
     if bad:
         whole = bad + len(lines)
@@ -133,6 +141,10 @@ def _part(run: Run, name: str, reader: Callable, otherwise: Any) -> Any:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return untrusted.parse_json(untrusted.read_bytes(path))
+
+
+def _read_command(path: pathlib.Path) -> list[str]:
+    return untrusted.parse_json(untrusted.read_bytes(path), [str])
 
 
 def _by_step(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

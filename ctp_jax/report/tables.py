@@ -1,10 +1,9 @@
-"""Tables of one run: classes, confusions, predictions; baselines."""
+"""Tables of one run: classes, confusions, predictions."""
 
 from typing import Any
 
 import numpy as np
 
-from ctp_jax.metrics_file import BASELINE
 from ctp_jax.report.read import Run, finite
 
 _SAMPLE = 12  # rows of confusions and of wrong predictions
@@ -15,25 +14,6 @@ def confusion(run: Run) -> tuple[list[str], np.ndarray]:
     counts = run.arrays.get("confusion", np.zeros((0, 0))).astype(np.int64)
     names = run.arrays.get("class_names", range(len(counts)))
     return [str(name) for name in names], counts
-
-
-def baselines(run: Run) -> dict[str, tuple[float | None, str]]:
-    """Metrics of baselines without a network: {metric: (value, which baseline)}."""
-    found = {
-        name.removesuffix(BASELINE): (value, "box left where it is")
-        for line in run.held_out[-1:]
-        for name, value in line.items()
-        if name.endswith(BASELINE)
-    }
-    videos = confusion(run)[1].sum(1)
-    if videos.sum():
-        share = np.sort(videos)[::-1] / videos.sum()
-        found["top1"] = float(share[0]), "always the most frequent class"
-        if len(share) > 5:
-            top5 = float(share[:5].sum())
-            found["top5"] = top5, "always the five most frequent classes"
-        found["class_accuracy"] = 1 / int((videos > 0).sum()), "always the same class"
-    return found
 
 
 def classes(run: Run) -> list[dict[str, Any]]:

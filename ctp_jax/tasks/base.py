@@ -86,10 +86,13 @@ class Task:
         config: of the run.
         class_names: of the labels that are learnt; () if they have no names.
         head_tasks: tasks whose heads fit, too, with `config.init_head`.
+        shows: what pictures of the clips show, in a word, which names their files:
+            "clips", "boxes" of the data set, or "game": patches that were pasted.
     """
 
     class_names: Sequence[str] = ()
     head_tasks: Sequence[str] = ()
+    shows = "clips"
 
     def __init__(self, config: ConfigDict):
         """Keeps the config; raises `UserError` where it contradicts itself."""

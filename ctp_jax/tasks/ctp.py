@@ -76,6 +76,8 @@ class Task(encoder.Task):
         super().__init__(config)
         check_config(config)
         self._mixture = mixture.Mixture(config)
+        stored = set(self._mixture.period) <= {"real", "teacher"}
+        self.shows = "boxes" if stored else "game"
         self._head = heads.CtPHead(
             channels=config.head.channels,
             roi_size=config.head.roi_size,

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ctp_jax import formatting
 from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
@@ -72,7 +73,8 @@ def check_data(config: ConfigDict, train: Any, held_out: Any | None) -> None:
         selection.check_labels(split, "recognition", learn)
     if num_classes not in (0, found):
         raise UserError(
-            f"{train.name} has {found} classes, config.num_classes is {num_classes}: "
+            f"{train.name} has {formatting.count(found, 'class', 'classes')}, "
+            f"config.num_classes is {num_classes}: "
             "check the label file that the data set was prepared with, or set "
             f"--config.num_classes={found} (0 takes any number)"
         )
@@ -82,7 +84,8 @@ def check_data(config: ConfigDict, train: Any, held_out: Any | None) -> None:
     if len(both):
         first = both[0].decode(errors="backslashreplace")
         raise UserError(
-            f"{train.name}: {len(both)} videos, {first} the first, are in the split to "
+            f"{train.name}: {formatting.count(len(both), 'video')}, {first} the first, "
+            "are in the split to "
             f"train on, {train.split!r}, and in the one to test on, "
             f"{held_out.split!r}: set config.data.eval_split to the test list that "
             "belongs to config.data.split"

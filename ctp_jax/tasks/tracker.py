@@ -45,7 +45,7 @@ class Tracker(base.Task):
             raise UserError(
                 f"{held_out.name}: videos of split {held_out.split!r} have no boxes, which "
                 "config.evaluators.sequences needs: choose a data set that has (got10k, or "
-                "one of `prepare boxes`), or other evaluators"
+                "one of `python -m ctp_jax.prepare boxes`), or other evaluators"
             )
         self._objects = shape[0] if len(shape) > 1 else 1
 

@@ -29,6 +29,8 @@ from ctp_jax.tasks import base, classification, momentum
 class Task(momentum.Task):
     """See `configs/tubelet.py` for its options."""
 
+    shows = "game"
+
     def __init__(self, config: ConfigDict):
         super().__init__(config)
         # Pictures are drawn one video at a time.

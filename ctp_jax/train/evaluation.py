@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ctp_jax import files, terminal
+from ctp_jax import files, formatting, terminal
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import base as evaluators
@@ -181,7 +181,8 @@ class Evaluation:
         """Lines for the user about the last results."""
         notes = [note for each in self.evaluators.values() for note in each.notes()]
         if self._left_out:
-            notes.append(f"{self._left_out} unreadable videos are left out")
+            bad = formatting.count(self._left_out, "unreadable video")
+            notes.append(f"left out: {bad}")
         return notes
 
     def save(self, directory: pathlib.Path) -> None:

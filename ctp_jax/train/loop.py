@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
+from ctp_jax import formatting
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.train import evaluation, metrics, step
@@ -19,6 +20,8 @@ from ctp_jax.train import workdir as workdir_lib
 from ctp_jax.train.checkpoints import export
 from ctp_jax.train.distributed import coordination
 from ctp_jax.train.distributed.preemption import Preempted, Preemption
+from ctp_jax.train.passing_on import PassOn, passing_on
+from ctp_jax.train.profile import Profile
 from ctp_jax.train.watchdog import Watchdog
 
 
@@ -45,22 +48,30 @@ def train(
             the system refuses something, as on a full disk.
     """
     config_lib.validate(config)
-    directory = workdir_lib.make_workdir(workdir)
+    directory, new = workdir_lib.make_workdir(workdir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(workdir_lib.locked(directory))
+        if new:
+            stack.enter_context(workdir_lib.deleted_if_refused(directory))
         if preemption is None:
             preemption = stack.enter_context(Preemption())
         stack.enter_context(refusals(directory))
         setup = setup_lib.open_setup(config, directory, opener)
         stack.enter_context(contextlib.closing(setup.checkpoints))
-        return Run(setup, preemption).run()
+        pass_on = stack.enter_context(passing_on(config, directory))
+        return Run(setup, preemption, pass_on).run()
 
 
 class Run:
     """One run, fresh or resumed."""
 
-    def __init__(self, setup: setup_lib.Setup, preemption: Preemption):
-        self.setup, self.preemption = setup, preemption
+    def __init__(
+        self,
+        setup: setup_lib.Setup,
+        preemption: Preemption,
+        pass_on: PassOn | None = None,
+    ):
+        self.setup, self.preemption, self.pass_on = setup, preemption, pass_on
         self.config, self.workdir = setup.config, setup.workdir
         self.epochs, self.total = setup.epochs, setup.total
         train_step = step.make_train_step(
@@ -84,14 +95,15 @@ class Run:
         exported = setup_lib.exported_results(self.setup, self.done)
         if self.done >= self.total > 0 and exported is not None:
             metrics.say(
-                f"{self.workdir}: this run is finished ({self.done} steps); "
+                f"{self.workdir}: this run is finished, "
+                f"{formatting.count(self.done, 'step')}; "
                 f"encoder: {self.workdir / 'encoder'}"
             )
             return exported
         # Without a checkpoint, evaluations in the log may be of another encoder.
         stale = self.total == 0 and self.setup.checkpoints.latest() is None
         writer = metrics.MetricWriter(
-            self.workdir, -1 if stale else self.done, self.eval_pending
+            self.workdir, -1 if stale else self.done, self.eval_pending, self.pass_on
         )
         watchdog = Watchdog(self.config.data.stall_after, metrics.say_here)
         with contextlib.closing(writer), contextlib.closing(watchdog):
@@ -133,6 +145,7 @@ class Run:
         config, start = self.config, self.done
         clips = config.batch_size * self.setup.task.clip_spec(True).num_clips
         meter, before = metrics.Meter(clips), None
+        profile = Profile(config.get("profile", ""), self.workdir)
         if start < self.total:
             metrics.say("first step: compiling, minutes for large networks on CPUs")
         for number in range(start + 1, self.total + 1):
@@ -140,6 +153,7 @@ class Run:
             with self.watchdog.waiting(f"the batch of step {number}"):
                 batch = next(batches)
             waited = time.perf_counter() - began
+            profile.before(number)
             # Queued before the step, so the answer arrives while the step runs.
             asked_to_stop = self.preemption.vote()
             # Only queues the transfer and the step: while the device computes, the host
@@ -154,6 +168,7 @@ class Run:
             jax.block_until_ready(before)
             stop = asked_to_stop()
             before = values
+            profile.after(number, values)
             meter.step(waited)
             if number == start + 1:
                 jax.block_until_ready(values)
@@ -175,6 +190,7 @@ class Run:
             if stop:
                 self.preemption.preempted = True
                 break
+        profile.close()
 
     @contextlib.contextmanager
     def _saved_on_failure(self) -> Iterator[None]:
@@ -289,7 +305,9 @@ class Run:
         place = export.export_encoder(
             self.workdir, self.setup.task, self.state, provenance
         )
-        metrics.say(f"finished after {self.done} steps ({epochs:.1f} epochs)")
+        metrics.say(
+            f"finished after {formatting.count(self.done, 'step')} ({epochs:.1f} epochs)"
+        )
         self._say_results()
         metrics.say(f"  encoder      {place}")
         metrics.say(f"  metrics      {self.workdir / 'metrics.jsonl'}")

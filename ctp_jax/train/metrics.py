@@ -17,9 +17,11 @@ import jax
 import numpy as np
 
 from ctp_jax import files, metrics_file, untrusted
+from ctp_jax import results as results_lib
 from ctp_jax.errors import UserError
-from ctp_jax.formatting import duration, number
+from ctp_jax.formatting import duration, number, wrapped
 from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.train.passing_on import PassOn
 
 
 def say(line: str) -> None:
@@ -124,14 +126,22 @@ class MetricWriter:
     the metrics.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, eval_pending: bool = False):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        step: int,
+        eval_pending: bool = False,
+        pass_on: PassOn | None = None,
+    ):
         """Deletes lines of later steps than `step` and opens the files.
 
         Args:
             workdir: of the run.
             step: the step to resume from; -1 deletes all lines.
             eval_pending: whether the evaluation of that step will be repeated.
+            pass_on: see `ctp_jax.train.passing_on`.
         """
+        self._pass_on = pass_on
         self._file = self._board = None
         if jax.process_index() != 0:
             return
@@ -166,6 +176,12 @@ class MetricWriter:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         _to_board(self._board, line)
+        if self._pass_on is not None:
+            try:
+                self._pass_on(step, _numbers(line))
+            except Exception as error:  # noqa: BLE001 (code of others, over a network)
+                self._pass_on = None
+                say(f"note: no more metrics are passed on: {untrusted.reason(error)}")
 
     def sync(self) -> None:
         """Flushes to the disk, before a checkpoint is saved that relies on these lines."""
@@ -216,7 +232,7 @@ def train_line(
         fields.append(f"{values['clips_per_second']:5.1f} clips/s")
         fields.append(f"input {round(100 * values['input_share']):>2}%")
         fields.append(f"eta {duration(values['eta'])}")
-    return "  ".join(fields)
+    return wrapped(fields)
 
 
 _PLACED = ("loss", "grad_norm", "learning_rate", "epoch", "replaced")
@@ -224,20 +240,22 @@ _PLACED += ("clips_per_second", "input_share", "eta")
 
 
 def eval_line(step: int, values: Mapping[str, Any], seconds: float) -> str:
-    """The line printed after an evaluation: its numbers and its duration."""
+    """What is printed after an evaluation: its numbers and its duration.
+
+    On lines of at most 100 characters; all but the first begin with spaces.
+    """
     numbers = [f"{name} {text}" for name, text in results(values).items()]
-    return f"eval at step {step}: {'  '.join(numbers)}  ({duration(seconds)})"
+    return wrapped([f"eval at step {step}:", *numbers, f"({duration(seconds)})"])
 
 
 def results(values: Mapping[str, Any]) -> dict[str, str]:
     """The numbers of an evaluation as text, each with that of its baseline."""
-    found = {k: number(v) for k, v in values.items() if _is_number(v)}
-    suffix, texts = metrics_file.BASELINE, {}
-    for name, text in found.items():
-        if baseline := found.get(name + suffix):
-            text += f" (box left where it is: {baseline})"
-        if not name.endswith(suffix) or name.removesuffix(suffix) not in found:
-            texts[name] = text
+    found = {k: v for k, v in values.items() if _is_number(v)}
+    texts = {}
+    for name, each in results_lib.results(found).items():
+        known = [(each.baseline, each.how), *each.more]
+        beside = ", ".join(f"{how}: {number(v)}" for v, how in known if v is not None)
+        texts[name] = number(found[name]) + f" ({beside})" * bool(beside)
     return texts
 
 
@@ -277,6 +295,14 @@ def _tensorboard(directory: pathlib.Path, lines: Iterable[Mapping[str, Any]]) ->
 def _to_board(board: Any, line: Mapping[str, Any]) -> None:
     if board is None:
         return
-    for name, value in line.items():
-        if name not in ("kind", "step") and isinstance(value, (int, float)):
-            board.add_scalar(f"{line['kind']}/{name}", value, step=line["step"])
+    for name, value in _numbers(line).items():
+        board.add_scalar(name, value, step=line["step"])
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    """{'train/loss': 0.5} of a line of `metrics.jsonl`."""
+    return {
+        f"{line['kind']}/{name}": value
+        for name, value in line.items()
+        if name not in ("kind", "step") and isinstance(value, (int, float))
+    }

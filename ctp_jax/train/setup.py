@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
-from ctp_jax import files, modules
+from ctp_jax import files, formatting, modules
 from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
@@ -284,10 +284,10 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     hosts = jax.process_count()
     metrics.say(
         f"{config.task}: {state_lib.count(target.params):,} parameters, "
-        f"{epochs.num_examples} videos, batch {config.batch_size} on "
+        f"{formatting.count(epochs.num_examples, 'video')}, batch {config.batch_size} on "
         f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
         + f" of {hosts} processes" * (hosts > 1)
-        + f", {setup.total} steps ({epochs.at(setup.total):.1f} epochs)"
+        + f", {formatting.count(setup.total, 'step')} ({epochs.at(setup.total):.1f} epochs)"
     )
     if config.batch_size > epochs.num_examples:
         metrics.say("note: the batch is larger than the data set")
@@ -300,7 +300,7 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
         needed = max(config.data.min_frames, setup.task.clip_spec(True).min_frames)
         metrics.say(
             f"note: {skipped} of {skipped + epochs.num_examples} videos of split "
-            f"{config.data.split!r} are left out: they have fewer than {needed} frames"
+            f"{config.data.split!r} left out, with fewer than {needed} frames"
         )
     if config.ema:
         metrics.say(
@@ -319,6 +319,8 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
             setup.workdir / "config.json", config_lib.as_dict(config)
         )
         workdir_lib.write_json(setup.workdir / "versions.json", workdir_lib.versions())
+        if command := workdir_lib.command():
+            workdir_lib.write_json(setup.workdir / "command.json", command)
 
 
 def exported_results(setup: Setup, done: int) -> dict[str, float] | None:

@@ -6,6 +6,8 @@ import os
 import pathlib
 import platform
 import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -54,14 +56,19 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
-    """Creates the workdir and returns its absolute path; `UserError` if that fails."""
+def make_workdir(workdir: str | os.PathLike) -> tuple[pathlib.Path, bool]:
+    """Creates the workdir; `UserError` if that fails.
+
+    Returns:
+        Its absolute path, and whether it was not there before.
+    """
     if "://" in os.fspath(workdir):
         raise UserError(
             f"--workdir={workdir}: needs a folder on a file system that all processes "
             "share (NFS, Lustre, Filestore): only data may be in a bucket"
         )
     path = files.absolute(workdir)
+    new = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,7 +78,37 @@ def make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
         ) from error
     if not os.access(path, os.W_OK):
         raise UserError(f"--workdir={workdir}: no write permission: name another")
-    return path
+    return path, new
+
+
+def command() -> list[str]:
+    """The command line of this process, from `python` on; [] if it is none of ours."""
+    for place, each in enumerate(sys.orig_argv):
+        if each.startswith("ctp_jax.") and sys.orig_argv[place - 1] == "-m":
+            return ["python", "-m", *sys.orig_argv[place:]]
+    return []
+
+
+@contextlib.contextmanager
+def deleted_if_refused(workdir: pathlib.Path) -> Iterator[None]:
+    """Deletes a workdir in which there is no run, if the body raises an error.
+
+    A run begins with its `config.json`. What was refused before leaves a lock and an empty
+    folder of checkpoints.
+    """
+    try:
+        yield
+    except Exception:
+        if jax.process_index() == 0 and not (workdir / "config.json").exists():
+            with contextlib.suppress(OSError):
+                (workdir / "checkpoints").rmdir()
+            inside = {path.name for path in workdir.iterdir()}
+            if inside <= {".lock", ".shared"}:
+                for name in inside:
+                    (workdir / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    workdir.rmdir()
+        raise
 
 
 def locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:

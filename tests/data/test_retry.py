@@ -66,7 +66,7 @@ def test_the_only_video_has_no_stand_in(injured):
     flip_bit(opened, 0)
     config = make_config(injured)
     train = open_training(config, opened)
-    with pytest.raises(UserError, match="of 1 videos tried for an example"):
+    with pytest.raises(UserError, match="of 1 video tried for an example"):
         take(train, 1)
 
 

@@ -29,7 +29,8 @@ def test_shares_and_similarities_are_numpys():
     assert 0.1 < (rank == 0).mean() < 0.9
     assert found["pair_top1"] == (rank == 0).mean()
     assert found["pair_top5"] == (rank < 5).mean()
-    assert found["pair_chance"] == 1 / 26
+    assert (found["pair_top1_chance"], found["pair_top5_chance"]) == (1 / 26, 5 / 26)
+    assert found["pair_videos"] == 26
     assert found["pair_similarity"] == pytest.approx(own.mean(), rel=1e-6)
     others = cosine[~np.eye(26, dtype=bool)].mean()
     assert found["other_similarity"] == pytest.approx(others, rel=1e-5)
@@ -39,6 +40,7 @@ def test_one_video_and_collapsed_embeddings():
     one = np.eye(4, dtype=np.float32)[:1]
     found = run(np.stack([one, one], axis=1), np.ones((1, 1)))
     assert found["pair_top1"] == 1 and "other_similarity" not in found
+    assert "pair_top5" not in found
     found = run(np.repeat(np.stack([one, one], axis=1), 10, axis=0), np.ones((1, 10)))
     assert (found["pair_top1"], found["pair_top5"]) == (0.1, 0.5)
     assert found["other_similarity"] == pytest.approx(found["pair_similarity"])

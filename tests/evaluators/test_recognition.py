@@ -59,11 +59,17 @@ def brute_force(logits, labels):
         row[k] / sum(row) if sum(row) else math.nan for k, row in enumerate(confusion)
     ]
     occurring = [x for x in per_class if not math.isnan(x)]
+    sizes = sorted((list(labels).count(k) for k in range(len(per_class))), reverse=True)
     return {
         "top1": sum(rank < 1 for rank in ranks) / videos,
         "top5": sum(rank < 5 for rank in ranks) / videos,
         "class_accuracy": sum(occurring) / len(occurring),
         "clip_top1": clips_right / (videos * clips),
+        "top1_chance": sizes[0] / videos,
+        "top5_chance": sum(sizes[:5]) / videos,
+        "clip_top1_chance": sizes[0] / videos,
+        "class_accuracy_chance": 1 / len(occurring),
+        "videos": videos,
         "eval_loss": sum(losses) / videos,
         "confusion": confusion,
         "class_accuracies": per_class,
@@ -118,7 +124,8 @@ def test_clips_are_averaged_before_anything_else():
 
 def test_fewer_classes_than_five():
     found = run(*make(classes=3), 4)
-    assert found["top5"] == 1 and found["confusion"].shape == (3, 3)
+    assert not {"top5", "top5_chance"} & set(found)
+    assert found["confusion"].shape == (3, 3)
 
 
 def test_logits_of_any_size():

@@ -1,6 +1,7 @@
 """Retrieval against loops in float64; what is kept of it."""
 
 import csv
+import itertools
 
 import numpy as np
 import pytest
@@ -103,7 +104,8 @@ def test_a_gallery_that_is_too_small_for_a_k():
     evaluator = retrieval.RetrievalEvaluator((1, 5, 10, 20))
     results = made.run([evaluator], queries, gallery)
     names = [name for name in results if name.startswith("retrieval")]
-    assert names == ["retrieval_top1", "retrieval_top5"]
+    chances = ["retrieval_top1_chance", "retrieval_top5_chance"]
+    assert names == ["retrieval_top1", "retrieval_top5", *chances, "retrieval_videos"]
     (note,) = evaluator.notes()
     assert "retrieval at 10, 20 is left out: the gallery has only 7" in note
     with pytest.raises(UserError, match="at k = 10: the gallery has only 7 videos"):
@@ -120,6 +122,18 @@ def test_videos_without_a_label_are_no_queries_and_never_right():
     for k in (1, 5):
         value = expected(queries, gallery, k)
         assert results[f"retrieval_top{k}"] == pytest.approx(value)
+    assert results["retrieval_videos"] == (queries[1] >= 0).sum()
+
+
+def test_chance_is_that_of_videos_drawn_at_random():
+    """All draws are listed: 3 of 9 gallery videos, one of which has no label."""
+    queries, gallery = made.make(8, gallery=9, classes=4)
+    gallery[1][0] = -1
+    results = made.run([retrieval.RetrievalEvaluator((1, 3, 9))], queries, gallery)
+    for k in (1, 3, 9):
+        draws = [set(d) for d in itertools.combinations(gallery[1].tolist(), k)]
+        hits = [np.mean([label in d for d in draws]) for label in queries[1].tolist()]
+        assert results[f"retrieval_top{k}_chance"] == pytest.approx(np.mean(hits))
 
 
 def test_a_record_that_comes_twice_counts_once():

@@ -63,9 +63,8 @@ def test_from_sequences_to_records(tmp_path, capsys):
     assert [line.removeprefix("note: ") for line in errors] == [
         f"train: 2 of 5 listed sequences are not in {top}, or have no groundtruth.txt: "
         + ", ".join((train[2], train[4])),
-        "train: 1 sequences are known to have wrong boxes and are left out: "
-        + train[3],
-        "test: its 2 sequences have a box for the first frame only and are left out",
+        "train: left out, known to have wrong boxes: 1 sequence: " + train[3],
+        "test: left out, with a box for the first frame only: 2 sequences",
         "1 of 4 sequences lack absence.label or cover.label: what these say counts as "
         + "visible, the first is val/GOT-10k_Val_000001",
     ]

@@ -207,7 +207,7 @@ def test_flat_folder_and_deep_folder_without_labels(tmp_path):
     source = make_source(video_folder.VideoFolder, "--videos", mixed)
     assert [item.label for item in source.items] == [-1, 0, 0]
     (note,) = source.notes
-    assert "1 videos lie beside the class folders and have no label" in note
+    assert "beside the class folders, without a label, 1 video, the first is" in note
     source = make_source(video_folder.VideoFolder, "--videos", mixed, "--unlabelled")
     assert {item.label for item in source.items} == {-1}
 

@@ -84,7 +84,14 @@ def recognition(workdir, top1=0.75, names=("walk", "run", "jump"), **fields):
     """30 videos of each class; of class 0, five are taken for class 1."""
     write_config(workdir, **fields)
     values = {"top1": top1, "top5": 0.9, "class_accuracy": top1, "eval_loss": 0.8}
-    write_metrics(workdir, train_lines(top1=0.8) + eval_lines(**values))
+    lines = train_lines(top1=0.8) + eval_lines(**values)
+    chance = {"top1": 1 / len(names), "top5": min(5 / len(names), 1.0)}
+    chance["class_accuracy"] = 1 / len(names)
+    for line in lines:
+        if line["kind"] == "eval":
+            line |= {f"{name}_chance": value for name, value in chance.items()}
+            line["videos"] = 30 * len(names)
+    write_metrics(workdir, lines)
     counts = np.diag(np.full(len(names), 30))
     counts[0, 0], counts[0, 1] = 25, 5
     np.savez(
@@ -111,11 +118,18 @@ def recognition(workdir, top1=0.75, names=("walk", "run", "jump"), **fields):
     write_csv(workdir / "predictions.csv", header, rows)
 
 
-def retrieval(workdir):
-    write_config(workdir, task="retrieval")
+def retrieval(workdir, top1=0.01, **fields):
+    write_config(workdir, task="encoder", epochs=0.0, steps=0, **fields)
     values = {f"retrieval_top{k}": k / 100 for k in (1, 5, 10, 20, 50)}
-    values |= {"knn_top1": 0.4, "knn_top5": 0.6}
+    values |= {"knn_top1": 0.4, "knn_top5": 0.6, "retrieval_top1": top1}
+    values |= {"retrieval_top1_chance": 0.1, "retrieval_videos": 100}
     write_metrics(workdir, [{"kind": "eval", "step": 0, "epoch": 0.0} | values])
+
+
+def write_command(workdir, *flags):
+    """As `ctp_jax.main` notes it."""
+    command = ["python", "-m", "ctp_jax.main", *flags, f"--workdir={workdir}"]
+    (workdir / "command.json").write_text(json.dumps(command))
 
 
 def write_csv(path, header, rows):

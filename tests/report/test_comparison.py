@@ -6,7 +6,7 @@ import pytest
 
 from ctp_jax import cli, report
 from ctp_jax.errors import UserError
-from ctp_jax.report import __main__, groups, read, words
+from ctp_jax.report import __main__, comparison, groups, read
 from tests.report import make_runs
 from tests.report.html_page import assert_self_contained, curve, lines
 
@@ -45,7 +45,7 @@ def test_means_over_seeds(tmp_path):
     # Mean 70.5, deviation sqrt(2 * 0.25) = 0.707.
     assert pretrained[:3] == ["from pre", "2", "70.5 ± 0.7 %"]
     # Three classes of equally many videos.
-    assert without[:3] == ["without a network", "–", "33.3 %"]
+    assert without[:3] == ["chance", "–", "33.3 %"]
     rows = page.table("run")
     assert [row[:3] for row in rows[2:4]] == [
         ["2", "2", "from scratch"],
@@ -144,7 +144,7 @@ def test_what_needs_no_network_is_a_range_where_it_differs(tmp_path):
     assert compare(tmp_path, workdirs).table("run") == [
         ["0", "0", "300", "0.600"],
         ["1", "1", "300", "0.700"],
-        ["without a network", "–", "–", "0.500 to 0.600"],
+        ["a box that stays", "–", "–", "0.500 to 0.600"],
     ]
 
 
@@ -158,7 +158,7 @@ def test_different_tasks_side_by_side(tmp_path):
     page = compare(tmp_path, [tmp_path / name for name in names])
     tables = [[row[0] for row in table] for table in page.tables]
     assert [table[1] for table in tables] == names
-    for task in ("ctp", "recognition", "retrieval", "unknown task"):
+    for task in ("ctp", "recognition", "encoder", "unknown task"):
         assert f"{task} " in page.text
     assert "bare: config.json: " in page.text.partition("could not be shown")[2]
 
@@ -168,17 +168,19 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path):
         make_runs.pretraining(tmp_path / name / "run")
     again = tmp_path / "a" / "." / "run"
     page = compare(tmp_path, [tmp_path / "a/run", tmp_path / "b/run", again])
-    names = [row[0] for row in page.table("run")]
-    assert names == ["a/run", "b/run", "without a network"]
+    names = [row[0] for row in page.table("experiment")]
+    assert names == ["a/run", "b/run", "a box that stays"]
     assert "Comparison of 2 runs" in page.text
 
 
 def test_deviation_is_that_of_a_sample():
-    mean, deviation = words.spread("x", [1.0, 2.0, 4.0]).split(" ± ")
+    mean, deviation = comparison.spread("x", [1.0, 2.0, 4.0]).split(" ± ")
     assert mean == f"{7 / 3:.3f}"
     squares = [(value - 7 / 3) ** 2 for value in (1, 2, 4)]
     assert deviation == f"{(sum(squares) / 2) ** 0.5:.3f}"
-    assert words.spread("x", [3.0]) == "3.000" and words.spread("x", []) == "–"
+    assert (
+        comparison.spread("x", [3.0]) == "3.000" and comparison.spread("x", []) == "–"
+    )
 
 
 def test_table_of_seeds(tmp_path):
@@ -197,8 +199,8 @@ def test_table_of_seeds(tmp_path):
 
 
 def test_one_run_per_seed_counts_if_it_is_finished(tmp_path):
-    # 0.9 is of a run that was cut, and seed 0 was run twice.
-    runs = [(0, 0.2, 300), (0, 0.2, 300), (1, 0.4, 300), (2, 0.9, 100)]
+    # 0.9 is of a run that was cut, and seed 0 was run twice: that is said.
+    runs = [(0, 0.2, 300), (0, 0.25, 300), (1, 0.4, 300), (2, 0.9, 100)]
     for i, (seed, top1, steps) in enumerate(runs):
         make_runs.write_config(tmp_path / str(i), seed=seed)
         lines = make_runs.eval_lines(steps=steps, top1=top1)
@@ -206,7 +208,9 @@ def test_one_run_per_seed_counts_if_it_is_finished(tmp_path):
     table = report.table([tmp_path / str(i) for i in range(4)])
     # The sample deviation of 0.2 and 0.4 is 0.1 times the root of 2.
     row = table.splitlines()[1].split()
-    assert row[-7:] == ["2", "of", "4", "30.0", "±", "14.1", "%"]
+    assert row[-7:] == ["2", "of", "3", "30.0", "±", "14.1", "%"]
+    again = table.splitlines()[2].split()
+    assert again == ["1:", "seed", "0", "again", "1", "25.0", "%"]
 
 
 def test_command(tmp_path, monkeypatch, capsys):
@@ -226,7 +230,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     *table, path = run("a", "b").splitlines()
     assert path == "comparison.html"
     assert [line.split() for line in table] == [
-        ["recognition", "steps", "top-1", "accuracy", "top-5", "accuracy"],
+        ["recognition", "steps", "done", "top-1", "accuracy", "top-5", "accuracy"],
         ["a", "300", "50.0", "%", "75.0", "%"],
         ["b", "300", "25.0", "%", "–"],
         [],

@@ -122,7 +122,7 @@ def test_metrics_with_nulls_and_nonsense(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     page = page_of(tmp_path)
     assert "4 of 9 lines left out" in page.text
-    assert page.table("metric", "last")[0] == ["mean IoU", "–", "", "", ""]
+    assert page.table("metric", "last")[0] == ["mean IoU", "–", "", "", "", ""]
 
 
 def test_config_fields_of_other_shapes(tmp_path):
@@ -176,7 +176,7 @@ def test_pictures_stand_in_the_page(tmp_path):
             np.testing.assert_array_equal(np.asarray(image), noise)
         assert (attributes["width"], attributes["height"]) == ("50", "30")
     own = "Held-out videos and the training videos nearest to them"
-    assert found[0]["alt"] == "other.png" and found[1]["alt"].startswith(own)
+    assert found[1]["alt"] == "other.png" and found[0]["alt"].startswith(own)
 
 
 def test_a_picture_that_is_too_large_is_named(tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from ctp_jax import report
+from ctp_jax import report, results
 from ctp_jax.errors import UserError
-from ctp_jax.report import read, words
+from ctp_jax.report import read
 from tests.report import make_runs
 from tests.report.html_page import assert_self_contained, curve
 
@@ -24,9 +24,9 @@ def page_of(workdir):
 def test_pretraining(tmp_path):
     make_runs.pretraining(tmp_path / "run", iou=0.7)
     page = page_of(tmp_path / "run")
-    assert "mean IoU 0.700 0.562 box left where it is" in page.text
+    assert "mean IoU 0.700 0.562 a box that stays" in page.text
     assert "could not be shown" not in page.text
-    row = ["mean IoU", "0.700", "0.700", "300", "0.562"]
+    row = ["mean IoU", "0.700", "0.700", "300", "0.562", ""]
     assert page.table("metric", "last")[0] == row
     assert "300 (30.0 epochs)" in page.text
     assert "r3d18, width × 0.25" in page.text and "from scratch" in page.text
@@ -92,8 +92,15 @@ def test_a_run_that_is_not_finished(tmp_path):
 def test_recognition(tmp_path):
     make_runs.recognition(tmp_path, top1=0.75, **{"data.fraction": 0.1})
     page = page_of(tmp_path)
-    assert "top-1 accuracy 75.0 % 33.3 % always the most frequent class" in page.text
-    assert "mean class accuracy 75.0 % 33.3 % always the same class" in page.text
+    # sqrt(0.75 * 0.25 / 90) = 4.564 points.
+    assert "top-1 accuracy 75.0 % ± 4.6 33.3 % chance" in page.text
+    assert "mean class accuracy 75.0 % ± 4.6 33.3 % chance" in page.text
+    assert "Last evaluation, on 90 held-out videos." in page.text
+    # The title, the heading, the verdict.
+    assert page.text.startswith(
+        f"{tmp_path.name}: recognition on toy, top-1 accuracy 75.0 % {tmp_path.name} Tells the classes apart better than chance: top-1 75.0 ± 4.6 % "
+        "on 90 videos against 33.3 %."
+    )
     assert page.table("class") == [
         ["jump", "100.0 %", "30 / 30"],
         ["run", "100.0 %", "30 / 30"],
@@ -108,7 +115,7 @@ def test_recognition(tmp_path):
     # Both losses in one figure: the held-out one has three points.
     assert len(curve(page.figures()["Loss"], 1)) == 3
     # The lowest held-out loss is the best one: 0.8 * 100 / 300 at step 100.
-    assert ["loss", "0.800", "0.267", "100", ""] in page.table("metric", "last")
+    assert ["loss", "0.800", "0.267", "100", "", ""] in page.table("metric", "last")
 
 
 def test_many_classes_and_predictions(tmp_path):
@@ -123,11 +130,14 @@ def test_many_classes_and_predictions(tmp_path):
 def test_retrieval(tmp_path):
     make_runs.retrieval(tmp_path)
     page = page_of(tmp_path)
-    for k, text in ((1, "1.0 %"), (50, "50.0 %")):
+    for k, text in ((1, "1.0 % ± 1.0"), (50, "50.0 % ± 5.0")):
         assert [f"retrieval, top {k}", text] in [
             row[:2] for row in page.table("metric", "last")
         ]
-    assert "steps" not in page.text.partition("Metrics")[0]
+    assert (
+        "worse than chance: top-1 of retrieval 1.0 ± 1.0 % on 100 videos" in page.text
+    )
+    assert "300 (" not in page.text
     assert page.figures() == {}
 
 
@@ -180,7 +190,7 @@ def test_an_unknown_task_with_unknown_metrics(tmp_path):
         f"{row[0]} {row[1]}" for row in page.table("metric", "last")
     }
     # An error is best where it is lowest: a third of its last value.
-    row = ["pitch error", "0.250", "0.083", "100", ""]
+    row = ["pitch error", "0.250", "0.083", "100", "", ""]
     assert row in page.table("metric", "last")
 
 
@@ -222,7 +232,7 @@ def test_a_report_is_replaced_whole(tmp_path, monkeypatch):
     ],
 )
 def test_numbers_as_one_reads_them(name, value, text):
-    assert words.show(name, value) == text
+    assert results.show(name, value) == text
 
 
 def test_numbers_are_finite_or_none():

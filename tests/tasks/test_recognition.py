@@ -193,7 +193,7 @@ def test_videos_to_test_on_are_not_those_trained_on():
         made_clips.make_split([0, 1], "test"),
     )
     test.id_bytes = np.array([b"test0", b"train1"])
-    with pytest.raises(UserError, match="1 videos, train1 the first, .*eval_split"):
+    with pytest.raises(UserError, match="1 video, train1 the first, .*eval_split"):
         task.see_data(train, test)
 
 

@@ -241,7 +241,7 @@ def test_videos_that_are_left_out_are_said():
     every._held_out.eval_batches = functools.partial(eval_batches, every._held_out)
     for _ in range(2):  # each time counted anew
         assert run(every, toy_state(task))["videos"] == EVAL_EXAMPLES - 2
-        assert every.notes() == ["2 unreadable videos are left out"]
+        assert every.notes() == ["left out: 2 unreadable videos"]
 
 
 def test_nothing_to_look_at_is_not_evaluated():

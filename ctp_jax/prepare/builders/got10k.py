@@ -6,6 +6,7 @@ import os
 
 from absl import flags
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import boxes, frames
 from ctp_jax.prepare.builders import base, folders, lists
@@ -41,8 +42,8 @@ class Got10k(base.VideoBuilder):
         for split in list(splits):
             if all(seen[name].lines < 2 for name in splits[split]):
                 notes.append(
-                    f"{split}: its {len(splits[split])} sequences have a box for the first "
-                    "frame only and are left out"
+                    f"{split}: left out, with a box for the first frame only: "
+                    f"{formatting.count(len(splits[split]), 'sequence')}"
                 )
                 del splits[split]
         files = {name: file for each in splits.values() for name, file in each.items()}
@@ -96,8 +97,8 @@ def choose(
             )
         if bad:
             notes.append(
-                f"{split}: {len(bad)} sequences are known to have wrong boxes and are left "
-                f"out: {folders.some(bad)}"
+                f"{split}: left out, known to have wrong boxes: "
+                f"{formatting.count(len(bad), 'sequence')}: {folders.some(bad)}"
             )
         kept = [name for name in names if name in found and name not in BAD]
         if kept:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from absl import flags
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.prepare.builders import base, folders, lists, ucf101
 
@@ -85,8 +86,9 @@ def source_from_folders(
     outside = [name for name, label in labels.items() if label < 0]
     if outside and class_names:
         notes.append(
-            f"{videos.where}: {len(outside)} videos lie beside the class folders and have "
-            f"no label, the first is {outside[0]}: pretraining uses them; to finetune, "
+            f"{videos.where}: beside the class folders, without a label, "
+            f"{formatting.count(len(outside), 'video')}, the first is {outside[0]}: "
+            "pretraining uses them; to finetune, "
             "move them into class folders, or pass --unlabelled to ignore all classes"
         )
     if "" in splits:
