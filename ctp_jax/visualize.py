@@ -10,9 +10,9 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import cli, files, terminal, untrusted
+from ctp_jax import buckets, cli, files, terminal, untrusted
 from ctp_jax import config as config_lib
-from ctp_jax.errors import UserError, refusals
+from ctp_jax.errors import UserError, refusals, shown
 
 FLAGS = flags.FlagValues()
 CONFIG = cli.define_config(FLAGS)
@@ -94,14 +94,14 @@ def main(arguments):
     if BOXES_ONLY.value:
         drawn = drawn._replace(clips=np.full_like(drawn.clips, 128))
     for path in save(drawn, out, columns=COLUMNS.value, zoom=ZOOM.value):
-        print(path)
+        print(shown(path))
 
 
 def config_of_run(workdir: str | None) -> ConfigDict:
     """The config of a run; `UserError` if there is none, or a wrong one."""
     if not workdir:
         raise UserError("--config and --workdir are missing: give one of them")
-    path = files.absolute(workdir) / "config.json"
+    path = buckets.opened(workdir) / "config.json"
     if not path.exists():
         raise UserError(
             f"--workdir={workdir}: no run (no config.json): name the folder of a run"
@@ -196,7 +196,7 @@ def save(
     """
     from ctp_jax import pictures
 
-    out = files.absolute(out)
+    out = buckets.place(out)
     with refusals(out):
         out.mkdir(parents=True, exist_ok=True)
         sheet = pictures.contact_sheet(
@@ -220,6 +220,7 @@ def save(
                 columns=drawn.animated,
                 zoom=zoom,
             )
+    buckets.push(out)
     return [out / f"{stem}.png", out / f"{stem}.gif"]
 
 

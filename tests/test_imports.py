@@ -17,6 +17,8 @@ ROOMS = (
     ("errors", "formatting", "terminal", "versions"),
     ("untrusted",),
     ("files", "metrics_file"),
+    ("buckets",),
+    ("bucket_lock",),
     ("ranges", "ops"),
     ("config",),
     ("modules",),
@@ -53,6 +55,7 @@ DOORS = {
     "tensorflow": ("data/", "prepare/", "tasks/"),  # tasks: inside their plans
     "tensorflow_datasets": ("prepare/",),
     "orbax": ("train/checkpoints/pytrees.py",),
+    "tensorstore": ("buckets.py",),
     "huggingface_hub": ("train/checkpoints/hub.py",),
     "torch": ("interop/",),
     "torchvision": ("interop/",),

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from ctp_jax import buckets
 from ctp_jax import config as config_lib
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError, refusals
@@ -32,7 +33,8 @@ def train(
 
     Args:
         config: see `configs/common.py`.
-        workdir: folder of this run, created if it is missing.
+        workdir: folder of this run, created if it is missing; or an address, gs:// or
+            s3://.
         opener: replaces `ctp_jax.data.pipeline.open_pipeline`.
         preemption: already entered, for a caller who asks it afterwards whether the run
             was interrupted.
@@ -53,7 +55,10 @@ def train(
         stack.enter_context(refusals(directory))
         setup = setup_lib.open_setup(config, directory, opener)
         stack.enter_context(contextlib.closing(setup.checkpoints))
-        return Run(setup, preemption).run()
+        results = Run(setup, preemption).run()
+        if jax.process_index() == 0:
+            buckets.push(directory)
+        return results
 
 
 class Run:

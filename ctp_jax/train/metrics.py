@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from ctp_jax import files, metrics_file, untrusted
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, shown
 from ctp_jax.formatting import duration, number
 from ctp_jax.train import mesh as mesh_lib
 
@@ -25,7 +25,7 @@ from ctp_jax.train import mesh as mesh_lib
 def say(line: str) -> None:
     """Prints a line on process 0 only."""
     if jax.process_index() == 0:
-        print(line, flush=True)
+        print(shown(line), flush=True)
 
 
 def say_here(line: str) -> None:

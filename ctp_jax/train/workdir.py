@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ctp_jax import files
+from ctp_jax import bucket_lock, buckets, files
 from ctp_jax.errors import UserError
 from ctp_jax.versions import installed
 
@@ -55,13 +55,16 @@ def _commit() -> str:
 
 
 def make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
-    """Creates the workdir and returns its absolute path; `UserError` if that fails."""
-    if "://" in os.fspath(workdir):
+    """Creates the workdir and returns its absolute path; `UserError` if that fails.
+
+    Of a bucket, it is the place on this machine, see `ctp_jax.buckets`.
+    """
+    if "://" in os.fspath(workdir) and not buckets.is_address(workdir):
         raise UserError(
-            f"--workdir={workdir}: needs a folder on a file system that all processes "
-            "share (NFS, Lustre, Filestore): only data may be in a bucket"
+            f"--workdir={workdir}: no such kind of store: name gs://BUCKET/FOLDER, "
+            "s3://BUCKET/FOLDER, or a folder on a file system that all processes share"
         )
-    path = files.absolute(workdir)
+    path = buckets.place(workdir)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,6 +74,7 @@ def make_workdir(workdir: str | os.PathLike) -> pathlib.Path:
         ) from error
     if not os.access(path, os.W_OK):
         raise UserError(f"--workdir={workdir}: no write permission: name another")
+    buckets.at(path)  # raises if the bucket does not answer
     return path
 
 
@@ -82,8 +86,8 @@ def locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     """
     if jax.process_index() != 0:
         return contextlib.nullcontext()
-    return files.locked(
-        workdir / ".lock",
-        "another run uses this folder",
-        "wait for it, stop it, or use another --workdir",
-    )
+    busy = "another run uses this folder"
+    remedy = "wait for it, stop it, or use another --workdir"
+    if (folder := buckets.at(workdir)) is not None:
+        return bucket_lock.held(folder, busy, remedy)
+    return files.locked(workdir / ".lock", busy, remedy)

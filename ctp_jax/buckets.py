@@ -1,0 +1,371 @@
+"""Folders in object stores, `gs://BUCKET/FOLDER` and `s3://BUCKET/FOLDER`.
+
+The rest of the package works with files on a disk. A folder in a bucket has a place on
+this machine, in a temporary folder that is deleted at the end:
+
+    $TMPDIR/ctp_jax-bucket-*/gs/BUCKET/FOLDER
+
+What is read is copied there first (`opened`, `fetch`), and what was written there is
+copied to the bucket afterwards (`push`, `replace`). For folders on a disk, these functions
+do nothing. Messages name the address (`ctp_jax.errors.shown`).
+
+An object appears as a whole or not at all, but a folder has no such moment: a folder that
+must be whole has a file that is written last and deleted first.
+
+TensorStore, which Orbax brings along, reads and writes the objects. It finds the
+credentials and tries again, with growing pauses, what may pass.
+"""
+
+import atexit
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ctp_jax import files
+from ctp_jax.errors import TryLater, UserError, name_in_messages, refusals
+
+ABSENT = b"\x02"
+"""The version of an object that is not there."""
+
+LOCK = ".lock"
+"""The name of the lock of a folder, see `bucket_lock`."""
+
+_DRIVERS = {"gs": "gcs", "s3": "s3"}
+_PREFIX = "ctp_jax-bucket-"
+# Pauses of 1, 2, 4, ... seconds, in all 15 s at the start and 5 min later.
+_FIRST_RETRIES: dict[str, Any] = {"max_retries": 4, "max_delay": "8s"}
+_RETRIES: dict[str, Any] = {"max_retries": 14, "max_delay": "32s"}
+_PATIENCE = 20  # seconds for the first answer
+_DEADLINE = 1800  # seconds for one object
+
+# Sizes and times of files that the bucket has, by path.
+_same: dict[pathlib.Path, tuple[int, int]] = {}
+
+
+def is_address(path: object) -> bool:
+    """Whether a path is that of a bucket."""
+    return isinstance(path, str) and path.startswith(
+        tuple(f"{scheme}://" for scheme in _DRIVERS)
+    )
+
+
+@functools.cache
+def root() -> pathlib.Path:
+    """The temporary folder of this process, in which buckets have their places."""
+    with contextlib.suppress(OSError):
+        _delete_left_behind()
+    made = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
+    lock = os.open(made / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    for scheme in _DRIVERS:
+        name_in_messages(f"{made}/{scheme}/", f"{scheme}://")
+    return made
+
+
+def _delete_left_behind() -> None:
+    """Deletes the temporary folders of processes that were killed."""
+    for path in pathlib.Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{LOCK}"):
+        with contextlib.suppress(OSError):
+            lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def place(path: str | os.PathLike) -> pathlib.Path:
+    """Where a path is on this machine: itself, or the place of an address.
+
+    Raises:
+        UserError: no such kind of address.
+    """
+    if not is_address(path):
+        return files.absolute(path)
+    scheme, _, rest = os.fspath(path).partition("://")
+    parts = rest.rstrip("/").split("/")
+    if not all(map(_is_name, parts)):
+        raise UserError(f"{path}: needs {scheme}://BUCKET/FOLDER")
+    return root().joinpath(scheme, *parts)
+
+
+def _is_name(part: str) -> bool:
+    """Whether a part of an object's name can be one of a path."""
+    return part not in ("", ".", "..") and "\0" not in part
+
+
+def at(path: pathlib.Path) -> "Folder | None":
+    """The folder of a bucket whose place this is; None for a folder on a disk."""
+    if not root.cache_info().currsize or not path.is_relative_to(root()):
+        return None
+    scheme, bucket, *parts = path.relative_to(root()).parts
+    return Folder(scheme, bucket, "/".join(parts), path)
+
+
+class Folder:
+    """A folder of a bucket. Names of objects are relative to it.
+
+    All methods raise `UserError` where the store refuses, `TryLater` where it does not
+    answer.
+
+    Attributes:
+        address: with its scheme.
+        place: of the folder on this machine.
+    """
+
+    def __init__(self, scheme: str, bucket: str, folder: str, place: pathlib.Path):
+        self.address, self.place = f"{scheme}://{bucket}/{folder}".rstrip("/"), place
+        self._prefix = f"{folder}/" if folder else ""
+        self._store = _connected(scheme, bucket, self._prefix)
+
+    def names(self, inside: str = "") -> list[str]:
+        """Names of all objects, sorted; those in a folder inside, if it is given."""
+        import tensorstore
+
+        start = self._prefix + inside
+        end = start[:-1] + chr(ord(start[-1]) + 1) if start else ""
+        listing = self._store.list(tensorstore.KvStore.KeyRange(start, end))
+        keys = self._wait(listing, "list")
+        if not keys and self.address.startswith("gs:"):
+            # TensorStore takes Google's refusal to list for an empty list. But of what
+            # is not there, Google tells only those who may list.
+            self._wait(self._store.read(f"{start}."), "list")
+        names = (key.decode(errors="replace")[len(self._prefix) :] for key in keys)
+        # Consoles make objects like `folder/`. Other names cannot be files here.
+        return sorted(n for n in names if all(map(_is_name, n.split("/"))))
+
+    def read(self, name: str) -> tuple[bytes | None, bytes]:
+        """The contents of an object, None if it is not there, and its version."""
+        found = self._wait(self._store.read(self._prefix + name), "read")
+        value = None if found.state == "missing" else found.value
+        return value, found.stamp.generation
+
+    def write(self, name: str, data: bytes, version: bytes = b"") -> bytes | None:
+        """Writes an object.
+
+        Args:
+            name: of the object.
+            data: its contents.
+            version: if given, the object must have it, or be absent for `ABSENT`.
+
+        Returns:
+            The new version; None if the object had another than `version`.
+        """
+        writing = self._store.write(self._prefix + name, data, if_equal=version)
+        return self._wait(writing, "write").generation or None
+
+    def delete(self, names: Iterable[str], version: bytes = b"") -> None:
+        """Deletes objects, if they have the version; those that are not there, too."""
+        doomed = [
+            self._store.write(self._prefix + name, None, if_equal=version)
+            for name in names
+        ]
+        for each in doomed:
+            self._wait(each, "delete")
+
+    def upload(self, names: Iterable[str]) -> None:
+        """Copies files from the place to the bucket."""
+        marks, writing = {}, []
+        for name in names:
+            path = self.place / name
+            with contextlib.suppress(FileNotFoundError):  # replaced meanwhile
+                marks[path] = _mark(path)
+                data = path.read_bytes()
+                writing.append(self._store.write(self._prefix + name, data))
+        for each in writing:
+            self._wait(each, "write")
+        _same.update(marks)
+
+    def download(self, names: Iterable[str]) -> None:
+        """Copies objects to the place. Those that are not there are left out."""
+        reading = {name: self._store.read(self._prefix + name) for name in names}
+        for name, each in reading.items():
+            found, path = self._wait(each, "read"), self.place / name
+            if found.state == "missing":
+                continue
+            with _here(f"{self.address}/{name}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(found.value)
+            _same[path] = _mark(path)
+
+    def _wait(self, future: Any, doing: str) -> Any:
+        try:
+            return future.result(timeout=_DEADLINE)
+        except Exception as error:
+            raise _explained(error, self.address, doing) from error
+
+
+@contextlib.contextmanager
+def _here(address: str) -> Iterator[None]:
+    """Explains what this machine refuses when it copies an object."""
+    try:
+        with refusals(disk()):
+            yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(
+            f"{address}: is an object and a folder at once: delete one of them"
+        ) from error
+
+
+def disk() -> str:
+    """For messages: where the copies are on this machine."""
+    return f"{root()} (copies of what is in buckets; TMPDIR moves them)"
+
+
+def opened(path: str | os.PathLike) -> pathlib.Path:
+    """`place`, to read a run or an encoder there: with the files that it begins with."""
+    found = place(path)
+    pull(found)
+    return found
+
+
+def pull(path: pathlib.Path) -> None:
+    """Copies the files of a run from the bucket, except checkpoints and arrays."""
+    folder = at(path)
+    if folder is None:
+        return
+    names = folder.names()
+    small = [n for n in names if "/" not in n and not n.startswith(".")]
+    folder.download([*small, *{"encoder/encoder.json"}.intersection(names)])
+    for inside in {name.partition("/")[0] for name in names if "/" in name}:
+        (path / inside).mkdir(parents=True, exist_ok=True)
+
+
+def push(path: pathlib.Path) -> None:
+    """Copies the files of a run to the bucket that have changed: what `pull` copies.
+
+    And TensorBoard's files, of which no other stay.
+    """
+    folder = at(path)
+    if folder is None:
+        return
+    board = [f"tensorboard/{name}" for name in _files(path / "tensorboard")]
+    if any(path / name not in _same for name in board):
+        # Of a new process, which has written the lines of those before it again.
+        folder.delete(set(folder.names("tensorboard/")) - set(board))
+    names = [*_files(path, deep=False), *board]
+    folder.upload(n for n in names if _mark(path / n) != _same.get(path / n))
+
+
+def replace(
+    path: pathlib.Path, last: str, before: Callable[[], None] = lambda: None
+) -> None:
+    """Makes a folder of the bucket as it is here. A reader finds the old one, or none.
+
+    Args:
+        path: of the folder.
+        last: the file without which the folder counts as absent.
+        before: called before that is written.
+    """
+    folder = at(path)
+    if folder is None:
+        return
+    there, here = folder.names(), _files(path)
+    folder.delete({last}.intersection(there))
+    folder.upload(name for name in here if name != last)
+    folder.delete(set(there) - set(here))
+    before()
+    folder.upload([last])
+
+
+def fetch(path: pathlib.Path) -> pathlib.Path:
+    """Copies a whole folder from the bucket; returns its path."""
+    folder = at(path)
+    if folder is not None:
+        shutil.rmtree(path, ignore_errors=True)
+        folder.download(folder.names())
+    return path
+
+
+def _files(path: pathlib.Path, deep: bool = True) -> list[str]:
+    """Names of the files in a folder, apart from those that are being written."""
+    found = path.rglob("*") if deep else path.glob("*")
+    names = (each.relative_to(path).as_posix() for each in found if each.is_file())
+    return sorted(n for n in names if n[0] != "." and ".incomplete-" not in n)
+
+
+def _mark(path: pathlib.Path) -> tuple[int, int] | None:
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_size, about.st_mtime_ns
+
+
+@functools.cache
+def _store(scheme: str, bucket: str, patient: bool) -> Any:
+    """A bucket, opened by TensorStore; nothing is sent."""
+    # A transfer of nothing for a minute counts as a lost connection.
+    os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", "60")
+    os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
+    import tensorstore
+
+    driver = _DRIVERS[scheme]
+    retries = {"initial_delay": "1s", **(_RETRIES if patient else _FIRST_RETRIES)}
+    spec = {"driver": driver, "bucket": bucket, f"{driver}_request_retries": retries}
+    if scheme == "s3" and os.environ.get("AWS_ACCESS_KEY_ID"):
+        # Looking elsewhere first would print what it does not find.
+        spec["aws_credentials"] = {"type": "environment"}
+    if scheme == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
+        names = ("AWS_REGION", "AWS_DEFAULT_REGION")
+        region = next(filter(None, map(os.environ.get, names)), "us-east-1")
+        spec |= {"endpoint": endpoint, "aws_region": region}
+    try:
+        return tensorstore.KvStore.open(spec).result()
+    except ValueError as error:
+        raise _explained(error, f"{scheme}://{bucket}", "open") from error
+
+
+_reached: set[tuple[str, str]] = set()
+
+
+def _connected(scheme: str, bucket: str, prefix: str) -> Any:
+    """A bucket that has answered once."""
+    if (scheme, bucket) not in _reached:
+        store = _store(scheme, bucket, False)
+        try:
+            store.read(prefix + LOCK).result(timeout=_PATIENCE)
+        except Exception as error:
+            address = f"{scheme}://{bucket}/{prefix}".rstrip("/")
+            raise _explained(error, address, "read") from error
+        _reached.add((scheme, bucket))
+    return _store(scheme, bucket, True)
+
+
+def _explained(error: Exception, address: str, doing: str) -> UserError:
+    """The error for the user; TensorStore says in its text what is wrong."""
+    text = " ".join(str(error).split())
+    code = re.search(r"http_response_code='(\d+)'", text)
+    status = code[1] if code else ""
+    if status in ("401", "403") or "PERMISSION_DENIED" in text or "redentials" in text:
+        return UserError(
+            f"{address}: no permission to {doing} objects{status and f' ({status})'}: give "
+            "the account of this machine the right to list, read, write and delete there, "
+            "or name another"
+        )
+    if status == "404" or "NoSuchBucket" in text:
+        return UserError(f"{address}: no such bucket: make it, or correct the name")
+    if doing == "open":
+        return UserError(
+            f"{address}: cannot be used ({text[:200]}): correct the address"
+        )
+    reason = re.sub(r"^[A-Z_]+: (All \d+ retry attempts failed: )?", "", text)
+    reason = reason.partition(" [")[0][:200] or f"no answer in {_PATIENCE} s"
+    return TryLater(
+        f"{address}: cannot be reached ({reason}): check the network and the name, then "
+        "run the same command again"
+    )
+
+
+def lost(path: pathlib.Path) -> FileNotFoundError:
+    """The error of a file that is not there."""
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
