@@ -11,9 +11,6 @@ do nothing. Messages name the address (`ctp_jax.errors.shown`).
 
 An object appears as a whole or not at all, but a folder has no such moment: a folder that
 must be whole has a file that is written last and deleted first.
-
-TensorStore, which Orbax brings along, reads and writes the objects. It finds the
-credentials and tries again, with growing pauses, what may pass.
 """
 
 import atexit
@@ -23,14 +20,13 @@ import fcntl
 import functools
 import os
 import pathlib
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from ctp_jax import files
-from ctp_jax.errors import TryLater, UserError, name_in_messages, refusals
+from ctp_jax import files, object_store
+from ctp_jax.errors import UserError, name_in_messages, refusals
 
 ABSENT = b"\x02"
 """The version of an object that is not there."""
@@ -38,12 +34,7 @@ ABSENT = b"\x02"
 LOCK = ".lock"
 """The name of the lock of a folder, see `bucket_lock`."""
 
-_DRIVERS = {"gs": "gcs", "s3": "s3"}
 _PREFIX = "ctp_jax-bucket-"
-# Pauses of 1, 2, 4, ... seconds, in all 15 s at the start and 5 min later.
-_FIRST_RETRIES: dict[str, Any] = {"max_retries": 4, "max_delay": "8s"}
-_RETRIES: dict[str, Any] = {"max_retries": 14, "max_delay": "32s"}
-_PATIENCE = 20  # seconds for the first answer
 _DEADLINE = 1800  # seconds for one object
 
 # Sizes and times of files that the bucket has, by path.
@@ -52,9 +43,8 @@ _same: dict[pathlib.Path, tuple[int, int]] = {}
 
 def is_address(path: object) -> bool:
     """Whether a path is that of a bucket."""
-    return isinstance(path, str) and path.startswith(
-        tuple(f"{scheme}://" for scheme in _DRIVERS)
-    )
+    starts = tuple(f"{scheme}://" for scheme in object_store.DRIVERS)
+    return isinstance(path, str) and path.startswith(starts)
 
 
 @functools.cache
@@ -63,10 +53,11 @@ def root() -> pathlib.Path:
     with contextlib.suppress(OSError):
         _delete_left_behind()
     made = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
-    lock = os.open(made / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    lock = os.open(made / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends
+    os.rename(made / "new", made / LOCK)  # no other process sees it unlocked
     atexit.register(shutil.rmtree, made, ignore_errors=True)
-    for scheme in _DRIVERS:
+    for scheme in object_store.DRIVERS:
         name_in_messages(f"{made}/{scheme}/", f"{scheme}://")
     return made
 
@@ -125,7 +116,7 @@ class Folder:
     def __init__(self, scheme: str, bucket: str, folder: str, place: pathlib.Path):
         self.address, self.place = f"{scheme}://{bucket}/{folder}".rstrip("/"), place
         self._prefix = f"{folder}/" if folder else ""
-        self._store = _connected(scheme, bucket, self._prefix)
+        self._store = object_store.connected(scheme, bucket, self._prefix)
 
     def names(self, inside: str = "") -> list[str]:
         """Names of all objects, sorted; those in a folder inside, if it is given."""
@@ -192,7 +183,7 @@ class Folder:
             found, path = self._wait(each, "read"), self.place / name
             if found.state == "missing":
                 continue
-            with _here(f"{self.address}/{name}"):
+            with refusals(disk()):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(found.value)
             _same[path] = _mark(path)
@@ -201,19 +192,7 @@ class Folder:
         try:
             return future.result(timeout=_DEADLINE)
         except Exception as error:
-            raise _explained(error, self.address, doing) from error
-
-
-@contextlib.contextmanager
-def _here(address: str) -> Iterator[None]:
-    """Explains what this machine refuses when it copies an object."""
-    try:
-        with refusals(disk()):
-            yield
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise UserError(
-            f"{address}: is an object and a folder at once: delete one of them"
-        ) from error
+            raise object_store.explained(error, self.address, doing) from error
 
 
 def disk() -> str:
@@ -299,71 +278,6 @@ def _mark(path: pathlib.Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return about.st_size, about.st_mtime_ns
-
-
-@functools.cache
-def _store(scheme: str, bucket: str, patient: bool) -> Any:
-    """A bucket, opened by TensorStore; nothing is sent."""
-    # A transfer of nothing for a minute counts as a lost connection.
-    os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", "60")
-    os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
-    import tensorstore
-
-    driver = _DRIVERS[scheme]
-    retries = {"initial_delay": "1s", **(_RETRIES if patient else _FIRST_RETRIES)}
-    spec = {"driver": driver, "bucket": bucket, f"{driver}_request_retries": retries}
-    if scheme == "s3" and os.environ.get("AWS_ACCESS_KEY_ID"):
-        # Looking elsewhere first would print what it does not find.
-        spec["aws_credentials"] = {"type": "environment"}
-    if scheme == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
-        names = ("AWS_REGION", "AWS_DEFAULT_REGION")
-        region = next(filter(None, map(os.environ.get, names)), "us-east-1")
-        spec |= {"endpoint": endpoint, "aws_region": region}
-    try:
-        return tensorstore.KvStore.open(spec).result()
-    except ValueError as error:
-        raise _explained(error, f"{scheme}://{bucket}", "open") from error
-
-
-_reached: set[tuple[str, str]] = set()
-
-
-def _connected(scheme: str, bucket: str, prefix: str) -> Any:
-    """A bucket that has answered once."""
-    if (scheme, bucket) not in _reached:
-        store = _store(scheme, bucket, False)
-        try:
-            store.read(prefix + LOCK).result(timeout=_PATIENCE)
-        except Exception as error:
-            address = f"{scheme}://{bucket}/{prefix}".rstrip("/")
-            raise _explained(error, address, "read") from error
-        _reached.add((scheme, bucket))
-    return _store(scheme, bucket, True)
-
-
-def _explained(error: Exception, address: str, doing: str) -> UserError:
-    """The error for the user; TensorStore says in its text what is wrong."""
-    text = " ".join(str(error).split())
-    code = re.search(r"http_response_code='(\d+)'", text)
-    status = code[1] if code else ""
-    if status in ("401", "403") or "PERMISSION_DENIED" in text or "redentials" in text:
-        return UserError(
-            f"{address}: no permission to {doing} objects{status and f' ({status})'}: give "
-            "the account of this machine the right to list, read, write and delete there, "
-            "or name another"
-        )
-    if status == "404" or "NoSuchBucket" in text:
-        return UserError(f"{address}: no such bucket: make it, or correct the name")
-    if doing == "open":
-        return UserError(
-            f"{address}: cannot be used ({text[:200]}): correct the address"
-        )
-    reason = re.sub(r"^[A-Z_]+: (All \d+ retry attempts failed: )?", "", text)
-    reason = reason.partition(" [")[0][:200] or f"no answer in {_PATIENCE} s"
-    return TryLater(
-        f"{address}: cannot be reached ({reason}): check the network and the name, then "
-        "run the same command again"
-    )
 
 
 def lost(path: pathlib.Path) -> FileNotFoundError:

@@ -152,10 +152,13 @@ class Store:
             path = f"/storage/v1/b/{BUCKET}/o?prefix={prefix}"
             return sorted(
                 each["name"]
-                for each in json.loads(self._ask("GET", path, b"", {})[2])["items"] or ()
+                for each in json.loads(self._ask("GET", path, b"", {})[2]).get("items")
+                or ()
             )
         path = f"/{BUCKET}?list-type=2&prefix={prefix}"
-        return sorted(re.findall("<Key>(.*?)</Key>", self._ask("GET", path, b"", {})[2].decode()))
+        return sorted(
+            re.findall("<Key>(.*?)</Key>", self._ask("GET", path, b"", {})[2].decode())
+        )
 
     def get(self, name):
         """The contents of an object."""
@@ -176,6 +179,22 @@ class Store:
     def delete(self, name):
         """Deletes an object."""
         assert self._ask("DELETE", self._path(name), b"", {})[0] in (200, 204)
+
+    def copy_to(self, inside, folder):
+        """Writes all objects of a folder as files; returns the folder."""
+        for name in self.names(f"{inside}/"):
+            path = folder / name.removeprefix(f"{inside}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.get(name))
+        return folder
+
+    def copy_from(self, folder, inside):
+        """Makes objects of all files of a folder, apart from its lock."""
+        for path in folder.rglob("*"):
+            if path.is_file() and path.name[0] != ".":
+                self.put(
+                    f"{inside}/{path.relative_to(folder).as_posix()}", path.read_bytes()
+                )
 
     def counted(self):
         """How often each kind of request was made."""

@@ -16,7 +16,7 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 ROOMS = (
     ("errors", "formatting", "terminal", "versions"),
     ("untrusted",),
-    ("files", "metrics_file"),
+    ("files", "metrics_file", "object_store"),
     ("buckets",),
     ("bucket_lock",),
     ("ranges", "ops"),
@@ -55,7 +55,7 @@ DOORS = {
     "tensorflow": ("data/", "prepare/", "tasks/"),  # tasks: inside their plans
     "tensorflow_datasets": ("prepare/",),
     "orbax": ("train/checkpoints/pytrees.py",),
-    "tensorstore": ("buckets.py",),
+    "tensorstore": ("object_store.py", "buckets.py"),
     "huggingface_hub": ("train/checkpoints/hub.py",),
     "torch": ("interop/",),
     "torchvision": ("interop/",),
