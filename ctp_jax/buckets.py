@@ -129,7 +129,7 @@ class Folder:
         if not keys and self.address.startswith("gs:"):
             # TensorStore takes Google's refusal to list for an empty list. But of what
             # is not there, Google tells only those who may list.
-            self._wait(self._store.read(f"{start}."), "list")
+            self._wait(self._store.read(f"{start}.lock"), "list")
         names = (key.decode(errors="replace")[len(self._prefix) :] for key in keys)
         # Consoles make objects like `folder/`. Other names cannot be files here.
         return sorted(n for n in names if all(map(_is_name, n.split("/"))))

@@ -60,7 +60,8 @@ def connected(scheme: str, bucket: str, prefix: str) -> Any:
     if (scheme, bucket) not in _reached:
         store = _store(scheme, bucket, False)
         try:
-            store.read(f"{prefix}.").result(timeout=_PATIENCE)
+            # Any object, whether it is there or not.
+            store.read(f"{prefix}.lock").result(timeout=_PATIENCE)
         except Exception as error:
             address = f"{scheme}://{bucket}/{prefix}".rstrip("/")
             raise explained(error, address, "read") from error

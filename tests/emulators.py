@@ -196,13 +196,14 @@ class Store:
                     f"{inside}/{path.relative_to(folder).as_posix()}", path.read_bytes()
                 )
 
-    def counted(self):
-        """How often each kind of request was made."""
-        kinds = collections.Counter()
-        for method, path in self.requests:
-            listing = "list-type=2" in path or re.search(r"/o\?(?!uploadType)", path)
-            kinds["LIST" if listing else {"POST": "PUT"}.get(method, method)] += 1
-        return dict(kinds)
+
+def counted(requests):
+    """How often each kind of request was made."""
+    kinds = collections.Counter()
+    for method, path in requests:
+        listing = "list-type=2" in path or re.search(r"/o\?(?!uploadType)", path)
+        kinds["LIST" if listing else {"POST": "PUT"}.get(method, method)] += 1
+    return dict(kinds)
 
 
 def _needs(module, package):

@@ -94,7 +94,7 @@ def test_the_volume():
     # As its comment says, a JobSet uses it.
     text = (starting.LAUNCH / "shared_volume.yaml").read_text()
     lines = re.findall(r"#   (volume\w+: .*\])", text)
-    mounts, volumes = (list(yaml.safe_load(line).values())[0] for line in lines)
+    mounts, volumes = (next(iter(yaml.safe_load(line).values())) for line in lines)
     (claim,) = (each["persistentVolumeClaim"]["claimName"] for each in volumes)
     assert claim == volume["metadata"]["name"]
     for name in JOBSETS:
