@@ -38,7 +38,7 @@ _PREFIX = "ctp_jax-bucket-"
 _DEADLINE = 1800  # seconds for one object
 
 # Sizes and times of files that the bucket has, by path.
-_same: dict[pathlib.Path, tuple[int, int]] = {}
+_same: dict[pathlib.Path, tuple[int, int] | None] = {}
 
 
 def is_address(path: object) -> bool:
@@ -98,8 +98,10 @@ def at(path: pathlib.Path) -> "Folder | None":
     """The folder of a bucket whose place this is; None for a folder on a disk."""
     if not root.cache_info().currsize or not path.is_relative_to(root()):
         return None
-    scheme, bucket, *parts = path.relative_to(root()).parts
-    return Folder(scheme, bucket, "/".join(parts), path)
+    parts = path.relative_to(root()).parts
+    if len(parts) < 2:  # above all buckets
+        return None
+    return Folder(parts[0], parts[1], "/".join(parts[2:]), path)
 
 
 class Folder:

@@ -11,7 +11,7 @@ from absl import flags
 
 from ctp_jax import buckets, chosen_videos, cli, files, terminal, visualize
 from ctp_jax.data.batch import Batch, labels
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, shown
 
 FLAGS = flags.FlagValues()
 cli.define_allow_code(FLAGS)
@@ -119,8 +119,8 @@ def main(arguments):
         runs[short[workdir]] = found
         print(summary(short[workdir], found), flush=True)
     out = buckets.place(OUT.value or WORKDIRS.value[0])
-    shown = {name: found[: ROWS.value] for name, found in runs.items()}
-    for path in visualize.save(draw(shown, BOXES_ONLY.value), out, stem="explain"):
+    drawn = {name: found[: ROWS.value] for name, found in runs.items()}
+    for path in visualize.save(draw(drawn, BOXES_ONLY.value), out, stem="explain"):
         print(shown(path))
     if ARRAYS.value:
         print(shown(_save_arrays(runs, out)))

@@ -5,9 +5,7 @@
     a folder that `ctp_jax.convert` wrote     a converted PyTorch file
     hf://OWNER/NAME[@REVISION]                an encoder of a model hub, see `hub`
 
-on a disk or in a bucket, see `ctp_jax.buckets`.
-
-It is read once, before step 0, and never on resume.
+All but the last may be in a bucket, see `ctp_jax.buckets`. It is read once, before step 0, and never on resume.
 """
 
 import dataclasses
