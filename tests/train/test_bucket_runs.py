@@ -70,7 +70,9 @@ def check_run_in(store, run, on_disk, tmp_path, capsys):
     return first
 
 
-def test_a_run_in_a_bucket_is_the_run_on_a_disk(store, run, on_disk, tmp_path, capsys):
+def test_a_run_in_a_bucket_is_the_run_on_a_disk(
+    store, run, on_disk, tmp_path, capsys, pytestconfig
+):
     first = check_run_in(store, run, on_disk, tmp_path, capsys)
     # Without the lock, which is renewed by the clock.
     first, last = (
@@ -85,11 +87,13 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(store, run, on_disk, tmp_path, c
     objects = len(store.names(f"{run}/checkpoints/12/"))
     counted = emulators.counted(first[slice(*marks)])
     again = emulators.counted(last)
-    with capsys.disabled():
-        print(f"\n{objects} objects a checkpoint: {counted}; a start: {again}")
-    # The log and pictures are written too; the step before is deleted.
+    if pytestconfig.getoption("capture") == "no":
+        with capsys.disabled():
+            print(f"\n{objects} objects a checkpoint: {counted}; a start: {again}")
+    # The log and arrays are written too, unless step 8 was so slow that it took them along.
     assert objects <= counted["PUT"] <= objects + 4
-    assert objects <= counted["DELETE"] <= objects + 2
+    before = sum(m == "POST" and "checkpoints%2F4%2F" in p for m, p in first)
+    assert counted["DELETE"] == before  # the step that is not kept
     assert counted["LIST"] <= 5 and counted["GET"] <= 3
     assert again["GET"] <= objects + 12 and again["LIST"] <= 6 and "PUT" not in again
 
