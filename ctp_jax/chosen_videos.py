@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from ctp_jax import buckets, files
 from ctp_jax import config as config_lib
-from ctp_jax import files
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 
@@ -48,7 +48,7 @@ def batches(task: Any, videos: Videos, workdir: str) -> Iterator[tuple[str, Batc
     if not isinstance(videos, int) and isinstance(videos[0], pathlib.Path):
         from ctp_jax.train.checkpoints import restore
 
-        place = files.absolute(workdir)
+        place = buckets.place(workdir)
         _, meta = restore.arrays(place)
         restore.check_meta(place, meta, {"class_names": [str]})
         task.class_names = task.class_names or tuple(meta["class_names"])

@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from ctp_jax import cli, files, models
+from ctp_jax import buckets, cli, files, models
 from ctp_jax.errors import UserError, refusals
 
 FLAGS = flags.FlagValues()
@@ -63,7 +63,7 @@ def main(arguments):
         raise UserError(
             f"{len(arguments)} paths: give SOURCE and TARGET, a file and a folder"
         )
-    source, target = map(files.absolute, arguments)
+    source, target = buckets.opened(arguments[0]), files.absolute(arguments[1])
     if source.is_dir():
         for name, value in (("from", FROM.value), ("network", NETWORK.value)):
             if value:

@@ -228,8 +228,9 @@ def load_encoder(path: str | os.PathLike) -> Encoder:
     """Loads a pretrained encoder.
 
     Args:
-        path: a run's workdir, one of its checkpoints, an exported encoder, or a folder
-            that `python -m ctp_jax.convert` wrote, or hf://OWNER/NAME.
+        path: a run's workdir, one of its checkpoints, an exported encoder, a folder that
+            `python -m ctp_jax.convert` wrote, each on a disk or in a bucket (gs://,
+            s3://), or hf://OWNER/NAME.
 
     Raises:
         UserError: there is none, or it is damaged, or its network is code outside of this

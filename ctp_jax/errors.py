@@ -35,6 +35,22 @@ _IN_TEXTS = (*_FULL, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EROFS)
 _IN_TEXTS += (errno.ENAMETOOLONG, errno.EIO, errno.ESTALE)
 
 
+_names: dict[str, str] = {}
+
+
+def name_in_messages(path: str, name: str) -> None:
+    """From now on, `shown` writes `name` where a text has `path`."""
+    _names[path] = name
+
+
+def shown(text: object) -> str:
+    """A text as the user is to see it: with addresses for copies of what is in a bucket."""
+    text = str(text)
+    for path, name in _names.items():
+        text = text.replace(path, name)
+    return text
+
+
 class UserError(Exception):
     """An error that the user can fix.
 
@@ -43,6 +59,9 @@ class UserError(Exception):
     """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class TryLater(UserError):

@@ -9,9 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from ctp_jax import chosen_videos, cli, files, formatting, terminal, visualize
+from ctp_jax import (
+    buckets,
+    chosen_videos,
+    cli,
+    files,
+    formatting,
+    terminal,
+    visualize,
+)
 from ctp_jax.data.batch import Batch, labels
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, shown
 
 FLAGS = flags.FlagValues()
 cli.define_allow_code(FLAGS)
@@ -118,12 +126,13 @@ def main(arguments):
             videos = list(dict.fromkeys(each.video for each in found))
         runs[short[workdir]] = found
         print(summary(short[workdir], found), flush=True)
-    out = files.absolute(OUT.value or WORKDIRS.value[0])
-    shown = {name: found[: ROWS.value] for name, found in runs.items()}
-    for path in visualize.save(draw(shown, BOXES_ONLY.value), out, stem="explain"):
-        print(path)
+    out = buckets.place(OUT.value or WORKDIRS.value[0])
+    drawn = {name: found[: ROWS.value] for name, found in runs.items()}
+    for path in visualize.save(draw(drawn, BOXES_ONLY.value), out, stem="explain"):
+        print(shown(path))
     if ARRAYS.value:
-        print(_save_arrays(runs, out))
+        print(shown(_save_arrays(runs, out)))
+        buckets.push(out)
 
 
 def explain(

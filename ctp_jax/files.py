@@ -21,6 +21,8 @@ _PATIENCE = 120  # seconds to wait for the lock of another machine
 
 def absolute(path: str | os.PathLike) -> pathlib.Path:
     """The path from the root, `~` replaced. `UserError` where that is not known."""
+    if re.match(r"\w+://", os.fspath(path)):
+        raise UserError(f"{path}: must be on a disk: name a file or folder there")
     try:
         return pathlib.Path(path).expanduser().absolute()
     except RuntimeError as error:  # no HOME, and no entry among the users

@@ -7,14 +7,14 @@ import sys
 from absl import flags
 
 from ctp_jax import cli, terminal
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, shown
 
 FLAGS = flags.FlagValues()
 CONFIG = cli.define_config(FLAGS)
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run: checkpoints, logs, encoder, report.",
+    "Folder of the run: checkpoints, logs, encoder, report; on a disk, or gs:// or s3://.",
     flag_values=FLAGS,
 )
 COORDINATOR = flags.DEFINE_string(
@@ -95,9 +95,9 @@ def _write_report(config, workdir):
         with _errors_printed("no pictures"):
             visualize.save(visualize.draw(config, 6, workdir), workdir)
     with _errors_printed("no report"):
-        print(f"  report       {report.write(workdir)}", flush=True)
+        print(shown(f"  report       {report.write(workdir)}"), flush=True)
     with _errors_printed("no verdict"):
-        print("\n".join(report.last_words(workdir)), flush=True)
+        print(shown("\n".join(report.last_words(workdir))), flush=True)
 
 
 @contextlib.contextmanager

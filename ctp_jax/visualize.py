@@ -10,9 +10,9 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import cli, files, formatting, terminal, untrusted
+from ctp_jax import buckets, cli, files, formatting, terminal, untrusted
 from ctp_jax import config as config_lib
-from ctp_jax.errors import UserError, refusals
+from ctp_jax.errors import UserError, refusals, shown
 
 FLAGS = flags.FlagValues()
 CONFIG = cli.define_config(FLAGS)
@@ -101,14 +101,14 @@ def main(arguments):
     if BOXES_ONLY.value:
         drawn = drawn._replace(clips=np.full_like(drawn.clips, 128))
     for path in save(drawn, out, columns=COLUMNS.value, zoom=ZOOM.value):
-        print(path)
+        print(shown(path))
 
 
 def config_of_run(workdir: str | None) -> ConfigDict:
     """The config of a run; `UserError` if there is none, or a wrong one."""
     if not workdir:
         raise UserError("--config and --workdir are missing: give one of them")
-    path = files.absolute(workdir) / "config.json"
+    path = buckets.opened(workdir) / "config.json"
     if not path.exists():
         raise UserError(
             f"--workdir={workdir}: no run (no config.json): name the folder of a run"
@@ -233,7 +233,7 @@ def save(
     """
     from ctp_jax import pictures
 
-    out, stem = files.absolute(out), stem or drawn.shows
+    out, stem = buckets.place(out), stem or drawn.shows
     with refusals(out):
         out.mkdir(parents=True, exist_ok=True)
         sheet = pictures.contact_sheet(
@@ -248,6 +248,7 @@ def save(
         with files.replacing_inside(out) as new:
             sheet.save(new / f"{stem}.png", optimize=True)
             pictures.save_animation(new / f"{stem}.gif", **_animation(drawn, zoom))
+    buckets.push(out)
     return [out / f"{stem}.png", out / f"{stem}.gif"]
 
 

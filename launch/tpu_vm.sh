@@ -3,9 +3,9 @@
 # which outlives the connection and gets SIGTERM when the machine shuts down.
 #
 #   launch/tpu_vm.sh create      # asks for the slice; `state` says when it is ACTIVE
-#   launch/tpu_vm.sh ssh 'sudo mkdir -p /shared && sudo mount SERVER:/share /shared'
 #   launch/tpu_vm.sh install     # copies HEAD of this checkout, installs it
-#   launch/tpu_vm.sh start configs/k400_r3d.py /shared/runs/k400 [--config.x=y ...]
+#   launch/tpu_vm.sh start configs/k400_r3d.py gs://BUCKET/runs/k400 \
+#     --config.data.data_dir=gs://BUCKET/data [--config.x=y ...]
 #   launch/tpu_vm.sh logs | stop | delete
 #
 # `--dry-run` before the verb prints the commands instead. In the environment: TPU (its
@@ -49,9 +49,9 @@ install)
     python3 -m uv pip install --quiet --editable ".[data,tpu]"'
   ;;
 start)
-  if [[ ${2:-} != /* ]]; then
-    echo "usage: $0 start CONFIG /WORKDIR [--config.x=y ...]; WORKDIR: a folder on a" \
-      "file system that all workers mount, not gs://" >&2
+  if [[ ${2:-} != /* && ${2:-} != gs://?*/?* ]]; then
+    echo "usage: $0 start CONFIG WORKDIR [--config.x=y ...]; WORKDIR: gs://BUCKET/FOLDER," \
+      "or /FOLDER on a file system that all workers mount" >&2
     exit 2
   fi
   printf -v flags ' %q' --config="$1" --workdir="$2" "${@:3}"

@@ -16,7 +16,9 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 ROOMS = (
     ("errors", "formatting", "terminal", "versions"),
     ("untrusted",),
-    ("files", "metrics_file"),
+    ("files", "metrics_file", "object_store"),
+    ("buckets",),
+    ("bucket_lock",),
     ("results",),
     ("ranges", "ops"),
     ("config",),
@@ -54,6 +56,7 @@ DOORS = {
     "tensorflow": ("data/", "prepare/", "tasks/"),  # tasks: inside their plans
     "tensorflow_datasets": ("prepare/",),
     "orbax": ("train/checkpoints/pytrees.py",),
+    "tensorstore": ("object_store.py", "buckets.py"),
     "huggingface_hub": ("train/checkpoints/hub.py",),
     "torch": ("interop/",),
     "torchvision": ("interop/",),

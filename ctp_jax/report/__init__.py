@@ -25,7 +25,7 @@ from typing import Any
 import jinja2
 
 import ctp_jax
-from ctp_jax import files, results
+from ctp_jax import buckets, files, results
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.report import commands, comparison, groups, page, read, verdict
 from ctp_jax.report.figures import ID
@@ -49,8 +49,7 @@ def write(
         UserError: there is no run there, or the report cannot be written.
     """
     run = read.read(workdir)
-    path = pathlib.Path(out) if out else run.path / "report.html"
-    return _save(path, "run.html", page.context(run))
+    return _save(out or run.path / "report.html", "run.html", page.context(run))
 
 
 def compare(
@@ -69,7 +68,7 @@ def compare(
         UserError: one of them contains no run, or the page cannot be written.
     """
     runs = _read_all(workdirs)
-    return _save(pathlib.Path(out), "comparison.html", comparison.context(runs))
+    return _save(out, "comparison.html", comparison.context(runs))
 
 
 def last_words(workdir: str | os.PathLike) -> list[str]:
@@ -100,7 +99,9 @@ def _read_all(workdirs: Sequence[str | os.PathLike]) -> list[read.Run]:
     return runs
 
 
-def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathlib.Path:
+def _save(
+    path: str | os.PathLike, template: str, values: Mapping[str, Any]
+) -> pathlib.Path:
     """Fills a template and writes the page atomically."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -115,7 +116,9 @@ def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathl
     environment.filters["command"] = lambda c: commands.text(commands.published(c))
     more = {"field": groups.field, "version": ctp_jax.__version__}
     text = environment.get_template(template).render(**values, **more)
-    with refusals(path), files.replacing(files.absolute(path)) as new:
+    place = buckets.place(path)
+    with refusals(path), files.replacing(place) as new:
         # 'replace': file names may contain bytes that are not UTF-8.
         new.write_bytes(text.encode("utf-8", "replace"))
-    return path
+    buckets.push(place.parent)
+    return pathlib.Path(path) if buckets.at(place) is None else place

@@ -3,7 +3,7 @@
 from absl import flags
 
 from ctp_jax import cli, terminal
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, shown
 
 FLAGS = flags.FlagValues()
 OUT = flags.DEFINE_string(
@@ -30,10 +30,10 @@ def main(arguments):
     from ctp_jax import report
 
     if len(arguments) == 1:
-        print(report.write(arguments[0], OUT.value))
+        print(shown(report.write(arguments[0], OUT.value)))
     else:
         print(report.table(arguments))
-        print(report.compare(arguments, OUT.value or "comparison.html"))
+        print(shown(report.compare(arguments, OUT.value or "comparison.html")))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ctp_jax import buckets, metrics_file, untrusted
 from ctp_jax import config as config_lib
-from ctp_jax import files, metrics_file, untrusted
 from ctp_jax import results as results_lib
 from ctp_jax.errors import UserError
 
@@ -102,7 +102,7 @@ def read(workdir: str | os.PathLike) -> Run:
     Raises:
         UserError: the folder does not exist, or contains no run.
     """
-    path = files.absolute(workdir)
+    path = buckets.opened(workdir)
     if not path.is_dir():
         raise UserError(f"{workdir}: no such folder: give the workdir of a run")
     # A run that was refused leaves an empty folder of checkpoints.

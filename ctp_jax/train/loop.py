@@ -9,8 +9,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from ctp_jax import buckets, formatting
 from ctp_jax import config as config_lib
-from ctp_jax import formatting
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.train import evaluation, metrics, step
@@ -35,7 +35,8 @@ def train(
 
     Args:
         config: see `configs/common.py`.
-        workdir: folder of this run, created if it is missing.
+        workdir: folder of this run, created if it is missing; or an address, gs:// or
+            s3://.
         opener: replaces `ctp_jax.data.pipeline.open_pipeline`.
         preemption: already entered, for a caller who asks it afterwards whether the run
             was interrupted.
@@ -59,7 +60,10 @@ def train(
         setup = setup_lib.open_setup(config, directory, opener)
         stack.enter_context(contextlib.closing(setup.checkpoints))
         pass_on = stack.enter_context(passing_on(config, directory))
-        return Run(setup, preemption, pass_on).run()
+        results = Run(setup, preemption, pass_on).run()
+        if jax.process_index() == 0:
+            buckets.push(directory)
+        return results
 
 
 class Run:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ctp_jax import files, metrics_file, untrusted
 from ctp_jax import results as results_lib
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, shown
 from ctp_jax.formatting import duration, number, wrapped
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.passing_on import PassOn
@@ -27,7 +27,7 @@ from ctp_jax.train.passing_on import PassOn
 def say(line: str) -> None:
     """Prints a line on process 0 only."""
     if jax.process_index() == 0:
-        print(line, flush=True)
+        print(shown(line), flush=True)
 
 
 def say_here(line: str) -> None:

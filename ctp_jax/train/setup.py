@@ -15,8 +15,8 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from ctp_jax import buckets, files, formatting, modules
 from ctp_jax import config as config_lib
-from ctp_jax import files, formatting, modules
 from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
@@ -88,6 +88,7 @@ def open_setup(
     """
     modules.allow_named_by(config)
     _check_processes(config, workdir)
+    buckets.pull(workdir)  # process 0 has locked it by now
     mesh = mesh_lib.make_mesh()
     mesh_lib.check_batch_size(config.batch_size, mesh.size, config.optimizer.accumulate)
     task = base.load(config)
@@ -141,6 +142,9 @@ def _check_processes(config: ConfigDict, workdir: pathlib.Path) -> None:
     coordination.check_same(
         "number of devices", counts, "use hosts with equally many devices"
     )
+    if (folder := buckets.at(workdir)) is not None:
+        coordination.check_same("--workdir", folder.address, remedy)
+        return
     mark = workdir / ".shared"
     token = coordination.from_first("workdir", secrets.token_hex(8))
     if jax.process_index() == 0:

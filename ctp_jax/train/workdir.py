@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ctp_jax import files
+from ctp_jax import bucket_lock, buckets, files
 from ctp_jax.errors import UserError
 from ctp_jax.versions import installed
 
@@ -60,14 +60,15 @@ def make_workdir(workdir: str | os.PathLike) -> tuple[pathlib.Path, bool]:
     """Creates the workdir; `UserError` if that fails.
 
     Returns:
-        Its absolute path, and whether it was not there before.
+        Its absolute path, of a bucket that of its place on this machine (see
+        `ctp_jax.buckets`), and whether it was not there before.
     """
-    if "://" in os.fspath(workdir):
+    if "://" in os.fspath(workdir) and not buckets.is_address(workdir):
         raise UserError(
-            f"--workdir={workdir}: needs a folder on a file system that all processes "
-            "share (NFS, Lustre, Filestore): only data may be in a bucket"
+            f"--workdir={workdir}: no such kind of store: name gs://BUCKET/FOLDER, "
+            "s3://BUCKET/FOLDER, or a folder on a file system that all processes share"
         )
-    path = files.absolute(workdir)
+    path = buckets.place(workdir)
     new = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -78,6 +79,7 @@ def make_workdir(workdir: str | os.PathLike) -> tuple[pathlib.Path, bool]:
         ) from error
     if not os.access(path, os.W_OK):
         raise UserError(f"--workdir={workdir}: no write permission: name another")
+    buckets.at(path)  # raises if the bucket does not answer
     return path, new
 
 
@@ -119,8 +121,8 @@ def locked(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     """
     if jax.process_index() != 0:
         return contextlib.nullcontext()
-    return files.locked(
-        workdir / ".lock",
-        "another run uses this folder",
-        "wait for it, stop it, or use another --workdir",
-    )
+    busy = "another run uses this folder"
+    remedy = "wait for it, stop it, or use another --workdir"
+    if (folder := buckets.at(workdir)) is not None:
+        return bucket_lock.held(folder, busy, remedy)
+    return files.locked(workdir / ".lock", busy, remedy)

@@ -116,6 +116,11 @@ def test_what_a_worker_starts(tmp_path):
     assert "--property=RestartPreventExitStatus=2" in service
 
 
+def test_a_bucket_needs_nothing_else():
+    command = on_worker("start", "configs/demo.py", "gs://bucket/run")
+    assert "--workdir=gs://bucket/run" in command
+
+
 @pytest.mark.parametrize("verb", ["install", "start"])
 def test_what_workers_run_is_a_shell_script(verb):
     command = on_worker(*next(each for each in VERBS if each[0] == verb))
@@ -135,7 +140,8 @@ def test_what_workers_run_is_a_shell_script(verb):
         ["--dry-run"],
         ["start", "configs/demo.py"],
         ["start", "configs/demo.py", "runs/here"],
-        ["start", "configs/demo.py", "gs://bucket/run"],
+        ["start", "configs/demo.py", "gs://bucket"],
+        ["start", "configs/demo.py", "s3://bucket/run"],
     ],
 )
 def test_wrong_arguments_are_answered(arguments, tmp_path):

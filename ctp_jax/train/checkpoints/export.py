@@ -19,8 +19,8 @@ from typing import Any
 
 import jax
 
-from ctp_jax import files, untrusted
-from ctp_jax.errors import UserError
+from ctp_jax import buckets, files, untrusted
+from ctp_jax.errors import UserError, shown
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import workdir as workdir_lib
 from ctp_jax.train.checkpoints import digests, pytrees
@@ -126,6 +126,7 @@ def write_encoder(place: pathlib.Path, encoder: Encoder) -> None:
             place.rename(old)
         new.rename(place)
         shutil.rmtree(old, ignore_errors=True)
+        buckets.replace(place, last="encoder.json")
     coordination.barrier("export ends")
 
 
@@ -135,7 +136,7 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    given = files.absolute(path)
+    given = buckets.opened(path)
     if not given.exists():
         raise UserError(
             f"{path}: no such folder: name a workdir, a checkpoint or an exported encoder"
@@ -148,11 +149,13 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
         )
     about = read_about(place)
     try:
-        arrays = pytrees.load(place / "arrays")
+        arrays = pytrees.load(buckets.fetch(place / "arrays"))
         params, batch_stats = arrays["params"], arrays["batch_stats"]
         untrusted.check_shape(arrays, {str: dict})
         if path := digests.difference(about["digests"], arrays):
             raise Damage(path)
+    except UserError:
+        raise
     except Exception as error:  # Orbax raises many kinds for damaged files
         raise UserError(
             f"{place}: the arrays of the encoder are missing or damaged: delete the "
@@ -165,7 +168,7 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
         head=arrays.get("head"),
         head_task=about["head_task"],
         provenance=about["provenance"],
-        path=str(place),
+        path=shown(place),
     )
 
 

@@ -5,7 +5,7 @@
     a folder that `ctp_jax.convert` wrote     a converted PyTorch file
     hf://OWNER/NAME[@REVISION]                an encoder of a model hub, see `hub`
 
-It is read once, before step 0, and never on resume.
+All but the last may be in a bucket, see `ctp_jax.buckets`. It is read once, before step 0, and never on resume.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from ctp_jax import buckets
 from ctp_jax import config as config_lib
-from ctp_jax import files
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, shown
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import export, hub, restore
 from ctp_jax.train.state import AveragedTrainState, TrainState, count, describe
@@ -36,7 +36,7 @@ def read(path: str | pathlib.Path) -> export.Encoder:
     if hub.is_address(str(path)):
         found = export.load_encoder(hub.download(str(path)))
         return dataclasses.replace(found, path=str(path))
-    given = files.absolute(path)
+    given = buckets.opened(path)
     if given.is_file() and given.suffix in _TORCH:
         name = given.name.removesuffix(".tar")
         name = pathlib.Path(name).stem if name.endswith(_TORCH) else name
@@ -52,7 +52,7 @@ def read(path: str | pathlib.Path) -> export.Encoder:
         return _from_checkpoint(given.parent.parent, int(given.name))
     if not exported and (given / "checkpoints").is_dir():
         return _from_checkpoint(given, None)
-    return export.load_encoder(path)
+    return export.load_encoder(path if buckets.at(given) is None else given)
 
 
 def read_checked(config: ConfigDict, task: base.Task) -> export.Encoder | None:
@@ -139,7 +139,7 @@ def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
             "steps": done,
             "class_names": meta["class_names"],
         },
-        path=str(workdir / "checkpoints" / str(done)),
+        path=shown(workdir / "checkpoints" / str(done)),
     )
 
 

@@ -7,7 +7,7 @@
     <workdir>/checkpoints/<step>.deleting        a step that is being deleted
     <workdir>/damaged/<step>                     a step that differs from what was saved
 
-A step is committed by renaming `<step>.writing` once everything in it is on the disk. It
+`bucket_layout` has the same in a bucket. A step is committed by renaming `<step>.writing` once everything in it is on the disk. It
 is renamed to `<step>.deleting` before its first file is deleted. Leftovers of a killed
 process are deleted when a run opens the folder.
 """
@@ -21,11 +21,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ctp_jax import untrusted
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, shown
 from ctp_jax.train.checkpoints import manifest
 from ctp_jax.train.checkpoints.manifest import Damage
 
-_STEP = re.compile(r"0|[1-9][0-9]{0,8}")  # the state has 32 bits for it
+STEP = re.compile(r"0|[1-9][0-9]{0,8}")  # the state has 32 bits for it
 _LEFTOVER = re.compile(r"[0-9]+\.(writing|deleting)")
 _META = {"step": int, "sha256": str, "leaves": {str: str}, "digests": {str: str}}
 
@@ -35,11 +35,17 @@ class OtherStep(Damage):
 
 
 class CheckpointLayout:
-    """The checkpoint folders of one run. Only process 0 may change them."""
+    """The checkpoint folders of one run. Only process 0 may change them.
+
+    Attributes:
+        path: of the folder.
+        disk: for messages: where a full disk is full.
+    """
 
     def __init__(self, workdir: pathlib.Path):
         self.path = workdir / "checkpoints"
         self._damaged = workdir / "damaged"
+        self.disk: object = self.path
 
     def open(self) -> None:
         """Creates the folder and deletes leftovers of a killed process."""
@@ -59,7 +65,7 @@ class CheckpointLayout:
         if not self.path.is_dir():
             return []
         names = (path.name for path in self.path.iterdir())
-        return sorted(int(name) for name in names if _STEP.fullmatch(name))
+        return sorted(int(name) for name in names if STEP.fullmatch(name))
 
     def newest(self) -> int | None:
         """The newest step; prints a line for each that was copied or renamed."""
@@ -67,7 +73,8 @@ class CheckpointLayout:
             try:
                 self.read_meta(step)
             except OtherStep as other:
-                print(f"note: {self.step(step)}: {other}: ignored", file=sys.stderr)
+                line = shown(f"note: {self.step(step)}: {other}: ignored")
+                print(line, file=sys.stderr)
                 continue
             except (Damage, UserError):
                 pass  # whoever reads it says so
@@ -77,6 +84,10 @@ class CheckpointLayout:
     def step(self, step: int) -> pathlib.Path:
         """The folder of a step."""
         return self.path / str(step)
+
+    def fetch(self, step: int) -> pathlib.Path:
+        """The folder of a step, with its files on this machine."""
+        return self.step(step)
 
     def writing(self, step: int) -> pathlib.Path:
         """The folder of a step until it is committed."""
@@ -95,9 +106,12 @@ class CheckpointLayout:
         text = json.dumps({**meta, "sha256": untrusted.json_digest(meta)})
         (folder / "meta/metadata").write_text(text)
         manifest.write(folder)
+        self._commit(step)
+
+    def _commit(self, step: int) -> None:
         if self.step(step).exists():  # put there since the run opened the folder
             self.set_aside(step)
-        folder.rename(self.step(step))
+        self.writing(step).rename(self.step(step))
         manifest.sync_folder(self.path)
 
     def abandon(self, step: int) -> None:
@@ -113,7 +127,7 @@ class CheckpointLayout:
             UserError: it cannot be read here, and is intact.
         """
         with manifest.reading(self.step(step)):
-            text = untrusted.read_bytes(self.step(step) / "meta/metadata")
+            text = self._read_meta(step)
         try:
             meta = untrusted.parse_json(text, _META)
         except ValueError as error:
@@ -124,8 +138,11 @@ class CheckpointLayout:
             raise OtherStep(f"it is step {meta['step']}, copied or renamed")
         return meta
 
+    def _read_meta(self, step: int) -> bytes:
+        return untrusted.read_bytes(self.step(step) / "meta/metadata")
+
     def read_checked(self, step: int) -> dict[str, Any]:
-        """The meta of a step, after all its files have been verified.
+        """The meta of a step, after all its files have been fetched and verified.
 
         Raises:
             Damage: a file is changed, missing or additional.

@@ -15,7 +15,7 @@ import jax
 
 from ctp_jax.errors import UserError, is_disk_full, refusals
 from ctp_jax.train.checkpoints import digests, pytrees
-from ctp_jax.train.checkpoints.layout import CheckpointLayout
+from ctp_jax.train.checkpoints.bucket_layout import open_layout
 from ctp_jax.train.checkpoints.manifest import Damage
 from ctp_jax.train.checkpoints.retention import Retention, RetentionPolicy
 from ctp_jax.train.distributed import coordination
@@ -38,7 +38,7 @@ class Checkpoints:
             policy: which steps are kept.
             say: prints a line for the user.
         """
-        self._layout, self._say = CheckpointLayout(workdir), say
+        self._layout, self._say = open_layout(workdir), say
         self._retention = Retention(policy, self._layout, say)
         self._first = jax.process_index() == 0
         self._thread: threading.Thread | None = None
@@ -221,7 +221,8 @@ class Checkpoints:
         self, step: int, target: TrainState, meta: Mapping[str, Any]
     ) -> TrainState:
         """The state of a step with intact files; `Damage` if its digests differ."""
-        folder = self._layout.step(step)
+        # Process 0 has fetched it to verify its files.
+        folder = (self._layout.step if self._first else self._layout.fetch)(step)
         try:
             state = pytrees.restore(folder / "state", target)
         except Exception as error:
@@ -256,7 +257,7 @@ class Checkpoints:
 
     def _refusals(self) -> contextlib.AbstractContextManager[None]:
         """Turns a full disk, seen here or in a thread of Orbax, into a `UserError`."""
-        return refusals(self._layout.path, self.last_good)
+        return refusals(self._layout.disk, self.last_good)
 
     def last_good(self) -> str:
         """For messages: the newest complete step."""

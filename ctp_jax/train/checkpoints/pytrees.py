@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ctp_jax import untrusted
+from ctp_jax import buckets, untrusted
 
 _MAX_RATIO = 1000  # of arrays to their files; those of a network compress to a half
 
@@ -28,6 +28,12 @@ def start_saving(path: pathlib.Path, tree: Any) -> Callable[[], None]:
     """
     # A new one each time, because a checkpointer keeps raising an earlier error.
     checkpointer = ocp.StandardCheckpointer()
+    if jax.process_count() > 1 and buckets.at(path) is not None:
+        # No folder that the processes share, in which each could write a part.
+        if jax.process_index() != 0:
+            return lambda: None
+        checkpointer = _alone()
+        tree = jax.tree.map(_own_copy, tree)
     checkpointer.save(path, tree)
 
     def wait() -> None:
@@ -35,6 +41,11 @@ def start_saving(path: pathlib.Path, tree: Any) -> Callable[[], None]:
             checkpointer.wait_until_finished()
 
     return wait
+
+
+def _own_copy(leaf: Any) -> np.ndarray:
+    """A copy of an array that is whole on each of this process's devices."""
+    return np.array(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
 
 
 def save(path: pathlib.Path, tree: Any) -> None:
@@ -51,7 +62,7 @@ def load(path: pathlib.Path) -> Any:
     Raises:
         Exception: Orbax raises many kinds for damaged files.
     """
-    with _reader() as checkpointer:
+    with _alone() as checkpointer:
         stored = _size(path)
         tree = checkpointer.metadata(path).item_metadata.tree
         # A few bytes may declare arrays of any size: what is missing counts as zeros.
@@ -78,11 +89,11 @@ def _size(folder: pathlib.Path) -> int:
 
 def restore(path: pathlib.Path, target: Any) -> Any:
     """Reads a tree into the shapes, types and shardings of `target`."""
-    with _reader() as checkpointer:
+    with _alone() as checkpointer:
         return checkpointer.restore(path, target)
 
 
-def _reader() -> ocp.StandardCheckpointer:
+def _alone() -> ocp.StandardCheckpointer:
     """A checkpointer without barriers: a process may fail to read, others not."""
     index = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(

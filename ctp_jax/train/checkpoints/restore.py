@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from ctp_jax import buckets, untrusted
 from ctp_jax import config as config_lib
-from ctp_jax import files, untrusted
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.tasks.base import Task
@@ -17,6 +17,7 @@ from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import optimizer
 from ctp_jax.train import state as state_lib
 from ctp_jax.train.checkpoints import digests, pytrees
+from ctp_jax.train.checkpoints.bucket_layout import open_layout
 from ctp_jax.train.checkpoints.layout import CheckpointLayout
 from ctp_jax.train.checkpoints.manifest import Damage
 from ctp_jax.train.epochs import Epochs
@@ -39,7 +40,7 @@ def newest(
     Raises:
         UserError: there is no checkpoint, it is damaged, or it is of another config.
     """
-    directory = files.absolute(workdir)
+    directory = buckets.place(workdir)
     # Only the shape of the optimiser's state matters, not the learning rate.
     schedule = optimizer.make_schedule(config.optimizer, Epochs(1, 1), 1)
     transformation = optimizer.make_optimizer(config.optimizer, schedule, task.frozen)
@@ -51,7 +52,7 @@ def newest(
         batch,
     )
     target = state_lib.with_sharding(shapes, mesh_lib.replicated(mesh_lib.one_device()))
-    folders = CheckpointLayout(directory)
+    folders = open_layout(directory)
     latest = folders.newest()
     if latest is None:
         raise UserError(f"{workdir}: no checkpoint: train there first")
@@ -75,7 +76,7 @@ def arrays(
     Raises:
         UserError: there is no such step, it cannot be read, or it is damaged.
     """
-    folders = CheckpointLayout(workdir)
+    folders = open_layout(workdir)
     latest = folders.newest()
     if latest is None:
         raise UserError(

@@ -16,7 +16,7 @@ from orbax.checkpoint._src.serialization import serialization
 
 from ctp_jax.errors import UserError, is_disk_full
 from ctp_jax.train import loop, metrics
-from ctp_jax.train.checkpoints import export, manager, pytrees
+from ctp_jax.train.checkpoints import export, layout, manager, pytrees
 from ctp_jax.train.checkpoints import restore as restore_lib
 from ctp_jax.train.checkpoints.retention import RetentionPolicy
 from ctp_jax.train.state import TrainState, describe
@@ -163,14 +163,14 @@ def test_full_disk_in_the_background_thread(tmp_path, monkeypatch, fails):
 
 
 def test_a_save_after_a_full_disk_is_tried(tmp_path, monkeypatch):
-    said, is_full, real = [], threading.Event(), manager.CheckpointLayout.complete
+    said, is_full, real = [], threading.Event(), layout.CheckpointLayout.complete
 
     def complete(*arguments):
         if is_full.is_set():
             full()
         real(*arguments)
 
-    monkeypatch.setattr(manager.CheckpointLayout, "complete", complete)
+    monkeypatch.setattr(layout.CheckpointLayout, "complete", complete)
     checkpoints = manager.Checkpoints(tmp_path, RetentionPolicy(3), said.append)
 
     def save(step, full_now):
@@ -239,7 +239,7 @@ def small_disk(tmp_path):
 def test_a_file_system_without_room(small_disk, monkeypatch, filled_at, rooms, ends):
     """The previous step stays intact at whatever moment of a save the disk fills up."""
     where_it_ended, complete = set(), False
-    real = getattr(manager.CheckpointLayout, filled_at)
+    real = getattr(layout.CheckpointLayout, filled_at)
     for room in rooms:
         workdir = small_disk / "run"
         checkpoints = manager.Checkpoints(workdir, RetentionPolicy(3), print)
@@ -253,7 +253,7 @@ def test_a_file_system_without_room(small_disk, monkeypatch, filled_at, rooms, e
 
         try:
             with monkeypatch.context() as patch:
-                patch.setattr(manager.CheckpointLayout, filled_at, filled)
+                patch.setattr(layout.CheckpointLayout, filled_at, filled)
                 checkpoints.save(2, large_state(2), {"padding": "p" * 9_000})
                 checkpoints.wait()
             complete = True
@@ -308,7 +308,7 @@ def test_full_disk_after_the_arrays(tmp_path, monkeypatch, name):
     checkpoints = manager.Checkpoints(tmp_path, RetentionPolicy(3))
     checkpoints.save(1, state_of(1), {})
     checkpoints.wait()
-    complete = manager.CheckpointLayout.complete
+    complete = layout.CheckpointLayout.complete
 
     def complete_on_full_disk(*arguments):
         with monkeypatch.context() as patch:
@@ -316,7 +316,7 @@ def test_full_disk_after_the_arrays(tmp_path, monkeypatch, name):
             complete(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(manager.CheckpointLayout, "complete", complete_on_full_disk)
+        patch.setattr(layout.CheckpointLayout, "complete", complete_on_full_disk)
         checkpoints.save(2, state_of(2), {})
         with pytest.raises(UserError, match="last good checkpoint is step 1"):
             checkpoints.wait()

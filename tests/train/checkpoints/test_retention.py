@@ -7,7 +7,7 @@ import pytest
 
 from ctp_jax.errors import UserError
 from ctp_jax.train import loop
-from ctp_jax.train.checkpoints import manager
+from ctp_jax.train.checkpoints import layout, manager
 from ctp_jax.train.checkpoints.retention import RetentionPolicy
 from tests.toy_data import opener, toy_config
 from tests.train.checkpoints.test_manager import state_of
@@ -129,7 +129,7 @@ def test_nothing_is_deleted_while_a_step_cannot_be_read(tmp_path, monkeypatch):
         raise UserError("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(manager.CheckpointLayout, "read_meta", refused)
+        patch.setattr(layout.CheckpointLayout, "read_meta", refused)
         checkpoints.save(3, state_of(3), meta_of(3))
         checkpoints.wait()
     assert there(tmp_path) == [2, 3]
@@ -141,7 +141,7 @@ def test_nothing_is_deleted_while_a_step_cannot_be_read(tmp_path, monkeypatch):
 
 def test_nothing_is_deleted_before_the_new_step_is_complete(tmp_path, monkeypatch):
     seen = []
-    folders = manager.CheckpointLayout
+    folders = layout.CheckpointLayout
     complete = folders.complete
 
     def watched(self, step, meta):

@@ -126,6 +126,6 @@ def test_a_second_run_in_the_workdir_is_refused(tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 1
 
 
-def test_buckets_are_for_data(tmp_path):
-    with pytest.raises(UserError, match=r"gs://bucket/run: needs a folder"):
-        workdir.make_workdir("gs://bucket/run")
+def test_stores_of_other_kinds():
+    with pytest.raises(UserError, match=r"az://bucket/run: no such kind of store"):
+        workdir.make_workdir("az://bucket/run")
