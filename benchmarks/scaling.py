@@ -220,4 +220,4 @@ def main():
 
 
 if __name__ == "__main__":
-    measure.run(main)
+    measure.run(main, devices=False)  # their number is set first

@@ -57,7 +57,9 @@ def make_train_step(
     """
 
     def loss_fn(params, model_state, batch, step, rng):
-        loss, out = task.loss(Variables(params, model_state), batch, step, rng)
+        # BatchNorm asks for the mesh, to send fewer messages.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            loss, out = task.loss(Variables(params, model_state), batch, step, rng)
         return loss, (dict(out.metrics), out.state, out.carry)
 
     value_and_grad = accumulation.value_and_grad(loss_fn, accumulate, mesh)

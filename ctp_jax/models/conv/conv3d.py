@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ctp_jax import ranges
 from ctp_jax.errors import UserError
-from ctp_jax.models.conv import frames, space_to_depth, temporal
+from ctp_jax.models.conv import few_frames, frames, space_to_depth, temporal
 from ctp_jax.models.conv.temporal import Triple
 
 
@@ -56,11 +56,14 @@ def conv3d(
             f"smaller than a kernel of {kernel.shape[:3]} (time, height, width): larger "
             "ones in config.clip, or smaller strides in config.model"
         )
-    if impl == "auto":
-        impl = "winograd" if jax.default_backend() == "cpu" else "direct"
+    if impl == "auto" and jax.default_backend() == "cpu":
+        impl = "winograd"
     if impl == "folded" and x.shape[-1] >= temporal.FEW_CHANNELS:
-        impl = "direct"
-    if impl != "direct":
+        impl = "auto"
+    few = few_frames.applies(x.shape[1], kernel.shape[0], strides[0], padding[0])
+    if impl == "auto" and few:
+        return few_frames.convolve(x, kernel, strides, padding)
+    if impl not in ("direct", "auto"):
         dtype = x.dtype
         if jax.default_backend() == "cpu" and dtype.itemsize < 4:
             # CPUs compute in float32 anyway. This way the result is rounded only once.
