@@ -119,7 +119,9 @@ def tpu_mesh(name):
     os.environ.setdefault("TPU_WORKER_ID", "0")
     from jax.experimental import topologies
 
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    # Slices of less than a host's chips must say so.
+    one = {"chips_per_host_bounds": [1, 1, 1]} if name.endswith(":1x1") else {}
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=name, **one)
     devices = np.array(topology.devices)
     return Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
 
