@@ -20,19 +20,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ctp_jax.models.conv import frames as frames_lib
-from ctp_jax.models.conv.temporal import Triple
+from ctp_jax.models.conv.frames import Triple
 
 
-def applies(frames: int, taps: int, stride: int, padding: int) -> bool:
+def applies(frames: int, taps: int, padding: int) -> bool:
     """Whether it takes no more products than a convolution over padded frames does.
 
     Args:
         frames: of the input.
         taps: of the kernel, along time.
-        stride: along time.
         padding: zero frames on both sides.
     """
-    whole = frames == taps and padding == 0  # one product of everything
+    whole = frames == taps and padding == 0  # no taps but those that read a frame
     return taps > 1 and (frames < taps or whole)
 
 
@@ -42,7 +41,7 @@ def convolve(
     strides: Triple,
     padding: Triple,
 ) -> Float[Array, "b t_out h_out w_out n"]:
-    """3-D cross-correlation, computed as a 2-D one or, over time alone, as a product.
+    """3-D cross-correlation, computed as a 2-D one.
 
     Args:
         x: clips.
@@ -50,7 +49,7 @@ def convolve(
         strides: of time, height and width.
         padding: zeros added on both sides of time, height and width.
     """
-    taps, size, features = kernel.shape[0], kernel.shape[1:3], kernel.shape[-1]
+    taps, features = kernel.shape[0], kernel.shape[-1]
     clips, frames, height, width, _ = x.shape
     out = (frames + 2 * padding[0] - taps) // strides[0] + 1
     none = jnp.zeros_like(kernel[0])
@@ -66,10 +65,6 @@ def convolve(
     ]
     matrix = jnp.concatenate(rows, axis=-2)
     x = jnp.moveaxis(x, 1, 3).reshape(clips, 1, height, width, -1)
-    if size == (1, 1) and padding[1:] == (0, 0):
-        x = x[:, :, :: strides[1], :: strides[2]]
-        y = jnp.matmul(x, matrix[0, 0], precision=frames_lib.precision(x))
-    else:
-        y = frames_lib.convolve(x, matrix, strides[1:], padding[1:])
+    y = frames_lib.convolve(x, matrix, strides[1:], padding[1:])
     y = y.reshape(clips, *y.shape[2:4], out, features)
     return jnp.moveaxis(y, 3, 1)
