@@ -154,22 +154,19 @@ def _convolution(instruction, call):
     window = instruction.attribute(r"window=\{([^}]*)\}")
     labels = instruction.attribute(r"dim_labels=([^\s,]+)")
     inputs, _, outputs = re.split("_|->", labels)
-    if not call:
-        axes = instruction.shapes[0][2]
-        names = {"f": "channels last", "b": "clips last"}
-        last = outputs[axes[0]] if axes else outputs[-1]
-        layout = names.get(last, f"axis {last} last")
-    else:
+    name = re.sub("BiasActivation|Graph", "", call)
+    _, sizes, axes = instruction.shapes[0]
+    made = inputs if name == "BackwardInput" else outputs
+    kind = _kind(instruction.origin, name, window, made, sizes)
+    if call:
         layout = "channels last" if inputs[-1] == "f" else "channels first"
-    call = re.sub("BiasActivation|Graph", "", call)
-    result = inputs if call == "BackwardInput" else outputs
-    sizes = instruction.shapes[0][1]
-    return Convolution(
-        _kind(instruction.origin, call, window, result, sizes),
-        call or "convolution",
-        window or "1",
-        layout,
-    )
+    else:
+        last = outputs[axes[0]] if axes else outputs[-1]
+        # Of a kernel, both of its axes of channels have such names.
+        names = {"f": "channels last", "b": "clips last"}
+        names |= {"b": "channels last"} if kind == KERNEL else {}
+        layout = names.get(last, f"axis {last} last")
+    return Convolution(kind, name or "convolution", window or "1", layout)
 
 
 def _kind(origin, call, window, labels, sizes):
