@@ -92,6 +92,8 @@ FEW = {
     "two of five, without neighbours": (2, (5, 1, 3), (1, 1, 1), (4, 0, 1)),
     "over time": (2, (3, 1, 1), (1, 1, 1), (1, 0, 0)),
     "over time, strided": (1, (3, 1, 1), (2, 2, 1), (1, 0, 0)),
+    "one of its two frames": (2, (1, 1, 1), (2, 2, 2), (0, 0, 0)),
+    "one of its frames, at an edge": (3, (3, 3, 3), (3, 1, 1), (1, 1, 1)),
     "all": (2, (2, 3, 3), (1, 1, 1), (0, 1, 1)),
     "all, over time": (4, (4, 1, 1), (1, 1, 1), (0, 0, 0)),
 }

@@ -59,7 +59,7 @@ def conv3d(
             f"smaller than a kernel of {kernel.shape[:3]} (time, height, width): larger "
             "ones in config.clip, or smaller strides in config.model"
         )
-    few = few_frames.applies(x.shape[1], kernel.shape[0], padding[0])
+    few = few_frames.applies(x.shape[1], kernel.shape[0], strides[0], padding[0])
     impl = _choose(impl, x.shape[-1], few)
     if impl == "direct":
         return lax.conv_general_dilated(

@@ -1,4 +1,4 @@
-"""3-D convolutions of clips that have fewer frames than the kernel has temporal taps.
+"""3-D convolutions of clips with fewer frames than temporal taps, or with one frame left.
 
 Networks that halve the number of frames stage by stage end there: two frames, three
 taps. Along time nothing is then left to slide over, and frames can be channels: each pair
@@ -23,16 +23,22 @@ from ctp_jax.models.conv import frames as frames_lib
 from ctp_jax.models.conv.frames import Triple
 
 
-def applies(frames: int, taps: int, padding: int) -> bool:
+def applies(frames: int, taps: int, stride: int, padding: int) -> bool:
     """Whether it takes no more products than a convolution over padded frames does.
 
     Args:
         frames: of the input.
         taps: of the kernel, along time.
+        stride: along time.
         padding: zero frames on both sides.
     """
-    whole = frames == taps and padding == 0  # no taps but those that read a frame
-    return taps > 1 and (frames < taps or whole)
+    one = padding < taps and _length(frames, taps, stride, padding) == 1
+    return frames < taps or one
+
+
+def _length(frames, taps, stride, padding):
+    """Frames of the output."""
+    return (frames + 2 * padding - taps) // stride + 1
 
 
 def convolve(
@@ -50,21 +56,21 @@ def convolve(
         padding: zeros added on both sides of time, height and width.
     """
     taps, features = kernel.shape[0], kernel.shape[-1]
+    stride, pad = strides[0], padding[0]
     clips, frames, height, width, _ = x.shape
-    out = (frames + 2 * padding[0] - taps) // strides[0] + 1
+    out = _length(frames, taps, stride, pad)
     none = jnp.zeros_like(kernel[0])
 
     def tap(number):
         return kernel[number] if 0 <= number < taps else none
 
+    read = min(frames, stride * (out - 1) + taps - pad)  # a stride may leave some out
     rows = [
-        jnp.concatenate(
-            [tap(i - strides[0] * o + padding[0]) for o in range(out)], axis=-1
-        )
-        for i in range(frames)
+        jnp.concatenate([tap(i - stride * o + pad) for o in range(out)], axis=-1)
+        for i in range(read)
     ]
     matrix = jnp.concatenate(rows, axis=-2)
-    x = jnp.moveaxis(x, 1, 3).reshape(clips, 1, height, width, -1)
+    x = jnp.moveaxis(x[:, :read], 1, 3).reshape(clips, 1, height, width, -1)
     y = frames_lib.convolve(x, matrix, strides[1:], padding[1:])
     y = y.reshape(clips, *y.shape[2:4], out, features)
     return jnp.moveaxis(y, 3, 1)

@@ -66,7 +66,7 @@ def convolve(
         and x.dtype == jnp.float32
     ):
         return _winograd(x, kernel, strides[1:], padding[1:])
-    if few_frames.applies(count, taps, padding[0]):
+    if few_frames.applies(count, taps, strides[0], padding[0]):
         return few_frames.convolve(x, kernel, strides, padding)
     if points and strides == (1, 1, 1) and jax.default_backend() == "cpu":
         return _pointwise(x, kernel[:, 0, 0], padding[0])
