@@ -63,15 +63,14 @@ def make_batch(
     """
     rng = np.random.default_rng(seed)
     rows, frames = config.batch_size, config.clip.num_frames
-    plan = {
+    plan = _make_patches(config, rng) if "game" in config else {}
+    plan |= {
         "brightness": rng.uniform(-30, 30, (rows, frames)),
         "contrast": rng.uniform(0.9, 1.1, (rows, frames)),
         "hue": rng.uniform(-24, 24, rows),
         "saturation": rng.uniform(0.9, 1.1, rows),
         "hue_saturation": rng.random(rows) < config.colour.hue_saturation,
     }
-    if "game" in config:
-        plan |= _make_patches(config, rng)
     batch = {
         "frames": rng.integers(0, 256, (rows, 1, frames, *canvas, 3), np.uint8),
         "extent": np.tile(np.float32(canvas), (rows, 1, 1)),
