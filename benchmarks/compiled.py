@@ -137,7 +137,10 @@ def compile_step(config, mesh: Mesh, backend: str):
         backend: 'gpu' or 'tpu', for which convolutions are formulated.
     """
     batch = pretraining.make_batch(config)
-    task = None if config.task == "ctp" else base.load(config)
+    task = None
+    if config.task == "recognition":
+        task = base.load(config)
+        task.class_names = [str(number) for number in range(config.num_classes)]
     with (
         mock.patch.object(jax, "default_backend", return_value=backend),
         named_platform(),
