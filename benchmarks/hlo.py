@@ -145,7 +145,9 @@ class Program:
         for instructions in self.computations.values():
             for each in instructions:
                 call = each.attribute(r'custom_call_target="__cudnn\$conv(\w+)"')
-                if call or (each.op == "convolution" and "window={" in each.line):
+                # TPUs compute products of matrices as convolutions, too.
+                plain = each.origin.endswith("conv_general_dilated")
+                if call or (each.op == "convolution" and plain):
                     found.append(_convolution(each, call))
         return found
 
@@ -156,8 +158,14 @@ def _convolution(instruction, call):
     inputs, _, outputs = re.split("_|->", labels)
     name = re.sub("BiasActivation|Graph", "", call)
     _, sizes, axes = instruction.shapes[0]
-    made = inputs if name == "BackwardInput" else outputs
-    kind = _kind(instruction.origin, name, window, made, sizes)
+    if "transpose(" not in instruction.origin:
+        kind = FORWARD
+    elif call:
+        made = inputs if name == "BackwardInput" else outputs
+        kind = _kind_of_call(name, window, made, sizes)
+    else:
+        # Over clips, which our activations have first, the gradient of a kernel sums.
+        kind = KERNEL if inputs.index("f") < inputs.index("b") else INPUT
     if call:
         layout = "channels last" if inputs[-1] == "f" else "channels first"
     else:
@@ -169,19 +177,17 @@ def _convolution(instruction, call):
     return Convolution(kind, name or "convolution", window or "1", layout)
 
 
-def _kind(origin, call, window, labels, sizes):
-    """What a convolution is for.
+def _kind_of_call(name, window, labels, sizes):
+    """Which gradient a call of cuDNN computes.
 
-    The gradient of a kernel has the cotangent as its window: over height and width that
-    is larger than the result, which is the kernel. So it is told from that of an input.
+    That of a kernel has the cotangent as its window, if it is no BackwardFilter: over
+    height and width that is larger than the result, which is the kernel.
     """
-    if call == "BackwardFilter":
+    if name == "BackwardFilter":
         return KERNEL
     seen = re.search(r"size=([\dx]+)", window)
     seen = [int(size) for size in seen[1].split("x")] if seen else []
-    made = [size for _, size in sorted(zip(labels, sizes)) if _.isdigit()]
-    if "transpose(" not in origin:
-        return FORWARD
+    made = [size for axis, size in sorted(zip(labels, sizes)) if axis.isdigit()]
     return KERNEL if math.prod(seen[-2:]) > math.prod(made[-2:]) else INPUT
 
 

@@ -117,9 +117,9 @@ def test_what_is_not_there_is_said():
         compiled.make_config("configs/vcop.py", 8, "auto", "auto", 0)
 
 
-# Two frames, three taps: forward and backward, for an H200 that is not here.
-ON_H200 = """
-import json, os
+# Two frames, three taps: forward and backward, for a chip that is not here.
+ELSEWHERE = """
+import json, os, sys
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import jax, jax.numpy as jnp
 from unittest import mock
@@ -128,7 +128,8 @@ from ctp_jax.models.conv.conv3d import conv3d
 from ctp_jax.train import step, mesh as mesh_lib
 
 jax.config.update("jax_platforms", "cpu")
-mesh = compiled.make_mesh("h200", 1)
+chip = sys.argv[1]
+mesh = compiled.make_mesh(chip, 1)
 x = jax.ShapeDtypeStruct((8, 2, 14, 14, 64), jnp.bfloat16)
 k = jax.ShapeDtypeStruct((3, 3, 3, 64, 64), jnp.bfloat16)
 
@@ -138,29 +139,31 @@ def counted(impl, **options):
         return y, pullback(jnp.sin(y))
 
     everywhere = mesh_lib.replicated(mesh)
+    backend = "gpu" if chip == "h200" else "tpu"
     with (
-        mock.patch.object(jax, "default_backend", return_value="gpu"),
+        mock.patch.object(jax, "default_backend", return_value=backend),
         compiled.named_platform(),
     ):
-        assert step.knows("xla_gpu_force_conv_nhwc", mesh)
-        assert not step.knows("xla_no_such_option", mesh)
+        if chip == "h200":
+            assert step.knows("xla_gpu_force_conv_nhwc", mesh)
+            assert not step.knows("xla_no_such_option", mesh)
         text = jax.jit(
             program, in_shardings=everywhere, compiler_options=options
         ).lower(x, k).compile().as_text()
     found = compiled.summarise(text)
     return [each[:3] for each in found["convolutions"]], found["misses"]
 
-nhwc = {"xla_gpu_force_conv_nhwc": True}
+nhwc = {"xla_gpu_force_conv_nhwc": True} if chip == "h200" else {}
 print(json.dumps([counted("direct"), counted("direct", **nhwc), counted("auto")]))
 """
 
 
-@pytest.mark.slow
-def test_few_frames_are_no_misses_on_an_h200():
-    if importlib.util.find_spec("jax_cuda13_plugin") is None:
-        pytest.skip('needs the compiler of pip install "jax[cuda13]"')
+def compiled_for(chip, package, extra):
+    """What was counted for 'direct', 'direct' with channels last, and 'auto'."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f'needs the compiler of pip install "jax[{extra}]"')
     done = subprocess.run(
-        [sys.executable, "-c", ON_H200],
+        [sys.executable, "-c", ELSEWHERE, chip],
         check=False,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -168,12 +171,26 @@ def test_few_frames_are_no_misses_on_an_h200():
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    direct, last, auto = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_few_frames_are_no_misses_on_an_h200():
+    direct, last, auto = compiled_for("h200", "jax_cuda13_plugin", "cuda13")
     layouts = [{layout for *_, layout in found} for found, _ in (direct, last, auto)]
     assert layouts == [{"channels first"}, {"channels last"}, {"channels last"}]
     assert (direct[1], last[1], auto[1]) == (1, 1, 0)
     calls = collections.Counter(call for _, call, _ in auto[0])
     assert calls == {"Forward": 1, "BackwardInput": 1, "BackwardFilter": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["v5e", "v6e"])
+def test_gradients_are_told_apart_on_tpus(chip):
+    for found, misses in compiled_for(chip, "libtpu", "tpu"):
+        kinds = collections.Counter(kind for kind, *_ in found)
+        assert kinds == {"forward": 1, "input gradient": 1, "kernel gradient": 1}
+        assert misses == 0
 
 
 def test_a_batch_of_finetuning_has_no_patches():
