@@ -112,9 +112,10 @@ def test_few_frames(case, backend, monkeypatch):
         assert "[b, 0, 1, 2, f]" not in jax.jit(ours).lower(x, k).as_text()
 
 
-def test_with_as_many_frames_as_taps_an_accelerator_slides(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    x, k = example((3, 3, 3), 16, 8, frames=3)
+@pytest.mark.parametrize("backend, frames", [("gpu", 3), ("tpu", 2)])
+def test_otherwise_an_accelerator_slides_over_time(backend, frames, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, k = example((3, 3, 3), 16, 8, frames)
     text = jax.jit(functools.partial(conv3d, padding=(1, 1, 1))).lower(x, k).as_text()
     assert "[b, 0, 1, 2, f]" in text
 

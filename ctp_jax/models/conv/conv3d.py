@@ -32,17 +32,16 @@ def conv3d(
 
             - 'direct': XLA's 3-D convolution. On CPUs, the only implementation with a
               forward-mode derivative.
-            - 'folded': as 'auto' on accelerators, and inputs of few channels go through
-              `ctp_jax.models.conv.space_to_depth`.
+            - 'folded': as 'direct', except that inputs of few channels go through
+              `ctp_jax.models.conv.space_to_depth`, and clips of fewer frames than taps
+              through `ctp_jax.models.conv.few_frames`.
             - 'taps': a sum of 2-D convolutions, one per temporal tap
-              (`ctp_jax.models.conv.temporal`).
+              (`ctp_jax.models.conv.temporal`), or few frames as in 'folded'.
             - 'winograd': as 'taps', with fewer products where the temporal stride is 1.
             - 'auto': 'winograd' if the default backend is a CPU, where XLA's 3-D
               convolution is slow, the gradients of strided ones most of all
-              (benchmarks/conv3d.py); otherwise 'direct'.
-
-            All but 'direct' compute clips of fewer frames than taps by
-            `ctp_jax.models.conv.few_frames`, where Winograd does not apply.
+              (benchmarks/conv3d.py). On GPUs 'direct', but few frames as in 'folded',
+              since XLA has no fast gradient of their kernels there. On TPUs 'direct'.
 
     Returns:
         The output. Along each axis, its size is
@@ -85,10 +84,11 @@ def conv3d(
 
 def _choose(impl, channels, few):
     """'direct', 'folded', 'few frames', 'taps' or 'winograd'."""
-    if impl == "auto" and jax.default_backend() == "cpu":
-        return "winograd"
-    if impl == "folded" and channels < temporal.FEW_CHANNELS:
-        return impl
-    if impl in ("auto", "folded"):
+    if impl == "auto":
+        backend = jax.default_backend()
+        if backend == "cpu":
+            return "winograd"
+        return "few frames" if few and backend == "gpu" else "direct"
+    if impl == "folded" and channels >= temporal.FEW_CHANNELS:
         return "few frames" if few else "direct"
     return impl
