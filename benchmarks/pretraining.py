@@ -54,28 +54,17 @@ def make_config(
 def make_batch(
     config: ConfigDict, canvas: tuple[int, int] = CANVAS, seed: int = 0
 ) -> dict[str, Any]:
-    """A batch of noise, with patches that move in straight lines: NumPy.
+    """A batch of noise; for the game, with patches that move in straight lines: NumPy.
 
     Args:
-        config: from `make_config`.
+        config: from `make_config`, or of finetuning.
         canvas: height and width of the windows.
         seed: of the noise.
     """
     rng = np.random.default_rng(seed)
-    rows, frames, size = config.batch_size, config.clip.num_frames, config.clip.size
-    patches = config.game.num_trajectories
-    side = rng.integers(size // 7, size // 2, (rows, patches, 1, 2))
-    ends = [rng.uniform(0, size - side) for _ in range(2)]
-    share = np.linspace(0, 1, frames)[:, None]
-    low = np.floor(ends[0] * (1 - share) + ends[1] * share)
-    plan = {
-        "boxes": np.concatenate([low, low + side], axis=-1),
-        "opacity": rng.uniform(*config.game.opacity, (rows, patches, frames)),
-        "visible": rng.random((rows, patches, frames)) < config.game.visible,
-        "edge": rng.uniform(0.3, 0.7, (rows, patches)),
-        "source": rng.integers(0, frames, (rows, patches)),
-        "shape": rng.integers(0, 3, (rows, patches)),
-        "order": rng.permuted(np.tile(np.arange(patches), (rows, 1)), axis=1),
+    rows, frames = config.batch_size, config.clip.num_frames
+    plan = _make_patches(config, rng) if "game" in config else {}
+    plan |= {
         "brightness": rng.uniform(-30, 30, (rows, frames)),
         "contrast": rng.uniform(0.9, 1.1, (rows, frames)),
         "hue": rng.uniform(-24, 24, rows),
@@ -98,6 +87,25 @@ def make_batch(
     }
     narrow = {np.dtype("float64"): np.float32, np.dtype("int64"): np.int32}
     return jax.tree.map(lambda x: x.astype(narrow.get(x.dtype, x.dtype)), batch)
+
+
+def _make_patches(config, rng):
+    """The part of the plan that says where patches are, and how they look."""
+    rows, frames, size = config.batch_size, config.clip.num_frames, config.clip.size
+    patches = config.game.num_trajectories
+    side = rng.integers(size // 7, size // 2, (rows, patches, 1, 2))
+    ends = [rng.uniform(0, size - side) for _ in range(2)]
+    share = np.linspace(0, 1, frames)[:, None]
+    low = np.floor(ends[0] * (1 - share) + ends[1] * share)
+    return {
+        "boxes": np.concatenate([low, low + side], axis=-1),
+        "opacity": rng.uniform(*config.game.opacity, (rows, patches, frames)),
+        "visible": rng.random((rows, patches, frames)) < config.game.visible,
+        "edge": rng.uniform(0.3, 0.7, (rows, patches)),
+        "source": rng.integers(0, frames, (rows, patches)),
+        "shape": rng.integers(0, 3, (rows, patches)),
+        "order": rng.permuted(np.tile(np.arange(patches), (rows, 1)), axis=1),
+    }
 
 
 def batch_spec(config: ConfigDict, canvas: tuple[int, int] = CANVAS) -> dict[str, Any]:

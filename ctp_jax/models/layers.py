@@ -8,9 +8,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from ctp_jax.errors import UserError
@@ -86,43 +88,71 @@ class BatchNorm(nn.Module):
         Raises:
             UserError: in training, if the batch does not divide into the groups.
         """
-        batch, shape = x.shape, x.shape[-1:]
+        shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        batch = x.shape
         if train:
-            grouped = self.groups > 1
-            if grouped:
-                x = self._split(x)
-            axes = tuple(range(int(grouped), x.ndim - 1))
-            mean = x.mean(axes, keepdims=grouped)
-            # Not E[x^2] - E[x]^2, which cancels where the mean is large.
-            var = jnp.square(x - mean).mean(axes, keepdims=grouped)
+            self._check_groups(len(x))
+            mean, var = _statistics(x, self.groups)
             if not self.is_initializing():
                 count = x.size // mean.size
                 unbiased = var * (count / max(count - 1, 1))
-                new = [mean, unbiased]
-                if grouped:
-                    new = [each.reshape(-1, *shape).mean(0) for each in new]
+                new = [each.reshape(-1, *shape).mean(0) for each in (mean, unbiased)]
                 keep = self.momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * new[0]
                 running_var.value = keep * running_var.value + (1 - keep) * new[1]
+            if self.groups > 1:
+                x = x.reshape(self.groups, -1, *x.shape[1:])
         else:
             mean, var = running_mean.value, running_var.value
         x = (x - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
         return x.reshape(batch).astype(self.dtype)
 
-    def _split(self, x: Float[Array, "*b c"]) -> Float[Array, "g *_b c"]:
-        """The groups, along a new first axis."""
-        if len(x) % self.groups:
+    def _check_groups(self, clips):
+        if clips % self.groups:
             raise UserError(
                 f"config.model.batch_norm_groups = {self.groups} does not divide the "
-                f"{len(x)} clips that are computed together: choose a divisor of "
-                f"{len(x)}, or another config.batch_size"
+                f"{clips} clips that are computed together: choose a divisor of "
+                f"{clips}, or another config.batch_size"
             )
-        return x.reshape(self.groups, -1, *x.shape[1:])
+
+
+def _statistics(x, groups):
+    """Mean and biased variance of the groups of x (b, ..., c): (c,), or (g, 1, ..., c).
+
+    Not E[x^2] - E[x]^2, which cancels where the mean is large. So the variance waits for
+    the mean, and over several devices each would be a message of its own. Where a step
+    names its mesh (`jax.sharding.use_abstract_mesh`), each device computes both of its own
+    share; they travel together and are combined exactly (Chan, Golub and LeVeque,
+    "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
+    """
+    mesh, channels = jax.sharding.get_abstract_mesh(), x.shape[-1]
+    # No shares where one would reach into two groups, and none of a part of a clip.
+    shares = 1 if mesh.empty or mesh.size % groups else mesh.size
+    if shares <= groups or len(x) % shares:
+        mean, var = _moments(x, groups)
+    else:
+        both = jnp.stack(_moments(x, shares)).reshape(2, shares, channels)
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        both = lax.with_sharding_constraint(both, everywhere)
+        means, vars = both.reshape(2, groups, -1, channels)
+        mean = means.mean(1, keepdims=True)
+        var = (vars + jnp.square(means - mean)).mean(1)
+    shape = (groups, *(1,) * (x.ndim - 1), channels) if groups > 1 else (channels,)
+    return mean.reshape(shape), var.reshape(shape)
+
+
+def _moments(x, parts):
+    """Mean and biased variance of contiguous parts."""
+    if parts > 1:
+        x = x.reshape(parts, -1, *x.shape[1:])
+    axes = tuple(range(int(parts > 1), x.ndim - 1))
+    mean = x.mean(axes, keepdims=True)
+    return mean, jnp.square(x - mean).mean(axes, keepdims=True)
 
 
 class Block(nn.Module):

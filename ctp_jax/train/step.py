@@ -1,5 +1,7 @@
 """The two compiled programs of a run: a training step and an evaluation step."""
 
+import functools
+import os
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -57,7 +59,9 @@ def make_train_step(
     """
 
     def loss_fn(params, model_state, batch, step, rng):
-        loss, out = task.loss(Variables(params, model_state), batch, step, rng)
+        # BatchNorm asks for the mesh, to send fewer messages.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            loss, out = task.loss(Variables(params, model_state), batch, step, rng)
         return loss, (dict(out.metrics), out.state, out.carry)
 
     value_and_grad = accumulation.value_and_grad(loss_fn, accumulate, mesh)
@@ -95,7 +99,43 @@ def make_train_step(
         donate_argnums=0,
         in_shardings=(everywhere, mesh_lib.over_batch(mesh)),
         out_shardings=everywhere,
+        compiler_options=compiler_options(task, mesh),
     )
+
+
+_CHANNELS_LAST = "xla_gpu_force_conv_nhwc"
+
+
+def compiler_options(task: Task, mesh: Mesh) -> dict[str, bool]:
+    """Options of XLA for programs of a task on a mesh.
+
+    On GPUs XLA computes 3-D convolutions channels first, whatever their type. In bfloat16
+    the tensor cores want channels last, as our activations are; cuDNN would transpose
+    them, and back. In float32 it is left to XLA, and to whoever names the option in
+    `XLA_FLAGS`.
+    """
+    on_gpu = mesh.devices.flat[0].platform in ("gpu", "cuda", "rocm")
+    dtype = task.config.get("model", {}).get("dtype", "auto")
+    if not on_gpu or dtype == "float32" or _CHANNELS_LAST in os.getenv("XLA_FLAGS", ""):
+        return {}
+    return {_CHANNELS_LAST: True} if knows(_CHANNELS_LAST, mesh) else {}
+
+
+@functools.cache
+def knows(option: str, mesh: Mesh) -> bool:
+    """Whether the compiler has a switch of this name; versions of XLA differ."""
+    nothing = jax.jit(
+        lambda: jnp.zeros(()),
+        out_shardings=mesh_lib.replicated(mesh),
+        compiler_options={option: True},
+    )
+    try:
+        nothing.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" in str(error):
+            return False
+        raise
+    return True
 
 
 def _check_same_tree(old: Any, new: Any) -> None:
@@ -133,4 +173,5 @@ def make_eval_step(task: Task, mesh: Mesh) -> Callable:
         eval_step,
         in_shardings=(everywhere, split, split),
         out_shardings=(everywhere, everywhere, split),
+        compiler_options=compiler_options(task, mesh),
     )

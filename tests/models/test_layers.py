@@ -83,6 +83,43 @@ def compare(x, k, strides, padding, impl):
         np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-5 * np.abs(w).max())
 
 
+# frames, kernel, strides, padding
+FEW = {
+    "two of three": (2, (3, 3, 3), (1, 1, 1), (1, 1, 1)),
+    "one of three": (1, (3, 3, 3), (1, 2, 2), (1, 1, 1)),
+    "two of three, strided": (2, (3, 3, 3), (2, 2, 2), (1, 1, 1)),
+    "three of five": (3, (5, 3, 1), (2, 1, 2), (2, 1, 0)),
+    "two of five, without neighbours": (2, (5, 1, 3), (1, 1, 1), (4, 0, 1)),
+    "over time": (2, (3, 1, 1), (1, 1, 1), (1, 0, 0)),
+    "over time, strided": (1, (3, 1, 1), (2, 2, 1), (1, 0, 0)),
+    "one of its two frames": (2, (1, 1, 1), (2, 2, 2), (0, 0, 0)),
+    "one of its frames, at an edge": (3, (3, 3, 3), (3, 1, 1), (1, 1, 1)),
+    "all": (2, (2, 3, 3), (1, 1, 1), (0, 1, 1)),
+    "all, over time": (4, (4, 1, 1), (1, 1, 1), (0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("case", FEW)
+def test_few_frames(case, backend, monkeypatch):
+    """Also that these are convolutions of frames, and none of clips."""
+    frames, kernel, strides, padding = FEW[case]
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, k = example(kernel, 16, 8, frames)
+    for impl in ("auto", "folded", "taps"):
+        compare(x, k, strides, padding, impl)
+        ours = functools.partial(conv3d, strides=strides, padding=padding, impl=impl)
+        assert "[b, 0, 1, 2, f]" not in jax.jit(ours).lower(x, k).as_text()
+
+
+@pytest.mark.parametrize("backend, frames", [("gpu", 3), ("tpu", 2)])
+def test_otherwise_an_accelerator_slides_over_time(backend, frames, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, k = example((3, 3, 3), 16, 8, frames)
+    text = jax.jit(functools.partial(conv3d, padding=(1, 1, 1))).lower(x, k).as_text()
+    assert "[b, 0, 1, 2, f]" in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 7])
 def test_winograd_at_every_length(frames):

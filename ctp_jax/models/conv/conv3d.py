@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ctp_jax import ranges
 from ctp_jax.errors import UserError
-from ctp_jax.models.conv import frames, space_to_depth, temporal
+from ctp_jax.models.conv import few_frames, frames, space_to_depth, temporal
 from ctp_jax.models.conv.temporal import Triple
 
 
@@ -33,13 +33,15 @@ def conv3d(
             - 'direct': XLA's 3-D convolution. On CPUs, the only implementation with a
               forward-mode derivative.
             - 'folded': as 'direct', except that inputs of few channels go through
-              `ctp_jax.models.conv.space_to_depth`.
+              `ctp_jax.models.conv.space_to_depth`, and clips of fewer frames than taps
+              through `ctp_jax.models.conv.few_frames`.
             - 'taps': a sum of 2-D convolutions, one per temporal tap
-              (`ctp_jax.models.conv.temporal`).
+              (`ctp_jax.models.conv.temporal`), or few frames as in 'folded'.
             - 'winograd': as 'taps', with fewer products where the temporal stride is 1.
             - 'auto': 'winograd' if the default backend is a CPU, where XLA's 3-D
               convolution is slow, the gradients of strided ones most of all
-              (benchmarks/conv3d.py); 'direct' otherwise.
+              (benchmarks/conv3d.py). On GPUs 'direct', but few frames as in 'folded',
+              since XLA has no fast gradient of their kernels there. On TPUs 'direct'.
 
     Returns:
         The output. Along each axis, its size is
@@ -56,25 +58,37 @@ def conv3d(
             f"smaller than a kernel of {kernel.shape[:3]} (time, height, width): larger "
             "ones in config.clip, or smaller strides in config.model"
         )
+    few = few_frames.applies(x.shape[1], kernel.shape[0], strides[0], padding[0])
+    impl = _choose(impl, x.shape[-1], few)
+    if impl == "direct":
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            strides,
+            [(p, p) for p in padding],
+            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+            precision=frames.precision(x),
+        )
+    dtype = x.dtype
+    if jax.default_backend() == "cpu" and dtype.itemsize < 4:
+        # CPUs compute in float32 anyway. This way the result is rounded only once.
+        x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    if impl == "folded":
+        y = space_to_depth.convolve(x, kernel, strides, padding)
+    elif impl == "few frames":
+        y = few_frames.convolve(x, kernel, strides, padding)
+    else:
+        y = temporal.convolve(x, kernel, strides, padding, impl == "winograd")
+    return y.astype(dtype)
+
+
+def _choose(impl, channels, few):
+    """'direct', 'folded', 'few frames', 'taps' or 'winograd'."""
     if impl == "auto":
-        impl = "winograd" if jax.default_backend() == "cpu" else "direct"
-    if impl == "folded" and x.shape[-1] >= temporal.FEW_CHANNELS:
-        impl = "direct"
-    if impl != "direct":
-        dtype = x.dtype
-        if jax.default_backend() == "cpu" and dtype.itemsize < 4:
-            # CPUs compute in float32 anyway. This way the result is rounded only once.
-            x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-        if impl == "folded":
-            y = space_to_depth.convolve(x, kernel, strides, padding)
-        else:
-            y = temporal.convolve(x, kernel, strides, padding, impl == "winograd")
-        return y.astype(dtype)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        [(p, p) for p in padding],
-        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
-        precision=frames.precision(x),
-    )
+        backend = jax.default_backend()
+        if backend == "cpu":
+            return "winograd"
+        return "few frames" if few and backend == "gpu" else "direct"
+    if impl == "folded" and channels >= temporal.FEW_CHANNELS:
+        return "few frames" if few else "direct"
+    return impl

@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 Pair = tuple[int, int]
+Triple = tuple[int, int, int]
 
 # XLA parallelises a convolution over the pixels of a row times the features, in shares
 # of about _ROW_SHARE numbers. Rows are made long enough for _ROW_SHARES of them.
@@ -49,9 +50,21 @@ def convolve(
         strides: of height and width.
         padding: zeros added on both sides of height and width.
     """
-    if jax.default_backend() != "cpu":
-        return _by_xla(x, kernel, strides, [(p, p) for p in padding])
-    return _on_cpu(x, kernel, strides, padding)
+    if jax.default_backend() == "cpu":
+        return _on_cpu(x, kernel, strides, padding)
+    if _is_point(kernel.shape[:2], padding):
+        return _by_product(x, kernel[0, 0], strides)
+    return _by_xla(x, kernel, strides, [(p, p) for p in padding])
+
+
+def _is_point(size, padding):
+    return size == (1, 1) and padding == (0, 0)
+
+
+def _by_product(x, matrix, strides):
+    """A convolution of one pixel as a matrix product."""
+    x = x[:, :, :: strides[0], :: strides[1]]
+    return jnp.matmul(x, matrix, precision=precision(x))
 
 
 def _by_xla(x, kernel, strides, edges, kernel_axes="HWIO"):
@@ -75,10 +88,9 @@ def _on_cpu(x, kernel, strides, padding):
 def _forward(x, kernel, strides, padding, kernel_axes="HWIO"):
     """XLA's convolution, of frames side by side if their rows are short."""
     size, features = kernel.shape[:2], kernel.shape[kernel_axes.index("O")]
-    if size == (1, 1) and padding == (0, 0):
+    if _is_point(size, padding):
         matrix = kernel[0, 0] if kernel_axes == "HWIO" else kernel[0, 0].T
-        x = x[:, :, :: strides[0], :: strides[1]]
-        return jnp.matmul(x, matrix, precision=precision(x))
+        return _by_product(x, matrix, strides)
     frames, width = x.shape[1], x.shape[3]
     stride, pad = strides[1], padding[1]
     out = (width + 2 * pad - size[1]) // stride + 1
@@ -176,7 +188,7 @@ def _strided_input_gradient(shape, kernel, cotangent, strides, padding):
 def _kernel_gradient(x, kernel, cotangent, strides, padding):
     """Matrix products of the input, as each tap sees it, with the cotangent."""
     size, (channels, features) = kernel.shape[:2], kernel.shape[2:]
-    if size == (1, 1) and padding == (0, 0):
+    if _is_point(size, padding):
         x = x[:, :, :: strides[0], :: strides[1]]
         return sum_of_products(x, cotangent).reshape(kernel.shape)
     moves = _moves(size[1], strides[1], padding[1])

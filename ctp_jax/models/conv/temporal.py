@@ -28,9 +28,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ctp_jax.models.conv import frames
-
-Triple = tuple[int, int, int]
+from ctp_jax.models.conv import few_frames, frames
+from ctp_jax.models.conv.frames import Triple
 
 FEW_CHANNELS = 16
 
@@ -52,20 +51,25 @@ def convolve(
         strides: of time, height and width.
         padding: zeros added on both sides of time, height and width.
         winograd: use F(2, 3) along time where it applies: to kernels of three taps with
-            temporal stride and padding 1, at least `FEW_CHANNELS` input channels, and
-            float32 (in bfloat16, sums of rounded frames lose precision).
+            temporal stride and padding 1, over several frames of at least
+            `FEW_CHANNELS` channels, and in float32 (in bfloat16, sums of rounded frames
+            lose precision).
     """
-    taps, channels = kernel.shape[0], x.shape[-1]
-    is_temporal = (*kernel.shape[1:3], *strides, *padding[1:]) == (1, 1, 1, 1, 1, 0, 0)
-    if is_temporal and jax.default_backend() == "cpu":
-        return _pointwise(x, kernel[:, 0, 0], padding[0])
+    taps, count, channels = kernel.shape[0], x.shape[1], x.shape[-1]
+    points = kernel.shape[1:3] == (1, 1) and padding[1:] == (0, 0)
     if (
         winograd
+        and not points  # matrix products, which sums of frames would slow down
+        and count > 1
         and (taps, strides[0], padding[0]) == (3, 1, 1)
         and channels >= FEW_CHANNELS
         and x.dtype == jnp.float32
     ):
         return _winograd(x, kernel, strides[1:], padding[1:])
+    if few_frames.applies(count, taps, strides[0], padding[0]):
+        return few_frames.convolve(x, kernel, strides, padding)
+    if points and strides == (1, 1, 1) and jax.default_backend() == "cpu":
+        return _pointwise(x, kernel[:, 0, 0], padding[0])
     return _sum_of_taps(x, kernel, strides, padding)
 
 
@@ -118,8 +122,6 @@ def _winograd(x, kernel, strides, padding):
         return frames.convolve(x, kernel, strides, padding)
 
     first, middle, last = kernel
-    if count == 1:
-        return filtered(x, middle)
     if count == 2:  # The frames before and after are zero: three products are enough.
         both = filtered(x[:, :1] + x[:, 1:], middle)
         y = [
