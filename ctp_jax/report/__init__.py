@@ -48,7 +48,7 @@ def write(
     """
     run = read.read(workdir)
     path = pathlib.Path(out) if out else run.path / "report.html"
-    return _save(path, "run.html", page.context(run))
+    return save(path, "run.html", page.context(run))
 
 
 def compare(
@@ -67,7 +67,7 @@ def compare(
         UserError: one of them contains no run, or the page cannot be written.
     """
     runs = _read_all(workdirs)
-    return _save(pathlib.Path(out), "comparison.html", comparison.context(runs))
+    return save(pathlib.Path(out), "comparison.html", comparison.context(runs))
 
 
 def table(workdirs: Sequence[str | os.PathLike]) -> str:
@@ -86,8 +86,20 @@ def _read_all(workdirs: Sequence[str | os.PathLike]) -> list[read.Run]:
     return runs
 
 
-def _save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathlib.Path:
-    """Fills a template and writes the page atomically."""
+def save(path: pathlib.Path, template: str, values: Mapping[str, Any]) -> pathlib.Path:
+    """Fills a template and writes the page atomically.
+
+    Args:
+        path: of the page.
+        template: a file of `templates/`.
+        values: what it shows.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: the page cannot be written.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

@@ -1,0 +1,382 @@
+"""The runs that tables need: each once, by the digest of its effective config."""
+
+import ast
+import contextlib
+import copy
+import dataclasses
+import functools
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ctp_jax import cli, modules, untrusted
+from ctp_jax import config as config_lib
+from ctp_jax.errors import UserError
+from ctp_jax.reproduce import experiments
+from ctp_jax.reproduce.experiments import Column, Experiment, Row
+
+ROOT = "{root}"
+"""In a value of a field: the folder of all runs."""
+
+_NO_FIELDS = ("config", "arguments", "frames", "small")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a user chooses for all runs.
+
+    Attributes:
+        small: whether small forms take the place of the configs.
+        seeds: empty: those of each experiment.
+        splits: of data sets that have several.
+        data: {data set of the paper: NAME[:TRAIN:TEST]}; '': all others.
+        data_dir: where data are; empty: as the configs say.
+        overrides: {field: text} for every run that has the field.
+    """
+
+    small: bool = False
+    seeds: tuple[int, ...] = ()
+    splits: tuple[int, ...] = (1,)
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    data_dir: str = ""
+    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class NoSmallForm(Exception):
+    """A run that cannot be made with --scale=small; says why."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One run of `ctp_jax.main`.
+
+    Attributes:
+        name: of its folder; the same for the same effective config.
+        spec: of the config file.
+        overrides: of its fields; values may be other runs.
+        config: effective; fields that name other runs are empty.
+        basis: what makes it another run than others: its config, flat, without what
+            changes no results; fields of that kind do count where the experiment sets
+            them.
+        needs: runs that are made before.
+    """
+
+    name: str
+    spec: str
+    overrides: Mapping[str, Any]
+    config: ConfigDict
+    basis: Mapping[str, Any]
+    needs: tuple["Run", ...]
+
+    @functools.cached_property
+    def level(self) -> int:
+        """Runs in the longest chain that ends before this one."""
+        return max((run.level + 1 for run in self.needs), default=0)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains, or only evaluates."""
+        return bool(self.config.steps or self.config.epochs)
+
+    def command(self, root: str) -> list[str]:
+        """The command line, without `python`, with its workdir in `root`."""
+        values = {
+            field: f"{root}/{value.name}" if isinstance(value, Run) else value
+            for field, value in self.overrides.items()
+        }
+        return [
+            "-m",
+            "ctp_jax.main",
+            f"--config={self.spec}",
+            *(f"--config.{k}={v}".replace(ROOT, root) for k, v in values.items()),
+            f"--workdir={root}/{self.name}",
+            "--stopped_exit_code=75",
+        ]
+
+
+class Runs:
+    """All runs of some experiments.
+
+    Attributes:
+        by_name: each run once.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.by_name: dict[str, Run] = {}
+        self._overridden: set[str] = set()
+
+    def cells(self, experiment: Experiment) -> dict[tuple[str, str], list[Run] | str]:
+        """{(name of a row, label of a column): its runs, or why there are none}."""
+        found: dict[tuple[str, str], list[Run] | str] = {}
+        for row in experiment.rows:
+            for column in experiment.columns:
+                try:
+                    made = row.missing or self.cell(experiment, row, column)
+                except NoSmallForm as why:
+                    made = str(why)
+                found[row.name, column.label] = made
+        return found
+
+    def cell(self, experiment: Experiment, row: Row, column: Column) -> list[Run]:
+        """The runs of a cell, for every split and seed; `NoSmallForm` where it has none."""
+        if row.chance or not row.has(column.label):
+            return []
+        found = []
+        for split in self.settings.splits:
+            for seed in self.settings.seeds or experiment.seeds:
+                values = {"split": str(split), **column.values}
+                with _placed(experiment, row, column):
+                    found.append(self._transferred(row, column, values, seed))
+        return list({run.name: run for run in found if run}.values())
+
+    def _transferred(self, row, column, values, seed) -> Run | None:
+        pretrain = row.pretrain
+        if isinstance(pretrain, str):
+            pretrain = {"config": pretrain}
+        if column.run is None:
+            return pretrain and self._make(pretrain, values, seed)
+        described = _merged(column.run, row.transfer)
+        if pretrain:
+            described["init_from"] = pretrain
+        return self._make(described, values, seed)
+
+    def _make(self, described: Mapping[str, Any], values, seed: int) -> Run:
+        """The run of a description, and before it the runs that it needs."""
+        spec, fields = self._form(described, values)
+        config, needs = copy.deepcopy(_load(spec)), {}
+        for field, value in list(fields.items()):
+            if experiments.is_run(value):
+                needs[field] = self._make(value, values, seed)
+                # Checks the field, too; the digest has the run in its place.
+                value = ""
+            if field not in needs and _unchanged(config, field, value):
+                del fields[field]  # so that equal runs have equal commands
+            else:
+                _assign(config, field, value, spec)
+        if frames := described.get("frames"):
+            fields["steps"] = config.steps = _steps_of(config, frames)
+        counted = {*fields}  # even of those that change no results
+        fields["seed"] = config.seed = seed
+        if self.settings.data_dir:
+            config.data.data_dir = fields["data.data_dir"] = self.settings.data_dir
+        fields |= self._override(config, spec)
+        config_lib.validate(config)
+        basis = _basis(config, counted) | {k: f"run {v.name}" for k, v in needs.items()}
+        name = _name(config, basis, needs)
+        made = Run(name, spec, fields | needs, config, basis, tuple(needs.values()))
+        return self.by_name.setdefault(name, made)
+
+    def _override(self, config: ConfigDict, spec: str) -> dict[str, Any]:
+        """Sets the fields that the user overrides for all runs, where there are such."""
+        found = {}
+        trains = config.steps or config.epochs
+        for field, text in self.settings.overrides.items():
+            length = field in ("steps", "epochs")
+            if field in config_lib.flatten(config) and (trains or not length):
+                found[field] = _parsed(config, field, text)
+                _assign(config, field, found[field], spec)
+                self._overridden.add(field)
+        return found
+
+    def _form(self, described, values) -> tuple[str, dict[str, Any]]:
+        """(config with arguments, fields to override) at the scale that is chosen."""
+        small = described.get("small", {}) if self.settings.small else {}
+        if small is None or isinstance(small, str):
+            raise NoSmallForm(small or "it has no small form")
+        described = _merged(described, small)
+        spec = _with_arguments(described["config"], described.get("arguments", ""))
+        if self.settings.small and "config" not in small:
+            spec = small_form(spec, self.settings.data)
+        try:
+            spec = spec.format_map(values)
+        except (KeyError, ValueError, IndexError) as error:
+            raise UserError(f"config {spec!r}: no value for {error}") from error
+        return _path(spec), {k: v for k, v in described.items() if k not in _NO_FIELDS}
+
+    def check_overrides(self) -> None:
+        """Raises `UserError` for an override of a field that no run has."""
+        for field in self.settings.overrides:
+            if self.by_name and field not in self._overridden:
+                known = {
+                    f
+                    for r in self.by_name.values()
+                    for f in config_lib.flatten(r.config)
+                }
+                hint = config_lib.suggestion(field, sorted(known))
+                raise UserError(f"--override={field}: no run has this field; {hint}")
+
+
+@contextlib.contextmanager
+def _placed(experiment: Experiment, row: Row, column: Column) -> Iterator[None]:
+    """Adds the place in the table to a `UserError`."""
+    try:
+        yield
+    except UserError as error:
+        place = f"{experiment.name}, row {row.name!r}, column {column.label!r}"
+        raise UserError(f"{place}: {error}") from error
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The second goes before the first; forms for --scale=small are merged, too."""
+    merged = {**first, **second}
+    inner = [each.get("small") for each in (first, second)]
+    if all(isinstance(each, Mapping) for each in inner):
+        merged["small"] = {**inner[0], **inner[1]}
+    return merged
+
+
+def _with_arguments(spec: str, arguments: str) -> str:
+    if not arguments:
+        return spec
+    return f"{spec}{',' if ':' in spec else ':'}{arguments}"
+
+
+def small_form(spec: str, data: Mapping[str, str]) -> str:
+    """The small config in place of one of the paper's size.
+
+    Args:
+        spec: `configs/x.py:arguments`.
+        data: see `Settings`.
+
+    Raises:
+        UserError: the config has no small form.
+    """
+    path, _, arguments = spec.partition(":")
+    common = experiments.shared()
+    target = common["SMALL"].get(path.removeprefix("configs/"))
+    if target is None:
+        raise UserError(
+            f"{path}: has no small form: give the run a 'small' entry "
+            "(docs/experiments.md)"
+        )
+    role, kept = "ucf101", []
+    for item in filter(None, arguments.split(",")):
+        name, _, value = item.partition("=")
+        if name == "data":
+            role = value
+        elif name == "backbone":
+            kept.append(f"backbone={common['SMALL_NETWORKS'].get(value, value)}")
+        elif name not in ("split", "train", "test", "small"):
+            kept.append(item)
+    if target == path:  # small itself
+        return spec
+    roles = {name: _chosen(name, data) for name in re.findall(r"{(\w+)}", target)}
+    roles["data"] = _chosen(role, data)
+    return _with_arguments(target.format_map(roles), ",".join(kept))
+
+
+def _chosen(role: str, data: Mapping[str, str]) -> str:
+    """Arguments of a config that name the data set for one of the paper's.
+
+    `ucf101_flow` and `ucf101_tracks` are what was prepared from that for `ucf101`.
+    """
+    base, kind = re.fullmatch(r"(\w+?)(_flow|_tracks)?", role).groups()
+    name, *splits = data.get(base, data.get("", "moving_shapes")).split(":")
+    train, test = splits or ("train", "test")
+    return f"data={name}{kind or ''},train={train},test={test}"
+
+
+@functools.cache
+def _load(spec: str) -> ConfigDict:
+    return cli.load_config(spec)
+
+
+def _path(spec: str) -> str:
+    """The spec with the path of its file: here, or else in the checkout."""
+    path, colon, arguments = spec.partition(":")
+    if not pathlib.Path(path).is_file():
+        inside = experiments.checkout() / path
+        path = str(inside) if inside.is_file() else path
+    return f"{path}{colon}{arguments}"
+
+
+def _unchanged(config: ConfigDict, field: str, value: Any) -> bool:
+    """Whether a field has this value, of the same kind, already."""
+    current = config_lib.flatten(config).get(field)
+    plain = config_lib.as_dict({"was": current, "is": value})
+    return field in config_lib.flatten(config) and plain["was"] == plain["is"]
+
+
+def _assign(config: ConfigDict, field: str, value: Any, spec: str) -> None:
+    known = config_lib.flatten(config)
+    if field not in known:
+        hint = config_lib.suggestion(field, list(known))
+        raise UserError(f"{spec}: field {field!r}: no such field; {hint}")
+    if isinstance(known[field], tuple) and isinstance(value, list):
+        value = tuple(value)
+    try:
+        with config.unlocked():
+            config.update_from_flattened_dict({field: value})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{spec}: field {field!r} = {value!r}: {error}") from error
+
+
+def _parsed(config: ConfigDict, field: str, text: str) -> Any:
+    """The value of a text from the command line, of the field's type."""
+    if isinstance(config_lib.flatten(config)[field], str):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise UserError(f"--override={field}={text}: is no value") from None
+
+
+def _steps_of(config: ConfigDict, frames: int) -> int:
+    """Steps until so many frames have been seen."""
+    return max(1, round(frames / (config.batch_size * frames_per_video(config))))
+
+
+def frames_per_video(config: ConfigDict) -> int:
+    """Frames that a training step draws of each video."""
+    from ctp_jax.tasks import base  # not above: it imports JAX
+
+    modules.allow_named_by(config)
+    if "coclr" in config:  # what it samples with does not matter here
+        config = copy.deepcopy(config)
+        config.coclr.sampler = "random"
+    spec = base.load(config).clip_spec(train=True)
+    return spec.num_clips * spec.num_frames
+
+
+def _basis(config: ConfigDict, counted: Iterable[str]) -> dict[str, Any]:
+    """A config without what changes no results, unless it is among the counted fields."""
+    flat = config_lib.flatten(config_lib.as_dict(config))
+    return {
+        field: value
+        for field, value in flat.items()
+        if field in counted or not field.startswith(config_lib.PLUMBING)
+    }
+
+
+def _name(config: ConfigDict, basis: Mapping[str, Any], needs) -> str:
+    """`recognition-ucf101-r3d18-from-ctp-s0-1a2b3c4d`: told by a person and by digest."""
+    digest = untrusted.json_digest(basis)[:10]
+    start = needs.get("init_from")
+    last = config.task.rpartition(".")[2], config.model.name.rpartition(".")[2]
+    parts = [last[0], config.data.name, last[1]]
+    parts += ["from", start.config.task.rpartition(".")[2]] if start else []
+    words = [re.sub(r"\W+", "_", each) for each in parts]
+    return "-".join([*words, f"s{config.seed}", digest])
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """All runs and what they need, each once and after what it needs.
+
+    By `level`, so that shards find what they need made by the others at the same time.
+    """
+
+    def all_of(runs) -> Iterator[Run]:
+        for run in runs:
+            yield from all_of(run.needs)
+            yield run
+
+    return sorted(dict.fromkeys(all_of(runs)), key=lambda run: run.level)
+
+
+def shard(runs: list[Run], index: int, count: int) -> list[Run]:
+    """Every n-th of the runs, in their order."""
+    return runs[index::count]
