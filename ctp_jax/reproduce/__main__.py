@@ -69,7 +69,7 @@ def main(arguments):
     if OVERVIEW.value:
         from ctp_jax.reproduce import overview
 
-        overview.update(pathlib.Path(OVERVIEW.value), RATE.value)
+        overview.update(pathlib.Path(OVERVIEW.value), RATE.value or 900)
         return
     if not arguments:
         for name in experiments.names():

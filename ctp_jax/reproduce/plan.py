@@ -1,5 +1,6 @@
 """What is missing before runs can start, and how many hours they take."""
 
+import contextlib
 import functools
 import math
 import os
@@ -124,46 +125,41 @@ def _open(name: str, split: str, data_dir: str) -> records.Records:
     return records.open_records(name, split, data_dir)
 
 
-def num_videos(name: str, split: str, data_dir: str = "") -> int | None:
-    """Videos of a split, as prepared or else as published; None if neither is known."""
-    try:
-        return len(_open(name, split, data_dir))
-    except UserError:
-        return experiments.shared()["SIZES"].get((name, split))
-
-
-def clips(run: Run) -> float | None:
+def clips(run: Run, published: bool = False) -> float | None:
     """What a run computes, in training steps of clips of `REFERENCE` pixels.
 
-    Counts frames of training and evaluation; all networks count alike. None where the
-    size of a data set is not known.
+    Counts frames of training and evaluation; all networks count alike.
+
+    Args:
+        run: to be made.
+        published: take the sizes of data sets as published, whatever is prepared.
+
+    Returns:
+        None where the size of a data set is not known.
     """
-    config = run.config
-    size = num_videos(config.data.name, config.data.split, config.data.data_dir)
-    if size is None:
+    config, data = run.config, run.config.data
+
+    def size_of(split):
+        if not published:
+            with contextlib.suppress(UserError):
+                return len(_open(data.name, split, data.data_dir))
+        return experiments.shared()["SIZES"].get((data.name, split))
+
+    size, held_out = size_of(data.split), data.eval_split and size_of(data.eval_split)
+    if size is None or held_out is None:
         return None
-    used = size * config.data.fraction
-    epochs = config.epochs
-    if config.steps:
-        epochs = config.steps * config.batch_size / used
-    trained = runs_lib.frames_per_video(config) * used * epochs if epochs else 0
-    seen = 0.0
-    held_out = config.data.eval_split and num_videos(
-        config.data.name, config.data.eval_split, config.data.data_dir
-    )
+    used = size * data.fraction
+    epochs = config.steps * config.batch_size / used or config.epochs
+    frames = runs_lib.frames_per_video(config) * used * epochs
     for name, options in config.evaluators.items() if held_out else ():
-        videos = options.videos or config.data.eval_videos or held_out
+        videos = options.videos or data.eval_videos or held_out
         every = options.every or config.eval_every
         times = max(1, math.floor(epochs / every)) if every else 1
-        probed = name in ("retrieval", "knn")
-        per_video = config.probe.num_clips if probed else _tested(config)
-        seen += times * per_video * (videos + used * probed)
-    frames = trained + _EVALUATED * seen * config.clip.num_frames
+        tested = config.test.num_clips if "test" in config else 1
+        if name in ("retrieval", "knn"):
+            tested, videos = config.probe.num_clips, videos + used
+        frames += _EVALUATED * times * tested * videos * config.clip.num_frames
     return frames * config.clip.size**2 / REFERENCE
-
-
-def _tested(config) -> int:
-    return config.test.num_clips if "test" in config else 1
 
 
 class Rates:

@@ -20,10 +20,13 @@ from ctp_jax.reproduce.runs import Run
 
 LOG = "log.txt"
 """In the folder of a run: what it printed."""
+FAILED = "failed.txt"
+"""Likewise: why it failed, for workers that wait for it."""
 
 _ROOM = 1 << 28  # bytes that must be free before a run starts
 _POLL = 30  # seconds between two looks for runs of other processes
 _STOPPED = 75
+_GRACE = 600  # seconds that another worker has to try again what failed before
 
 
 class Failed(UserError):
@@ -62,10 +65,13 @@ class Worker:
             UserError: the disk is full.
         """
         left = [run for run in own if not plan.is_finished(run, self.root)]
-        told = False
+        for run in left:
+            pathlib.Path(self.root, run.name, FAILED).unlink(missing_ok=True)
+        began, told = time.time(), False
         with self._signals():
             while left:
                 before = len(left)
+                self._note_failures(left, own, began)
                 left = [run for run in left if not self._settled(run)]
                 if left and len(left) == before:
                     waits = f"{len(left)} runs wait for others: {self._reason(left[0])}"
@@ -81,6 +87,14 @@ class Worker:
             raise Failed(f"{len(self.failed)} of {len(own)} runs were not made: {why}")
         if left:
             raise TryLater(f"{waits}: the same command again, later, or --wait")
+
+    def _note_failures(self, left, own, began: float) -> None:
+        """Looks which of the needed runs other workers failed to make."""
+        for needed in {n for run in left for n in run.needs} - {*own}:
+            mark = pathlib.Path(self.root, needed.name, FAILED)
+            with contextlib.suppress(OSError):
+                if mark.stat().st_mtime > began or time.time() > began + _GRACE:
+                    self.failed[needed.name] = mark.read_text()
 
     def _reason(self, run: Run) -> str:
         missing = [n for n in run.needs if not plan.is_finished(n, self.root)]
@@ -135,7 +149,9 @@ class Worker:
             raise UserError(_full(folder))
         if code < 0:
             last = f"killed by {signal.Signals(-code).name} after: {last}"
-        self.failed[run.name] = f"{last or f'ended with {code}'} ({folder / LOG})"
+        reason = f"{last or f'ended with {code}'} ({folder / LOG})"
+        self.failed[run.name] = reason
+        (folder / FAILED).write_text(reason)
         print(f"{number}: failed: {last}", flush=True)
         return True
 
