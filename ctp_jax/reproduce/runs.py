@@ -2,13 +2,13 @@
 
 import ast
 import contextlib
-import copy
 import dataclasses
 import functools
+import json
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -97,6 +97,16 @@ class Run:
         ]
 
 
+class _Form(NamedTuple):
+    """A run without its seed; `needs` are descriptions of runs, by field."""
+
+    spec: str
+    fields: dict[str, Any]
+    needs: dict[str, Any]
+    config: ConfigDict
+    basis: dict[str, Any]
+
+
 class Runs:
     """All runs of some experiments.
 
@@ -107,6 +117,7 @@ class Runs:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.by_name: dict[str, Run] = {}
+        self._forms: dict[str, _Form] = {}
         self._overridden: set[str] = set()
 
     def cells(self, experiment: Experiment) -> dict[tuple[str, str], list[Run] | str]:
@@ -146,29 +157,38 @@ class Runs:
 
     def _make(self, described: Mapping[str, Any], values, seed: int) -> Run:
         """The run of a description, and before it the runs that it needs."""
-        spec, fields = self._form(described, values)
-        config, needs = copy.deepcopy(_load(spec)), {}
+        key = json.dumps([described, values], sort_keys=True, default=str)
+        if key not in self._forms:
+            self._forms[key] = self._form(described, values)
+        form = self._forms[key]
+        needs = {k: self._make(v, values, seed) for k, v in form.needs.items()}
+        config = form.config.copy_and_resolve_references()
+        config.seed = seed
+        basis = {**form.basis, "seed": seed}
+        basis |= {field: f"run {run.name}" for field, run in needs.items()}
+        name = _name(config, basis, needs)
+        overrides = {**form.fields, "seed": seed, **needs}
+        made = Run(name, form.spec, overrides, config, basis, tuple(needs.values()))
+        return self.by_name.setdefault(name, made)
+
+    def _form(self, described: Mapping[str, Any], values) -> "_Form":
+        """What the runs of a description have in common over seeds."""
+        spec, fields = self._at_scale(described, values)
+        config = cli.load_config(spec)
+        needs = {k: v for k, v in fields.items() if experiments.is_run(v)}
         for field, value in list(fields.items()):
-            if experiments.is_run(value):
-                needs[field] = self._make(value, values, seed)
-                # Checks the field, too; the digest has the run in its place.
-                value = ""
-            if field not in needs and _unchanged(config, field, value):
-                del fields[field]  # so that equal runs have equal commands
-            else:
-                _assign(config, field, value, spec)
+            # Checks the field of a run, too.
+            if _assign(config, field, "" if field in needs else value, spec):
+                continue
+            del fields[field]  # so that equal runs have equal commands
         if frames := described.get("frames"):
             fields["steps"] = config.steps = _steps_of(config, frames)
         counted = {*fields}  # even of those that change no results
-        fields["seed"] = config.seed = seed
         if self.settings.data_dir:
             config.data.data_dir = fields["data.data_dir"] = self.settings.data_dir
         fields |= self._override(config, spec)
         config_lib.validate(config)
-        basis = _basis(config, counted) | {k: f"run {v.name}" for k, v in needs.items()}
-        name = _name(config, basis, needs)
-        made = Run(name, spec, fields | needs, config, basis, tuple(needs.values()))
-        return self.by_name.setdefault(name, made)
+        return _Form(spec, fields, needs, config, _basis(config, counted))
 
     def _override(self, config: ConfigDict, spec: str) -> dict[str, Any]:
         """Sets the fields that the user overrides for all runs, where there are such."""
@@ -182,7 +202,7 @@ class Runs:
                 self._overridden.add(field)
         return found
 
-    def _form(self, described, values) -> tuple[str, dict[str, Any]]:
+    def _at_scale(self, described, values) -> tuple[str, dict[str, Any]]:
         """(config with arguments, fields to override) at the scale that is chosen."""
         small = described.get("small", {}) if self.settings.small else {}
         if small is None or isinstance(small, str):
@@ -280,11 +300,6 @@ def _chosen(role: str, data: Mapping[str, str]) -> str:
     return f"data={name}{kind or ''},train={train},test={test}"
 
 
-@functools.cache
-def _load(spec: str) -> ConfigDict:
-    return cli.load_config(spec)
-
-
 def _path(spec: str) -> str:
     """The spec with the path of its file: here, or else in the checkout."""
     path, colon, arguments = spec.partition(":")
@@ -294,25 +309,17 @@ def _path(spec: str) -> str:
     return f"{path}{colon}{arguments}"
 
 
-def _unchanged(config: ConfigDict, field: str, value: Any) -> bool:
-    """Whether a field has this value, of the same kind, already."""
-    current = config_lib.flatten(config).get(field)
-    plain = config_lib.as_dict({"was": current, "is": value})
-    return field in config_lib.flatten(config) and plain["was"] == plain["is"]
-
-
-def _assign(config: ConfigDict, field: str, value: Any, spec: str) -> None:
+def _assign(config: ConfigDict, field: str, value: Any, spec: str) -> bool:
+    """Sets a field; False if it has this value already."""
     known = config_lib.flatten(config)
     if field not in known:
         hint = config_lib.suggestion(field, list(known))
         raise UserError(f"{spec}: field {field!r}: no such field; {hint}")
-    if isinstance(known[field], tuple) and isinstance(value, list):
-        value = tuple(value)
     try:
-        with config.unlocked():
-            config.update_from_flattened_dict({field: value})
+        config.update_from_flattened_dict({field: value})
     except (TypeError, ValueError) as error:
         raise UserError(f"{spec}: field {field!r} = {value!r}: {error}") from error
+    return config_lib.flatten(config)[field] != known[field]
 
 
 def _parsed(config: ConfigDict, field: str, text: str) -> Any:
@@ -332,14 +339,23 @@ def _steps_of(config: ConfigDict, frames: int) -> int:
 
 def frames_per_video(config: ConfigDict) -> int:
     """Frames that a training step draws of each video."""
-    from ctp_jax.tasks import base  # not above: it imports JAX
+    rest = ("data", "optimizer", "evaluators", "probe", "init_from", "seed")
+    fields = {k: v for k, v in config_lib.as_dict(config).items() if k not in rest}
+    key = json.dumps(fields)
+    if key not in _FRAMES:
+        from ctp_jax.tasks import base  # not above: it imports JAX
 
-    modules.allow_named_by(config)
-    if "coclr" in config:  # what it samples with does not matter here
-        config = copy.deepcopy(config)
-        config.coclr.sampler = "random"
-    spec = base.load(config).clip_spec(train=True)
-    return spec.num_clips * spec.num_frames
+        modules.allow_named_by(config)
+        if "coclr" in config:  # what it samples with does not matter here
+            config = config.copy_and_resolve_references()
+            config.coclr.sampler = "random"
+        spec = base.load(config).clip_spec(train=True)
+        _FRAMES[key] = spec.num_clips * spec.num_frames
+    return _FRAMES[key]
+
+
+_FRAMES: dict[str, int] = {}
+"""`frames_per_video` of configs, which takes a while."""
 
 
 def _basis(config: ConfigDict, counted: Iterable[str]) -> dict[str, Any]:
