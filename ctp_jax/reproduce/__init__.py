@@ -5,9 +5,11 @@
 `experiments` first.
 
 experiments  reads the files: what is pretrained, what it is transferred to
+specs        configs as experiments name them, and their small forms
 runs         the runs that a table needs, each once; their order and names
 plan         what is missing before anything starts, and how long it takes
 work         makes the runs, one after the other
 tables       what the runs gave, beside the paper's numbers
+pictures     figures that are pictures
 overview     the table of docs/experiments.md
 """

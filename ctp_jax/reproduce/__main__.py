@@ -5,8 +5,6 @@ import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 from absl import flags
 
@@ -83,10 +81,10 @@ def main(arguments):
     ]
     runs = runs_lib.Runs(_settings())
     index, count = _shard(SHARD.value)
-    cells = {each.name: runs.cells(each) for each in chosen}
+    cells = [runs.cells(each) for each in chosen]
     runs.check_overrides()
     ordered = runs_lib.in_order(runs.by_name.values())
-    root = os.fspath(ROOT.value)
+    root = os.path.normpath(os.path.expanduser(ROOT.value))
     own = runs_lib.shard(ordered, index, count)
     if COMMANDS.value:
         for run in own:
@@ -99,7 +97,7 @@ def main(arguments):
     if not TABLE.value:
         _make(own, ordered, root, chosen)
     if TABLE.value or all(plan.is_finished(run, root) for run in ordered):
-        _draw(chosen, cells, root)
+        _draw(arguments, chosen, cells, root)
 
 
 def _make(own, ordered, root, chosen) -> None:
@@ -111,59 +109,20 @@ def _make(own, ordered, root, chosen) -> None:
     work.Worker(root, ordered, WAIT.value).make(own)
 
 
-def _draw(chosen, cells, root) -> None:
+def _draw(specs, chosen, cells, root) -> None:
+    """Prints and writes the tables, and draws the pictures that are missing."""
     terminal.announce("loading Matplotlib, which lists the fonts the first time")
-    from ctp_jax.reproduce import tables
+    from ctp_jax.reproduce import pictures, tables
 
-    for experiment in chosen:
-        results = tables.collect(experiment, cells[experiment.name], root)
-        for name, command in experiment.pictures.items():
-            _picture(experiment, name, command, cells[experiment.name], root)
-        print(tables.text(results))
+    for spec, experiment, runs in zip(specs, chosen, cells, strict=True):
+        results = tables.collect(experiment, runs, root)
+        results.missing.extend(pictures.draw(experiment, runs, root, _settings()))
+        print(f"{tables.text(results)}\n")
         scale = "" if SCALE.value == "full" else f" --scale={SCALE.value}"
-        about = f"python -m ctp_jax.reproduce {experiment.name}{scale}"
-        print()
-        for path in tables.write(results, root, about):
+        command = f"python -m ctp_jax.reproduce {spec}{scale}"
+        for path in tables.write(results, root, command):
             print(path)
         print()
-
-
-def _picture(experiment, name, command, cells, root) -> None:
-    """Draws a picture unless it is there; says so if the runs for it are not."""
-    from ctp_jax.reproduce import tables
-
-    out = tables.picture_folder(root, experiment.name, name)
-    runs = {row: each for (row, _), each in cells.items() if not isinstance(each, str)}
-    needed = [
-        runs.get(row, [None])[0]
-        for row in re.findall(r"{run:(.+?)}", " ".join(command))
-    ]
-    if out.is_dir() or not all(r and plan.is_finished(r, root) for r in needed):
-        return
-    module, *given = command
-    arguments = ["-m", module]
-    for each in given:
-        if each.startswith("--config="):
-            spec = each.removeprefix("--config=")
-            if SCALE.value == "small":
-                spec = runs_lib.small_form(spec, _settings().data)
-            each = f"--config={spec}"
-        for run, found in zip(re.findall(r"{run:(.+?)}", each), needed, strict=False):
-            each = each.replace(f"{{run:{run}}}", f"{root}/{found.name}")
-        arguments.append(each)
-    if DATA_DIR.value:
-        has_config = any(each.startswith("--config=") for each in given)
-        flag = "config.data.data_dir" if has_config else "data_dir"
-        arguments.append(f"--{flag}={DATA_DIR.value}")
-    done = subprocess.run(
-        [sys.executable, *arguments, f"--out={out}"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        print(f"no picture {name!r}: {' '.join(last)}", flush=True)
 
 
 def _settings() -> runs_lib.Settings:

@@ -14,7 +14,7 @@ from ctp_jax import metrics_file, untrusted
 from ctp_jax.data import records
 from ctp_jax.errors import UserError
 from ctp_jax.formatting import duration
-from ctp_jax.reproduce import experiments
+from ctp_jax.reproduce import experiments, specs
 from ctp_jax.reproduce import runs as runs_lib
 from ctp_jax.reproduce.runs import Run
 
@@ -150,7 +150,7 @@ def clips(run: Run, published: bool = False) -> float | None:
         return None
     used = size * data.fraction
     epochs = config.steps * config.batch_size / used or config.epochs
-    frames = runs_lib.frames_per_video(config) * used * epochs
+    frames = specs.frames_per_video(config) * used * epochs
     for name, options in config.evaluators.items() if held_out else ():
         videos = options.videos or data.eval_videos or held_out
         every = options.every or config.eval_every
@@ -184,7 +184,7 @@ class Rates:
         measured = self._measured.get(self._kind(run))
         rate = statistics.median(measured) if measured else self._given
         amount = clips(run) if rate else None
-        return None if amount is None else amount / rate / 3600
+        return amount / rate / 3600 if amount is not None and rate else None
 
 
 def lines(runs: Sequence[Run], root: str, rates: Rates) -> list[str]:

@@ -1,21 +1,19 @@
 """The runs that tables need: each once, by the digest of its effective config."""
 
-import ast
 import contextlib
 import dataclasses
 import functools
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from ctp_jax import cli, modules, untrusted
+from ctp_jax import cli, untrusted
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
-from ctp_jax.reproduce import experiments
+from ctp_jax.reproduce import experiments, specs
 from ctp_jax.reproduce.experiments import Column, Experiment, Row
 
 ROOT = "{root}"
@@ -136,24 +134,23 @@ class Runs:
         """The runs of a cell, for every split and seed; `NoSmallForm` where it has none."""
         if row.chance or not row.has(column.label):
             return []
-        found = []
+        pretrain = row.pretrain
+        if isinstance(pretrain, str):
+            pretrain = {"config": pretrain}
+        described = pretrain
+        if column.run is not None:
+            described = _merged(column.run, row.transfer)
+            described |= {"init_from": pretrain} if pretrain else {}
+        if described is None:
+            return []
+        found = {}
         for split in self.settings.splits:
             for seed in self.settings.seeds or experiment.seeds:
                 values = {"split": str(split), **column.values}
                 with _placed(experiment, row, column):
-                    found.append(self._transferred(row, column, values, seed))
-        return list({run.name: run for run in found if run}.values())
-
-    def _transferred(self, row, column, values, seed) -> Run | None:
-        pretrain = row.pretrain
-        if isinstance(pretrain, str):
-            pretrain = {"config": pretrain}
-        if column.run is None:
-            return pretrain and self._make(pretrain, values, seed)
-        described = _merged(column.run, row.transfer)
-        if pretrain:
-            described["init_from"] = pretrain
-        return self._make(described, values, seed)
+                    run = self._make(described, values, seed)
+                found[run.name] = run
+        return list(found.values())
 
     def _make(self, described: Mapping[str, Any], values, seed: int) -> Run:
         """The run of a description, and before it the runs that it needs."""
@@ -178,7 +175,7 @@ class Runs:
         needs = {k: v for k, v in fields.items() if experiments.is_run(v)}
         for field, value in list(fields.items()):
             # Checks the field of a run, too.
-            if _assign(config, field, "" if field in needs else value, spec):
+            if specs.assign(config, field, "" if field in needs else value, spec):
                 continue
             del fields[field]  # so that equal runs have equal commands
         if frames := described.get("frames"):
@@ -197,8 +194,8 @@ class Runs:
         for field, text in self.settings.overrides.items():
             length = field in ("steps", "epochs")
             if field in config_lib.flatten(config) and (trains or not length):
-                found[field] = _parsed(config, field, text)
-                _assign(config, field, found[field], spec)
+                found[field] = specs.parse(config, field, text)
+                specs.assign(config, field, found[field], spec)
                 self._overridden.add(field)
         return found
 
@@ -208,24 +205,23 @@ class Runs:
         if small is None or isinstance(small, str):
             raise NoSmallForm(small or "it has no small form")
         described = _merged(described, small)
-        spec = _with_arguments(described["config"], described.get("arguments", ""))
+        spec = specs.with_arguments(described["config"], described.get("arguments", ""))
         if self.settings.small and "config" not in small:
-            spec = small_form(spec, self.settings.data)
+            spec = specs.small_form(spec, self.settings.data)
         try:
             spec = spec.format_map(values)
         except (KeyError, ValueError, IndexError) as error:
             raise UserError(f"config {spec!r}: no value for {error}") from error
-        return _path(spec), {k: v for k, v in described.items() if k not in _NO_FIELDS}
+        return specs.path(spec), {
+            k: v for k, v in described.items() if k not in _NO_FIELDS
+        }
 
     def check_overrides(self) -> None:
         """Raises `UserError` for an override of a field that no run has."""
         for field in self.settings.overrides:
             if self.by_name and field not in self._overridden:
-                known = {
-                    f
-                    for r in self.by_name.values()
-                    for f in config_lib.flatten(r.config)
-                }
+                configs = [run.config for run in self.by_name.values()]
+                known = {name for each in configs for name in config_lib.flatten(each)}
                 hint = config_lib.suggestion(field, sorted(known))
                 raise UserError(f"--override={field}: no run has this field; {hint}")
 
@@ -243,119 +239,15 @@ def _placed(experiment: Experiment, row: Row, column: Column) -> Iterator[None]:
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """The second goes before the first; forms for --scale=small are merged, too."""
     merged = {**first, **second}
-    inner = [each.get("small") for each in (first, second)]
-    if all(isinstance(each, Mapping) for each in inner):
+    inner = first.get("small"), second.get("small")
+    if isinstance(inner[0], Mapping) and isinstance(inner[1], Mapping):
         merged["small"] = {**inner[0], **inner[1]}
     return merged
 
 
-def _with_arguments(spec: str, arguments: str) -> str:
-    if not arguments:
-        return spec
-    return f"{spec}{',' if ':' in spec else ':'}{arguments}"
-
-
-def small_form(spec: str, data: Mapping[str, str]) -> str:
-    """The small config in place of one of the paper's size.
-
-    Args:
-        spec: `configs/x.py:arguments`.
-        data: see `Settings`.
-
-    Raises:
-        UserError: the config has no small form.
-    """
-    path, _, arguments = spec.partition(":")
-    common = experiments.shared()
-    target = common["SMALL"].get(path.removeprefix("configs/"))
-    if target is None:
-        raise UserError(
-            f"{path}: has no small form: give the run a 'small' entry "
-            "(docs/experiments.md)"
-        )
-    role, kept = "ucf101", []
-    for item in filter(None, arguments.split(",")):
-        name, _, value = item.partition("=")
-        if name == "data":
-            role = value
-        elif name == "backbone":
-            kept.append(f"backbone={common['SMALL_NETWORKS'].get(value, value)}")
-        elif name not in ("split", "train", "test", "small"):
-            kept.append(item)
-    if target == path:  # small itself
-        return spec
-    roles = {name: _chosen(name, data) for name in re.findall(r"{(\w+)}", target)}
-    roles["data"] = _chosen(role, data)
-    return _with_arguments(target.format_map(roles), ",".join(kept))
-
-
-def _chosen(role: str, data: Mapping[str, str]) -> str:
-    """Arguments of a config that name the data set for one of the paper's.
-
-    `ucf101_flow` and `ucf101_tracks` are what was prepared from that for `ucf101`.
-    """
-    base, kind = re.fullmatch(r"(\w+?)(_flow|_tracks)?", role).groups()
-    name, *splits = data.get(base, data.get("", "moving_shapes")).split(":")
-    train, test = splits or ("train", "test")
-    return f"data={name}{kind or ''},train={train},test={test}"
-
-
-def _path(spec: str) -> str:
-    """The spec with the path of its file: here, or else in the checkout."""
-    path, colon, arguments = spec.partition(":")
-    if not pathlib.Path(path).is_file():
-        inside = experiments.checkout() / path
-        path = str(inside) if inside.is_file() else path
-    return f"{path}{colon}{arguments}"
-
-
-def _assign(config: ConfigDict, field: str, value: Any, spec: str) -> bool:
-    """Sets a field; False if it has this value already."""
-    known = config_lib.flatten(config)
-    if field not in known:
-        hint = config_lib.suggestion(field, list(known))
-        raise UserError(f"{spec}: field {field!r}: no such field; {hint}")
-    try:
-        config.update_from_flattened_dict({field: value})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{spec}: field {field!r} = {value!r}: {error}") from error
-    return config_lib.flatten(config)[field] != known[field]
-
-
-def _parsed(config: ConfigDict, field: str, text: str) -> Any:
-    """The value of a text from the command line, of the field's type."""
-    if isinstance(config_lib.flatten(config)[field], str):
-        return text
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        raise UserError(f"--override={field}={text}: is no value") from None
-
-
 def _steps_of(config: ConfigDict, frames: int) -> int:
     """Steps until so many frames have been seen."""
-    return max(1, round(frames / (config.batch_size * frames_per_video(config))))
-
-
-def frames_per_video(config: ConfigDict) -> int:
-    """Frames that a training step draws of each video."""
-    rest = ("data", "optimizer", "evaluators", "probe", "init_from", "seed")
-    fields = {k: v for k, v in config_lib.as_dict(config).items() if k not in rest}
-    key = json.dumps(fields)
-    if key not in _FRAMES:
-        from ctp_jax.tasks import base  # not above: it imports JAX
-
-        modules.allow_named_by(config)
-        if "coclr" in config:  # what it samples with does not matter here
-            config = config.copy_and_resolve_references()
-            config.coclr.sampler = "random"
-        spec = base.load(config).clip_spec(train=True)
-        _FRAMES[key] = spec.num_clips * spec.num_frames
-    return _FRAMES[key]
-
-
-_FRAMES: dict[str, int] = {}
-"""`frames_per_video` of configs, which takes a while."""
+    return max(1, round(frames / (config.batch_size * specs.frames_per_video(config))))
 
 
 def _basis(config: ConfigDict, counted: Iterable[str]) -> dict[str, Any]:
@@ -390,7 +282,8 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
             yield from all_of(run.needs)
             yield run
 
-    return sorted(dict.fromkeys(all_of(runs)), key=lambda run: run.level)
+    by_name = {run.name: run for run in all_of(runs)}
+    return sorted(by_name.values(), key=lambda run: run.level)
 
 
 def shard(runs: list[Run], index: int, count: int) -> list[Run]:

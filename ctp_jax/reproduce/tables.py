@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from ctp_jax import files
 from ctp_jax import report as report_lib
-from ctp_jax.errors import UserError, refusals
+from ctp_jax.errors import refusals
 from ctp_jax.report import comparison, page, read, words
 from ctp_jax.report import tables as run_tables
 from ctp_jax.report.figures import Drawing, Line, draw
+from ctp_jax.reproduce import pictures as pictures_lib
 from ctp_jax.reproduce import plan
 from ctp_jax.reproduce.experiments import Experiment
 from ctp_jax.reproduce.runs import Run
@@ -220,7 +221,7 @@ def write(results: Results, root: str, about: str) -> list[pathlib.Path]:
             new.write_text(f"{markdown(results)}\n{about}\n")
     pictures = {}
     for each in results.experiment.pictures:
-        place = picture_folder(root, name, each)
+        place = pictures_lib.folder(root, results.experiment, each)
         if place.is_dir():
             run = read.Run(place, each)
             pictures |= {f"{each}: {k}": v for k, v in page.pictures(run).items()}
@@ -234,10 +235,3 @@ def write(results: Results, root: str, about: str) -> list[pathlib.Path]:
     }
     html = report_lib.save(folder / f"{name}.html", "experiment.html", values)
     return [folder / f"{name}.md", html]
-
-
-def picture_folder(root: str, name: str, picture: str) -> pathlib.Path:
-    """Where the pictures of an experiment are drawn."""
-    if "/" in picture:
-        raise UserError(f"{name}: picture {picture!r}: a name cannot have a slash")
-    return pathlib.Path(root, "tables", name, picture)
