@@ -38,8 +38,11 @@ def get_config(arg=None):
         epochs=clips * arg.epochs,
         milestones=tuple(clips * each for each in MILESTONES[arg.epochs]),
     )
-    common.take_backbone(config, "r2plus1d18")
-    config.model.mid_per_block, config.model.epsilon = True, 1e-5
+    if not arg.backbone:
+        config.model.name, config.model.mid_per_block = "r2plus1d18", True
+        config.model.epsilon = (
+            1e-5  # in SEVERE's finetuning; of the release's weights 1e-3
+        )
     config.clip.num_frames = 16 if arg.linear else 32
     # 16 frames per second, of 25 or 30.
     config.clip.strides = (1, 2)
