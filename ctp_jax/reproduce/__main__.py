@@ -92,7 +92,7 @@ def main(arguments):
         return
     plan.check_unchanged(ordered, root)
     if PLAN.value:
-        print("\n".join(plan.lines(own, root, plan.Rates(ordered, root, RATE.value))))
+        print("\n".join(plan.lines(own, root, plan.Rates(root, RATE.value))))
         return
     if not TABLE.value:
         _make(own, ordered, root, chosen)

@@ -7,7 +7,8 @@ import os
 import pathlib
 import shlex
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from ctp_jax import config as config_lib
 from ctp_jax import metrics_file, untrusted
@@ -49,20 +50,21 @@ def _lines(folder: pathlib.Path) -> list[dict]:
         return []
 
 
+def _marks(root: str) -> Iterator[tuple[pathlib.Path, dict]]:
+    """The folders of runs in `root` with what `MARK` says there."""
+    for path in sorted(pathlib.Path(root).glob(f"*/{MARK}")):
+        with contextlib.suppress(OSError, ValueError):
+            shape = {"command": str, "basis": dict}
+            yield path.parent, untrusted.parse_json(untrusted.read_bytes(path), shape)
+
+
 def check_unchanged(runs: Iterable[Run], root: str) -> None:
     """Raises `UserError` where a command made another run in `root` before.
 
     That is so if a config file has changed since: its old results are not mixed with new
     ones.
     """
-    made = {}
-    for path in pathlib.Path(root).glob(f"*/{MARK}"):
-        try:
-            shape = {"command": str, "basis": dict}
-            mark = untrusted.parse_json(untrusted.read_bytes(path), shape)
-        except (OSError, ValueError):
-            continue
-        made[mark["command"]] = path.parent, mark["basis"]
+    made = {mark["command"]: (folder, mark["basis"]) for folder, mark in _marks(root)}
     for run in runs:
         folder, before = made.get(command_of(run), (None, {}))
         if folder is None or folder.name == run.name:
@@ -165,26 +167,33 @@ def clips(run: Run, published: bool = False) -> float | None:
 class Rates:
     """Clips of `REFERENCE` pixels per second: measured in the runs there are, or given."""
 
-    def __init__(self, runs: Iterable[Run], root: str, given: float | None):
+    def __init__(self, root: str, given: float | None):
+        """Reads what the runs in `root` logged, of whatever table they are."""
         self._given, self._measured = given, {}
-        for run in runs:
-            lines = _lines(pathlib.Path(root, run.name))
+        for folder, mark in _marks(root):
+            lines = _lines(folder)
             found = [x["clips_per_second"] for x in lines if x.get("clips_per_second")]
             if found:
-                share = run.config.clip.num_frames * run.config.clip.size**2 / REFERENCE
-                rate = statistics.median(found) * share
-                self._measured.setdefault(self._kind(run), []).append(rate)
-
-    @staticmethod
-    def _kind(run: Run) -> tuple:
-        return run.config.task, run.config.model.name, run.config.model.width
+                rate = statistics.median(found) * _share(mark["basis"])
+                self._measured.setdefault(_kind(mark["basis"]), []).append(rate)
 
     def hours(self, run: Run) -> float | None:
         """Hours of a run; None if that cannot be told."""
-        measured = self._measured.get(self._kind(run))
+        measured = self._measured.get(_kind(run.basis))
         rate = statistics.median(measured) if measured else self._given
         amount = clips(run) if rate else None
         return amount / rate / 3600 if amount is not None and rate else None
+
+
+def _kind(basis: Mapping[str, Any]) -> tuple:
+    """Runs of one kind are as fast, in pixels."""
+    return tuple(basis.get(each) for each in ("task", "model.name", "model.width"))
+
+
+def _share(basis: Mapping[str, Any]) -> float:
+    """Pixels of a clip, of `REFERENCE`."""
+    frames, size = basis.get("clip.num_frames", 0), basis.get("clip.size", 0)
+    return frames * size**2 / REFERENCE
 
 
 def lines(runs: Sequence[Run], root: str, rates: Rates) -> list[str]:

@@ -151,8 +151,8 @@ def text(results: Results) -> str:
     count = results.table.words
     rows = [[", ".join(row[:count]), *row[count:]] for row in results.table.rows]
     heads = ["", *results.table.columns[count:]]
-    lines = [results.experiment.title, ""]
-    lines += comparison.aligned(heads, rows) if rows else []
+    lines = [results.experiment.title]
+    lines += ["", *comparison.aligned(heads, rows)] if rows else []
     lines += ["", "missing:", *results.missing] if results.missing else []
     return "\n".join(lines)
 

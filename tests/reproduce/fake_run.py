@@ -2,7 +2,7 @@
 
 A run takes $STEPS steps of $PAUSE seconds, writes what a run writes, and goes on after its
 last step. $CALLS is a file that gets a line for each start and end. A run whose command
-contains $FAILS fails, with the line $FAILS_WITH. It imports nothing, to start quickly.
+contains $FAILS fails, with the line $FAILS_WITH and $FAILS_CODE. It imports nothing, to start quickly.
 """
 
 import json
@@ -28,7 +28,7 @@ def main(arguments):
     note("start", workdir.name, done, os.getpid())
     if os.environ.get("FAILS", "no such run") in " ".join(arguments):
         print(os.environ.get("FAILS_WITH", "error: no good"))
-        sys.exit(2)
+        sys.exit(int(os.environ.get("FAILS_CODE", "2")))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
     total = int(os.environ.get("STEPS", "2"))
     with metrics.open("a") as file:

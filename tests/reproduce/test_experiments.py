@@ -1,10 +1,12 @@
 """Experiments are read, or what is wrong with them is one line; the docs are up to date."""
 
+import json
 import re
 
 import pytest
 
 from ctp_jax.reproduce import experiments, overview, plan, runs
+from tests.report import make_runs
 from tests.reproduce import command
 
 ROOT = experiments.checkout()
@@ -65,6 +67,19 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
     # 2,898,930 clips of the game twice, of finetuning 1,619,700 twice.
     assert code == 0 and out.endswith("4 runs, 4 to make: 2h30m\n")
     assert re.search(r" 3  recognition-.*  27m00s  after 1\n", out)
+    # With what a run of this kind logged, of 32 frames in place of 16.
+    basis = {"task": "ctp", "model.name": "r3d18", "model.width": 1.0}
+    basis |= {"clip.num_frames": 32, "clip.size": 112}
+    folder = tmp_path / "another run"
+    folder.mkdir()
+    mark = {"command": "", "basis": basis}
+    (folder / "reproduce.json").write_text(json.dumps(mark))
+    rates = [{"clips_per_second": 250.0}, {"clips_per_second": 1000.0}, {}]
+    rates.append({"clips_per_second": 200.0})
+    make_runs.write_metrics(folder, [{"kind": "train", "step": 1, **r} for r in rates])
+    code, out, _ = command.run(capsys, "table7", "--plan", *flags)
+    assert re.search(r"(?m) 1  ctp-.*  1h36m$", out)  # at 500 clips of 16 frames
+    assert out.endswith("2 of unknown length (--clips_per_second)\n")
     code, out, _ = command.run(capsys, "table7", "--commands", *flags)
     lines = out.splitlines()
     assert code == 0 and len(lines) == 4

@@ -3,11 +3,12 @@ said. The runs are written by hand."""
 
 import re
 import statistics
+import subprocess
 
 import numpy as np
 import pytest
 
-from ctp_jax.reproduce import experiments, runs
+from ctp_jax.reproduce import experiments, pictures, runs
 from tests.report import make_runs
 from tests.report.html_page import Page
 from tests.reproduce import command
@@ -136,3 +137,38 @@ def test_a_row_without_a_small_form(tmp_path, capsys, small, expected):
     flags = ["--table", f"--root={tmp_path}", "--rows=*ImageNet*"]
     code, out, _ = command.run(capsys, "table3", *flags, *["--scale=small"] * small)
     assert code == 0 and re.search(f"R3D, Supervised, ImageNet, UCF.*{expected}", out)
+
+
+def test_a_picture_needs_its_runs(tmp_path, capsys, monkeypatch):
+    flags = ["--table", f"--root={tmp_path}", "--scale=small", "--data_dir=/data"]
+    started = []
+
+    def run_command(arguments, **_):
+        started.append(arguments[1:])
+        return subprocess.CompletedProcess(arguments, 2, "", "error: no such luck\n")
+
+    monkeypatch.setattr(pictures.subprocess, "run", run_command)
+    for place, cell in cells_of("fig5", small=True).items():
+        if place[0] == "CtP":
+            write(tmp_path, cell[0], top1=0.5)
+    _, out, _ = command.run(capsys, "fig5", *flags)
+    assert "picture videos: the run of Random is not made" in out and not started
+    names = {}
+    for place, cell in cells_of("fig5", small=True).items():
+        names[place[0]] = cell[0].name
+        if place[0] == "Random":
+            write(tmp_path, cell[0], top1=0.25)
+    _, out, _ = command.run(capsys, "fig5", *flags)
+    assert "picture videos: no such luck" in out
+    (arguments,) = started
+    assert arguments == [
+        *("-m", "ctp_jax.explain"),
+        *(f"--workdir={tmp_path}/{names[row]}" for row in ("CtP", "Random")),
+        *("--videos=2", "--data_dir=/data", f"--out={tmp_path}/tables/fig5/videos"),
+    ]
+    command.run(capsys, "fig7", *flags)
+    data = "data=moving_shapes,train=train,test=test"
+    for count, arguments in enumerate(started[1:], 1):
+        assert arguments[2] == f"--config=configs/small.py:{data}"
+        assert f"--config.game.num_trajectories={count}" in arguments
+        assert "--config.data.data_dir=/data" in arguments

@@ -123,6 +123,14 @@ def test_two_workers_share_the_work(command):
     assert {code, other.returncode} <= {0, 75} and 0 in (code, other.returncode)
 
 
+def test_a_run_that_somebody_else_started_is_left_alone(command):
+    line = "error: /x: another run uses this folder (process 7 on host): wait for it"
+    code, _, error = command.run(FAILS="=1.0", FAILS_WITH=line, FAILS_CODE="75")
+    assert code == 75 and "2 runs wait for others" in error
+    assert "is being made by another process" in error
+    assert len(command.lines("end")) == 2 and not [*command.root.glob("*/failed.txt")]
+
+
 def test_a_shard_needs_another(command, monkeypatch):
     code, _, error = command.run("--shard=2/4")
     assert code == 75 and "which is not made yet" in error
