@@ -108,7 +108,7 @@ class Worker:
             return True
         for needed in run.needs:
             if needed.name in self.failed:
-                self.failed[run.name] = f"needs {needed.name}"
+                self._fail(run, f"needs {needed.name}")
                 return True
         if not all(plan.is_finished(needed, self.root) for needed in run.needs):
             return False
@@ -149,18 +149,23 @@ class Worker:
             raise UserError(_full(folder))
         if code < 0:
             last = f"killed by {signal.Signals(-code).name} after: {last}"
-        reason = f"{last or f'ended with {code}'} ({folder / LOG})"
-        self.failed[run.name] = reason
-        (folder / FAILED).write_text(reason)
+        self._fail(run, f"{last or f'ended with {code}'} ({folder / LOG})")
         print(f"{number}: failed: {last}", flush=True)
         return True
+
+    def _fail(self, run: Run, reason: str) -> None:
+        """Notes it here, and for other workers."""
+        self.failed[run.name] = reason
+        folder = pathlib.Path(self.root, run.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAILED).write_text(reason)
 
     def _watch(self, log: pathlib.Path, number: str) -> int:
         """Waits for the process; shows its last line on a terminal."""
         assert self._process is not None
         live = sys.stdout.isatty()
         if not live:
-            print(f"{number}: started", flush=True)
+            print(f"{number}: started, see {log}", flush=True)
         while True:
             try:
                 code = self._process.wait(2 if live else None)
@@ -196,7 +201,7 @@ class Worker:
     def _check_signal(self) -> None:
         """Raises what ends the command after a signal."""
         if self._signal is not None:
-            what = "the run that was being made is saved: the same command goes on"
+            what = "what is made so far is saved: the same command goes on"
             if self._signal == signal.SIGINT:
                 raise KeyboardInterrupt(what)
             raise TryLater(f"stopped by {self._signal.name}; {what}")

@@ -150,6 +150,8 @@ def test_what_failed_in_another_shard_is_given_up(command):
     os.utime(mark, (began + 60, began + 60))  # after the next worker began
     code, _, error = command.run("--shard=2/4", "--wait")
     assert code == 1 and "needs ctp" in error
+    # So that others give up what needs this one in turn.
+    assert len([*command.root.glob("*/failed.txt")]) == 2
 
 
 def test_a_config_that_changed_is_said(command):
