@@ -67,7 +67,9 @@ def replacing_inside(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike, busy: str, remedy: str) -> Iterator[None]:
+def locked(
+    path: str | os.PathLike, busy: str, remedy: str, patience: float | None = None
+) -> Iterator[None]:
     """Holds a lock while the body runs, or until this process dies.
 
     Network file systems keep the locks of dead machines for a while, so this waits for a
@@ -77,6 +79,7 @@ def locked(path: str | os.PathLike, busy: str, remedy: str) -> Iterator[None]:
         path: of the lock; the file is not deleted.
         busy: for the message: what it means that another process holds the lock.
         remedy: for the message: what to do then.
+        patience: seconds to wait for the lock of another machine; None: two minutes.
 
     Raises:
         TryLater: another process holds it.
@@ -89,7 +92,7 @@ def locked(path: str | os.PathLike, busy: str, remedy: str) -> Iterator[None]:
             raise
         raise UserError(f"{path}: is not a file, must be one: move it away") from error
     with lock:
-        _take(lock, busy, remedy)
+        _take(lock, busy, remedy, patience)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
@@ -101,9 +104,9 @@ def _open_itself(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
-def _take(lock: TextIO, busy: str, remedy: str) -> None:
+def _take(lock: TextIO, busy: str, remedy: str, patience: float | None) -> None:
     folder = os.path.dirname(lock.name)
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + (_PATIENCE if patience is None else patience)
     told = False
     while True:
         try:

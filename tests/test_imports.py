@@ -160,6 +160,7 @@ def refuse(place, *names):
 from ctp_jax import classify, convert, explain, features, main, publish, search
 from ctp_jax import track, visualize
 from ctp_jax.prepare import __main__
+import ctp_jax.reproduce.__main__
 HEAVY = "tensorflow", "tensorflow_datasets", "torch", "keras", "matplotlib", "scipy"
 refuse("commands", *HEAVY, "jax", "orbax", "cv2")
 from ctp_jax import models, modules, tasks

@@ -49,7 +49,7 @@ def write(
         UserError: there is no run there, or the report cannot be written.
     """
     run = read.read(workdir)
-    return _save(out or run.path / "report.html", "run.html", page.context(run))
+    return save(out or run.path / "report.html", "run.html", page.context(run))
 
 
 def compare(
@@ -68,7 +68,7 @@ def compare(
         UserError: one of them contains no run, or the page cannot be written.
     """
     runs = _read_all(workdirs)
-    return _save(out, "comparison.html", comparison.context(runs))
+    return save(out, "comparison.html", comparison.context(runs))
 
 
 def last_words(workdir: str | os.PathLike) -> list[str]:
@@ -99,10 +99,22 @@ def _read_all(workdirs: Sequence[str | os.PathLike]) -> list[read.Run]:
     return runs
 
 
-def _save(
+def save(
     path: str | os.PathLike, template: str, values: Mapping[str, Any]
 ) -> pathlib.Path:
-    """Fills a template and writes the page atomically."""
+    """Fills a template and writes the page atomically.
+
+    Args:
+        path: of the page.
+        template: a file of `templates/`.
+        values: what it shows.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: the page cannot be written.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

@@ -160,13 +160,19 @@ def text(runs: Sequence[Run]) -> str:
     lines = []
     for task, members in by_task(runs).items():
         table = seeds_table(members) or runs_table(members)
-        rows = [[task, *table.columns[1:]], *table.rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for name, *cells in rows:
-            cells = [c.rjust(w) for c, w in zip(cells, widths[1:], strict=True)]
-            lines.append("  ".join([name.ljust(widths[0]), *cells]))
-        lines.append("")
+        lines += [*aligned([task, *table.columns[1:]], table.rows), ""]
     return "\n".join(lines)
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, the first column flush left and the others flush right."""
+    table = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for name, *cells in table:
+        cells = [c.rjust(w) for c, w in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *cells]))
+    return lines
 
 
 def _by_share(runs: Sequence[Run]) -> dict[float, list[Run]]:

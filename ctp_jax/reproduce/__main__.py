@@ -1,0 +1,183 @@
+"""Tables and figures of the paper: `python -m ctp_jax.reproduce NAME --root=DIR`."""
+
+import functools
+import os
+import pathlib
+import re
+import shlex
+
+from absl import flags
+
+from ctp_jax import cli, config, files, terminal
+from ctp_jax.errors import UserError
+from ctp_jax.reproduce import experiments, plan, work
+from ctp_jax.reproduce import runs as runs_lib
+
+FLAGS = flags.FlagValues()
+
+
+_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_strings = functools.partial(flags.DEFINE_multi_string, flag_values=FLAGS)
+_boolean = functools.partial(flags.DEFINE_boolean, flag_values=FLAGS)
+ROOT = _string("root", "runs", "Folder of all runs, and of tables/.")
+PLAN = _boolean("plan", False, "Print the runs and how long they take.")
+COMMANDS = _boolean("commands", False, "Print the commands of the runs.")
+TABLE = _boolean("table", False, "Draw the table from what is there.")
+SCALE = flags.DEFINE_enum(
+    "scale",
+    "full",
+    ["full", "small"],
+    "As the files say, or with the network of configs/small.py.",
+    flag_values=FLAGS,
+)
+SEEDS = _string("seeds", "", "As 0,1,2; default: those of the experiment.")
+SPLITS = _string("splits", "1", "Of UCF-101 and HMDB-51, as 1,2,3.")
+DATA = _strings(
+    "data",
+    [],
+    "With --scale=small: NAME[:TRAIN:TEST] in place of all data sets, or "
+    "ucf101=NAME[:TRAIN:TEST] in place of one.",
+)
+DATA_DIR = _string("data_dir", "", "Where data are; as config.data.data_dir.")
+OVERRIDE = _strings("override", [], "FIELD=VALUE for every run that has the field.")
+RATE = flags.DEFINE_float(
+    "clips_per_second",
+    None,
+    "Clips of 16 x 112 x 112 that are trained on per second, for --plan; kinds of runs "
+    "that are there are measured.",
+    lower_bound=1e-9,
+    flag_values=FLAGS,
+)
+SHARD = _string("shard", "0/1", "I/N, I from 0 to N-1: make every N-th run.")
+WAIT = _boolean("wait", False, "Wait for runs that other shards make.")
+ROWS = _strings("rows", [], "Only rows that this pattern, or another, fits.")
+COLUMNS = _strings("columns", [], "Only columns that this pattern, or another, fits.")
+OVERVIEW = _string("overview", "", "Update the table in this page, and nothing else.")
+
+
+def main(arguments):
+    """Makes the runs that tables need, and draws the tables.
+
+    python -m ctp_jax.reproduce                    lists what there is
+    python -m ctp_jax.reproduce table4 --root=DIR  makes what is missing, then the table
+    python -m ctp_jax.reproduce my_sweep.py        a file of your own, docs/experiments.md
+
+    Runs are shared between tables, and an interrupted one goes on where it was.
+    """
+    if OVERVIEW.value:
+        from ctp_jax.reproduce import overview
+
+        overview.update(pathlib.Path(OVERVIEW.value), RATE.value or 900)
+        return
+    if not arguments:
+        for name in experiments.names():
+            print(f"{name:<10}{experiments.read(name).title}")
+        return
+    chosen = [
+        experiments.chosen(
+            experiments.read(each), ROWS.value or ["*"], COLUMNS.value or ["*"]
+        )
+        for each in arguments
+    ]
+    runs = runs_lib.Runs(_settings())
+    index, count = _shard(SHARD.value)
+    cells = [runs.cells(each) for each in chosen]
+    runs.check_overrides()
+    ordered = runs_lib.in_order(runs.by_name.values())
+    root = os.path.normpath(os.path.expanduser(ROOT.value))
+    own = runs_lib.shard(ordered, index, count)
+    if COMMANDS.value:
+        for run in own:
+            print(shlex.join(["python", *run.command(root)]))
+        return
+    plan.check_unchanged(ordered, root)
+    if PLAN.value:
+        print("\n".join(plan.lines(own, root, plan.Rates(root, RATE.value))))
+        return
+    if not TABLE.value:
+        _make(own, ordered, root, chosen)
+    if TABLE.value or all(plan.is_finished(run, root) for run in ordered):
+        _draw(arguments, chosen, cells, root)
+
+
+def _make(own, ordered, root, chosen) -> None:
+    """Makes the runs; a failure is raised after all others are made."""
+    made_by = {k: v for each in chosen for k, v in each.made_by.items()}
+    left = [run for run in own if not plan.is_finished(run, root)]
+    plan.check_there(left, root, made_by)
+    print(f"{len(own)} runs, {len(left)} to make in {root}", flush=True)
+    work.Worker(root, ordered, WAIT.value).make(own)
+
+
+def _draw(specs, chosen, cells, root) -> None:
+    """Prints and writes the tables, and draws the pictures that are missing."""
+    terminal.announce("loading Matplotlib, which lists the fonts the first time")
+    from ctp_jax.reproduce import pictures, tables
+
+    for spec, experiment, runs in zip(specs, chosen, cells, strict=True):
+        results = tables.collect(experiment, runs, root)
+        results.missing.extend(pictures.draw(experiment, runs, root, _settings()))
+        print(f"{tables.text(results)}\n")
+        scale = "" if SCALE.value == "full" else f" --scale={SCALE.value}"
+        command = f"python -m ctp_jax.reproduce {spec}{scale}"
+        for path in tables.write(results, root, command):
+            print(path)
+        print()
+
+
+def _settings() -> runs_lib.Settings:
+    data = {}
+    for each in DATA.value:
+        role, _, name = each.rpartition("=")
+        if not re.fullmatch(r"[^:=]+(:[^:=]+:[^:=]+)?", name):
+            raise UserError(f"--data={each}: needs NAME or NAME:TRAIN:TEST")
+        data[role] = name
+    if data and SCALE.value == "full":
+        raise UserError(
+            "--data: the full-size tables are on the paper's data: needs --scale=small"
+        )
+    known = {name for name, _ in experiments.shared()["SIZES"]} | {""}
+    for role in data:
+        if role not in known:
+            meant = config.closest(role, known) or ", ".join(sorted(known - {""}))
+            raise UserError(f"--data={role}=...: no data set of the paper: {meant}?")
+    overrides = {}
+    for each in OVERRIDE.value:
+        field, has_value, text = each.partition("=")
+        if not has_value:
+            raise UserError(f"--override={each}: needs FIELD=VALUE")
+        overrides[field] = text
+    data_dir = DATA_DIR.value and os.fspath(files.absolute(DATA_DIR.value))
+    return runs_lib.Settings(
+        small=SCALE.value == "small",
+        seeds=_numbers("seeds", SEEDS.value, 0),
+        splits=_numbers("splits", SPLITS.value, 1, 3),
+        data=data,
+        data_dir=data_dir,
+        overrides=overrides,
+    )
+
+
+def _numbers(flag: str, text: str, low: int, high: int = 2**31 - 1) -> tuple[int, ...]:
+    """The whole numbers of a list with commas."""
+    items = [each.strip() for each in text.split(",")] if text else []
+    for each in items:
+        if not each.isdecimal() or not low <= int(each) <= high:
+            upper = f" to {high}" if high < 2**31 - 1 else ""
+            raise UserError(
+                f"--{flag}={text}: needs whole numbers from {low}{upper} with commas, "
+                "such as 1,2"
+            )
+    return tuple(dict.fromkeys(int(each) for each in items))
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """I and N of 'I/N'."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise UserError(f"--shard={text}: needs I/N with I from 0 to N-1, such as 0/4")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

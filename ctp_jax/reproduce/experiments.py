@@ -1,0 +1,255 @@
+"""Reads experiments: files of data with the rows and columns of a table.
+
+A *run* is described by the path of a config with its arguments, or by a dictionary of that
+path (`config`) and of fields to override. A field may have a run as its value: it then
+gets that run's folder, and the run is made first. Besides fields, there are
+
+    frames     train until so many frames have been seen; sets `steps`
+    small      what is different with --scale=small: fields, `config`, or None: cannot be
+
+A *column* is a run that every row is transferred to, with `metric`, the number to take from
+its last evaluation, and `values`, which replace `{name}` in paths of configs. Without
+`config`, the number is of what is pretrained. A *row* is a run, what is pretrained, or a
+dictionary with any of `_ROW`.
+"""
+
+import ast
+import dataclasses
+import fnmatch
+import functools
+import importlib.util
+import pathlib
+import runpy
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ctp_jax import config as config_lib
+from ctp_jax.errors import UserError
+
+_ROW = {
+    "pretrain": "a run, or None: from scratch",
+    "transfer": "fields of the runs that it is transferred to, and `arguments`",
+    "paper": "numbers in the order of the columns, None where there is none",
+    "columns": "patterns of the columns that the row has; others stay empty",
+    "missing": "why there is no run",
+    "chance": "True: the most frequent class of the column's data",
+}
+_FILE = {
+    "TITLE": str,
+    "LABELS": tuple,  # above the parts of the rows' names
+    "COLUMNS": dict,
+    "ROWS": dict,
+    "SEEDS": tuple,
+    "FIGURE": dict,  # x: {column: x}, xlabel; or curves: True
+    "PICTURES": dict,  # {name: (module, flag, ...)}, drawn when the runs are there
+    "MADE_BY": dict,  # {path: command that makes it}
+    "MEASURED": str,  # what this project has measured, for docs/experiments.md
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """See `_ROW`; `paper` is {column: number}."""
+
+    label: tuple[str, ...]
+    pretrain: Any = None
+    transfer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    columns: tuple[str, ...] = ("*",)
+    missing: str = ""
+    chance: bool = False
+
+    @property
+    def name(self) -> str:
+        """The label as one text."""
+        return ", ".join(self.label)
+
+    def has(self, column: str) -> bool:
+        """Whether the row has a value in a column."""
+        return any(fnmatch.fnmatchcase(column, each) for each in self.columns)
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A metric of a run that rows are transferred to; `run` None: of the pretraining."""
+
+    label: str
+    metric: str
+    run: Mapping[str, Any] | None
+    values: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A table or a figure; see `_FILE` for the attributes from `seeds` on."""
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    columns: list[Column]
+    rows: list[Row]
+    seeds: tuple[int, ...] = (0,)
+    figure: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pictures: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    made_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    measured: str = ""
+
+
+def checkout() -> pathlib.Path:
+    """The folder that `configs/` is in; raises `UserError` without one."""
+    found = importlib.util.find_spec("configs")
+    if found is None or found.origin is None:
+        raise UserError("the folder configs/ is not there: start in the checkout")
+    return pathlib.Path(found.origin).parents[1]
+
+
+@functools.cache
+def shared() -> Mapping[str, Any]:
+    """What `configs/experiments/common.py` says of data and of small forms."""
+    return runpy.run_path(str(checkout() / "configs/experiments/common.py"))
+
+
+def names() -> list[str]:
+    """The experiments of `configs/experiments/`, numbers in their order."""
+    folder = checkout() / "configs/experiments"
+    found = {p.stem for p in folder.glob("*.py")} - {"__init__", "common"}
+
+    def order(name):
+        letters = name.rstrip("0123456789")
+        return "table fig".find(letters) % 99, letters, int(name[len(letters) :] or 0)
+
+    return sorted(found, key=order)
+
+
+def read(spec: str) -> Experiment:
+    """Reads `NAME[:ARGUMENTS]`, or the file `PATH.py[:ARGUMENTS]`.
+
+    Raises:
+        UserError: there is no such experiment, or its file is wrong.
+    """
+    name, has_arguments, arguments = spec.partition(":")
+    if name.endswith(".py") or "/" in name:
+        path = pathlib.Path(name)
+        if not path.is_file():
+            raise UserError(f"{name}: no such file")
+    else:
+        if name not in names():
+            meant = config_lib.closest(name, names())
+            raise UserError(
+                f"{name!r}: no such table: "
+                + (
+                    f"did you mean {meant}?"
+                    if meant
+                    else f"one of {', '.join(names())}"
+                )
+            )
+        path = checkout() / f"configs/experiments/{name}.py"
+    try:
+        found = runpy.run_path(str(path))
+        if "get_experiment" in found:
+            found |= found["get_experiment"](*([arguments] if has_arguments else []))
+        elif has_arguments:
+            raise ValueError(f"takes no arguments: {arguments!r}")
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = lines[-1] if lines else getattr(error, "lineno", None)
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        at = f" (line {line})" * (line is not None)
+        raise UserError(f"{path}{at}: {kind}{error}") from error
+    if "TITLE" not in found:
+        docstring = ast.get_docstring(ast.parse(path.read_text())) or path.stem
+        found["TITLE"] = docstring.partition("\n")[0].rstrip(".")
+    return _experiment(path, found)
+
+
+def _experiment(path: pathlib.Path, found: Mapping[str, Any]) -> Experiment:
+    given = {name: found[name] for name in _FILE if name in found}
+    for name, value in given.items():
+        if not isinstance(value, _FILE[name]):
+            raise UserError(f"{path}: {name}: must be a {_FILE[name].__name__}")
+    if "ROWS" not in given and "PICTURES" not in given:
+        raise UserError(f"{path}: has no ROWS: see docs/experiments.md")
+    columns = [
+        _column(path, label, each) for label, each in given.get("COLUMNS", {}).items()
+    ]
+    rows = [
+        _row(path, label, each, columns)
+        for label, each in given.get("ROWS", {}).items()
+    ]
+    labels = given.get("LABELS", ("",))
+    for row in rows:
+        if len(row.label) != len(labels):
+            raise UserError(
+                f"{path}: row {row.name!r}: needs {len(labels)} parts, LABELS"
+            )
+    more = ("SEEDS", "FIGURE", "PICTURES", "MADE_BY", "MEASURED")
+    more = {name.lower(): given[name] for name in more if name in given}
+    title = given["TITLE"]
+    return Experiment(path.stem, title, labels, columns, rows, **more)
+
+
+def chosen(
+    experiment: Experiment, rows: Sequence[str], columns: Sequence[str]
+) -> Experiment:
+    """Those rows and columns that a pattern of each list fits; `UserError` for none."""
+
+    def fit(flag, items, name, patterns):
+        left = [
+            i for i in items if any(fnmatch.fnmatchcase(name(i), p) for p in patterns)
+        ]
+        if items and not left:
+            there = "; ".join(map(name, items))
+            raise UserError(
+                f"--{flag}={','.join(patterns)}: no such {flag} of {experiment.name}: "
+                f"there are {there}"
+            )
+        return left
+
+    return dataclasses.replace(
+        experiment,
+        rows=fit("rows", experiment.rows, lambda row: row.name, rows),
+        columns=fit("columns", experiment.columns, lambda each: each.label, columns),
+    )
+
+
+def is_run(described: Any) -> bool:
+    """Whether a value describes a run."""
+    return isinstance(described, Mapping) and "config" in described
+
+
+def _column(path: pathlib.Path, label: str, described: Any) -> Column:
+    if not isinstance(described, Mapping) or "metric" not in described:
+        raise UserError(f"{path}: column {label!r}: needs a dictionary with 'metric'")
+    run = {k: v for k, v in described.items() if k not in ("metric", "values")}
+    if run and not is_run(run):
+        raise UserError(f"{path}: column {label!r}: needs 'config'")
+    return Column(label, described["metric"], run or None, described.get("values", {}))
+
+
+def _row(path: pathlib.Path, label: Any, described: Any, columns: list[Column]) -> Row:
+    parts = label if isinstance(label, tuple) else (label,)
+    if described is None or isinstance(described, str) or is_run(described):
+        return Row(parts, described)
+    name = ", ".join(parts)
+    if not isinstance(described, Mapping):
+        raise UserError(f"{path}: row {name!r}: needs a run or a dictionary")
+    for key in described:
+        if key not in _ROW:
+            meant = config_lib.closest(key, _ROW)
+            hint = (
+                f"; did you mean {meant!r}?" if meant else f": one of {', '.join(_ROW)}"
+            )
+            raise UserError(f"{path}: row {name!r}: no such entry {key!r}{hint}")
+    numbers = described.get("paper", ())
+    if len(numbers) > len(columns):
+        raise UserError(f"{path}: row {name!r}: more numbers than columns in 'paper'")
+    labels = [column.label for column in columns]
+    pairs = zip(labels, numbers, strict=False)
+    paper = {column: number for column, number in pairs if number is not None}
+    row = Row(parts, **{**described, "paper": paper})
+    for pattern in row.columns:
+        if not fnmatch.filter(labels, pattern):
+            raise UserError(f"{path}: row {name!r}: no column fits {pattern!r}")
+    return row

@@ -1,0 +1,219 @@
+"""What is missing before runs can start, and how many hours they take."""
+
+import contextlib
+import functools
+import math
+import os
+import pathlib
+import shlex
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ctp_jax import config as config_lib
+from ctp_jax import metrics_file, untrusted
+from ctp_jax.data import records
+from ctp_jax.errors import UserError
+from ctp_jax.formatting import duration
+from ctp_jax.reproduce import experiments, specs
+from ctp_jax.reproduce import runs as runs_lib
+from ctp_jax.reproduce.runs import Run
+
+MARK = "reproduce.json"
+"""In the folder of a run: the command that it was made by, and the basis of its name."""
+
+REFERENCE = 16 * 112 * 112
+"""Pixels of the clips that clips per second are of; others cost in proportion."""
+
+_EVALUATED = 1 / 3
+"""Cost of a clip that is only evaluated: no backward pass."""
+
+
+def command_of(run: Run) -> str:
+    """The command of a run as it is compared: without the folder of all runs."""
+    arguments = run.command(runs_lib.ROOT)
+    return shlex.join(each for each in arguments if not each.startswith("--workdir="))
+
+
+def is_finished(run: Run, root: str | os.PathLike) -> bool:
+    """Whether a run is complete: it exports its encoder last, or only evaluates."""
+    folder = pathlib.Path(root, run.name)
+    if run.trains:
+        return (folder / "encoder" / "encoder.json").is_file()
+    return any(line["kind"] == "eval" for line in _lines(folder))
+
+
+def _lines(folder: pathlib.Path) -> list[dict]:
+    try:
+        return metrics_file.read(folder / "metrics.jsonl")[0]
+    except OSError:
+        return []
+
+
+def _marks(root: str) -> Iterator[tuple[pathlib.Path, dict]]:
+    """The folders of runs in `root` with what `MARK` says there."""
+    for path in sorted(pathlib.Path(root).glob(f"*/{MARK}")):
+        with contextlib.suppress(OSError, ValueError):
+            shape = {"command": str, "basis": dict}
+            yield path.parent, untrusted.parse_json(untrusted.read_bytes(path), shape)
+
+
+def check_unchanged(runs: Iterable[Run], root: str) -> None:
+    """Raises `UserError` where a command made another run in `root` before.
+
+    That is so if a config file has changed since: its old results are not mixed with new
+    ones.
+    """
+    made = {mark["command"]: (folder, mark["basis"]) for folder, mark in _marks(root)}
+    for run in runs:
+        folder, before = made.get(command_of(run), (None, {}))
+        if folder is None or folder.name == run.name:
+            continue
+        changed = config_lib.differences(before, run.basis)
+        fields = ", ".join(f"{name} {text}" for name, text in changed.items())
+        raise UserError(
+            f"{folder}: the config of this run has changed since: {fields}: change it "
+            "back, move the folder away to make the run anew, or use another --root"
+        )
+
+
+def check_there(runs: Iterable[Run], root: str, made_by: Mapping[str, str]) -> None:
+    """Raises `UserError`, with all of them, for data and files that are not there.
+
+    Args:
+        runs: that are to be made.
+        root: the folder of all runs.
+        made_by: see `Experiment`.
+    """
+    missing: dict[str, str] = {}
+    for run in runs:
+        data = run.config.data
+        for split in filter(None, (data.split, data.eval_split)):
+            if found := _why_not(data.name, split, data.data_dir):
+                missing[found[0]] = found[1]
+        for value in run.overrides.values():
+            if isinstance(value, str) and runs_lib.ROOT in value:
+                path = value.replace(runs_lib.ROOT, root)
+                if not os.path.exists(path):
+                    remedy = made_by.get(value, "put it there")
+                    missing[path] = remedy.replace(runs_lib.ROOT, root)
+    if missing:
+        each = [
+            f"({n}) {what}: {how}" for n, (what, how) in enumerate(missing.items(), 1)
+        ]
+        raise UserError(
+            f"not there yet: {'; '.join(each)}. Then the same command again, or leave out "
+            "what needs them: --rows, --columns"
+        )
+
+
+@functools.cache
+def _why_not(name: str, split: str, data_dir: str) -> tuple[str, str] | None:
+    """(what is missing, how to make it), or None if the split is prepared."""
+    folder = records.default_data_dir(data_dir)
+    try:
+        records.find_directory(name, folder)
+    except UserError:
+        return f"data set {name}", records.prepare_command(name, data_dir)
+    try:
+        _open(name, split, data_dir)
+        return None
+    except UserError as error:
+        return f"split {split} of data set {name}", str(error)
+
+
+@functools.cache
+def _open(name: str, split: str, data_dir: str) -> records.Records:
+    return records.open_records(name, split, data_dir)
+
+
+def clips(run: Run, published: bool = False) -> float | None:
+    """What a run computes, in training steps of clips of `REFERENCE` pixels.
+
+    Counts frames of training and evaluation; all networks count alike.
+
+    Args:
+        run: to be made.
+        published: take the sizes of data sets as published, whatever is prepared.
+
+    Returns:
+        None where the size of a data set is not known.
+    """
+    config, data = run.config, run.config.data
+
+    def size_of(split):
+        if not published:
+            with contextlib.suppress(UserError):
+                return len(_open(data.name, split, data.data_dir))
+        return experiments.shared()["SIZES"].get((data.name, split))
+
+    size, held_out = size_of(data.split), data.eval_split and size_of(data.eval_split)
+    if size is None or held_out is None:
+        return None
+    used = size * data.fraction
+    epochs = config.steps * config.batch_size / used or config.epochs
+    frames = specs.frames_per_video(config) * used * epochs
+    for name, options in config.evaluators.items() if held_out else ():
+        videos = options.videos or data.eval_videos or held_out
+        every = options.every or config.eval_every
+        times = max(1, math.floor(epochs / every)) if every else 1
+        tested = config.test.num_clips if "test" in config else 1
+        if name in ("retrieval", "knn"):
+            tested, videos = config.probe.num_clips, videos + used
+        frames += _EVALUATED * times * tested * videos * config.clip.num_frames
+    return frames * config.clip.size**2 / REFERENCE
+
+
+class Rates:
+    """Clips of `REFERENCE` pixels per second: measured in the runs there are, or given."""
+
+    def __init__(self, root: str, given: float | None):
+        """Reads what the runs in `root` logged, of whatever table they are."""
+        self._given, self._measured = given, {}
+        for folder, mark in _marks(root):
+            lines = _lines(folder)
+            found = [x["clips_per_second"] for x in lines if x.get("clips_per_second")]
+            if found:
+                rate = statistics.median(found) * _share(mark["basis"])
+                self._measured.setdefault(_kind(mark["basis"]), []).append(rate)
+
+    def hours(self, run: Run) -> float | None:
+        """Hours of a run; None if that cannot be told."""
+        measured = self._measured.get(_kind(run.basis))
+        rate = statistics.median(measured) if measured else self._given
+        amount = clips(run) if rate else None
+        return amount / rate / 3600 if amount is not None and rate else None
+
+
+def _kind(basis: Mapping[str, Any]) -> tuple:
+    """Runs of one kind are as fast, in pixels."""
+    return tuple(basis.get(each) for each in ("task", "model.name", "model.width"))
+
+
+def _share(basis: Mapping[str, Any]) -> float:
+    """Pixels of a clip, of `REFERENCE`."""
+    frames, size = basis.get("clip.num_frames", 0), basis.get("clip.size", 0)
+    return frames * size**2 / REFERENCE
+
+
+def lines(runs: Sequence[Run], root: str, rates: Rates) -> list[str]:
+    """The plan: a line for each run, and the sum of what is to be made."""
+    texts, total, unknown = [], 0.0, 0
+    width = max((len(run.name) for run in runs), default=0)
+    for number, run in enumerate(runs, 1):
+        if is_finished(run, root):
+            state = "finished"
+        else:
+            hours = rates.hours(run)
+            total, unknown = total + (hours or 0), unknown + (hours is None)
+            state = "time unknown" if hours is None else duration(3600 * hours)
+        needs = ", ".join(str(runs.index(n) + 1) for n in run.needs if n in runs)
+        texts.append(
+            f"{number:>4}  {run.name:<{width}}  {state}"
+            + f"  after {needs}" * bool(needs)
+        )
+    left = sum(not is_finished(run, root) for run in runs)
+    line = f"{len(runs)} runs, {left} to make: {duration(3600 * total)}"
+    if unknown:
+        line += f", and {unknown} of unknown length (--clips_per_second)"
+    return [*texts, line]

@@ -1,0 +1,237 @@
+"""Tables of experiments: what the runs gave, beside the paper's numbers."""
+
+import dataclasses
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+
+from ctp_jax import files
+from ctp_jax import report as report_lib
+from ctp_jax import results as results_lib
+from ctp_jax.errors import refusals
+from ctp_jax.report import comparison, page, read
+from ctp_jax.report.figures import Drawing, Line, draw
+from ctp_jax.reproduce import pictures as pictures_lib
+from ctp_jax.reproduce import plan
+from ctp_jax.reproduce.experiments import Experiment
+from ctp_jax.reproduce.runs import Run
+
+Cells = Mapping[tuple[str, str], Sequence[Run] | str]
+"""{(name of a row, label of a column): its runs, or why there are none}."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """A table with what there is.
+
+    Attributes:
+        experiment: whose table it is.
+        table: its texts.
+        values: {(row, column): numbers over splits and seeds}.
+        missing: a line for each cell without all its numbers.
+        runs: that were read, by name.
+    """
+
+    experiment: Experiment
+    table: comparison.Table
+    values: dict[tuple[str, str], list[float]]
+    missing: list[str]
+    runs: dict[str, read.Run]
+
+
+def collect(experiment: Experiment, cells: Cells, root: str) -> Results:
+    """Reads the results of the runs in `root`."""
+    found = _read(cells, root)
+    values: dict[tuple[str, str], list[float]] = {}
+    missing, rows = [], []
+    with_paper = [
+        column
+        for column in experiment.columns
+        if any(column.label in row.paper for row in experiment.rows)
+    ]
+    for row in experiment.rows:
+        texts = list(row.label)
+        for column in experiment.columns:
+            place = row.name, column.label
+            runs = cells.get(place, [])
+            why, wanted = "", 1
+            if row.chance:
+                values[place] = _chance(experiment, column.label, cells, found)
+            elif isinstance(runs, str):
+                why, values[place], wanted = runs, [], 0
+            else:
+                each = [_value(found.get(run.name), column.metric) for run in runs]
+                values[place] = [value for value in each if value is not None]
+                why, wanted = _why_not(runs, found, column.metric, root), len(runs)
+            if column in with_paper:
+                number = row.paper.get(column.label)
+                texts.append("" if number is None else f"{number:g}")
+            count = len(values[place])
+            text = comparison.spread(column.metric, values[place]) if count else "–"
+            texts.append(text + f" ({count} of {wanted})" * (0 < count < wanted))
+            if why and row.has(column.label):
+                missing.append(f"{row.name}, {column.label}: {why}")
+        rows.append(texts)
+    heads = list(experiment.labels)
+    for column in experiment.columns:
+        heads += [f"{column.label}, paper"] if column in with_paper else []
+        heads.append(f"{column.label}, ours" if column in with_paper else column.label)
+    table = comparison.Table(heads, rows, words=len(experiment.labels))
+    return Results(experiment, table, values, _grouped(missing), found)
+
+
+def _read(cells: Cells, root: str) -> dict[str, read.Run]:
+    """The runs that are finished, by name."""
+    every = [
+        run for runs in cells.values() if not isinstance(runs, str) for run in runs
+    ]
+    found = {}
+    for run in {run.name: run for run in every}.values():
+        if plan.is_finished(run, root):
+            found[run.name] = read.read(pathlib.Path(root, run.name))
+    return found
+
+
+def _value(run: read.Run | None, metric: str) -> float | None:
+    return None if run is None else run.results().get(metric)
+
+
+def _why_not(
+    runs: Sequence[Run], found: Mapping[str, read.Run], metric: str, root: str
+) -> str:
+    """Which runs of a cell are missing, and how far they are; '' if none is."""
+    reasons = []
+    for run in runs:
+        if run.name in found:
+            if _value(found[run.name], metric) is None:
+                reasons.append(f"{run.name} has no {metric}")
+            continue
+        started = pathlib.Path(root, run.name, "metrics.jsonl").exists()
+        reasons.append(f"{run.name} is {'not finished' if started else 'not made'}")
+    return ", ".join(reasons)
+
+
+def _grouped(lines: Sequence[str]) -> list[str]:
+    """Reasons that many cells share are said once."""
+    by_reason: dict[str, list[str]] = {}
+    for line in lines:
+        place, _, why = line.partition(": ")
+        by_reason.setdefault(why, []).append(place)
+    return [f"{'; '.join(places)}: {why}" for why, places in by_reason.items()]
+
+
+def _chance(
+    experiment: Experiment,
+    column: str,
+    cells: Cells,
+    found: Mapping[str, read.Run],
+) -> list[float]:
+    """[accuracy of always the most frequent class], by any run on the column's data."""
+
+    def runs_of(label):
+        return [
+            found[run.name]
+            for (_, each), runs in cells.items()
+            if each == label and not isinstance(runs, str)
+            for run in runs
+            if run.name in found
+        ]
+
+    names = {run.fields.get("data.name") for run in runs_of(column)}
+    for other in [column, *(c.label for c in experiment.columns)]:
+        for run in runs_of(other):
+            chance = getattr(run.measured().get("top1"), "baseline", None)
+            if chance is not None and run.fields.get("data.name") in names:
+                return [chance]
+    return []
+
+
+def text(results: Results) -> str:
+    """For a terminal."""
+    count = results.table.words
+    rows = [[", ".join(row[:count]), *row[count:]] for row in results.table.rows]
+    heads = ["", *results.table.columns[count:]]
+    lines = [results.experiment.title]
+    lines += ["", *comparison.aligned(heads, rows)] if rows else []
+    lines += ["", "missing:", *results.missing] if results.missing else []
+    return "\n".join(lines)
+
+
+def markdown(results: Results) -> str:
+    """A Markdown page."""
+    heads, rows = results.table.columns, results.table.rows
+    lines = [f"# {results.experiment.title}", ""]
+    if rows:
+        rules = ["---"] * results.table.words + ["---:"] * (
+            len(heads) - results.table.words
+        )
+        lines += [f"| {' | '.join(each)} |" for each in (heads, rules, *rows)]
+    lines += ["", "Missing:", ""] if results.missing else []
+    lines += [f"- {line}" for line in results.missing]
+    return "\n".join(lines) + "\n"
+
+
+def drawings(results: Results) -> list[Drawing | None]:
+    """The figures of an experiment, see `Experiment.figure`."""
+    figure, experiment = results.experiment.figure, results.experiment
+    found: list[Drawing | None] = []
+    if "x" in figure:
+        lines = []
+        for number, row in enumerate(experiment.rows):
+            points = [
+                (x, results.values[row.name, column])
+                for column, x in figure["x"].items()
+                if results.values.get((row.name, column))
+            ]
+            if points:
+                y = [statistics.fmean(values) for _, values in points]
+                low, high = ([end(v) for _, v in points] for end in (min, max))
+                at = [x for x, _ in points]
+                lines.append(Line(row.name, at, y, number, number // 6, low, high))
+        metric = experiment.columns[0].metric
+        found.append(
+            draw(
+                results_lib.label(metric),
+                lines,
+                caption="Last evaluation: means; bars reach from the lowest to the highest.",
+                xlabel=figure.get("xlabel", ""),
+                percent=results_lib.is_share(metric),
+                x_shares=sorted(figure["x"].values()) if figure.get("shares") else (),
+            )
+        )
+    if figure.get("curves"):
+        for runs in comparison.by_task(list(results.runs.values())).values():
+            found += comparison.overlaid(runs)
+    return found
+
+
+def write(results: Results, root: str, about: str) -> list[pathlib.Path]:
+    """Writes `tables/NAME.md` and `.html` in `root`; returns their paths.
+
+    Args:
+        results: from `collect`.
+        root: the folder of all runs.
+        about: a sentence on how the runs were made.
+    """
+    folder = pathlib.Path(root, "tables")
+    name = results.experiment.name
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.replacing(folder / f"{name}.md") as new:
+            new.write_text(f"{markdown(results)}\n{about}\n")
+    pictures = {}
+    for each in results.experiment.pictures:
+        place = pictures_lib.folder(root, results.experiment, each)
+        if place.is_dir():
+            run = read.Run(place, each)
+            pictures |= {f"{each}: {k}": v for k, v in page.pictures(run).items()}
+    values = {
+        "title": results.experiment.title,
+        "about": about,
+        "table": results.table,
+        "drawings": drawings(results),
+        "pictures": pictures,
+        "missing": results.missing,
+    }
+    html = report_lib.save(folder / f"{name}.html", "experiment.html", values)
+    return [folder / f"{name}.md", html]

@@ -1,0 +1,170 @@
+"""Experiments are read, or what is wrong with them is one line; the docs are up to date."""
+
+import json
+import re
+
+import pytest
+
+from ctp_jax.reproduce import experiments, overview, plan, runs
+from tests.report import make_runs
+from tests.reproduce import command
+
+ROOT = experiments.checkout()
+
+
+def test_all_tables_and_figures_are_there():
+    expected = {f"table{number}" for number in range(1, 11)}
+    expected |= {f"fig{number}" for number in range(3, 9)}
+    assert expected | {"methods", "truth", "severe"} == set(experiments.names())
+
+
+def test_the_page_has_what_the_files_say():
+    """`python -m ctp_jax.reproduce --overview=docs/experiments.md` writes it."""
+    text = (ROOT / "docs" / "experiments.md").read_text()
+    _, _, rest = text.partition(overview.BEGIN)
+    assert rest.partition(overview.END)[0] == overview.table(900)
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_experiment_has_small_runs_of_the_small_network(name):
+    found = runs.Runs(runs.Settings(small=True, seeds=(0,)))
+    experiment = experiments.read(name)
+    found.cells(experiment)
+    assert found.by_name or experiment.pictures
+    for run in found.by_name.values():
+        assert run.config.clip.size <= 64 and run.config.model.width == 0.125
+        assert run.config.steps or not run.trains
+
+
+def test_hours_of_the_papers_runs():
+    """By hand: 300 epochs of 9,537 clips, and the game's 3,783 held-out clips 30 times."""
+    found = runs.Runs(runs.Settings())
+    experiment = experiments.chosen(experiments.read("table7"), ["8"], ["UCF"])
+    (finetuned,) = found.cells(experiment)["8", "UCF"]
+    (game,) = finetuned.needs
+    assert plan.clips(game, published=True) == pytest.approx(300 * 9537 + 30 * 3783 / 3)
+    expected = 150 * 9537 + 15 * 10 * 3783 / 3
+    assert plan.clips(finetuned, published=True) == pytest.approx(expected)
+    # Retrieval: ten clips of every video, once. SSv1: clips of twice the frames.
+    column = experiments.chosen(
+        experiments.read("table5"), ["Ours, UCF"], ["UCF top-1"]
+    )
+    (retrieval,) = found.cells(column)["Ours, UCF", "UCF top-1"]
+    expected = 2 * 10 * (9537 + 3783) / 3  # for nearest neighbours, and for k-NN
+    assert plan.clips(retrieval, published=True) == pytest.approx(expected)
+    column = experiments.chosen(experiments.read("table3"), ["R3D, None, None"], ["SS"])
+    (ssv1,) = found.cells(column)["R3D, None, None", "SS"]
+    expected = 2 * (90 * 86_017 + 9 * 11_522 / 3)
+    assert plan.clips(ssv1, published=True) == pytest.approx(expected)
+
+
+def test_a_plan_and_the_commands(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    flags = ["--columns=UCF", f"--root={tmp_path}", f"--data_dir={tmp_path}/empty"]
+    code, out, _ = command.run(
+        capsys, "table7", "--plan", "--clips_per_second=1000", *flags
+    )
+    # 2,898,930 clips of the game twice, of finetuning 1,619,700 twice.
+    assert code == 0 and out.endswith("4 runs, 4 to make: 2h30m\n")
+    assert re.search(r" 3  recognition-.*  27m00s  after 1\n", out)
+    # With what a run of this kind logged, of 32 frames in place of 16.
+    basis = {"task": "ctp", "model.name": "r3d18", "model.width": 1.0}
+    basis |= {"clip.num_frames": 32, "clip.size": 112}
+    folder = tmp_path / "another run"
+    folder.mkdir()
+    mark = {"command": "", "basis": basis}
+    (folder / "reproduce.json").write_text(json.dumps(mark))
+    rates = [{"clips_per_second": 250.0}, {"clips_per_second": 1000.0}, {}]
+    rates.append({"clips_per_second": 200.0})
+    make_runs.write_metrics(folder, [{"kind": "train", "step": 1, **r} for r in rates])
+    code, out, _ = command.run(capsys, "table7", "--plan", *flags)
+    assert re.search(r"(?m) 1  ctp-.*  1h36m$", out)  # at 500 clips of 16 frames
+    assert out.endswith("2 of unknown length (--clips_per_second)\n")
+    code, out, _ = command.run(capsys, "table7", "--commands", *flags)
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 4
+    assert all(line.startswith("python -m ctp_jax.main --config=") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["tabel4"], "'tabel4': no such table: did you mean table4?"),
+        (["9"], "no such table"),
+        (["there/is/none.py"], "there/is/none.py: no such file"),
+        (["table4", "--shard=4/4"], "--shard=4/4: needs I/N with I from 0 to N-1"),
+        (["table4", "--shard=a"], "--shard=a: needs I/N"),
+        (["table4", "--seeds=0;1"], "--seeds=0;1: needs whole numbers from 0"),
+        (["table4", "--seeds=-1"], "--seeds=-1: needs whole numbers"),
+        (["table4", "--splits=4"], "--splits=4: needs whole numbers from 1 to 3"),
+        (["table4", "--rows=none such"], "no such rows of table4: there are DPC"),
+        (["table4", "--columns=UCFF"], "no such columns of table4: there are UCF; H51"),
+        (["table4", "--data=mine"], "needs --scale=small"),
+        (
+            ["table4", "--scale=small", "--data=ucf=mine"],
+            "data set of the paper: ucf101",
+        ),
+        (["table4", "--scale=small", "--data=a:b"], "needs NAME or NAME:TRAIN:TEST"),
+        (["table4", "--override=steps"], "needs FIELD=VALUE"),
+        (["table4:x=1"], "table4.py: takes no arguments: 'x=1'"),
+        (["methods:dat=x"], "'dat': not one of"),
+        (["methods:methods=mocco"], "methods=mocco: not one of ctp, rotation"),
+    ],
+)
+def test_what_cannot_be_is_one_line(capsys, arguments, expected):
+    code, _, error = command.run(capsys, *arguments)
+    assert code == 2 and expected in error
+
+
+COLUMN = "COLUMNS = {'c': {'config': 'configs/finetune_small.py', 'metric': 'top1'}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x = 1 +", "(line 1): SyntaxError"),
+        ("\n\nROWS = name", "(line 3): NameError: name 'name' is not defined"),
+        ("x = 1", "has no ROWS"),
+        ("ROWS = [1]", "ROWS: must be a dict"),
+        (
+            "ROWS = {'r': None}\nCOLUMNS = {'c': 'top1'}",
+            "column 'c': needs a dictionary",
+        ),
+        (COLUMN + "ROWS = {'r': 3}", "row 'r': needs a run or a dictionary"),
+        (COLUMN + "ROWS = {'r': {'pretrian': None}}", "did you mean 'pretrain'?"),
+        (
+            COLUMN + "ROWS = {'r': {'paper': (1, 2)}}",
+            "row 'r': more numbers than columns",
+        ),
+        (COLUMN + "ROWS = {'r': {'columns': ('d',)}}", "row 'r': no column fits 'd'"),
+        (COLUMN + "ROWS = {('r', 's'): None}", "row 'r, s': needs 1 parts, LABELS"),
+        (COLUMN + "ROWS = {'r': 'configs/smal.py'}", "did you mean configs/small.py?"),
+        (
+            COLUMN + "ROWS = {'r': {'config': 'configs/small.py', 'game.sped': 1}}",
+            "column 'c': configs/small.py: field 'game.sped': no such field; did you mean",
+        ),
+        (
+            COLUMN + "ROWS = {'r': {'config': 'configs/small.py', 'batch_size': 'x'}}",
+            "field 'batch_size' = 'x'",
+        ),
+        (
+            COLUMN + "ROWS = {'r': {'config': 'configs/small.py', 'batch_size': -1}}",
+            "config.batch_size = -1",
+        ),
+        (COLUMN + "ROWS = {'r': 'configs/small.py:{x}'}", "no value for 'x'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_ones_own(
+    tmp_path, capsys, monkeypatch, text, expected
+):
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "own.py"
+    path.write_text(text)
+    code, _, error = command.run(capsys, path, "--plan", f"--root={tmp_path}/runs")
+    assert code == 2 and str(path.stem) in error and expected in error
+
+
+def test_the_example_runs(capsys, tmp_path):
+    path = ROOT / "examples" / "sweep.py"
+    code, out, _ = command.run(capsys, path, "--commands", f"--root={tmp_path}")
+    assert code == 0 and out.count("--config=configs/small.py") == 3

@@ -1,0 +1,205 @@
+"""Which runs tables need: shared ones once, in order of dependency, split into shards."""
+
+import functools
+import itertools
+import json
+import random
+
+import pytest
+from absl import flags
+
+from ctp_jax import cli
+from ctp_jax import config as config_lib
+from ctp_jax.errors import UserError
+from ctp_jax.reproduce import experiments, runs
+
+
+def made(*names, **settings):
+    """(Runs of these experiments, {name: its cells})."""
+    found = runs.Runs(runs.Settings(**settings))
+    read = [experiments.read(name) for name in names]
+    return found, {each.name: found.cells(each) for each in read}
+
+
+def only(cells, row, column="UCF"):
+    (run,) = cells[row, column]
+    return run
+
+
+def test_a_run_in_several_tables_is_made_once():
+    found, cells = made("table1", "table4", "table7", "table9", "table10", "fig6")
+    same = {
+        only(cells["table1"], "UCF-101, Pre-set (x3)").name,
+        only(cells["table4"], "Ours, UCF, R3D").name,
+        only(cells["table7"], "8").name,
+        only(cells["table9"], "0.8/0.04").name,
+        only(cells["table10"], "Speed, 3").name,
+        only(cells["table10"], "Scale, 0.025").name,
+        only(cells["fig6"], "CtP").name,
+    }
+    assert len(same) == 1
+    # And so is its pretraining, by the command of the README.
+    run = found.by_name[same.pop()]
+    assert run.needs[0].command("R")[2:-1] == [
+        "--config=configs/ucf_r3d.py",
+        "--config.seed=0",
+        f"--workdir=R/{run.needs[0].name}",
+    ]
+    assert f"--config.init_from=R/{run.needs[0].name}" in run.command("R")
+
+
+def test_runs_are_one_where_their_configs_are():
+    """Against the effective configs, compared field by field, by brute force."""
+    found = runs.Runs(runs.Settings(seeds=(0,)))
+    everything = []
+    for name in ("table1", "table2", "table7", "table10"):
+        for each in found.cells(experiments.read(name)).values():
+            everything += [*each, *(needed for run in each for needed in run.needs)]
+
+    @functools.cache
+    def fields_of(run):
+        flat = config_lib.flatten(config_lib.as_dict(run.config))
+        for field, value in run.overrides.items():
+            if isinstance(value, runs.Run):
+                flat[field] = fields_of(value)
+        return json.dumps(flat, sort_keys=True)
+
+    for one, other in itertools.combinations(everything, 2):
+        assert (one.name == other.name) == (fields_of(one) == fields_of(other))
+
+
+def test_the_command_has_the_config_that_the_name_is_of(monkeypatch):
+    """The flags are parsed as `ctp_jax.main` does."""
+    found, _ = made(
+        "table9", "fig4", "table5", seeds=(3,), overrides={"batch_size": "8"}
+    )
+    monkeypatch.chdir(experiments.checkout())
+    for run in random.Random(0).sample(sorted(found.by_name.values(), key=str), 8):
+        values = flags.FlagValues()
+        config = cli.define_config(values)
+        *arguments, workdir, stopped = run.command("R")[2:]
+        monkeypatch.setattr("sys.argv", ["main", *arguments])
+        cli.parse(["main", *arguments], values, "")
+        parsed = config_lib.flatten(config.value)
+        expected = config_lib.flatten(run.config)
+        for field, value in run.overrides.items():
+            if isinstance(value, runs.Run):
+                expected[field] = f"R/{value.name}"
+        assert parsed == expected
+        assert (parsed["seed"], parsed["batch_size"]) == (3, 8)
+        assert (workdir, stopped) == (
+            f"--workdir=R/{run.name}",
+            "--stopped_exit_code=75",
+        )
+
+
+def test_what_changes_no_results_makes_no_other_run():
+    _, plain = made("table7")
+    _, other = made("table7", data_dir="/elsewhere", overrides={"log_every": "1"})
+    assert only(plain["table7"], "8").name == only(other["table7"], "8").name
+    _, seed = made("table7", seeds=(1,))
+    assert only(plain["table7"], "8").name != only(seed["table7"], "8").name
+    # But in a figure of curves, how often is evaluated is what it is about.
+    _, small = made("fig6", "table1", small=True)
+    curves = only(small["fig6"], "CtP")
+    assert curves.name != only(small["table1"], "UCF-101, Pre-set (x3)").name
+    assert curves.config.eval_every == 1.0
+
+
+def test_order_against_brute_force():
+    """Every run after all that it needs, each once; for any order of the input."""
+    found, _ = made("table4", "table1", small=True)
+    expected = set()
+
+    def gather(run):
+        expected.add(run)
+        for needed in run.needs:
+            gather(needed)
+
+    for run in found.by_name.values():
+        gather(run)
+    for seed in range(3):
+        given = list(found.by_name.values())
+        random.Random(seed).shuffle(given)
+        ordered = runs.in_order(given)
+        assert len(ordered) == len(expected) and set(ordered) == expected
+        for place, run in enumerate(ordered):
+            assert all(needed in ordered[:place] for needed in run.needs)
+    # CoCLR is two runs deep.
+    assert max(run.level for run in ordered) == 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
+def test_shards_partition(count):
+    found, _ = made("table1")
+    ordered = runs.in_order(found.by_name.values())
+    parts = [runs.shard(ordered, index, count) for index in range(count)]
+    assert sorted(map(id, itertools.chain(*parts))) == sorted(map(id, ordered))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_seeds_and_splits_make_runs():
+    _, cells = made("table1", seeds=(0, 1, 2), splits=(1, 2))
+    cell = cells["table1"]["UCF-101, Pre-set (x3)", "UCF"]
+    assert len(cell) == 6
+    assert {run.config.data.split for run in cell} == {"train01", "train02"}
+    # A seed has its own pretraining, which is on split 1 for all splits.
+    assert len({run.needs[0] for run in cell}) == 3
+    assert {run.needs[0].config.seed for run in cell} == {0, 1, 2}
+    assert {run.needs[0].config.data.split for run in cell} == {"train01"}
+
+
+def test_small_forms_are_on_the_data_that_are_chosen():
+    data = {"": "mine", "hmdb51": "other:train01:test01", "got10k": "boxes"}
+    found, cells = made("table1", small=True, data=data)
+    for run in found.by_name.values():
+        assert run.config.model.width == 0.125 and run.config.model.name == "r3d10"
+    ucf, hmdb = (cells["table1"]["None, -", column][0] for column in ("UCF", "H51"))
+    assert (ucf.config.data.name, ucf.config.data.split) == ("mine", "train")
+    assert (hmdb.config.data.name, hmdb.config.data.split) == ("other", "train01")
+    real = only(cells["table1"], "GOT-10k, Real annotation").needs[0].config
+    assert (real.data.name, real.truth.real, real.truth.preset) == ("boxes", 1, 0)
+    teacher = only(cells["table1"], "UCF-101, Teacher tracker").needs[0].config
+    assert teacher.data.name == "mine_tracks" and teacher.truth.teacher == 1
+    _, cells = made("table3", small=True)
+    assert "no ImageNet weights" in cells["table3"]["R3D, Supervised, ImageNet", "UCF"]
+    _, cells = made("table10", small=True)
+    for value in (0.010, 0.100):
+        run = only(cells["table10"], f"Scale, {value:.3f}").needs[0]
+        assert run.config.game.size_change == 2 * value
+
+
+def test_every_method_sees_as_many_frames():
+    _, cells = made("methods:data=moving_shapes,clips=4800", seeds=(0,))
+    cells = cells["methods"]
+    clips = {"vcop": 3, "vcp": 3, "prp": 2, "temptrans": 4, "moco": 2, "cep": 4}
+    for method in ("ctp", "rotation", "memdpc", *clips):
+        (run,) = cells[method, "moving_shapes k-NN"]
+        config = run.needs[0].config
+        frames = 8 * clips.get(method, 1) if method != "memdpc" else 6 * 3
+        seen = config.steps * config.batch_size * frames
+        assert abs(seen - 4800 * 8) <= config.batch_size * frames / 2
+        assert config.model == cells["ctp", "moving_shapes k-NN"][0].config.model or (
+            config.model.name == "r3d10" and config.model.width == 0.125
+        )
+    # CoCLR's three runs share them.
+    (run,) = cells["coclr", "moving_shapes k-NN"]
+    three = [run.needs[0], *run.needs[0].needs]
+    assert len(three) == 3
+    seen = sum(each.config.steps * each.config.batch_size * 2 * 8 for each in three)
+    assert abs(seen - 4800 * 8) <= 3 * 16 * 2 * 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"overrides": {"batch_sizes": "8"}}, "did you mean --config.batch_size?"),
+        ({"overrides": {"batch_size": "many"}}, "is no value"),
+        ({"overrides": {"batch_size": "0.5"}}, "batch_size"),
+        ({"overrides": {"data.fraction": "2"}}, "config.data.fraction = 2"),
+    ],
+)
+def test_wrong_overrides_are_one_line(settings, expected):
+    with pytest.raises(UserError) as error:
+        made("table7", **settings)[0].check_overrides()
+    assert expected in str(error.value) and "\n" not in str(error.value)

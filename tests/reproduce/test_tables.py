@@ -1,0 +1,168 @@
+"""Tables are made of the numbers in metrics files, beside the paper's; what is missing is
+said. The runs are written by hand."""
+
+import re
+import statistics
+import subprocess
+
+import numpy as np
+import pytest
+
+from ctp_jax.reproduce import experiments, pictures, runs
+from tests.report import make_runs
+from tests.report.html_page import Page
+from tests.reproduce import command
+
+
+def write(root, run, **results):
+    """A finished run with these results, after an earlier evaluation with others."""
+    folder = root / run.name
+    make_runs.write_config(
+        folder, **{"seed": run.config.seed, "data.name": run.config.data.name}
+    )
+    lines = [
+        {"kind": "train", "step": 5, "loss": 1.5},
+        {"kind": "eval", "step": 5, **dict.fromkeys(results, 0.001)},
+        {"kind": "train", "step": 10, "loss": 0.5},
+        {"kind": "eval", "step": 10, **results},
+    ]
+    make_runs.write_metrics(folder, lines)
+    (folder / "encoder").mkdir()
+    (folder / "encoder" / "encoder.json").write_text("{}")
+    return folder
+
+
+def cells_of(name, **settings):
+    made = runs.Runs(runs.Settings(**settings))
+    return made.cells(experiments.read(name))
+
+
+def texts(markdown):
+    """Rows of cells of a Markdown table."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_a_table_beside_the_papers(tmp_path, capsys):
+    values, rng = {}, np.random.default_rng(0)
+    for place, cell in cells_of("table1", seeds=(0, 1, 2)).items():
+        for run in cell:
+            if place == ("UCF-101, Cycle consistency", "UCF") and run.config.seed == 2:
+                continue
+            if place == ("GOT-10k, Real annotation", "H51"):
+                continue
+            value = float(rng.uniform())
+            values.setdefault(place, []).append(100 * value)
+            write(tmp_path, run, top1=value, top5=0.9)
+    flags = ["--table", f"--root={tmp_path}", "--seeds=0,1,2"]
+    code, out, _ = command.run(capsys, "table1", *flags)
+    assert code == 0
+    head, _, *rows = texts((tmp_path / "tables" / "table1.md").read_text())
+    assert head[2:] == ["UCF, paper", "UCF, ours", "H51, paper", "H51, ours"]
+    ucf, hmdb = [[float(row[place]) for row in rows] for place in (2, 4)]
+    assert ucf == [65.0, 70.6, 81.1, 83.9, 77.0, 80.4, 85.9]
+    assert hmdb == [30.9, 44.4, 53.3, 53.6, 51.4, 49.4, 55.7]
+    for row in rows:
+        for column, text in (("UCF", row[3]), ("H51", row[5])):
+            found = values.get((f"{row[0]}, {row[1]}", column))
+            if found is None:
+                assert text == "–"
+                continue
+            mean, deviation = statistics.fmean(found), statistics.stdev(found)
+            few = " (2 of 3)" * (len(found) == 2)
+            assert text == f"{mean:.1f} ± {deviation:.1f}\u00a0%{few}"
+    # What is missing has a line, here, in the terminal and on the page.
+    page = (tmp_path / "tables" / "table1.html").read_text()
+    Page(page)
+    for text in (out, page, (tmp_path / "tables" / "table1.md").read_text()):
+        lines = re.findall(r"(?:GOT-10k, Real|UCF-101, Cycle).*", text)
+        lines = [line for line in lines if "not made" in line]
+        assert len(lines) == 2 and "H51: recognition-hmdb51-" in "".join(lines)
+    assert re.search(r"Cycle consistency +81.1 .*\(2 of 3\)", out)
+
+
+def test_columns_of_one_run_and_rows_without_one(tmp_path, capsys):
+    for (row, _), cell in cells_of("table5").items():
+        if row == "Ours, UCF" and not isinstance(cell, str):
+            for run in cell:
+                if not (tmp_path / run.name).exists():
+                    top = {"ucf101": (0.25, 0.5), "hmdb51": (0.125, 0.375)}
+                    first, fifth = top[run.config.data.name]
+                    write(tmp_path, run, retrieval_top1=first, retrieval_top5=fifth)
+    code, out, _ = command.run(capsys, "table5", "--table", f"--root={tmp_path}")
+    assert code == 0
+    numbers = r"Ours, UCF +23.4 +25.0.% +40.9 +50.0.% +11.4 +12.5.% +30.2 +37.5.%"
+    assert re.search(numbers, out)
+    assert "SpeedNet, K400, UCF top-1; SpeedNet, K400, UCF top-5" in out
+    assert "the binary SpeedNet of its own paper is not here" in out
+
+
+def test_chance_and_a_figure(tmp_path, capsys):
+    spec = "truth:data=mine"
+    for place, cell in cells_of(spec, seeds=(0,)).items():
+        for run in cell:
+            if not (tmp_path / run.name).exists():
+                chance = {"top1_chance": 0.6} if place[1] == "finetuned" else {}
+                found = {"top1": 0.5, "knn_top1": 0.375, "retrieval_top1": 0.25}
+                write(tmp_path, run, **found, **chance)
+    flags = ["--table", f"--root={tmp_path}", "--seeds=0"]
+    code, out, _ = command.run(capsys, spec, *flags)
+    assert code == 0
+    assert re.search(r"(?m)^Chance +60.0.% +60.0.% +60.0.%", out)
+    assert re.search(r"(?m)^None, as many steps in all +50.0.% +– +–", out)
+    assert "missing" not in out
+    # Fig. 4: a line of each row, at the shares of the labels.
+    for (row, column), cell in cells_of("fig4", small=True).items():
+        (run,) = cell
+        share = float(column.removesuffix(" %")) / 100
+        write(tmp_path, run, top1=share / 2 if row == "CtP" else share / 4)
+    flags = ["--table", f"--root={tmp_path}", "--scale=small"]
+    code, out, _ = command.run(capsys, "fig4", *flags)
+    page = (tmp_path / "tables" / "fig4.html").read_text()
+    Page(page)
+    assert code == 0 and page.count("<figure") == 1 and "20 %" in page
+    assert re.search(r"CtP +2.5.% +5.0.% +10.0.% +25.0.% +50.0.%", out)
+
+
+@pytest.mark.parametrize(
+    ("small", "expected"), [(False, "not made"), (True, "weights")]
+)
+def test_a_row_without_a_small_form(tmp_path, capsys, small, expected):
+    flags = ["--table", f"--root={tmp_path}", "--rows=*ImageNet*"]
+    code, out, _ = command.run(capsys, "table3", *flags, *["--scale=small"] * small)
+    assert code == 0 and re.search(f"R3D, Supervised, ImageNet, UCF.*{expected}", out)
+
+
+def test_a_picture_needs_its_runs(tmp_path, capsys, monkeypatch):
+    flags = ["--table", f"--root={tmp_path}", "--scale=small", "--data_dir=/data"]
+    started = []
+
+    def run_command(arguments, **_):
+        started.append(arguments[1:])
+        return subprocess.CompletedProcess(arguments, 2, "", "error: no such luck\n")
+
+    monkeypatch.setattr(pictures.subprocess, "run", run_command)
+    for place, cell in cells_of("fig5", small=True).items():
+        if place[0] == "CtP":
+            write(tmp_path, cell[0], top1=0.5)
+    _, out, _ = command.run(capsys, "fig5", *flags)
+    assert "picture videos: the run of Random is not made" in out and not started
+    names = {}
+    for place, cell in cells_of("fig5", small=True).items():
+        names[place[0]] = cell[0].name
+        if place[0] == "Random":
+            write(tmp_path, cell[0], top1=0.25)
+    _, out, _ = command.run(capsys, "fig5", *flags)
+    assert "picture videos: no such luck" in out
+    (arguments,) = started
+    assert arguments == [
+        *("-m", "ctp_jax.explain"),
+        *(f"--workdir={tmp_path}/{names[row]}" for row in ("CtP", "Random")),
+        *("--videos=2", "--data_dir=/data", f"--out={tmp_path}/tables/fig5/videos"),
+    ]
+    command.run(capsys, "fig7", *flags)
+    data = "data=moving_shapes,train=train,test=test"
+    for count, arguments in enumerate(started[1:], 1):
+        assert arguments[2] == f"--config=configs/small.py:{data}"
+        assert f"--config.game.num_trajectories={count}" in arguments
+        assert "--config.data.data_dir=/data" in arguments
