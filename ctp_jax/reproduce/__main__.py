@@ -94,14 +94,20 @@ def main(arguments):
     if PLAN.value:
         print("\n".join(plan.lines(own, root, plan.Rates(root, RATE.value))))
         return
+    failed = None
     if not TABLE.value:
-        _make(own, ordered, root, chosen)
-    if TABLE.value or all(plan.is_finished(run, root) for run in ordered):
+        try:
+            _make(own, ordered, root, chosen)
+        except work.Failed as error:
+            failed = error
+    if TABLE.value or failed or all(plan.is_finished(run, root) for run in ordered):
         _draw(arguments, chosen, cells, root)
+    if failed:
+        raise failed
 
 
 def _make(own, ordered, root, chosen) -> None:
-    """Makes the runs; a failure is raised after all others are made."""
+    """Makes the runs; `work.Failed` is raised after all others are made."""
     made_by = {k: v for each in chosen for k, v in each.made_by.items()}
     left = [run for run in own if not plan.is_finished(run, root)]
     plan.check_there(left, root, made_by)

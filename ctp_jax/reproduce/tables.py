@@ -65,7 +65,7 @@ def collect(experiment: Experiment, cells: Cells, root: str) -> Results:
                 why, wanted = _why_not(runs, found, column.metric, root), len(runs)
             if column in with_paper:
                 number = row.paper.get(column.label)
-                texts.append("" if number is None else f"{number:g}")
+                texts.append("" if number is None else f"{number:.1f}")
             count = len(values[place])
             text = comparison.spread(column.metric, values[place]) if count else "–"
             texts.append(text + f" ({count} of {wanted})" * (0 < count < wanted))

@@ -90,7 +90,7 @@ def test_a_failure_stops_its_row_alone(command):
     code, out, error = command.run(FAILS="game.speed=1.0", FAILS_WITH="error: no good")
     assert code == 1 and "2 of 4 runs were not made" in error
     assert "no good" in error and "needs ctp" in error
-    assert len(command.lines("end")) == 2
+    assert len(command.lines("end")) == 2 and "speed 2.0     50.0" in out
     code, out, _ = command.run("--table")
     assert code == 0 and "speed 2.0     50.0" in out
     assert "missing:\nspeed 1.0, finetuned: recognition-" in out and "not made" in out
