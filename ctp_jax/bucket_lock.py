@@ -117,10 +117,8 @@ class _Lock:
         with self._mutex:
             if self._write(self._version):
                 return
+            # Without a lock, too: somebody who thought us dead has been here, and ended.
             found, _ = self._folder.read(buckets.LOCK)
-            # Somebody who thought us dead may have deleted it.
-            if found is None and self._write(buckets.ABSENT):
-                return
             raise UserError(
                 f"{self._folder.address}: another run has taken this folder over "
                 f"({_parsed(found)['holder']}): nothing more is saved here"

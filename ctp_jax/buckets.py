@@ -34,6 +34,9 @@ ABSENT = b"\x02"
 LOCK = ".lock"
 """The name of the lock of a folder, see `bucket_lock`."""
 
+_APART = ("checkpoints", "damaged", "encoder")
+"""Folders of a run that are written as a whole, see `replace`."""
+
 _PREFIX = "ctp_jax-bucket-"
 _DEADLINE = 1800  # seconds for one object
 
@@ -222,18 +225,18 @@ def pull(path: pathlib.Path) -> None:
 
 
 def push(path: pathlib.Path) -> None:
-    """Copies the files of a run to the bucket that have changed: what `pull` copies.
+    """Copies the files of a run to the bucket that have changed.
 
-    And TensorBoard's files, of which no other stay.
+    Not those of `_APART`, which have copies of their own. Of TensorBoard's, no other stay.
     """
     folder = at(path)
     if folder is None:
         return
-    board = [f"tensorboard/{name}" for name in _files(path / "tensorboard")]
+    names = [n for n in _files(path) if n.partition("/")[0] not in _APART]
+    board = [name for name in names if name.startswith("tensorboard/")]
     if any(path / name not in _same for name in board):
         # Of a new process, which has written the lines of those before it again.
         folder.delete(set(folder.names("tensorboard/")) - set(board))
-    names = [*_files(path, deep=False), *board]
     folder.upload(n for n in names if _mark(path / n) != _same.get(path / n))
 
 
@@ -267,10 +270,10 @@ def fetch(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def _files(path: pathlib.Path, deep: bool = True) -> list[str]:
+def _files(path: pathlib.Path) -> list[str]:
     """Names of the files in a folder, apart from those that are being written."""
-    found = path.rglob("*") if deep else path.glob("*")
-    names = (each.relative_to(path).as_posix() for each in found if each.is_file())
+    found = (each for each in path.rglob("*") if each.is_file())
+    names = (each.relative_to(path).as_posix() for each in found)
     return sorted(n for n in names if n[0] != "." and ".incomplete-" not in n)
 
 

@@ -88,7 +88,7 @@ def main(arguments):
             file.flush()
         if not read:
             raise UserError(
-                f"none of the {formatting.count(len(videos), 'video')} can be read"
+                f"{formatting.count(len(videos), 'video')}: none can be read"
             )
 
 

@@ -91,7 +91,7 @@ def main(arguments):
         line = f"{formatting.count(kept, 'video')} are done: the same command goes on"
         raise KeyboardInterrupt(line) from None
     if bad == len(videos):
-        raise UserError(f"none of the {formatting.count(bad, 'video')} can be read")
+        raise UserError(f"{formatting.count(bad, 'video')}: none can be read")
     found = writer.finish(names)
     print(
         f"{out}: {formatting.count(len(set(found.video.tolist())), 'video')}, "

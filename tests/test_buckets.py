@@ -330,12 +330,21 @@ def test_the_lock_of_a_dead_process_of_this_machine_is_taken_at_once(folder):
 def test_whoever_has_lost_the_lock_is_told(folder, short):
     with held(folder):
         bucket_lock.check(folder.place)
-        folder.delete([buckets.LOCK])  # by hand
-        bucket_lock.check(folder.place)
+        folder.delete([buckets.LOCK])
         holder(folder)
         message = refused(lambda: bucket_lock.check(folder.place))
         assert "taken this folder over (process 7 on mars)" in message
     assert b"mars" in folder.read(buckets.LOCK)[0]  # and leaves it to its holder
+
+
+def test_a_lock_that_another_has_taken_and_given_back_is_lost(folder, short):
+    """A process that stood still for so long may not go on: the run is the other's."""
+    with held(folder):
+        folder.delete([buckets.LOCK])
+        for _ in range(2):
+            message = refused(lambda: bucket_lock.check(folder.place))
+            assert "taken this folder over" in message
+    assert buckets.LOCK not in folder.names()
 
 
 def test_an_answer_that_is_lost_does_not_lose_the_lock(folder, store, monkeypatch):

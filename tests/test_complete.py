@@ -3,9 +3,9 @@
 import os
 import pty
 import re
+import select
 import shutil
 import subprocess
-import time
 
 import pytest
 
@@ -32,23 +32,41 @@ def typed(shell, folder, keys):
         start_new_session=True,
     )
     os.close(theirs)
-    said = ""
+    said, place = "", 0
 
     def until(pattern):
-        nonlocal said
-        end = time.monotonic() + 20
-        while not (found := re.search(pattern, said)):
-            assert time.monotonic() < end, said
-            said += os.read(ours, 10_000).decode(errors="replace")
+        """What comes next of a pattern."""
+        nonlocal place
+        while not (found := re.compile(pattern).search(said, place)):
+            assert heard(20), said
+        place = found.end()
         return found
 
+    def until_prompt():
+        """Zsh's editor throws away what is typed before it turns bracketed pastes on."""
+        if shell == "zsh":
+            until(r"\x1b\[\?2004h")
+
+    def heard(seconds):
+        """Reads what the shell says next; '' if it is silent for so long."""
+        nonlocal said
+        ready, _, _ = select.select([ours], [], [], seconds)
+        new = os.read(ours, 10_000).decode(errors="replace") if ready else ""
+        said += new
+        return new
+
     try:
+        until_prompt()
         if shell == "zsh":
             os.write(ours, b"autoload -U compinit && compinit -u -d /dev/null\n")
+            until_prompt()
         os.write(ours, START.format(folder=folder).encode())
         until("ready")
+        until_prompt()
         os.write(ours, keys.encode())
-        time.sleep(0.5)  # a return that comes too early is typed into the completion
+        # A return that comes too early is typed into the completion.
+        while heard(1.0):
+            pass
         os.write(ours, b"\n")
         return until(r"<-m ctp_jax.main ([^>]*)>")[1].split()
     finally:

@@ -100,7 +100,7 @@ def test_summary_is_the_mean_of_the_clips_with_boxes():
         "run: 5 clips, 3 of 4 right; in the boxes are 16.7% of the pixels, 66.7% of "
         "Grad-CAM, 41.7% of guided Grad-CAM (mean of 3 clips)"
     )
-    assert explain.summary("run", runs[3:4]) == "run: 1 clips, 1 of 1 right"
+    assert explain.summary("run", runs[3:4]) == "run: 1 clip, 1 of 1 right"
 
 
 def test_heat_is_relative_to_each_clip_and_nothing_stays_grey():
@@ -230,7 +230,7 @@ def test_files_need_no_data_set(runs, tmp_path, capsys):
     command(
         f"--workdir={runs / 'one'}", path, "--data_dir=/nowhere", f"--out={tmp_path}"
     )
-    assert "one: 1 clips" in capsys.readouterr().out
+    assert "one: 1 clip\n" in capsys.readouterr().out
     (found,) = explain.explain(str(runs / "one"), [path])
     assert found.label == -1 and found.caption == "mine.mp4"
     assert (tmp_path / "explain.png").exists()

@@ -285,7 +285,7 @@ def test_only_bad_files(run, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     for command, more in ((features, [f"--out={tmp_path / 'x.npz'}"]), (classify, [])):
         arguments = flags_of(run, *more)
-        with pytest.raises(UserError, match="none of the 1 videos can be read"):
+        with pytest.raises(UserError, match="1 video: none can be read"):
             call(command, tmp_path, *arguments)
         with pytest.raises(UserError, match="needs videos in it"):
             call(command, run[0], *arguments)

@@ -81,7 +81,7 @@ def test_the_command_from_end_to_end(videos, tmp_path):
     assert error_lines(done.stderr) == []
     assert "mine: 4 videos, 28 frames" in done.stdout
     assert "train01: 3 of 3 videos" in done.stdout
-    assert "test01: 1 of 1 videos" in done.stdout
+    assert "test01: 1 of 1 video\n" in done.stdout
 
     opened = records.open_records("mine", "train01", str(tmp_path / "data"))
     assert opened.ids.tolist() == ["run/v3.mp4", "sit/v0.mp4", "sit/v4.mp4"]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from ctp_jax.data import records
+from ctp_jax.data import selection
 from ctp_jax.errors import UserError
 from ctp_jax.train import loop
 from ctp_jax.train.checkpoints import export, init_from, pytrees
@@ -88,7 +88,7 @@ def test_killed_and_resumed_is_the_same_run(whole_run, tmp_path):
 def test_other_videos_are_said_on_resume_and_a_short_run_at_its_start(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(records, "overlaps", lambda *_: [])
+    monkeypatch.setattr(selection, "overlaps", lambda *_: [])
 
     class Pipeline(ToyPipeline):
         def __init__(self, *arguments, **more):

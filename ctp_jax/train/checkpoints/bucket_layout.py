@@ -65,6 +65,7 @@ class _BucketLayout(CheckpointLayout):
         super().complete(step, meta)
 
     def _commit(self, step: int) -> None:
+        self._check_lock()
         if step in self.steps():  # put there since the run opened the folder
             self.set_aside(step)
         self._make_room()
@@ -73,7 +74,12 @@ class _BucketLayout(CheckpointLayout):
         shutil.rmtree(folder)
 
     def _before_commit(self) -> None:
+        self._check_lock()
         buckets.push(self._workdir)  # whoever resumes from here needs these metrics
+        self._check_lock()
+
+    def _check_lock(self) -> None:
+        """Before anything is changed that may be another run's by now."""
         bucket_lock.check(self._workdir)
 
     def read_checked(self, step: int) -> dict[str, Any]:
@@ -88,11 +94,13 @@ class _BucketLayout(CheckpointLayout):
         return found
 
     def delete(self, step: int) -> None:
+        self._check_lock()
         names, mark = self._bucket.names(f"{step}/"), f"{step}/{manifest.NAME}"
         self._bucket.delete([mark])
         self._bucket.delete(name for name in names if name != mark)
 
     def set_aside(self, step: int) -> pathlib.Path:
+        self._check_lock()
         folder, damaged = self.fetch(step), buckets.at(self._damaged)
         there = damaged.names() if damaged is not None else []
         taken = {name.partition("/")[0] for name in there}

@@ -12,6 +12,7 @@ evaluate or convert the finished network.
 
 import dataclasses
 import datetime
+import functools
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -126,7 +127,9 @@ def write_encoder(place: pathlib.Path, encoder: Encoder) -> None:
             place.rename(old)
         new.rename(place)
         shutil.rmtree(old, ignore_errors=True)
-        buckets.replace(place, last="encoder.json")
+        # A run with an encoder is finished: its last metrics are there before.
+        push = functools.partial(buckets.push, place.parent)
+        buckets.replace(place, last="encoder.json", before=push)
     coordination.barrier("export ends")
 
 
