@@ -4,7 +4,8 @@
 #   sbatch --array=0-7 launch/slurm_reproduce.sh table4 --root=/shared/runs [flags]
 #
 # from the checkout, with the environment active that Python is to come from. Options of
-# sbatch go before the script and win over the lines below. Draw the table at the end:
+# sbatch go before the script and win over the lines below. One of the jobs again:
+# sbatch --array=0 launch/slurm_reproduce.sh ... --shard=3/8. Draw the table at the end:
 # python -m ctp_jax.reproduce table4 --root=/shared/runs --table
 #SBATCH --job-name=ctp-reproduce
 #SBATCH --array=0-3
@@ -25,10 +26,16 @@ if [ $# -lt 1 ] || [ -z "${SLURM_ARRAY_TASK_COUNT:-}" ]; then
   exit 2
 fi
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
-index=$((SLURM_ARRAY_TASK_ID - ${SLURM_ARRAY_TASK_MIN:-0}))
+if [[ " $*" != *" --shard"* ]]; then
+  # With 3 or 0,5, what is left of an array, the shards would be others than before.
+  if ((SLURM_ARRAY_TASK_COUNT != SLURM_ARRAY_TASK_MAX + 1)); then
+    echo "--array: needs 0-N without gaps; for one job of an array: --shard=I/N" >&2
+    exit 2
+  fi
+  set -- "$@" "--shard=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+fi
 
-"${PYTHON:-python3}" -m ctp_jax.reproduce "$@" \
-  --shard="$index/$SLURM_ARRAY_TASK_COUNT" --wait &
+"${PYTHON:-python3}" -m ctp_jax.reproduce "$@" --wait &
 pid=$!
 trap 'kill -TERM "$pid" 2>/dev/null || true' TERM
 code=0

@@ -84,7 +84,7 @@ def main(arguments):
     cells = [runs.cells(each) for each in chosen]
     runs.check_overrides()
     ordered = runs_lib.in_order(runs.by_name.values())
-    root = os.path.normpath(os.path.expanduser(ROOT.value))
+    root = _root(ROOT.value)
     own = runs_lib.shard(ordered, index, count)
     if COMMANDS.value:
         for run in own:
@@ -122,13 +122,23 @@ def _draw(specs, chosen, cells, root) -> None:
 
     for spec, experiment, runs in zip(specs, chosen, cells, strict=True):
         results = tables.collect(experiment, runs, root)
-        results.missing.extend(pictures.draw(experiment, runs, root, _settings()))
+        drawn, missing = pictures.draw(experiment, runs, root, _settings())
+        results.missing.extend(missing)
         print(f"{tables.text(results)}\n")
         scale = "" if SCALE.value == "full" else f" --scale={SCALE.value}"
         command = f"python -m ctp_jax.reproduce {spec}{scale}"
-        for path in tables.write(results, root, command):
+        for path in tables.write(results, root, command, drawn):
             print(path)
         print()
+
+
+def _root(text: str) -> str:
+    """The folder of all runs; it may be relative, as in the commands."""
+    if "://" in text:
+        raise UserError(
+            f"--root={text}: needs a folder on a disk that all workers share"
+        )
+    return os.path.normpath(os.path.expanduser(text))
 
 
 def _settings() -> runs_lib.Settings:
@@ -153,7 +163,9 @@ def _settings() -> runs_lib.Settings:
         if not has_value:
             raise UserError(f"--override={each}: needs FIELD=VALUE")
         overrides[field] = text
-    data_dir = DATA_DIR.value and os.fspath(files.absolute(DATA_DIR.value))
+    data_dir = DATA_DIR.value
+    if data_dir and "://" not in data_dir:
+        data_dir = os.fspath(files.absolute(data_dir))
     return runs_lib.Settings(
         small=SCALE.value == "small",
         seeds=_numbers("seeds", SEEDS.value, 0),

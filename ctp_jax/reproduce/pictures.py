@@ -1,19 +1,18 @@
 """Figures that are pictures: drawn by other commands from the runs of an experiment."""
 
+import os
 import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 
+from ctp_jax import untrusted
+from ctp_jax.errors import refusals
 from ctp_jax.reproduce import plan, specs
 from ctp_jax.reproduce.experiments import Experiment
 from ctp_jax.reproduce.runs import Run, Settings
-
-
-def folder(root: str, experiment: Experiment, name: str) -> pathlib.Path:
-    """Where a picture of an experiment is drawn."""
-    return pathlib.Path(root, "tables", experiment.name, re.sub(r"\W+", "_", name))
 
 
 def draw(
@@ -21,8 +20,11 @@ def draw(
     cells: Mapping[tuple[str, str], Sequence[Run] | str],
     root: str,
     settings: Settings,
-) -> list[str]:
+) -> tuple[dict[str, pathlib.Path], list[str]]:
     """Draws the pictures that are not there yet.
+
+    The folder of a picture has a digest of its command and runs in its name, and is there
+    only if the drawing succeeded.
 
     Args:
         experiment: with `pictures`; `{run:ROW}` in a flag is the folder of that row's
@@ -32,16 +34,15 @@ def draw(
         settings: of the runs.
 
     Returns:
-        A line for each picture that cannot be drawn.
+        ({picture: its folder}, a line for each picture that cannot be drawn).
     """
     first = {
         row: runs[0]
         for (row, _), runs in cells.items()
         if isinstance(runs, list) and runs
     }
-    missing = []
+    drawn, missing = {}, []
     for name, (module, *given) in experiment.pictures.items():
-        out = folder(root, experiment, name)
         rows = re.findall(r"{run:(.+?)}", " ".join(given))
         needed = [
             row
@@ -52,16 +53,42 @@ def draw(
             missing.append(
                 f"picture {name}: the run of {' and '.join(needed)} is not made"
             )
-        elif not out.is_dir():
-            places = {row: f"{root}/{first[row].name}" for row in rows}
-            command = ["-m", module, *_flags(given, places, settings), f"--out={out}"]
+            continue
+        names = {row: first[row].name for row in rows}
+        about = [module, *_flags(given, names, settings)]
+        digest = untrusted.json_digest({"command": about})[:10]
+        word = re.sub(r"\W+", "_", name)
+        out = pathlib.Path(root, "tables", experiment.name, f"{word}-{digest}")
+        places = {row: f"{root}/{each}" for row, each in names.items()}
+        command = ["-m", module, *_flags(given, places, settings)]
+        if not out.is_dir() and (why := _run(command, out)):
+            missing.append(f"picture {name}: {why}")
+        else:
+            drawn[name] = out
+    return drawn, missing
+
+
+def _run(command: Sequence[str], out: pathlib.Path) -> str:
+    """Makes the folder `out` by a command of Python; returns why that failed, or ''."""
+    with refusals(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=out.parent) as new:
+            made = pathlib.Path(new, out.name)
             done = subprocess.run(
-                [sys.executable, *command], check=False, capture_output=True, text=True
+                [sys.executable, *command, f"--out={made}"],
+                check=False,
+                capture_output=True,
+                text=True,
             )
             if done.returncode:
                 last = [*(done.stdout + done.stderr).strip().splitlines(), ""][-2:][0]
-                missing.append(f"picture {name}: {last.removeprefix('error: ')}")
-    return missing
+                return last.removeprefix("error: ")
+            try:
+                os.rename(made, out)
+            except OSError:
+                if not out.is_dir():  # else another process drew it meanwhile
+                    raise
+    return ""
 
 
 def _flags(given, places: Mapping[str, str], settings: Settings) -> list[str]:

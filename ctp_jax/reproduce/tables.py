@@ -11,7 +11,6 @@ from ctp_jax import results as results_lib
 from ctp_jax.errors import refusals
 from ctp_jax.report import comparison, page, read
 from ctp_jax.report.figures import Drawing, Line, draw
-from ctp_jax.reproduce import pictures as pictures_lib
 from ctp_jax.reproduce import plan
 from ctp_jax.reproduce.experiments import Experiment
 from ctp_jax.reproduce.runs import Run
@@ -205,13 +204,16 @@ def drawings(results: Results) -> list[Drawing | None]:
     return found
 
 
-def write(results: Results, root: str, about: str) -> list[pathlib.Path]:
+def write(
+    results: Results, root: str, about: str, drawn: Mapping[str, pathlib.Path]
+) -> list[pathlib.Path]:
     """Writes `tables/NAME.md` and `.html` in `root`; returns their paths.
 
     Args:
         results: from `collect`.
         root: the folder of all runs.
         about: a sentence on how the runs were made.
+        drawn: {picture: its folder}, from `pictures.draw`.
     """
     folder = pathlib.Path(root, "tables")
     name = results.experiment.name
@@ -220,11 +222,9 @@ def write(results: Results, root: str, about: str) -> list[pathlib.Path]:
         with files.replacing(folder / f"{name}.md") as new:
             new.write_text(f"{markdown(results)}\n{about}\n")
     pictures = {}
-    for each in results.experiment.pictures:
-        place = pictures_lib.folder(root, results.experiment, each)
-        if place.is_dir():
-            run = read.Run(place, each)
-            pictures |= {f"{each}: {k}": v for k, v in page.pictures(run).items()}
+    for each, place in drawn.items():
+        run = read.Run(place, each)
+        pictures |= {f"{each}: {k}": v for k, v in page.pictures(run).items()}
     values = {
         "title": results.experiment.title,
         "about": about,

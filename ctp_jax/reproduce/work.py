@@ -90,15 +90,18 @@ class Worker:
 
     def _note_failures(self, left, own, began: float) -> None:
         """Looks which of the needed runs other workers failed to make."""
-        for needed in {n for run in left for n in run.needs} - {*own}:
+        for needed in {n for run in left for n in self._missing(run)} - {*own}:
             mark = pathlib.Path(self.root, needed.name, FAILED)
             with contextlib.suppress(OSError):
                 if mark.stat().st_mtime > began or time.time() > began + _GRACE:
                     self.failed[needed.name] = mark.read_text()
 
+    def _missing(self, run: Run) -> list[Run]:
+        """What it needs and is not made yet."""
+        return [n for n in run.needs if not plan.is_finished(n, self.root)]
+
     def _reason(self, run: Run) -> str:
-        missing = [n for n in run.needs if not plan.is_finished(n, self.root)]
-        if missing:
+        if missing := self._missing(run):
             return f"{run.name} needs {missing[0].name}, which is not made yet"
         return f"{run.name} is being made by another process"
 
@@ -106,11 +109,12 @@ class Worker:
         """Makes a run if that is possible now; False if it has to wait."""
         if plan.is_finished(run, self.root):
             return True
-        for needed in run.needs:
+        missing = self._missing(run)
+        for needed in missing:
             if needed.name in self.failed:
                 self._fail(run, f"needs {needed.name}")
                 return True
-        if not all(plan.is_finished(needed, self.root) for needed in run.needs):
+        if missing:
             return False
         folder = pathlib.Path(self.root, run.name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,6 +142,8 @@ class Worker:
         self._check_signal()
         last = _last_line(folder / LOG).removeprefix("error: ")
         if code == 0 and plan.is_finished(run, self.root):
+            # Another worker may have failed to make it meanwhile.
+            (folder / FAILED).unlink(missing_ok=True)
             took = duration(time.monotonic() - began)
             print(f"{number}: {_results(folder)} ({took})", flush=True)
             return True

@@ -14,21 +14,21 @@ from tests.launch import starting
 from tests.launch.test_kubernetes import VERSIONS
 
 
-def start(folder, ends, state="RUNNING", **environ):
-    """Starts the script as Slurm would for the third job of an array 4-7."""
+def start(folder, ends, *flags, state="RUNNING", **environ):
+    """Starts the script as Slurm would for the third job of an array 0-3."""
+    array = {"ID": 2, "MAX": 3, "COUNT": 4}
+    environ = {f"SLURM_ARRAY_TASK_{k}": v for k, v in array.items()} | environ
     return starting.start(
         "slurm_reproduce.sh",
         "table4",
         f"--root={folder}/runs",
+        *flags,
         fakes=True,
         PYTHON=starting.STAND_IN,
         RECORD=folder,
         ENDS=ends,
         JOB_STATE=state,
         SLURM_JOB_ID="4711",
-        SLURM_ARRAY_TASK_ID="6",
-        SLURM_ARRAY_TASK_MIN="4",
-        SLURM_ARRAY_TASK_COUNT="4",
         **environ,
     )
 
@@ -47,6 +47,20 @@ def test_every_job_has_its_shard(tmp_path):
         *("--shard=2/4", "--wait"),
     ]
     assert 0.75 < float(record["environ"]["XLA_PYTHON_CLIENT_MEM_FRACTION"]) < 1
+
+
+# What Slurm's manual gives for --array=0,5, 4-7, 0-6:2 and 3, in the last job.
+@pytest.mark.parametrize(("last", "count"), [(5, 2), (7, 4), (6, 4), (3, 1)])
+def test_a_part_of_an_array_needs_a_shard(tmp_path, last, count):
+    array = {"SLURM_ARRAY_TASK_ID": last, "SLURM_ARRAY_TASK_MAX": last}
+    array["SLURM_ARRAY_TASK_COUNT"] = count
+    code, _, err = starting.end(start(tmp_path, "0", **array))
+    assert code == 2 and err.count("\n") == 1 and "--shard=I/N" in err
+    assert not (tmp_path / "0.json").exists()
+    code, _, err = starting.end(start(tmp_path, "0", "--shard=3/8", **array))
+    assert code == 0 and not err
+    (record,) = starting.records(tmp_path, 1)
+    assert record["argv"][-2:] == ["--shard=3/8", "--wait"]
 
 
 def test_a_stopped_job_saves_and_is_requeued(tmp_path):

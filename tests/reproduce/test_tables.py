@@ -1,12 +1,14 @@
 """Tables are made of the numbers in metrics files, beside the paper's; what is missing is
 said. The runs are written by hand."""
 
+import pathlib
 import re
 import statistics
 import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ctp_jax.reproduce import experiments, pictures, runs
 from tests.report import make_runs
@@ -155,10 +157,12 @@ def test_a_picture_needs_its_runs(tmp_path, capsys, monkeypatch):
     _, out, _ = command.run(capsys, "fig5", *flags)
     assert "picture videos: no such luck" in out
     (arguments,) = started
+    out = arguments.pop()
+    assert out.startswith("--out=")
     assert arguments == [
         *("-m", "ctp_jax.explain"),
         *(f"--workdir={tmp_path}/{names[row]}" for row in ("CtP", "Random")),
-        *("--videos=2", "--data_dir=/data", f"--out={tmp_path}/tables/fig5/videos"),
+        *("--videos=2", "--data_dir=/data"),
     ]
     command.run(capsys, "fig7", *flags)
     data = "data=moving_shapes,train=train,test=test"
@@ -166,3 +170,36 @@ def test_a_picture_needs_its_runs(tmp_path, capsys, monkeypatch):
         assert arguments[2] == f"--config=configs/small.py:{data}"
         assert f"--config.game.num_trajectories={count}" in arguments
         assert "--config.data.data_dir=/data" in arguments
+
+
+def test_each_size_has_its_pictures(tmp_path, capsys, monkeypatch):
+    drawn, codes = [], [2]  # the first time fails, after the folder was made
+
+    def run_command(arguments, **_):
+        (out,) = (x.partition("=")[2] for x in arguments if x.startswith("--out="))
+        code = codes.pop() if codes else 0
+        pathlib.Path(out).mkdir(parents=True)
+        if not code:
+            spec = next(x for x in arguments if x.startswith("--config="))
+            colour = (255, 0, 0) if "small" in spec else (0, 0, 255)
+            Image.new("RGB", (8, 8), colour).save(f"{out}/game.png")
+            drawn.append(spec)
+        return subprocess.CompletedProcess(arguments, code, "", "error: no such luck\n")
+
+    def pictures_of(*flags):
+        code, out, error = command.run(
+            capsys, "fig7", "--table", f"--root={tmp_path}", *flags
+        )
+        assert code == 0, error
+        page = (tmp_path / "tables" / "fig7.html").read_text()
+        return out, set(re.findall(r"data:image/[^\"']+", page))
+
+    monkeypatch.setattr(pictures.subprocess, "run", run_command)
+    out, _ = pictures_of("--scale=small")
+    assert "no such luck" in out and len(drawn) == 2
+    out, small = pictures_of("--scale=small")
+    assert "no such luck" not in out and len(drawn) == 3 and small
+    _, full = pictures_of()
+    assert len(drawn) == 6 and full and not small & full
+    assert pictures_of("--scale=small")[1] == small and len(drawn) == 6
+    assert not [*tmp_path.rglob(".incomplete-*")]

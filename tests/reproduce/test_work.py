@@ -154,6 +154,42 @@ def test_what_failed_in_another_shard_is_given_up(command):
     assert len([*command.root.glob("*/failed.txt")]) == 2
 
 
+def test_what_is_made_has_not_failed(command, monkeypatch):
+    """A worker that failed leaves its mark, and another one makes the run."""
+
+    def start(arguments, log):
+        pathlib.Path(log.name).with_name(work.FAILED).write_text("no good")
+        return command_lib.start_fake(arguments, log)
+
+    monkeypatch.setattr(work, "start", start)
+    assert command.run("--shard=0/4")[0] == 0
+    assert not [*command.root.glob("*/failed.txt")]
+    # Nor is a mark believed that comes later.
+    (made,) = (path.parent for path in command.root.glob("*/reproduce.json"))
+    (made / work.FAILED).write_text("no good")
+    os.utime(made / work.FAILED, (time.time() + 60,) * 2)
+    code, _, error = command.run("--shard=2/4")
+    assert code == 0, error
+    assert len(command.lines("end")) == 2
+
+
+def test_what_another_worker_made_meanwhile_is_used(command, monkeypatch):
+    first = []
+
+    def start(arguments, log):
+        if not first:
+            first.extend(arguments)
+            return command_lib.start_fake([*arguments, "--fail"], log)
+        if first[-1] != "made":  # by the other one, as the second run starts
+            assert command_lib.start_fake(first, log).wait() == 0
+            first.append("made")
+        return command_lib.start_fake(arguments, log)
+
+    monkeypatch.setattr(work, "start", start)
+    command.run(FAILS="--fail")
+    assert len(command.lines("end")) == 4
+
+
 def test_a_config_that_changed_is_said(command):
     assert command.run("--shard=0/4")[0] == 0
     (mark,) = command.root.glob("*/reproduce.json")
@@ -180,6 +216,21 @@ def test_missing_data_are_all_said_before_anything_starts(tmp_path, capsys):
         capsys, "table3", *given, "--columns=H51", "--rows=*None*"
     )
     assert "hmdb51" in error and "ucf101" not in error and "imagenet" not in error
+
+
+def test_addresses(tmp_path, capsys, monkeypatch):
+    """Data may be in a bucket, which TensorFlow reads; runs may not."""
+    monkeypatch.chdir(tmp_path)
+    code, _, error = command_lib.run(capsys, "table7", "--root=gs://bucket/runs")
+    assert code == 2 and not [*tmp_path.iterdir()]
+    assert error == (
+        "--root=gs://bucket/runs: needs a folder on a disk that all workers share"
+    )
+    given = ["--commands", "--data_dir=gs://bucket/tfds"]
+    code, out, error = command_lib.run(capsys, "table7", *given)
+    lines = out.splitlines()
+    assert code == 0 and lines, error
+    assert all(" --config.data.data_dir=gs://bucket/tfds " in line for line in lines)
 
 
 def test_a_real_process_and_its_last_words(tmp_path, data_dir, capsys):
