@@ -93,14 +93,14 @@ class Result(NamedTuple):
 
     @property
     def error(self) -> float | None:
-        """The standard error of an accuracy; None for others."""
-        if self.value is None or not self.videos or not is_accuracy(self.name):
+        """The standard error of a share of the videos; None for others."""
+        if self.value is None or not self.videos or not _is_counted(self.name):
             return None
         return standard_error(self.value, self.videos)
 
     @property
     def standing(self) -> str:
-        """`BETTER` or `WORSE` than the baseline, or `EVEN`; '' without one."""
+        """`BETTER` or `WORSE` than the baseline, or `EVEN`; '' as for `standing`."""
         return standing(self, self.baseline)
 
 
@@ -111,15 +111,19 @@ def standing(result: Result, other: float | None, error: float = 0.0) -> str:
     as soon as it can be seen.
 
     Args:
-        result: has a standard error if it is an accuracy.
+        result: has a standard error if it is a share of the videos.
         other: the other value; None: there is none.
         error: its standard error.
+
+    Returns:
+        `BETTER`, `WORSE` or `EVEN`; '' where a value is missing, and for means over
+        classes: their error depends on the sizes of the classes, which are not known.
     """
-    if result.value is None or other is None:
+    if result.value is None or other is None or _is_class_mean(result.name):
         return ""
     # 'Even' is decided for the baseline's share, too: at 0 and 1 the own error is 0.
     own = result.error or 0.0
-    if result.videos and is_accuracy(result.name):
+    if result.videos and _is_counted(result.name):
         own = max(own, standard_error(other, result.videos))
     gain = result.value - other
     gain = -gain if lower_is_better(result.name) else gain
@@ -144,13 +148,21 @@ def results(values: Mapping[str, Any]) -> dict[str, Result]:
         # A baseline stands beside its metric; a number of videos beside its accuracy.
         if _owner(name) in values or re.search(rf"(^|_|/){VIDEOS}$", name):
             continue
-        each = {how: values.get(name + suffix) for suffix, how in BASELINES.items()}
+        each = {
+            how: _finite(values.get(name + suffix)) for suffix, how in BASELINES.items()
+        }
         known = [(float(v), how) for how, v in each.items() if v is not None]
         first = known[0] if known else (None, "")
-        videos = values.get(_family(name) + VIDEOS)
-        videos = None if videos is None else int(videos)
-        found[name] = Result(name, value, *first, tuple(known[1:]), videos)
+        counts = [_finite(values.get(family + VIDEOS)) for family in _families(name)]
+        counts = [int(count) for count in counts if count is not None]
+        videos = counts[0] if len(counts) == 1 else None
+        found[name] = Result(name, _finite(value), *first, tuple(known[1:]), videos)
     return found
+
+
+def _finite(value: Any) -> Any:
+    """The value; None for NaN and infinity."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _owner(name: str) -> str | None:
@@ -159,14 +171,33 @@ def _owner(name: str) -> str | None:
     return name.removesuffix(suffix) if suffix else None
 
 
-def _family(name: str) -> str:
-    """What names of metrics of one evaluator begin with: 'retrieval_', 'x/knn_', ''."""
-    return re.match(r"(.*/)?((retrieval|knn|pair)_)?", name)[0]  # type: ignore[index]
+def _families(name: str) -> list[str]:
+    """What the number of a metric's videos may begin with: 'x/knn_', 'sequences_', ''.
+
+    Errors of boxes come from two evaluators. With both in a run, it is not known which.
+    """
+    path, _, own = name.rpartition("/")
+    path = f"{path}/" if path else ""
+    if found := re.match(r"(retrieval|knn|pair)_", own):
+        return [path + found[0]]
+    if re.fullmatch(r"window_iou(_all)?|ao|sr\d+", own):
+        return [f"{path}sequences_"]
+    either = re.match(r"(center|size)_error", own)
+    return [path, f"{path}sequences_"] if either else [path]
 
 
 def is_accuracy(name: str) -> bool:
-    """Whether a metric is a share of the videos."""
+    """Whether a metric is a share of the videos, or the mean of that over classes."""
     return bool(re.search(r"(^|_|/)(top\d+|accuracy)$", name))
+
+
+def _is_class_mean(name: str) -> bool:
+    return bool(re.search(r"(^|_|/)class_accuracy$", name))
+
+
+def _is_counted(name: str) -> bool:
+    """Whether a metric is a share of the videos, whose error is binomial."""
+    return is_accuracy(name) and not _is_class_mean(name)
 
 
 def is_share(name: str) -> bool:

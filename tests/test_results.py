@@ -27,6 +27,9 @@ def test_baselines_and_videos_stand_beside_their_metrics():
         ("top1", 0.5, None, ""),
         # All of four videos are right, by chance half: the error is that of chance, 25 %.
         ("top1", 1.0, 0.5, "even"),
+        # The sizes of the classes are not known, so neither is the error of their mean.
+        ("class_accuracy", 0.9, 0.1, ""),
+        ("x/class_accuracy", 0.9, 0.1, ""),
     ],
 )
 def test_standing(name, value, baseline, standing):
@@ -37,3 +40,33 @@ def test_every_metric_of_ours_is_explained():
     for name in results.MAIN:
         assert results.meaning(name), name
     assert results.meaning("pitch") == ""
+
+
+def test_a_mean_over_classes_has_no_binomial_error():
+    """Classes of 98 and 2 videos, half of each right: the error is 18 %, not 5 %."""
+    for name in ("class_accuracy", "x/class_accuracy"):
+        assert results.Result(name, 0.5, 0.4, videos=100).error is None
+    assert results.Result("accuracy", 0.5, 0.4, videos=100).error == pytest.approx(0.05)
+
+
+def test_evaluators_of_one_run_have_their_own_numbers_of_videos():
+    values = {"iou": 0.6, "success_auc": 0.5, "videos": 8.0}
+    whole = {"ao": 0.3, "sr50": 0.2, "window_iou": 0.4, "window_iou_all": 0.5}
+    whole |= {"center_error": 4.0, "size_error_share": 0.1, "sequences_videos": 5}
+    both = {name: each.videos for name, each in results.results(values | whole).items()}
+    expected = {"iou": 8, "success_auc": 8, "ao": 5, "sr50": 5, "window_iou": 5}
+    expected |= {"window_iou_all": 5, "center_error": None, "size_error_share": None}
+    assert both == expected
+    alone = results.results({f"x/{name}": value for name, value in whole.items()})
+    assert {each.videos for each in alone.values()} == {5}
+    errors = results.results({"center_error": 4.0, "videos": 8})
+    assert errors["center_error"].videos == 8
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_none(bad):
+    found = results.results({"top1": bad, "top1_chance": 0.5, "videos": 4})
+    assert found["top1"] == results.Result("top1", None, 0.5, "chance", (), 4)
+    assert found["top1"].standing == results.sentence(found) == ""
+    found = results.results({"top1": 0.5, "top1_chance": bad, "videos": bad})
+    assert found["top1"] == results.Result("top1", 0.5)

@@ -26,6 +26,7 @@ class Neighbours(NamedTuple):
         query_label: (q,), -1 for none.
         gallery: (g,) record numbers in the split of the gallery.
         gallery_label: (g,), -1 for none.
+        own: (q,) gallery row of the query itself, which it does not find; -1 for none.
     """
 
     similarity: Float[np.ndarray, "q k"]
@@ -34,6 +35,7 @@ class Neighbours(NamedTuple):
     query_label: Int[np.ndarray, " q"]
     gallery: Int[np.ndarray, " g"]
     gallery_label: Int[np.ndarray, " g"]
+    own: Int[np.ndarray, " q"]
 
     @property
     def correct(self) -> np.ndarray:
@@ -137,6 +139,7 @@ class FeatureBank:
             np.array(self._queries.labels),
             np.array(self._gallery.numbers),
             np.array(self._gallery.labels),
+            own,
         )
         return self._found
 

@@ -70,6 +70,8 @@ class KNNEvaluator(NeighbourEvaluator):
         queries = found.query_label[labelled]
         known = found.gallery_label[found.gallery_label >= 0]
         counts = np.bincount(known, minlength=int(queries.max()) + 1)
+        # With a query's own video, if it is there: of equal classes, its own would never
+        # be the largest without it, and the guess always wrong.
         by_size = np.argsort(-counts, kind="stable")
         for top in (1, 5) if (counts > 0).sum() > 5 else (1,):
             yield f"knn_top{top}", float((rank < top).mean())

@@ -41,7 +41,8 @@ class RetrievalEvaluator(NeighbourEvaluator):
         retrieval_top1, ...: share of the labelled queries for which at least one of the
             k nearest gallery videos has the query's class. If the gallery has fewer than
             k videos, this k is left out; see `notes`.
-        retrieval_top1_chance, ...: the same for k videos of the gallery drawn at random.
+        retrieval_top1_chance, ...: the same for k videos of the gallery drawn at random,
+            without the query itself.
         retrieval_videos: number of labelled queries.
         neighbours: int32 (q, k), record numbers among the gallery's, nearest first.
         neighbour_similarity: float32 (q, k).
@@ -92,19 +93,24 @@ class RetrievalEvaluator(NeighbourEvaluator):
         hit = np.logical_or.accumulate(found.correct[found.query_label >= 0], axis=1)
         for k in ks:
             yield f"retrieval_top{k}", float(hit[:, k - 1].mean())
-        of_class = self._of_class(found)
+        total, of_class = self._to_find(found)
         for k in ks:
-            missed = chance_of_none(len(found.gallery), of_class, k)
+            missed = chance_of_none(total, of_class, k)
             yield f"retrieval_top{k}{CHANCE}", float(1 - missed.mean())
         yield f"retrieval_{VIDEOS}", len(of_class)
         yield "neighbours", found.gallery[found.row[:, : ks[-1]]].astype(np.int32)
         yield "neighbour_similarity", found.similarity[:, : ks[-1]]
         yield "neighbour_query", found.query.astype(np.int32)
 
-    def _of_class(self, found: Neighbours) -> Int[np.ndarray, " q"]:
-        """How many gallery videos have the class of each labelled query."""
-        labels = found.query_label[found.query_label >= 0]
-        return (found.gallery_label[:, None] == labels).sum(axis=0)
+    def _to_find(
+        self, found: Neighbours
+    ) -> tuple[Int[np.ndarray, " q"], Int[np.ndarray, " q"]]:
+        """For each labelled query, other gallery videos: all, and those of its class."""
+        labelled = found.query_label >= 0
+        labels, own = found.query_label[labelled], found.own[labelled]
+        of_class = (found.gallery_label[:, None] == labels).sum(axis=0)
+        itself = (own >= 0) & (found.gallery_label[own] == labels)
+        return len(found.gallery) - (own >= 0), of_class - itself
 
     def notes(self) -> list[str]:
         """Lines for the user about the last results: which k were left out."""
@@ -177,21 +183,20 @@ class RetrievalEvaluator(NeighbourEvaluator):
 
 
 def chance_of_none(
-    total: int, wanted: Int[np.ndarray, " q"], k: int
+    total: int | Int[np.ndarray, " q"], wanted: Int[np.ndarray, " q"], k: int
 ) -> Float[np.ndarray, " q"]:
     """The probability that none of k videos is wanted, drawn without replacement.
 
     Args:
-        total: number of videos to draw from.
+        total: number of videos to draw from, for all queries or for each.
         wanted: how many of them are wanted, for each query.
         k: how many are drawn.
 
     >>> chance_of_none(4, np.array([1]), 2)
     array([0.5])
     """
-    drawn = np.arange(k)
-    others = np.maximum(total - wanted[:, None] - drawn, 0)
-    return (others / (total - drawn)).prod(axis=1)
+    left = np.reshape(total, (-1, 1)) - np.arange(k)
+    return (np.maximum(left - wanted[:, None], 0) / left).prod(axis=1)
 
 
 def class_name(records: Any, label: int | np.integer) -> str:

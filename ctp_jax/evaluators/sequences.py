@@ -49,7 +49,7 @@ class SequencesEvaluator(Evaluator):
         center_error, size_error, and with `_share`: means of `errors` of these tracks, in
             pixels of the stored frames.
         *_stay_put: the same for a box that stays where it was given.
-        videos: that were tracked.
+        sequences_videos: that were tracked.
         ao_kcf, sr50_kcf, sr75_kcf: with `kcf`, those of the tracker KCF.
     """
 
@@ -148,7 +148,7 @@ class SequencesEvaluator(Evaluator):
                 above = float((overlap > share).mean()) if overlap.size else 0.0
                 yield f"sr{100 * share:.0f}{suffix}", above
             yield f"track_per_frame{suffix}", per_frame(tracks, suffix)
-        yield VIDEOS, len({track.number for track in tracks})
+        yield f"sequences_{VIDEOS}", len({track.number for track in tracks})
         wrong = [self._errors(track) for track in tracks]
         for name in wrong[0]:
             values = np.concatenate([each[name] for each in wrong])

@@ -129,8 +129,12 @@ def save(
     more = {"field": groups.field, "version": ctp_jax.__version__}
     text = environment.get_template(template).render(**values, **more)
     place = buckets.place(path)
-    with refusals(path), files.replacing(place) as new:
-        # 'replace': file names may contain bytes that are not UTF-8.
-        new.write_bytes(text.encode("utf-8", "replace"))
+    in_bucket = buckets.at(place) is not None
+    with refusals(path):
+        if in_bucket:  # buckets have no folders; on a disk, a missing one is a mistake
+            place.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(place) as new:
+            # 'replace': file names may contain bytes that are not UTF-8.
+            new.write_bytes(text.encode("utf-8", "replace"))
     buckets.push(place.parent)
-    return pathlib.Path(path) if buckets.at(place) is None else place
+    return place if in_bucket else pathlib.Path(path)

@@ -77,6 +77,15 @@ def test_equal_votes_go_to_the_lower_class():
     assert "knn_top5" not in results and results["knn_videos"] == 3
 
 
+def test_chance_of_equal_classes_of_one_split_is_that_of_always_the_same_one():
+    features = np.random.default_rng(0).normal(size=(20, 9)).astype(np.float32)
+    videos = features, np.arange(20) % 2
+    split = made.records(videos[1])
+    bank = feature_bank.FeatureBank(split, split)
+    results = made.run([knn.KNNEvaluator(bank=bank)], videos, videos)
+    assert results["knn_top1_chance"] == pytest.approx(0.5)
+
+
 def test_a_tiny_temperature_is_the_nearest_neighbour():
     queries, gallery = made.make(4)
     results = made.run([knn.KNNEvaluator(20, 1e-6)], queries, gallery)

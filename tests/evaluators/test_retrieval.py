@@ -136,6 +136,36 @@ def test_chance_is_that_of_videos_drawn_at_random():
         assert results[f"retrieval_top{k}_chance"] == pytest.approx(np.mean(hits))
 
 
+def test_chance_does_not_draw_the_query_itself():
+    """Two classes of ten: 9 of the 19 other videos have the class of the query."""
+    features = np.random.default_rng(0).normal(size=(20, 9)).astype(np.float32)
+    videos = features, np.arange(20) % 2
+    split = made.records(videos[1])
+    evaluator = retrieval.RetrievalEvaluator((1, 2), split, split)
+    results = made.run([evaluator], videos, videos)
+    assert results["retrieval_top1_chance"] == pytest.approx(9 / 19)
+    missed = (10 / 19) * (9 / 18)
+    assert results["retrieval_top2_chance"] == pytest.approx(1 - missed)
+
+
+def test_chance_where_some_queries_are_in_the_gallery():
+    """All draws are listed, of the gallery without the query."""
+    _, (features, label) = made.make(8, gallery=12, classes=4)
+    label[2] = -1
+    # Queries are videos 4 to 11; the gallery, 0 to 7.
+    queries, gallery = (features[4:], label[4:]), (features[:8], label[:8])
+    sides = made.records(queries[1]), made.records(gallery[1], "train")
+    sides[0].ids, sides[1].ids = np.arange(4, 12), np.arange(8)
+    results = made.run([retrieval.RetrievalEvaluator((1, 3), *sides)], queries, gallery)
+    for k in (1, 3):
+        hits = []
+        for query in range(4, 12):
+            others = [number for number in range(8) if number != query]
+            draws = itertools.combinations(label[others].tolist(), k)
+            hits.append(np.mean([label[query] in draw for draw in draws]))
+        assert results[f"retrieval_top{k}_chance"] == pytest.approx(np.mean(hits))
+
+
 def test_a_record_that_comes_twice_counts_once():
     queries, gallery = made.make(11)
     evaluator = retrieval.RetrievalEvaluator((1, 5, 60))

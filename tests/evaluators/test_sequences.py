@@ -156,6 +156,8 @@ def test_numbers(objects):
         np.testing.assert_allclose(found[name], value, rtol=1e-9, err_msg=name)
     assert found["window_iou_per_frame_stay_put"][0] == pytest.approx(1.0)
     assert len(found["track_per_frame"]) == max(LENGTHS)
+    # `videos` are those of the evaluator `tracking`, which a run may have, too.
+    assert found["sequences_videos"] == len(LENGTHS) and "videos" not in found
     assert not any(name.endswith("_kcf") for name in found)
 
 

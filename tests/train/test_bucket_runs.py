@@ -184,6 +184,17 @@ def test_what_begins_with_a_run_in_a_bucket(store, run, on_disk):
     assert b"<html" in store.get(f"{run}/report.html")
 
 
+def test_a_page_in_a_folder_of_a_bucket_that_nothing_was_read_from(
+    store, run, on_disk, tmp_path
+):
+    page = report.compare([on_disk], f"{address(store, run)}/new/page.html")
+    assert page.name == "page.html"
+    assert b"<html" in store.get(f"{run}/new/page.html")
+    with pytest.raises(UserError, match="new"):
+        report.compare([on_disk], tmp_path / "new" / "page.html")
+    assert not (tmp_path / "new").exists()
+
+
 def test_encoders_in_a_bucket(store, run, tmp_path):
     own_videos.make_run(tmp_path / "run/encoder")
     store.copy_from(tmp_path / "run", run)
