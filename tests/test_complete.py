@@ -58,7 +58,7 @@ def typed(shell, folder, keys):
     try:
         until_prompt()
         if shell == "zsh":
-            os.write(ours, b"autoload -U compinit && compinit -u -d /dev/null\n")
+            os.write(ours, b"autoload -U compinit && compinit -u -D\n")
             until_prompt()
         os.write(ours, START.format(folder=folder).encode())
         until("ready")

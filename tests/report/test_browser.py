@@ -104,9 +104,11 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     make_runs.recognition(folder / "run", top1=0.75, init_from="runs/pre")
     lines = make_runs.train_lines()
-    chance = {"top1_chance": 0.4, "knn_top1_chance": 0.4, "class_accuracy_chance": 0.5}
-    values = {"top1": 0.75, "knn_top1": 0.1, "class_accuracy": 0.5, "eval_loss": 0.8}
-    lines += make_runs.eval_lines(**values, **chance, videos=100, knn_videos=100)
+    names = ("top1", "knn_top1", "retrieval_top1")
+    values = dict(zip(names, (0.75, 0.1, 0.4), strict=True), eval_loss=0.8)
+    chance = {f"{name}_chance": 0.4 for name in names}
+    videos = {f"{kind}videos": 100 for kind in ("", "knn_", "retrieval_")}
+    lines += make_runs.eval_lines(**values, **chance, **videos)
     make_runs.write_metrics(folder / "run", lines)
     make_runs.write_command(folder / "run", f"--config=configs/{'long' * 30}.py")
     clips = np.random.default_rng(0).integers(0, 255, (4, 3, 56, 56, 3), np.uint8)
