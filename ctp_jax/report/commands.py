@@ -41,8 +41,12 @@ def next_steps(run: Run, beside: verdict.Other | None) -> list[Step]:
             more = {"config.optimizer.learning_rate": f"{rate / 10:g}"}
             return [("with a lower learning rate", _changed(run, more, "_slower"))]
         if main and main.standing in (results.WORSE, results.EVEN):
-            more = {"config.steps": str(4 * (run.step or 0))}
-            steps.append(("four times as long", _changed(run, more, "_longer")))
+            if any(flag.startswith("--config.steps") for flag in run.command):
+                full = _changed(run, {}, "_longer", without=["config.steps"])
+                steps.append(("as long as its config has it", full))
+            else:
+                more = {"config.steps": str(4 * (run.step or 0))}
+                steps.append(("four times as long", _changed(run, more, "_longer")))
     if run.fields.get("task") in _DOWNSTREAM or run.fields.get("init_from"):
         return steps + _comparison(run, beside)
     if (run.path / "encoder" / "encoder.json").exists():

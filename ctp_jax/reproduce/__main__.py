@@ -1,6 +1,8 @@
 """Tables and figures of the paper: `python -m ctp_jax.reproduce NAME --root=DIR`."""
 
+import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 import re
@@ -120,16 +122,43 @@ def _draw(specs, chosen, cells, root) -> None:
     terminal.announce("loading Matplotlib, which lists the fonts the first time")
     from ctp_jax.reproduce import pictures, tables
 
+    # What decides which runs a table is of; not where they are, or how they were made.
+    own = (
+        "scale",
+        "data",
+        "data_dir",
+        "seeds",
+        "splits",
+        "override",
+        "rows",
+        "columns",
+    )
+    flags = [line for name in own for line in _serialized(FLAGS[name])]
     for spec, experiment, runs in zip(specs, chosen, cells, strict=True):
+        if SCALE.value == "small":
+            every = itertools.chain(
+                *(r for r in runs.values() if not isinstance(r, str))
+            )
+            names = {run.config.data.name for run in every}
+            title = (
+                f"{experiment.title}. Small networks and runs on "
+                f"{', '.join(sorted(names))}: not to be compared with the paper's numbers"
+            )
+            experiment = dataclasses.replace(experiment, title=title)
         results = tables.collect(experiment, runs, root)
         drawn, missing = pictures.draw(experiment, runs, root, _settings())
         results.missing.extend(missing)
         print(f"{tables.text(results)}\n")
-        scale = "" if SCALE.value == "full" else f" --scale={SCALE.value}"
-        command = f"python -m ctp_jax.reproduce {spec}{scale}"
-        for path in tables.write(results, root, command, drawn):
+        words = ["python", "-m", "ctp_jax.reproduce", spec, f"--root={root}", *flags]
+        name = experiment.name + "-small" * (SCALE.value == "small")
+        for path in tables.write(results, root, name, shlex.join(words), drawn):
             print(path)
         print()
+
+
+def _serialized(flag) -> list[str]:
+    """The flag as it can be typed; [] if it has its default."""
+    return flag.serialize().split("\n") if flag.present else []
 
 
 def _root(text: str) -> str:
@@ -162,7 +191,7 @@ def _settings() -> runs_lib.Settings:
         field, has_value, text = each.partition("=")
         if not has_value:
             raise UserError(f"--override={each}: needs FIELD=VALUE")
-        overrides[field] = text
+        overrides[field.removeprefix("config.")] = text
     data_dir = DATA_DIR.value
     if data_dir and "://" not in data_dir:
         data_dir = os.fspath(files.absolute(data_dir))

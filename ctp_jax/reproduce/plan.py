@@ -213,7 +213,12 @@ def lines(runs: Sequence[Run], root: str, rates: Rates) -> list[str]:
             + f"  after {needs}" * bool(needs)
         )
     left = sum(not is_finished(run, root) for run in runs)
-    line = f"{len(runs)} runs, {left} to make: {duration(3600 * total)}"
+    line = f"{len(runs)} runs, {left} to make"
+    if unknown < left or not left:
+        line += f": {duration(3600 * total)}"
     if unknown:
-        line += f", and {unknown} of unknown length (--clips_per_second)"
+        line += (
+            f"{', and' if unknown < left else ':'} {unknown} of unknown length "
+            "(--clips_per_second=N, of R3D-18 with 16 frames of 112 pixels)"
+        )
     return [*texts, line]

@@ -205,18 +205,22 @@ def drawings(results: Results) -> list[Drawing | None]:
 
 
 def write(
-    results: Results, root: str, about: str, drawn: Mapping[str, pathlib.Path]
+    results: Results,
+    root: str,
+    name: str,
+    about: str,
+    drawn: Mapping[str, pathlib.Path],
 ) -> list[pathlib.Path]:
     """Writes `tables/NAME.md` and `.html` in `root`; returns their paths.
 
     Args:
         results: from `collect`.
         root: the folder of all runs.
-        about: a sentence on how the runs were made.
+        name: of the files.
+        about: the command that makes the table.
         drawn: {picture: its folder}, from `pictures.draw`.
     """
     folder = pathlib.Path(root, "tables")
-    name = results.experiment.name
     with refusals(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with files.replacing(folder / f"{name}.md") as new:

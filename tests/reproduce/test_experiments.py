@@ -79,7 +79,9 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
     make_runs.write_metrics(folder, [{"kind": "train", "step": 1, **r} for r in rates])
     code, out, _ = command.run(capsys, "table7", "--plan", *flags)
     assert re.search(r"(?m) 1  ctp-.*  1h36m$", out)  # at 500 clips of 16 frames
-    assert out.endswith("2 of unknown length (--clips_per_second)\n")
+    assert out.endswith(
+        "2 of unknown length (--clips_per_second=N, of R3D-18 with 16 frames of 112 pixels)\n"
+    )
     code, out, _ = command.run(capsys, "table7", "--commands", *flags)
     lines = out.splitlines()
     assert code == 0 and len(lines) == 4

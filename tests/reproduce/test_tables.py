@@ -120,8 +120,11 @@ def test_chance_and_a_figure(tmp_path, capsys):
         write(tmp_path, run, top1=share / 2 if row == "CtP" else share / 4)
     flags = ["--table", f"--root={tmp_path}", "--scale=small"]
     code, out, _ = command.run(capsys, "fig4", *flags)
-    page = (tmp_path / "tables" / "fig4.html").read_text()
+    page = (tmp_path / "tables" / "fig4-small.html").read_text()
     Page(page)
+    assert "on moving_shapes: not to be compared with the paper's numbers" in out
+    again = f"python -m ctp_jax.reproduce fig4 --root={tmp_path} --scale=small"
+    assert again in page and again in (tmp_path / "tables/fig4-small.md").read_text()
     assert code == 0 and page.count("<figure") == 1 and "20 %" in page
     assert re.search(r"CtP +2.5.% +5.0.% +10.0.% +25.0.% +50.0.%", out)
 
@@ -191,7 +194,8 @@ def test_each_size_has_its_pictures(tmp_path, capsys, monkeypatch):
             capsys, "fig7", "--table", f"--root={tmp_path}", *flags
         )
         assert code == 0, error
-        page = (tmp_path / "tables" / "fig7.html").read_text()
+        name = "fig7-small" if "--scale=small" in flags else "fig7"
+        page = (tmp_path / "tables" / f"{name}.html").read_text()
         return out, set(re.findall(r"data:image/[^\"']+", page))
 
     monkeypatch.setattr(pictures.subprocess, "run", run_command)
