@@ -85,7 +85,9 @@ def stop(workdir, on):
     for index in on:
         started[index].send_signal(signal.SIGTERM)
     codes, outputs = toy.end(started)
-    assert codes == [75, 75] and "which is saved" in outputs[0], outputs
+    # Or the signal met a step that a checkpoint had just been made of.
+    saved = any(said in outputs[0] for said in ("which is saved", "nothing to save"))
+    assert codes == [75, 75] and saved, outputs
     assert 4 <= toy.last_state(workdir)[0][-1] < 12
     assert not (workdir / "encoder").exists()
     return outputs
