@@ -1,15 +1,6 @@
 """Fig. 8: more guided Grad-CAM, of the runs of Fig. 5."""
 
-from configs.experiments import common
+from configs.experiments import fig5
 
-COLUMNS = {"UCF": common.UCF}
-LABELS = ("Start",)
-ROWS = {"CtP": "configs/ucf_r3d.py", "Random": None}
-PICTURES = {
-    "videos": (
-        "ctp_jax.explain",
-        "--workdir={run:CtP}",
-        "--workdir={run:Random}",
-        "--videos=6",
-    ),
-}
+COLUMNS, LABELS, ROWS = fig5.COLUMNS, fig5.LABELS, fig5.ROWS
+PICTURES = {"videos": (*fig5.PICTURES["videos"][:-1], "--videos=6")}

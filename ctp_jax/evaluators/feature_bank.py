@@ -124,7 +124,8 @@ class FeatureBank:
         if available < 1 or not len(self._queries):
             raise UserError(
                 "cannot search for neighbours of "
-                f"{formatting.count(len(self._queries), 'video')} among {available}: check that both splits are set and not empty"
+                f"{formatting.count(len(self._queries), 'video')} among {available}: "
+                "check that both splits are set and not empty"
             )
         for side in (self._queries, self._gallery):
             _check_labels(side.labels, f"{side.name} videos")

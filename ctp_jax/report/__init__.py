@@ -136,5 +136,6 @@ def save(
         with files.replacing(place) as new:
             # 'replace': file names may contain bytes that are not UTF-8.
             new.write_bytes(text.encode("utf-8", "replace"))
-    buckets.push(place.parent)
+    if (folder := buckets.at(place.parent)) is not None:
+        folder.upload([place.name])
     return place if in_bucket else pathlib.Path(path)

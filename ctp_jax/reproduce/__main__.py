@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import os
 import pathlib
 import re
@@ -120,26 +119,13 @@ def _make(own, ordered, root, chosen) -> None:
 def _draw(specs, chosen, cells, root) -> None:
     """Prints and writes the tables, and draws the pictures that are missing."""
     terminal.announce("loading Matplotlib, which lists the fonts the first time")
+    from ctp_jax.report import commands
     from ctp_jax.reproduce import pictures, tables
 
-    # What decides which runs a table is of; not where they are, or how they were made.
-    own = (
-        "scale",
-        "data",
-        "data_dir",
-        "seeds",
-        "splits",
-        "override",
-        "rows",
-        "columns",
-    )
-    flags = [line for name in own for line in _serialized(FLAGS[name])]
+    flags = [line for name in _OF_TABLES for line in _serialized(FLAGS[name])]
     for spec, experiment, runs in zip(specs, chosen, cells, strict=True):
-        if SCALE.value == "small":
-            every = itertools.chain(
-                *(r for r in runs.values() if not isinstance(r, str))
-            )
-            names = {run.config.data.name for run in every}
+        names = {run.config.data.name for run in tables.runs_of(runs)}
+        if SCALE.value == "small" and names:
             title = (
                 f"{experiment.title}. Small networks and runs on "
                 f"{', '.join(sorted(names))}: not to be compared with the paper's numbers"
@@ -150,10 +136,16 @@ def _draw(specs, chosen, cells, root) -> None:
         results.missing.extend(missing)
         print(f"{tables.text(results)}\n")
         words = ["python", "-m", "ctp_jax.reproduce", spec, f"--root={root}", *flags]
+        command = shlex.join(commands.published(words))
         name = experiment.name + "-small" * (SCALE.value == "small")
-        for path in tables.write(results, root, name, shlex.join(words), drawn):
+        for path in tables.write(results, root, name, command, drawn):
             print(path)
         print()
+
+
+_OF_TABLES = ("scale", "data", "data_dir", "seeds", "splits")
+_OF_TABLES += ("override", "rows", "columns")
+"""Flags that decide which runs a table is of; not where they are, or how they were made."""
 
 
 def _serialized(flag) -> list[str]:

@@ -33,7 +33,7 @@ _ROW = {
     "paper": "numbers in the order of the columns, None where there is none",
     "columns": "patterns of the columns that the row has; others stay empty",
     "missing": "why there is no run",
-    "chance": "True: the most frequent class of the column's data",
+    "chance": "True: what guesses come to that look at no video",
 }
 _FILE = {
     "TITLE": str,
@@ -117,7 +117,10 @@ def names() -> list[str]:
 
     def order(name):
         letters = name.rstrip("0123456789")
-        return "table fig".find(letters) % 99, letters, int(name[len(letters) :] or 0)
+        of_paper = letters in ("table", "fig")
+        # Tables come first, then figures, then what is not of the paper.
+        place = ("table", "fig").index(letters) if of_paper else 2
+        return place, letters, int(name[len(letters) :] or 0)
 
     return sorted(found, key=order)
 

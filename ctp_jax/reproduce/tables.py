@@ -12,7 +12,7 @@ from ctp_jax.errors import refusals
 from ctp_jax.report import comparison, page, read
 from ctp_jax.report.figures import Drawing, Line, draw
 from ctp_jax.reproduce import plan
-from ctp_jax.reproduce.experiments import Experiment
+from ctp_jax.reproduce.experiments import Column, Experiment
 from ctp_jax.reproduce.runs import Run
 
 Cells = Mapping[tuple[str, str], Sequence[Run] | str]
@@ -55,7 +55,7 @@ def collect(experiment: Experiment, cells: Cells, root: str) -> Results:
             runs = cells.get(place, [])
             why, wanted = "", 1
             if row.chance:
-                values[place] = _chance(experiment, column.label, cells, found)
+                values[place] = _chance(column, cells, found)
             elif isinstance(runs, str):
                 why, values[place], wanted = runs, [], 0
             else:
@@ -79,13 +79,16 @@ def collect(experiment: Experiment, cells: Cells, root: str) -> Results:
     return Results(experiment, table, values, _grouped(missing), found)
 
 
+def runs_of(cells: Cells) -> list[Run]:
+    """The runs of some cells, each once."""
+    every = (runs for runs in cells.values() if not isinstance(runs, str))
+    return list({run.name: run for runs in every for run in runs}.values())
+
+
 def _read(cells: Cells, root: str) -> dict[str, read.Run]:
     """The runs that are finished, by name."""
-    every = [
-        run for runs in cells.values() if not isinstance(runs, str) for run in runs
-    ]
     found = {}
-    for run in {run.name: run for run in every}.values():
+    for run in runs_of(cells):
         if plan.is_finished(run, root):
             found[run.name] = read.read(pathlib.Path(root, run.name))
     return found
@@ -119,30 +122,14 @@ def _grouped(lines: Sequence[str]) -> list[str]:
     return [f"{'; '.join(places)}: {why}" for why, places in by_reason.items()]
 
 
-def _chance(
-    experiment: Experiment,
-    column: str,
-    cells: Cells,
-    found: Mapping[str, read.Run],
-) -> list[float]:
-    """[accuracy of always the most frequent class], by any run on the column's data."""
-
-    def runs_of(label):
-        return [
-            found[run.name]
-            for (_, each), runs in cells.items()
-            if each == label and not isinstance(runs, str)
-            for run in runs
-            if run.name in found
-        ]
-
-    names = {run.fields.get("data.name") for run in runs_of(column)}
-    for other in [column, *(c.label for c in experiment.columns)]:
-        for run in runs_of(other):
-            chance = getattr(run.measured().get("top1"), "baseline", None)
-            if chance is not None and run.fields.get("data.name") in names:
-                return [chance]
-    return []
+def _chance(column: Column, cells: Cells, found: Mapping[str, read.Run]) -> list[float]:
+    """[what guesses come to in the column's metric], by any run of the column."""
+    runs = runs_of(
+        {place: each for place, each in cells.items() if place[1] == column.label}
+    )
+    known = (found[run.name].measured() for run in runs if run.name in found)
+    each = (m[column.metric].baseline for m in known if column.metric in m)
+    return [value for value in each if value is not None][:1]
 
 
 def text(results: Results) -> str:

@@ -7,9 +7,9 @@
     <workdir>/checkpoints/<step>.deleting        a step that is being deleted
     <workdir>/damaged/<step>                     a step that differs from what was saved
 
-`bucket_layout` has the same in a bucket. A step is committed by renaming `<step>.writing` once everything in it is on the disk. It
-is renamed to `<step>.deleting` before its first file is deleted. Leftovers of a killed
-process are deleted when a run opens the folder.
+A step is committed by renaming `<step>.writing` once everything in it is on the disk. It is
+renamed to `<step>.deleting` before its first file is deleted. Leftovers of a killed process
+are deleted when a run opens the folder. `bucket_layout` has the same in a bucket.
 """
 
 import json

@@ -85,10 +85,11 @@ def stop(workdir, on):
     for index in on:
         started[index].send_signal(signal.SIGTERM)
     codes, outputs = toy.end(started)
-    # Or the signal met a step that a checkpoint had just been made of.
+    # Or the signal met the evaluation of a step that was saved just before.
     saved = any(said in outputs[0] for said in ("which is saved", "nothing to save"))
     assert codes == [75, 75] and saved, outputs
-    assert 4 <= toy.last_state(workdir)[0][-1] < 12
+    logged = max(line["step"] for line in toy.lines(workdir) if line["kind"] == "train")
+    assert 4 < logged <= toy.last_state(workdir)[0][-1] < 12
     assert not (workdir / "encoder").exists()
     return outputs
 
