@@ -164,7 +164,7 @@ def _sums(
         parts += [words, jnp.zeros(-words.size % _ROW, jnp.uint32)]
     words = jnp.concatenate(parts).reshape(len(rows.leaf), _ROW)
     column = jnp.arange(_ROW, dtype=jnp.uint32)
-    position = rows.first[:, None] + column
+    position = jnp.asarray(rows.first)[:, None] + column
     counts = column < rows.length[:, None]
     sums = []
     for first, second in _STREAMS:
