@@ -33,6 +33,8 @@ def make_config(
     dtype: str = "auto",
     width: float = 1.0,
     conv: str = "auto",
+    size: int = 112,
+    frames: int = 16,
 ) -> ConfigDict:
     """configs/ucf_r3d.py with another network.
 
@@ -42,11 +44,14 @@ def make_config(
         dtype: `config.model.dtype`.
         width: of the encoder, and of its head in proportion.
         conv: `config.model.conv`.
+        size: side of a clip, in pixels.
+        frames: of a clip.
     """
     config = ucf_r3d.get_config(f"backbone={model}")
     config.model.width = width
     config.model.dtype, config.model.conv = dtype, conv
     config.head.channels = max(8, int(512 * width))
+    config.clip.size, config.clip.num_frames = size, frames
     config.batch_size = batch
     return config
 

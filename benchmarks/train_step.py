@@ -79,7 +79,8 @@ def make_sides(arguments):
 
     def make_config(conv):
         config = pretraining.make_config(
-            *(arguments.model, arguments.batch, arguments.dtype, arguments.width, conv)
+            *(arguments.model, arguments.batch, arguments.dtype, arguments.width, conv),
+            *(arguments.size, arguments.frames),
         )
         # From its tiny start the head would give the same loss for any features.
         config.head.init_std = (0.01, 0.1)
@@ -205,6 +206,8 @@ def parse(argv=None):
     add("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="of PyTorch")
     add("--steps", type=int, default=1 if cpu else 10, help="in a timed call")
     add("--width", type=float, default=1.0, help="of the network")
+    add("--size", type=int, default=112, help="of a clip, in pixels")
+    add("--frames", type=int, default=16, help="of a clip")
     arguments = parser.parse_args(argv)
     if arguments.model not in resnet3d.NAMES or not measure.is_installed("torch"):
         arguments.peers = []  # there are no others in PyTorch
