@@ -47,6 +47,7 @@ def run(main: Callable[[], Any], devices: bool = True) -> None:
 
     def checked(arguments):
         if devices and not {"-h", "--help"} & set(arguments):
+            cli.use_onednn()
             cli.check_devices()
         main()
 

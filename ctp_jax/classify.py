@@ -56,7 +56,7 @@ def main(arguments):
         f"classify: {formatting.count(len(videos), 'video')}, loading the network",
         file=sys.stderr,
     )
-    cli.use_compilation_cache()
+    cli.prepare_xla()
     cli.check_devices()
     classifier = load(init_from)
     results = inference.run(

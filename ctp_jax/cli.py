@@ -15,6 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any, NoReturn
 
 from absl import flags
@@ -198,6 +199,33 @@ def _without_echoes(hook: Callable[..., Any]) -> Callable[..., None]:
             hook(*report)
 
     return filtered
+
+
+def prepare_xla(small: bool = True) -> None:
+    """Sets up JAX's compiler for a command. Call this before devices are used.
+
+    Args:
+        small: see `use_compilation_cache`.
+    """
+    use_onednn()
+    use_compilation_cache(small)
+
+
+ONEDNN = ("--xla_cpu_use_onednn", "--xla_cpu_experimental_onednn_custom_call")
+"""Switches of XLA: call oneDNN for convolutions and matrix products on CPUs."""
+
+
+def use_onednn() -> None:
+    """Lets XLA call oneDNN on CPUs, see `ctp_jax.models.conv.onednn`.
+
+    Where `$XLA_FLAGS` has one of the switches already, it stays as it is.
+    """
+    # Others lack it, or are not tested; XLA ends a process at a switch that it lacks.
+    has = metadata.version("jaxlib").startswith("0.12.")
+    given = os.environ.get("XLA_FLAGS", "")
+    if has and not any(name in given for name in ONEDNN):
+        switches = " ".join(f"{name}=true" for name in ONEDNN)
+        os.environ["XLA_FLAGS"] = f"{given} {switches}".strip()
 
 
 def use_compilation_cache(small: bool = True) -> None:

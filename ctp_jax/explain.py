@@ -105,7 +105,7 @@ def main(arguments):
     if TRUE.value and (CLASS.value or arguments):
         other = "--class" if CLASS.value else arguments[0]
         raise UserError(f"--true and {other} exclude each other: give one of them")
-    cli.use_compilation_cache()
+    cli.prepare_xla()
     cli.check_devices()
     from ctp_jax.report.groups import paths_in_short
 

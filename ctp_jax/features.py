@@ -46,7 +46,7 @@ def main(arguments):
         f"features: {formatting.count(len(videos), 'video')}, loading the network",
         file=sys.stderr,
     )
-    cli.use_compilation_cache()
+    cli.prepare_xla()
     cli.check_devices()
     encoder = inference.load_encoder(init_from)
     writer = feature_file.Writer(

@@ -68,7 +68,7 @@ def main(arguments):
     from ctp_jax.train.distributed import cluster
 
     found = cluster.find(COORDINATOR.value, COUNT.value, INDEX.value)
-    cli.use_compilation_cache(small=found is None)
+    cli.prepare_xla(small=found is None)
     # Imported here, so that a wrong flag is reported before JAX is imported.
     from ctp_jax.train import loop
     from ctp_jax.train.distributed import coordination

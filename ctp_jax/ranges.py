@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from ctp_jax.errors import UserError
 
 DTYPES = ("auto", "float32", "bfloat16")
-CONVOLUTIONS = ("auto", "direct", "folded", "taps", "winograd")
+CONVOLUTIONS = ("auto", "direct", "folded", "onednn", "taps", "winograd")
 OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
 
 LARGEST = 2**31 - 1

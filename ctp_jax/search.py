@@ -51,7 +51,7 @@ def main(arguments):
     if not len(found.video):
         raise UserError(f"--in={IN.value}: holds no other video: add some")
     print(f"search: {len(found.video)} vectors, loading", file=sys.stderr, flush=True)
-    cli.use_compilation_cache()
+    cli.prepare_xla()
     cli.check_devices()
     from ctp_jax.evaluators import nearest, neighbour_sheet
 

@@ -80,7 +80,7 @@ def main(arguments):
         trackers.require(TRACKER.value)
     first = first_frame(video, START.value, FPS.value)
     check_box(box, *first.image.shape[1::-1])
-    cli.use_compilation_cache()
+    cli.prepare_xla()
     cli.check_devices()
     follower = Follower(INIT_FROM.value)
 

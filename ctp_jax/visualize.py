@@ -95,7 +95,7 @@ def main(arguments):
     out = OUT.value or WORKDIR.value
     if not out:
         raise UserError("--out is missing: name the folder for the pictures")
-    cli.use_compilation_cache()
+    cli.prepare_xla()
     cli.check_devices()
     drawn = draw(config, VIDEOS.value, WORKDIR.value, train=TRAIN.value)
     if BOXES_ONLY.value:

@@ -56,7 +56,7 @@ class Watched(toy_data.ToyPipeline):
 
 def main(workdir, settings, found):
     """The run."""
-    cli.use_compilation_cache(small=found is None)
+    cli.prepare_xla(small=found is None)
     from ctp_jax.train import loop
     from ctp_jax.train.distributed import coordination
     from ctp_jax.train.distributed.preemption import Preemption

@@ -9,6 +9,7 @@ from jax import lax
 from ctp_jax.errors import UserError
 from ctp_jax.models.conv.conv3d import conv3d
 from ctp_jax.models.layers import BatchNorm, Conv3D
+from ctp_jax.ranges import CONVOLUTIONS
 
 # kernel, strides, padding, channels, features
 LAYERS = {
@@ -63,7 +64,7 @@ def cotangent_of(x, kernel, strides, padding):
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("impl", ["direct", "folded", "taps", "winograd"])
+@pytest.mark.parametrize("impl", CONVOLUTIONS[1:])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_implementation_is_the_plain_convolution(layer, impl):
     kernel, strides, padding, channels, features = LAYERS[layer]

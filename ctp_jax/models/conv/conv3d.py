@@ -5,12 +5,11 @@ Activations are (b, t, h, w, c), kernels (t, h, w, in, out).
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from ctp_jax import ranges
 from ctp_jax.errors import UserError
-from ctp_jax.models.conv import few_frames, frames, space_to_depth, temporal
+from ctp_jax.models.conv import few_frames, onednn, space_to_depth, temporal
 from ctp_jax.models.conv.temporal import Triple
 
 
@@ -35,12 +34,14 @@ def conv3d(
             - 'folded': as 'direct', except that inputs of few channels go through
               `ctp_jax.models.conv.space_to_depth`, and clips of fewer frames than taps
               through `ctp_jax.models.conv.few_frames`.
+            - 'onednn': as 'direct', with gradients that suit an XLA which calls oneDNN
+              (`ctp_jax.models.conv.onednn`).
             - 'taps': a sum of 2-D convolutions, one per temporal tap
               (`ctp_jax.models.conv.temporal`), or few frames as in 'folded'.
             - 'winograd': as 'taps', with fewer products where the temporal stride is 1.
-            - 'auto': 'winograd' if the default backend is a CPU, where XLA's 3-D
+            - 'auto': 'winograd' if the default backend is a CPU, where XLA's own 3-D
               convolution is slow, the gradients of strided ones most of all
-              (benchmarks/conv3d.py). On GPUs 'direct', but few frames as in 'folded',
+              (benchmarks/conv3d.py); 'onednn' where XLA calls that. On GPUs 'direct', but few frames as in 'folded',
               since XLA has no fast gradient of their kernels there. On TPUs 'direct'.
 
     Returns:
@@ -59,16 +60,9 @@ def conv3d(
             "ones in config.clip, or smaller strides in config.model"
         )
     few = few_frames.applies(x.shape[1], kernel.shape[0], strides[0], padding[0])
-    impl = _choose(impl, x.shape[-1], few)
+    impl = _choose(impl, kernel.shape, few)
     if impl == "direct":
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            strides,
-            [(p, p) for p in padding],
-            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
-            precision=frames.precision(x),
-        )
+        return onednn.direct(x, kernel, strides, padding)
     dtype = x.dtype
     if jax.default_backend() == "cpu" and dtype.itemsize < 4:
         # CPUs compute in float32 anyway. This way the result is rounded only once.
@@ -77,17 +71,22 @@ def conv3d(
         y = space_to_depth.convolve(x, kernel, strides, padding)
     elif impl == "few frames":
         y = few_frames.convolve(x, kernel, strides, padding)
+    elif impl == "onednn":
+        y = onednn.convolve(x, kernel, strides, padding)
     else:
         y = temporal.convolve(x, kernel, strides, padding, impl == "winograd")
     return y.astype(dtype)
 
 
-def _choose(impl, channels, few):
-    """'direct', 'folded', 'few frames', 'taps' or 'winograd'."""
+def _choose(impl, kernel, few):
+    """One of the implementations, or 'few frames'."""
+    *size, channels, _ = kernel
     if impl == "auto":
         backend = jax.default_backend()
         if backend == "cpu":
-            return "winograd"
+            # Those of a point are matrix products already.
+            slides = size != [1, 1, 1]
+            return "onednn" if slides and onednn.is_there() else "winograd"
         return "few frames" if few and backend == "gpu" else "direct"
     if impl == "folded" and channels >= temporal.FEW_CHANNELS:
         return "few frames" if few else "direct"

@@ -1,0 +1,41 @@
+"""Convolutions by oneDNN, in a process whose XLA was told to call it as commands do."""
+
+from importlib import metadata
+
+import pytest
+
+from tests import forks
+
+SCRIPT = """
+import functools
+import jax
+from ctp_jax import cli
+from ctp_jax.models.conv import conv3d, onednn
+from tests.models import test_layers
+
+cli.use_onednn()
+assert onednn.is_there()
+layers = {**test_layers.LAYERS, "wide": ((3, 3, 3), (1, 1, 1), (1, 1, 1), 16, 40)}
+for kernel, strides, padding, channels, features in layers.values():
+    x, k = test_layers.example(kernel, channels, features)
+    test_layers.compare(x, k, strides, padding, "auto")
+    ours = functools.partial(conv3d.conv3d, strides=strides, padding=padding)
+    text = jax.jit(ours).lower(x, k).compile().as_text()
+    assert ("__onednn$convolution" in text) == (kernel != (1, 1, 1)), (kernel, text)
+"""
+
+
+def has_onednn():
+    return metadata.version("jaxlib").startswith("0.12.")
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this XLA has no oneDNN")
+def test_every_layer_is_the_plain_convolution_by_onednn():
+    forks.run(["-c", SCRIPT], {"XLA_FLAGS": ""})
+
+
+@pytest.mark.parametrize("given", ["", "--xla_cpu_use_onednn=false"])
+def test_switches_of_the_user_stay(given):
+    script = "import os; from ctp_jax import cli; cli.use_onednn(); print(os.environ['XLA_FLAGS'])"
+    lines = forks.run(["-c", script], {"XLA_FLAGS": given}).splitlines()
+    assert ("=true" in lines[-1]) == (has_onednn() and not given)
