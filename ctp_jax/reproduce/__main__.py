@@ -93,7 +93,13 @@ def main(arguments):
         return
     plan.check_unchanged(ordered, root)
     if PLAN.value:
-        print("\n".join(plan.lines(own, root, plan.Rates(root, RATE.value))))
+        several = len(chosen) > 1
+        of = {
+            name: f"{experiment.name}, " * several + place
+            for experiment, each in zip(chosen[::-1], cells[::-1], strict=True)
+            for name, place in plan.places(each).items()
+        }
+        print("\n".join(plan.lines(own, root, plan.Rates(root, RATE.value), of)))
         return
     failed = None
     if not TABLE.value:
