@@ -130,6 +130,9 @@ def _draw(specs, chosen, cells, root) -> None:
 
     flags = [line for name in _OF_TABLES for line in _serialized(FLAGS[name])]
     for spec, experiment, runs in zip(specs, chosen, cells, strict=True):
+        if tables.none_made(runs, root):
+            print(tables.other_flags(experiment, root))
+            continue
         names = {run.config.data.name for run in tables.runs_of(runs)}
         if SCALE.value == "small" and names:
             title = (
