@@ -1,6 +1,7 @@
 """Formats numbers, durations and names for log lines, lists and reports."""
 
 import operator
+import shlex
 from collections.abc import Sequence
 from typing import SupportsIndex
 
@@ -40,6 +41,16 @@ def wrapped(parts: Sequence[str], width: int = 100, indent: str = "    ") -> str
         else:
             lines[-1] = longer
     return "\n".join(lines)
+
+
+def command(words: Sequence[str], indent: str = "    ") -> str:
+    """A command to copy: on lines of 90 characters, with backslashes between them."""
+    lines = [""]
+    for word in map(shlex.quote, words):
+        if lines[-1] and len(indent + lines[-1] + word) > 90:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return f" \\\n{indent}".join(lines)
 
 
 def duration(seconds: float) -> str:
