@@ -18,7 +18,6 @@ commands     the command that made a run, and what to run next
 import itertools
 import os
 import pathlib
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,8 +75,7 @@ def last_words(workdir: str | os.PathLike) -> list[str]:
     run = read.read(workdir)
     beside = verdict.other(run)
     said = verdict.verdict(run, beside).replace("\u00a0", " ")
-    lines = textwrap.wrap(said, 85, break_long_words=False, break_on_hyphens=False)
-    lines = [f"  {'verdict' * (not n):<11}  {line}" for n, line in enumerate(lines)]
+    lines = [formatting.folded(f"  {'verdict':<11}  {said}", " " * 15)]
     for why, command in commands.next_steps(run, beside):
         lines += [
             f"  next         {why}:",
