@@ -100,6 +100,8 @@ def main(arguments):
         + f"; files that cannot be read: {bad}"
         * bool(bad)
     )
+    search = ["python", "-m", "ctp_jax.search", "VIDEO", f"--in={OUT.value}"]
+    print(f"next, videos that are alike:\n  {formatting.command(search)}")
 
 
 def _size(video: pathlib.Path) -> int:

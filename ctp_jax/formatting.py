@@ -1,6 +1,7 @@
 """Formats numbers, durations and names for log lines, lists and reports."""
 
 import operator
+import shlex
 from collections.abc import Sequence
 from typing import SupportsIndex
 
@@ -27,19 +28,42 @@ def count(number: SupportsIndex, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def wrapped(parts: Sequence[str], width: int = 100, indent: str = "    ") -> str:
-    """Parts with two spaces between them, on lines of at most `width` characters.
+def wrapped(
+    parts: Sequence[str], width: int = 100, indent: str = "    ", gap: str = "  "
+) -> str:
+    """Parts with a gap between them, on lines of at most `width` characters.
 
-    All lines but the first are indented. A part is never broken.
+    All lines but the first are indented. A part is never broken; one that is too long for
+    any line stays on the line that it is on.
     """
     lines = [""]
     for part in parts:
-        longer = f"{lines[-1]}  {part}" if lines[-1].strip() else lines[-1] + part
-        if len(longer) > width and lines[-1].strip():
+        longer = f"{lines[-1]}{gap}{part}" if lines[-1].strip() else lines[-1] + part
+        if len(longer) > width >= len(indent + part) and lines[-1].strip():
             lines.append(indent + part)
         else:
             lines[-1] = longer
     return "\n".join(lines)
+
+
+def folded(text: str, indent: str = "    ") -> str:
+    """Text whose lines of more than 100 characters are broken between words."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        first, *rest = line.lstrip().split(" ")
+        start = line[: len(line) - len(line.lstrip())] + first
+        lines[number] = wrapped([start, *rest], indent=indent, gap=" ")
+    return "\n".join(lines)
+
+
+def command(words: Sequence[str], indent: str = "    ") -> str:
+    """A command to copy: on lines of 90 characters, with backslashes between them."""
+    lines = [""]
+    for word in map(shlex.quote, words):
+        if lines[-1] and len(indent + lines[-1] + word) > 90:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return f" \\\n{indent}".join(lines)
 
 
 def duration(seconds: float) -> str:

@@ -21,7 +21,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=ctp-%j.log
 set -euo pipefail
-if [ $# -lt 2 ]; then
+if [ $# -lt 2 ] || [ -z "${SLURM_JOB_ID:-}" ]; then
   echo "usage: sbatch [options of sbatch] $0 CONFIG WORKDIR [--config.x=y ...]" >&2
   exit 2
 fi

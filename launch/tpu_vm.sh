@@ -18,6 +18,10 @@ if [ "${1:-}" = --dry-run ]; then
 fi
 verb=${1:-}
 shift || true
+if [[ ! $verb =~ ^(create|state|ssh|install|start|logs|stop|delete)$ ]]; then
+  echo "usage: $0 [--dry-run] create|state|ssh|install|start|logs|stop|delete" >&2
+  exit 2
+fi
 : "${TPU:?set it to the name of the TPU}" "${ZONE:?set it, e.g. to us-west4-a}"
 
 run() {
@@ -66,8 +70,4 @@ start)
   ;;
 logs) on 0 "sudo journalctl --unit=ctp --output=cat --lines=100 --follow" ;;
 stop) on all "sudo systemctl stop ctp" ;;
-*)
-  echo "usage: $0 [--dry-run] create|state|ssh|install|start|logs|stop|delete" >&2
-  exit 2
-  ;;
 esac

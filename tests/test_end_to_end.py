@@ -86,7 +86,8 @@ def test_values_at_the_ends_of_their_ranges(data_dir, straight, tmp_path, capsys
     results = loop.train(config, tmp_path)
     assert 0 <= results["iou"] <= 1
     out = capsys.readouterr().out
-    loaded = next(line for line in out.splitlines() if "loaded" in line)
+    unfolded = out.replace("\n    ", " ").splitlines()
+    loaded = next(line for line in unfolded if "loaded" in line)
     assert str(straight[0]) in loaded and "params/encoder" in loaded
     # One video of each of ten classes is trained on.
     expected = "note: 10 of the 18 videos of split 'all', to evaluate on, are also in"
@@ -186,7 +187,8 @@ def probed(data_dir, straight, tmp_path_factory):
 
 def test_recognition_starts_from_the_pretrained_encoder(probed, straight):
     workdir, out = probed
-    loaded = next(line for line in out.splitlines() if "loaded" in line)
+    unfolded = out.replace("\n    ", " ").splitlines()
+    loaded = next(line for line in unfolded if "loaded" in line)
     assert str(straight[0]) in loaded and "params/encoder" in loaded
     assert "stays random: params/head" in out and "unused: head of task ctp" in out
     # A linear probe: not a bit of the encoder has changed, statistics included.

@@ -1,5 +1,7 @@
 """Numbers and durations as text."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,15 @@ def test_parts_are_wrapped_and_never_broken():
     lines = formatting.wrapped(parts, width=40).split("\n")
     assert lines == ["step 1  " + "x" * 30, "    loss 2.5 (part 1)  " + "y" * 12]
     assert formatting.wrapped([], width=40) == ""
+
+
+def test_folded_lines_keep_their_words():
+    path = "/a" * 60
+    words = "some words of a sentence " * 9
+    for short in ("", "  one   two\n", f"  label     {path}"):
+        assert formatting.folded(short) == short
+    first, *rest = formatting.folded(f"short\n  note: {words}{path} is").split("\n")
+    assert first == "short" and rest[0].startswith("  note: some")
+    assert all(re.match(r"    \S", line) for line in rest[1:])
+    assert " ".join(rest).split() == ["note:", *words.split(), path, "is"]
+    assert [line.split()[-1] for line in rest if len(line) > 100] == [path]

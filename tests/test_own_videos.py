@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import pathlib
+import shlex
 
 import jax
 import numpy as np
@@ -108,6 +109,8 @@ def test_features_are_resumed_and_bad_files_are_named(
     assert (
         "4 videos, 4 vectors of 144 numbers; files that cannot be read: 3" in said.out
     )
+    step = said.out.partition("\nnext, videos that are alike:\n")[2]
+    assert shlex.split(step.replace("\\\n", ""))[3:] == ["VIDEO", f"--in={out}"]
     bad = [line for line in said.err.splitlines() if line.startswith("bad: ")]
     assert len(bad) == 3 and any("empty.mp4: the file is empty" in line for line in bad)
     assert os.listdir(out.parent) == ["features.npz"]

@@ -39,7 +39,12 @@ def main(argv: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
-    print(prepare(*parse(argv)))
+    arguments, builder_class = parse(argv)
+    print(prepare(arguments, builder_class))
+    if step := summary.next_step(
+        builder_class.CONFIG, arguments.name, arguments.data_dir
+    ):
+        print(step)
 
 
 def _interrupt(*_) -> None:

@@ -5,8 +5,11 @@ import contextlib
 from etils import epath
 
 from ctp_jax.data import records, storage
-from ctp_jax.formatting import count
+from ctp_jax.formatting import command, count
 from ctp_jax.prepare import provenance
+
+_HELD_OUT = ("test", "val")  # what names of splits begin with
+_FEW = 20
 
 
 def describe(name: str, root: str, expected: dict[str, int] | None = None) -> str:
@@ -30,6 +33,10 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
         wanted = expected[split] if expected else there
         of = f"{there} of " * bool(expected)
         lines.append(f"  {split}: {of}{count(wanted, 'video')}")
+        if there < _FEW and split.startswith(_HELD_OUT):
+            lines.append(
+                f"  note: with so few videos, numbers measured on {split} will be coarse"
+            )
     if shape := found.features.annotations.get("visibility"):
         seen = provenance.read(directory).get("visible_frames")
         if isinstance(seen, int):  # the file may be a stranger's
@@ -55,6 +62,27 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
             lines.append(f"  {what}: {len(listed)}, in {directory / file}")
             lines += ["    " + line.replace("\t", ": ") for line in listed[:shown]]
     return "\n".join(lines)
+
+
+def next_step(config: str, name: str, data_dir: str) -> str:
+    """The command that pretrains on a prepared data set; '' if none is known.
+
+    Args:
+        config: takes the data set and its splits as arguments; or ''.
+        name: of the data set.
+        data_dir: as it was given.
+    """
+    splits = records.open_index(name, records.default_data_dir(data_dir))[1].splits
+    # Of train01, train02, ... the first.
+    train = min((each for each in splits if each.startswith("train")), default="")
+    test = min((each for each in splits if each.startswith(_HELD_OUT)), default="")
+    if not (config and train):
+        return ""
+    config += f":data={name}" + f",train={train}" * (train != "train")
+    words = ["python", "-m", "ctp_jax.main"]
+    words.append(f"--config={config}" + f",test={test}" * (test != "test"))
+    words += [f"--config.data.data_dir={data_dir}"] * bool(data_dir)
+    return f"next:\n  {command([*words, f'--workdir=runs/{name}'])}"
 
 
 def _lines(path: epath.Path) -> list[str]:

@@ -18,14 +18,13 @@ commands     the command that made a run, and what to run next
 import itertools
 import os
 import pathlib
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 
 import ctp_jax
-from ctp_jax import buckets, files, results
+from ctp_jax import buckets, files, formatting, results
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.report import commands, comparison, groups, page, read, verdict
 from ctp_jax.report.figures import ID
@@ -76,10 +75,12 @@ def last_words(workdir: str | os.PathLike) -> list[str]:
     run = read.read(workdir)
     beside = verdict.other(run)
     said = verdict.verdict(run, beside).replace("\u00a0", " ")
-    lines = textwrap.wrap(said, 85, break_long_words=False, break_on_hyphens=False)
-    lines = [f"  {'verdict' * (not n):<11}  {line}" for n, line in enumerate(lines)]
+    lines = [formatting.folded(f"  {'verdict':<11}  {said}", " " * 15)]
     for why, command in commands.next_steps(run, beside):
-        lines += [f"  next         {why}:", f"    {commands.text(command, ' ' * 6)}"]
+        lines += [
+            f"  next         {why}:",
+            f"    {formatting.command(command, ' ' * 6)}",
+        ]
     return lines
 
 
@@ -125,7 +126,7 @@ def save(
     environment.filters["percent"] = results.percent
     count = itertools.count()
     environment.filters["own_ids"] = lambda svg: svg.replace(ID, f"f{next(count)}-")
-    environment.filters["command"] = lambda c: commands.text(commands.published(c))
+    environment.filters["command"] = lambda c: formatting.command(commands.published(c))
     more = {"field": groups.field, "version": ctp_jax.__version__}
     text = environment.get_template(template).render(**values, **more)
     place = buckets.place(path)

@@ -1,7 +1,6 @@
 """The command that made a run, and what to run next."""
 
 import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from ctp_jax import files, results, untrusted
@@ -174,16 +173,6 @@ def _changed(
     kept = [flag for flag in _flags(run.command) if not flag.startswith(dropped)]
     flags = [f"--{name}={value}" for name, value in more.items()]
     return [*kept, *flags, f"--workdir={_workdir(run)}{suffix}"]
-
-
-def text(command: Sequence[str], indent: str = "    ") -> str:
-    """A command to copy: on lines of 90 characters, with backslashes between them."""
-    lines = [""]
-    for word in map(shlex.quote, command):
-        if lines[-1] and len(indent + lines[-1] + word) > 90:
-            lines.append("")
-        lines[-1] += f" {word}" if lines[-1] else word
-    return f" \\\n{indent}".join(lines)
 
 
 def published(command: Sequence[str]) -> list[str]:

@@ -93,7 +93,13 @@ def main(arguments):
         return
     plan.check_unchanged(ordered, root)
     if PLAN.value:
-        print("\n".join(plan.lines(own, root, plan.Rates(root, RATE.value))))
+        several = len(chosen) > 1
+        of = {
+            name: f"{experiment.name}, " * several + place
+            for experiment, each in zip(chosen[::-1], cells[::-1], strict=True)
+            for name, place in plan.places(each).items()
+        }
+        print("\n".join(plan.lines(own, root, plan.Rates(root, RATE.value), of)))
         return
     failed = None
     if not TABLE.value:
@@ -124,6 +130,9 @@ def _draw(specs, chosen, cells, root) -> None:
 
     flags = [line for name in _OF_TABLES for line in _serialized(FLAGS[name])]
     for spec, experiment, runs in zip(specs, chosen, cells, strict=True):
+        if tables.none_made(runs, root):
+            print(tables.other_flags(experiment, root))
+            continue
         names = {run.config.data.name for run in tables.runs_of(runs)}
         if SCALE.value == "small" and names:
             title = (

@@ -14,7 +14,7 @@ from ctp_jax import config as config_lib
 from ctp_jax import metrics_file, untrusted
 from ctp_jax.data import records
 from ctp_jax.errors import UserError
-from ctp_jax.formatting import duration
+from ctp_jax.formatting import duration, wrapped
 from ctp_jax.reproduce import experiments, specs
 from ctp_jax.reproduce import runs as runs_lib
 from ctp_jax.reproduce.runs import Run
@@ -196,8 +196,27 @@ def _share(basis: Mapping[str, Any]) -> float:
     return frames * size**2 / REFERENCE
 
 
-def lines(runs: Sequence[Run], root: str, rates: Rates) -> list[str]:
-    """The plan: a line for each run, and the sum of what is to be made."""
+def places(cells: Mapping[tuple[str, str], Sequence[Run] | str]) -> dict[str, str]:
+    """{name of a run: its place in the table}, 'row R: C', or 'row R' if others need it.
+
+    Of several places the first, with their number.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for (row, column), runs in cells.items():
+        for run in () if isinstance(runs, str) else runs:
+            for needed in runs_lib.in_order(run.needs):
+                found.setdefault(needed.name, {})[f"row {row}"] = None
+            found.setdefault(run.name, {})[f"row {row}: {column}"] = None
+    return {
+        name: first + f" and {len(more)} more" * bool(more)
+        for name, (first, *more) in found.items()
+    }
+
+
+def lines(
+    runs: Sequence[Run], root: str, rates: Rates, of: Mapping[str, str]
+) -> list[str]:
+    """The plan: a line for each run, with its place in `of`, and the sum of what is left."""
     texts, total, unknown = [], 0.0, 0
     width = max((len(run.name) for run in runs), default=0)
     for number, run in enumerate(runs, 1):
@@ -208,17 +227,18 @@ def lines(runs: Sequence[Run], root: str, rates: Rates) -> list[str]:
             total, unknown = total + (hours or 0), unknown + (hours is None)
             state = "time unknown" if hours is None else duration(3600 * hours)
         needs = ", ".join(str(runs.index(n) + 1) for n in run.needs if n in runs)
-        texts.append(
-            f"{number:>4}  {run.name:<{width}}  {state}"
-            + f"  after {needs}" * bool(needs)
-        )
+        parts = [
+            f"{number:>4}",
+            f"{run.name:<{width}}",
+            state,
+            f"after {needs}" * bool(needs),
+        ]
+        texts.append(wrapped([*filter(None, parts), of[run.name]], indent=" " * 6))
     left = sum(not is_finished(run, root) for run in runs)
     line = f"{len(runs)} runs, {left} to make"
     if unknown < left or not left:
         line += f": {duration(3600 * total)}"
     if unknown:
-        line += (
-            f"{', and' if unknown < left else ':'} {unknown} of unknown length "
-            "(--clips_per_second=N, of R3D-18 with 16 frames of 112 pixels)"
-        )
+        line += f"{', and' if unknown < left else ':'} {unknown} of unknown length"
+        line += "\n(--clips_per_second=N, of R3D-18 with 16 frames of 112 pixels)"
     return [*texts, line]

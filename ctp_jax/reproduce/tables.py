@@ -1,7 +1,9 @@
 """Tables of experiments: what the runs gave, beside the paper's numbers."""
 
+import contextlib
 import dataclasses
 import pathlib
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -13,10 +15,12 @@ from ctp_jax.report import comparison, page, read
 from ctp_jax.report.figures import Drawing, Line, draw
 from ctp_jax.reproduce import plan
 from ctp_jax.reproduce.experiments import Column, Experiment
-from ctp_jax.reproduce.runs import Run
+from ctp_jax.reproduce.runs import Run, in_order
 
 Cells = Mapping[tuple[str, str], Sequence[Run] | str]
 """{(name of a row, label of a column): its runs, or why there are none}."""
+
+_PLACES = ("--root", "--data_dir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,27 @@ def runs_of(cells: Cells) -> list[Run]:
     """The runs of some cells, each once."""
     every = (runs for runs in cells.values() if not isinstance(runs, str))
     return list({run.name: run for runs in every for run in runs}.values())
+
+
+def none_made(cells: Cells, root: str) -> bool:
+    """Whether a table needs runs, and not one of them was begun in `root`."""
+    runs = in_order(runs_of(cells))
+    return bool(runs) and not any(pathlib.Path(root, run.name).is_dir() for run in runs)
+
+
+def other_flags(experiment: Experiment, root: str) -> str:
+    """Says that no runs are in `root`, and with which flags its tables were drawn."""
+    line = f"{experiment.name}: no runs of this table with these flags are in {root}"
+    drawn = []
+    for name in (experiment.name, f"{experiment.name}-small"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            about = pathlib.Path(root, "tables", f"{name}.md").read_text().splitlines()
+            flags = [each for each in shlex.split(about[-1]) if each[:2] == "--"]
+            flags = [each for each in flags if each.partition("=")[0] not in _PLACES]
+            drawn.append(shlex.join(flags) or "no flags")
+    return line + f"; tables there were drawn with {', and with '.join(drawn)}" * bool(
+        drawn
+    )
 
 
 def _read(cells: Cells, root: str) -> dict[str, read.Run]:

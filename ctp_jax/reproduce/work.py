@@ -171,7 +171,8 @@ class Worker:
         assert self._process is not None
         live = sys.stdout.isatty()
         if not live:
-            print(f"{number}: started, see {log}", flush=True)
+            # The name is in the path.
+            print(f"{number.partition(' ')[0]} started, see {log}", flush=True)
         while True:
             try:
                 code = self._process.wait(2 if live else None)

@@ -100,8 +100,7 @@ class Run:
         if self.done >= self.total > 0 and exported is not None:
             metrics.say(
                 f"{self.workdir}: this run is finished, "
-                f"{formatting.count(self.done, 'step')}; "
-                f"encoder: {self.workdir / 'encoder'}"
+                f"{formatting.count(self.done, 'step')}; its encoder is in encoder/"
             )
             return exported
         # Without a checkpoint, evaluations in the log may be of another encoder.

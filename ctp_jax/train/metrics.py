@@ -19,21 +19,21 @@ import numpy as np
 from ctp_jax import files, metrics_file, untrusted
 from ctp_jax import results as results_lib
 from ctp_jax.errors import UserError, shown
-from ctp_jax.formatting import duration, number, wrapped
+from ctp_jax.formatting import duration, folded, number, wrapped
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.passing_on import PassOn
 
 
 def say(line: str) -> None:
-    """Prints a line on process 0 only."""
+    """Prints a line on process 0 only, folded if it is long."""
     if jax.process_index() == 0:
-        print(shown(line), flush=True)
+        print(folded(shown(line)), flush=True)
 
 
 def say_here(line: str) -> None:
     """Prints a line about this process, with its number if there are several."""
     several = jax.process_count() > 1
-    print(f"process {jax.process_index()}: " * several + line, flush=True)
+    print(folded(f"process {jax.process_index()}: " * several + line), flush=True)
 
 
 def say_first_step(seconds: float) -> None:

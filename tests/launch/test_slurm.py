@@ -109,5 +109,10 @@ def test_what_it_asks_slurm_for():
 
 
 def test_wrong_arguments_are_answered():
-    code, _, err = starting.end(starting.start("slurm.sh", "configs/demo.py"))
+    job = {"SLURM_JOB_ID": "4711"}
+    code, _, err = starting.end(starting.start("slurm.sh", "configs/demo.py", **job))
+    assert code == 2 and err.startswith("usage: sbatch")
+    # Started by hand, there is no srun, or it would ask for a job of its own.
+    given, job["SLURM_JOB_ID"] = ("configs/demo.py", "runs/demo"), ""
+    code, _, err = starting.end(starting.start("slurm.sh", *given, **job))
     assert code == 2 and err.startswith("usage: sbatch")

@@ -151,5 +151,6 @@ def test_wrong_arguments_are_answered(arguments, tmp_path):
 
 
 def test_it_must_be_told_which_tpu():
+    assert call("--help", TPU="")[2].startswith("usage: ")
     code, _, err = call("stop", TPU="")
     assert code != 0 and "TPU: set it to the name of the TPU" in err

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,10 +15,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from ctp_jax import cli
 from ctp_jax.data import index, reading, records, storage
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import __main__ as prepare
-from ctp_jax.prepare import shards, staging, video
+from ctp_jax.prepare import shards, staging, summary, video
 from ctp_jax.prepare.builders import base
 from tests.prepare.make_videos import write_numbered
 
@@ -82,6 +84,17 @@ def test_the_command_from_end_to_end(videos, tmp_path):
     assert "mine: 4 videos, 28 frames" in done.stdout
     assert "train01: 3 of 3 videos" in done.stdout
     assert "test01: 1 of 1 video\n" in done.stdout
+    few = "  note: with so few videos, numbers measured on test01 will be coarse\n"
+    assert done.stdout.count("note") == done.stdout.count(few) == 1
+    step = done.stdout.partition("next:\n")[2]
+    *command, spec, data_dir, workdir = shlex.split(step.replace("\\\n", ""))
+    assert (
+        command == ["python", "-m", "ctp_jax.main"] and workdir == "--workdir=runs/mine"
+    )
+    config = cli.load_config(spec.removeprefix("--config="))
+    assert (config.data.name, config.data.split) == ("mine", "train01")
+    assert config.data.eval_split == "test01"
+    assert data_dir == f"--config.data.data_dir={tmp_path / 'data'}"
 
     opened = records.open_records("mine", "train01", str(tmp_path / "data"))
     assert opened.ids.tolist() == ["run/v3.mp4", "sit/v0.mp4", "sit/v4.mp4"]
@@ -100,7 +113,25 @@ def test_the_command_from_end_to_end(videos, tmp_path):
     again = run_command("video_folder", *flags)
     assert again.returncode == 0
     assert again.stdout.startswith("already prepared (--overwrite")
+    assert again.stdout.endswith(f"next:\n{step}")
     assert error_lines(again.stderr) == []
+
+
+def test_what_comes_next_is_what_the_splits_are(videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(summary, "_FEW", 2)
+    said = run("video_folder", "--videos", videos, "--workers", 1)
+    assert "  test: 2 of 2 videos" in said and "note" not in said
+    step = summary.next_step("configs/small.py", "video_folder", "")
+    words = shlex.split(step.replace("\\\n", ""))
+    assert words[4:] == [
+        "--config=configs/small.py:data=video_folder",
+        "--workdir=runs/video_folder",
+    ]
+    (tmp_path / "val" / "x").mkdir(parents=True)
+    write_numbered(tmp_path / "val" / "x" / "a.mp4", 3)
+    run("video_folder", "--videos", tmp_path / "val" / "..", "--name", "no_train")
+    assert summary.next_step("configs/small.py", "no_train", "") == ""
 
 
 def test_videos_that_come_and_go_after_the_preparation_are_said(tmp_path, monkeypatch):

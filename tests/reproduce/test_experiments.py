@@ -66,7 +66,8 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
     )
     # 2,898,930 clips of the game twice, of finetuning 1,619,700 twice.
     assert code == 0 and out.endswith("4 runs, 4 to make: 2h30m\n")
-    assert re.search(r" 3  recognition-.*  27m00s  after 1\n", out)
+    assert re.search(r"(?m) 1  ctp-.*  row 16$", out)
+    assert re.search(r"(?m) 3  recognition-.*  27m00s  after 1  row 16: UCF$", out)
     # With what a run of this kind logged, of 32 frames in place of 16.
     basis = {"task": "ctp", "model.name": "r3d18", "model.width": 1.0}
     basis |= {"clip.num_frames": 32, "clip.size": 112}
@@ -78,10 +79,15 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
     rates.append({"clips_per_second": 200.0})
     make_runs.write_metrics(folder, [{"kind": "train", "step": 1, **r} for r in rates])
     code, out, _ = command.run(capsys, "table7", "--plan", *flags)
-    assert re.search(r"(?m) 1  ctp-.*  1h36m$", out)  # at 500 clips of 16 frames
+    assert re.search(r" 1  ctp-.*  1h36m  row 16", out)  # at 500 clips of 16 frames
     assert out.endswith(
-        "2 of unknown length (--clips_per_second=N, of R3D-18 with 16 frames of 112 pixels)\n"
+        "2 of unknown length\n(--clips_per_second=N, of R3D-18 with 16 frames of 112 pixels)\n"
     )
+    # A run of several tables; its place in the first.
+    code, out, _ = command.run(capsys, "table1", "table5", "--plan", *flags[1:])
+    assert max(map(len, out.splitlines())) <= 100
+    assert re.search(r"ctp-ucf101-\S+ +\S+\s+table1, row UCF-101, Pre-set", out)
+    assert "table5, row Ours, UCF: UCF top-1 and 1 more" in out
     code, out, _ = command.run(capsys, "table7", "--commands", *flags)
     lines = out.splitlines()
     assert code == 0 and len(lines) == 4

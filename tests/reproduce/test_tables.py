@@ -132,13 +132,30 @@ def test_chance_and_a_figure(tmp_path, capsys):
     assert re.search(r"CtP +2.5.% +5.0.% +10.0.% +25.0.% +50.0.%", out)
 
 
-@pytest.mark.parametrize(
-    ("small", "expected"), [(False, "not made"), (True, "weights")]
-)
+def test_runs_with_other_flags_are_no_empty_table(tmp_path, capsys):
+    flags = ["--table", f"--root={tmp_path}", "--rows=8"]
+    none = f"table7: no runs of this table with these flags are in {tmp_path}"
+    assert command.run(capsys, "table7", *flags)[1] == f"{none}\n"
+    assert not (tmp_path / "tables").exists()
+    more = ["--scale=small", "--override=log_every=7", "--override=batch_size=4"]
+    settings = {"small": True, "overrides": {"log_every": "7", "batch_size": "4"}}
+    (run,) = cells_of("table7", **settings)["8", "UCF"]
+    write(tmp_path, run, top1=0.5)
+    assert "50.0" in command.run(capsys, "table7", *flags, *more, "--data_dir=/d")[1]
+    page = (tmp_path / "tables" / "table7-small.md").read_text()
+    there = f"{none}; tables there were drawn with {' '.join(more)} --rows=8\n"
+    assert command.run(capsys, "table7", *flags)[1] == there
+    assert command.run(capsys, "table7", *flags, "--scale=small")[1] == there
+    assert (tmp_path / "tables" / "table7-small.md").read_text() == page
+
+
+@pytest.mark.parametrize(("small", "expected"), [(False, "no runs"), (True, "weights")])
 def test_a_row_without_a_small_form(tmp_path, capsys, small, expected):
     flags = ["--table", f"--root={tmp_path}", "--rows=*ImageNet*"]
     code, out, _ = command.run(capsys, "table3", *flags, *["--scale=small"] * small)
-    assert code == 0 and re.search(f"R3D, Supervised, ImageNet, UCF.*{expected}", out)
+    assert code == 0 and re.search(
+        f"{'R3D, Supervised, ImageNet, UCF.*' * small}{expected}", out
+    )
 
 
 def test_a_picture_needs_its_runs(tmp_path, capsys, monkeypatch):

@@ -288,7 +288,7 @@ def test_a_whole_experiment_of_real_runs(tmp_path, data_dir, capsys, monkeypatch
     logged, starts = [], set()
     for folder in found:
         log = (folder / "log.txt").read_text()
-        assert re.search(r"init_from .*: loaded .*params/encoder", log), log
+        assert re.search(r"(?s)init_from .*:\s+loaded .*params/encoder", log), log
         config = json.loads((folder / "config.json").read_text())
         start = pathlib.Path(config["init_from"])
         starts.add(start)

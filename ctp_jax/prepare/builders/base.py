@@ -82,6 +82,8 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
     """Number of classes of the complete data set; 0: any number."""
     MAX_BAD = 0.01
     """Default of `--max_bad`."""
+    CONFIG = ""
+    """A config that pretrains on any data set; empty: the documentation names others."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keeps data sets out of TFDS's registry: their names may be taken there."""

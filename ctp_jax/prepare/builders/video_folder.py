@@ -22,6 +22,7 @@ class VideoFolder(base.VideoBuilder):
 
     DESCRIPTION = "A folder of videos."
     MAX_BAD = 0.5
+    CONFIG = "configs/small.py"
 
     @classmethod
     def define_flags(cls, values: flags.FlagValues) -> None:
