@@ -47,8 +47,8 @@ def run(main: Callable[[], Any], devices: bool = True) -> None:
 
     def checked(arguments):
         if devices and not {"-h", "--help"} & set(arguments):
-            cli.use_onednn()
-            cli.check_devices()
+            devices.use_onednn()
+            devices.check()
         main()
 
     cli.run(checked)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from ctp_jax import cli, files, formatting, inference, terminal
+from ctp_jax import cli, devices, files, formatting, inference, terminal
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError, refusals
 
@@ -56,8 +56,7 @@ def main(arguments):
         f"classify: {formatting.count(len(videos), 'video')}, loading the network",
         file=sys.stderr,
     )
-    cli.prepare_xla()
-    cli.check_devices()
+    devices.start()
     classifier = load(init_from)
     results = inference.run(
         videos,

@@ -13,6 +13,7 @@ from ctp_jax import (
     buckets,
     chosen_videos,
     cli,
+    devices,
     files,
     formatting,
     terminal,
@@ -105,8 +106,7 @@ def main(arguments):
     if TRUE.value and (CLASS.value or arguments):
         other = "--class" if CLASS.value else arguments[0]
         raise UserError(f"--true and {other} exclude each other: give one of them")
-    cli.prepare_xla()
-    cli.check_devices()
+    devices.start()
     from ctp_jax.report.groups import paths_in_short
 
     videos: Any = list(dict.fromkeys(map(pathlib.Path, arguments)))

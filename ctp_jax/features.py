@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from absl import flags
 
-from ctp_jax import cli, feature_file, files, formatting, inference, terminal
+from ctp_jax import cli, devices, feature_file, files, formatting, inference, terminal
 from ctp_jax.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -46,8 +46,7 @@ def main(arguments):
         f"features: {formatting.count(len(videos), 'video')}, loading the network",
         file=sys.stderr,
     )
-    cli.prepare_xla()
-    cli.check_devices()
+    devices.start()
     encoder = inference.load_encoder(init_from)
     writer = feature_file.Writer(
         out, feature_file.About(encoder.fingerprint(), encoder.path, EVERY.value)

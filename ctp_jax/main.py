@@ -6,7 +6,7 @@ import sys
 
 from absl import flags
 
-from ctp_jax import cli, terminal
+from ctp_jax import cli, devices, terminal
 from ctp_jax.errors import UserError, shown
 
 FLAGS = flags.FlagValues()
@@ -68,14 +68,14 @@ def main(arguments):
     from ctp_jax.train.distributed import cluster
 
     found = cluster.find(COORDINATOR.value, COUNT.value, INDEX.value)
-    cli.prepare_xla(small=found is None)
+    devices.prepare(small=found is None)
     # Imported here, so that a wrong flag is reported before JAX is imported.
     from ctp_jax.train import loop
     from ctp_jax.train.distributed import coordination
     from ctp_jax.train.distributed.preemption import Preemption
 
     with Preemption(STOPPED.value) as preemption, coordination.joined(found):
-        cli.check_devices()
+        devices.check()
         loop.train(CONFIG.value, WORKDIR.value, preemption=preemption)
         if not preemption.preempted:
             _write_report(CONFIG.value, WORKDIR.value)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from absl import flags
 
-from ctp_jax import cli, feature_file, files, inference
+from ctp_jax import cli, devices, feature_file, files, inference
 from ctp_jax.errors import UserError, refusals
 
 FLAGS = flags.FlagValues()
@@ -51,8 +51,7 @@ def main(arguments):
     if not len(found.video):
         raise UserError(f"--in={IN.value}: holds no other video: add some")
     print(f"search: {len(found.video)} vectors, loading", file=sys.stderr, flush=True)
-    cli.prepare_xla()
-    cli.check_devices()
+    devices.start()
     from ctp_jax.evaluators import nearest, neighbour_sheet
 
     encoder = inference.load_encoder(INIT_FROM.value or found.about.init_from)

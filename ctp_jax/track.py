@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import cli, files
+from ctp_jax import cli, devices, files
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.own_video import (
     SHORT_SIDE,
@@ -80,8 +80,7 @@ def main(arguments):
         trackers.require(TRACKER.value)
     first = first_frame(video, START.value, FPS.value)
     check_box(box, *first.image.shape[1::-1])
-    cli.prepare_xla()
-    cli.check_devices()
+    devices.start()
     follower = Follower(INIT_FROM.value)
 
     def frames() -> Iterator[Frame]:

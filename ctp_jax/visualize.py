@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import buckets, cli, files, formatting, terminal, untrusted
+from ctp_jax import buckets, cli, devices, files, formatting, terminal, untrusted
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError, refusals, shown
 
@@ -95,8 +95,7 @@ def main(arguments):
     out = OUT.value or WORKDIR.value
     if not out:
         raise UserError("--out is missing: name the folder for the pictures")
-    cli.prepare_xla()
-    cli.check_devices()
+    devices.start()
     drawn = draw(config, VIDEOS.value, WORKDIR.value, train=TRAIN.value)
     if BOXES_ONLY.value:
         drawn = drawn._replace(clips=np.full_like(drawn.clips, 128))

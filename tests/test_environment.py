@@ -8,7 +8,7 @@ import pwd
 import jax
 import pytest
 
-from ctp_jax import cli, files
+from ctp_jax import devices, files
 from ctp_jax.data import storage
 from ctp_jax.errors import UserError, refusal, refusals
 
@@ -51,7 +51,7 @@ def test_no_devices(monkeypatch):
     monkeypatch.setattr(jax, "devices", fails)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     with pytest.raises(UserError, match=r"JAX_PLATFORMS=cuda: .*\(AssertionError\)"):
-        cli.check_devices()
+        devices.check()
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_without_a_home_there_is_no_cache(nameless, monkeypatch, capsys):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     before = jax.config.jax_compilation_cache_dir
-    cli.use_compilation_cache()
+    devices.use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == before
     (line,) = capsys.readouterr().err.splitlines()
     assert "not cached: ~/.cache: no home folder is known" in line

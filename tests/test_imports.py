@@ -23,7 +23,7 @@ ROOMS = (
     ("ranges", "ops"),
     ("config",),
     ("modules",),
-    ("pictures", "cli", "trackers"),
+    ("pictures", "cli", "devices", "trackers"),
     ("flow",),
     ("models",),
     ("data",),

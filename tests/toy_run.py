@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 
-from ctp_jax import cli
+from ctp_jax import cli, devices
 from ctp_jax.errors import UserError
 from tests import toy_data
 
@@ -56,7 +56,7 @@ class Watched(toy_data.ToyPipeline):
 
 def main(workdir, settings, found):
     """The run."""
-    cli.prepare_xla(small=found is None)
+    devices.prepare(small=found is None)
     from ctp_jax.train import loop
     from ctp_jax.train.distributed import coordination
     from ctp_jax.train.distributed.preemption import Preemption

@@ -9,11 +9,11 @@ from tests import forks
 SCRIPT = """
 import functools
 import jax
-from ctp_jax import cli
+from ctp_jax import devices
 from ctp_jax.models.conv import conv3d, onednn
 from tests.models import test_layers
 
-cli.use_onednn()
+devices.use_onednn()
 assert onednn.is_there()
 layers = {**test_layers.LAYERS, "wide": ((3, 3, 3), (1, 1, 1), (1, 1, 1), 16, 40)}
 for kernel, strides, padding, channels, features in layers.values():
@@ -36,6 +36,6 @@ def test_every_layer_is_the_plain_convolution_by_onednn():
 
 @pytest.mark.parametrize("given", ["", "--xla_cpu_use_onednn=false"])
 def test_switches_of_the_user_stay(given):
-    script = "import os; from ctp_jax import cli; cli.use_onednn(); print(os.environ['XLA_FLAGS'])"
+    script = "import os; from ctp_jax import devices; devices.use_onednn(); print(os.environ['XLA_FLAGS'])"
     lines = forks.run(["-c", script], {"XLA_FLAGS": given}).splitlines()
     assert ("=true" in lines[-1]) == (has_onednn() and not given)

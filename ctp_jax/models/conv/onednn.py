@@ -1,7 +1,7 @@
 """3-D convolutions by oneDNN, for CPUs and an XLA that has it.
 
 XLA's own 3-D convolution is slow on CPUs. From jaxlib 0.12 on, it can be told to call
-oneDNN for it (`ctp_jax.cli.prepare_xla`), which is fast forwards, and for the input's
+oneDNN for it (`ctp_jax.devices.prepare`), which is fast forwards, and for the input's
 gradient where there are no strides. The others are taken from elsewhere:
 
 - the input's gradient of strided convolutions, which XLA expresses with holes between the
