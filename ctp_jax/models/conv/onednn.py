@@ -55,7 +55,6 @@ def direct(
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(
     x: Float[Array, "b t h w c"],
     kernel: Float[Array, "kt kh kw c n"],
@@ -70,6 +69,11 @@ def convolve(
         strides: of time, height and width.
         padding: zeros added on both sides of time, height and width.
     """
+    return _convolve(x, kernel, strides, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x, kernel, strides, padding):
     return direct(x, kernel, strides, padding)
 
 
@@ -89,4 +93,4 @@ def _gradients(strides, padding, saved, cotangent):
     return *x_gradient(cotangent), *kernel_gradient(cotangent)
 
 
-convolve.defvjp(_save, _gradients)
+_convolve.defvjp(_save, _gradients)
