@@ -71,7 +71,8 @@ def load(
         if name not in _allowed:
             raise UserError(
                 f"{value}: is code outside of ctp_jax, which a file of a run may not "
-                f"name: if you trust it, add --allow_code={name}"
+                f"name: if you trust it, add --allow_code={name}, or in Python call "
+                f"ctp_jax.modules.allow({name!r}) first"
             )
     try:
         module = importlib.import_module(path)

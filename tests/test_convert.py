@@ -159,7 +159,9 @@ def test_mistakes(files, imported, tmp_path, capsys):
     assert "for folders" in refusal(capsys, source, new, "--to=pyvrl")
     message = refusal(capsys, imported, tmp_path / "a.safetensors", "--from=pyvrl")
     assert "--from=pyvrl: only for files" in message
-    assert "not an exported encoder" in refusal(capsys, tmp_path, tmp_path / "a.pth")
+    assert "neither an exported encoder" in refusal(
+        capsys, tmp_path, tmp_path / "a.pth"
+    )
     message = refusal(capsys, imported, tmp_path / "a.safetensors")
     assert "use --to=torchvision" in message
     message = refusal(capsys, source, new, "--from=imagenet")

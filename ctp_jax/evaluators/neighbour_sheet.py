@@ -31,7 +31,8 @@ def draw(
         queries: uint8 (h, w, 3) each, of any size; q of them.
         neighbours: for each query the frames of its k neighbours, likewise.
         correct: bool (q, k); None: nothing is judged.
-        query_names: q names, below the frames; shortened to fit.
+        query_names: q names, below the frames, on two lines if need be; longer ones are
+            shortened to fit.
         neighbour_names: q times k names.
         title: a line above the rows.
     """
@@ -41,7 +42,8 @@ def draw(
     # A gap between the query and its neighbours.
     lefts = [GAP, *(GAP + width * (1 + k) + 3 * GAP for k in range(columns))]
     total = max(lefts[-1] + width, round(font().getlength(title)) + 2 * GAP)
-    sheet = Image.new("RGB", (total, head + len(queries) * (height + line)), BACKGROUND)
+    high = height + 2 * line  # of a row
+    sheet = Image.new("RGB", (total, head + len(queries) * high), BACKGROUND)
     pen = ImageDraw.Draw(sheet)
     pen.text((GAP, GAP), title, fill=INK, font=font())
     headings = (
@@ -51,13 +53,13 @@ def draw(
     for left, heading in zip(lefts, headings, strict=True):
         pen.text((left, GAP + line), heading, fill=INK, font=font())
     for row, query in enumerate(queries):
-        top = head + row * (height + line)
+        top = head + row * high
         frames = (query, *neighbours[row])
         names = (query_names[row], *neighbour_names[row])
         marks = (None, *([None] * columns if correct is None else correct[row]))
         for left, frame, name, mark in zip(lefts, frames, names, marks, strict=True):
             sheet.paste(_framed(frame, mark), (left, top))
-            name = _cut(name, width - GAP)
+            name = _two_lines(name, width - GAP)
             pen.text((left, top + height - GAP), name, fill=INK, font=font())
     return sheet
 
@@ -89,10 +91,20 @@ def _framed(frame: np.ndarray, correct: bool | np.bool_ | None) -> Image.Image:
     return cell
 
 
-def _cut(text: str, width: float) -> str:
-    """The text, shortened to `width` pixels with two dots at its end if needed."""
-    if font().getlength(text) <= width:
-        return text
-    while text and font().getlength(text + "..") > width:
+def _two_lines(text: str, width: float) -> str:
+    """The text on one or two lines of `width` pixels, with two dots where it is cut.
+
+    Names of videos have no spaces, so it is broken anywhere.
+    """
+    first = _fitting(text, width)
+    rest = text[len(first) :]
+    if _fitting(rest, width) != rest:
+        rest = _fitting(rest, width - font().getlength("..")) + ".."
+    return f"{first}\n{rest}".rstrip("\n")
+
+
+def _fitting(text: str, width: float) -> str:
+    """As much of the beginning as `width` pixels hold."""
+    while font().getlength(text) > width:
         text = text[:-1]
-    return text + ".."
+    return text

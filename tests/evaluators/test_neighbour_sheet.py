@@ -73,9 +73,12 @@ def test_frames_of_any_shape_are_fitted_and_long_names_are_cut():
     for size in ((10, 400), (400, 10), (1, 1), (120, 160)):
         sheet = make_sheet(np.ones((2, 3), bool), sizes=(size,))
         assert sheet.size == make_sheet(np.ones((2, 3), bool)).size
-    assert neighbour_sheet._cut("run", 100) == "run"
-    cut = neighbour_sheet._cut("a class with a very long name indeed", 100)
-    assert cut.startswith("a class") and cut.endswith("..")
-    assert 80 < pictures.font().getlength(cut) <= 100
+    assert neighbour_sheet._two_lines("run", 100) == "run"
+    long = "videos/a_long_name_of_one"
+    assert neighbour_sheet._two_lines(long, 100).replace("\n", "") == long
+    first, second = neighbour_sheet._two_lines(3 * long, 100).split("\n")
+    assert f"{3 * long}".startswith(first + second.removesuffix(".."))
+    assert second.endswith("..")
+    assert all(80 < pictures.font().getlength(line) <= 100 for line in (first, second))
     wide = make_sheet(np.ones((1, 1), bool), title="a title that is long " * 10)
     assert wide.width > make_sheet(np.ones((1, 1), bool)).width

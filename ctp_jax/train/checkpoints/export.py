@@ -147,8 +147,8 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
     place = given if (given / "encoder.json").exists() else given / "encoder"
     if not (place / "encoder.json").exists():
         raise UserError(
-            f"{path}: not an exported encoder (no encoder.json): let its run finish, "
-            "which exports one"
+            f"{path}: neither an exported encoder nor a workdir with one (no encoder.json): "
+            "let its run finish, which exports one, or correct the path"
         )
     about = read_about(place)
     try:

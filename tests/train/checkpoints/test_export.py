@@ -57,9 +57,9 @@ def damaged(exported, tmp_path, change):
 def test_one_line_for_what_is_wrong(exported, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         export.load_encoder(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="not an exported encoder"):
+    with pytest.raises(UserError, match="neither an exported encoder"):
         export.load_encoder(tmp_path)
-    with pytest.raises(UserError, match="not an exported encoder"):
+    with pytest.raises(UserError, match="neither an exported encoder"):
         export.load_encoder(__file__)
 
 

@@ -87,8 +87,8 @@ def test_what_cannot_be_read_is_said_in_one_line(run, tmp_path):
     for path, message in (
         (tmp_path / "nowhere", "no such folder"),
         (tmp_path / "nowhere.pth", "no such folder"),
-        (tmp_path / "empty", "not an exported encoder"),
-        (tmp_path / "note.txt", "not an exported encoder"),
+        (tmp_path / "empty", "neither an exported encoder"),
+        (tmp_path / "note.txt", "neither an exported encoder"),
         (tmp_path / "begun", "has neither encoder/ nor a checkpoint"),
         (run / "checkpoints/9", "no step 9: use one of 8, 12"),
         (tmp_path / "broken", "step 12 cannot be read"),
