@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from ctp_jax import cli
+from ctp_jax import devices as devices_lib
 
 PACKAGES = ("jax", "flax", "tensorflow-cpu", "tensorflow", "torch")
 
@@ -47,8 +48,8 @@ def run(main: Callable[[], Any], devices: bool = True) -> None:
 
     def checked(arguments):
         if devices and not {"-h", "--help"} & set(arguments):
-            devices.use_onednn()
-            devices.check()
+            devices_lib.use_onednn()
+            devices_lib.check()
         main()
 
     cli.run(checked)
