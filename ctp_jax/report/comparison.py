@@ -1,10 +1,11 @@
 """The page that compares runs (paper Fig. 4: accuracy over the share of labels)."""
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ctp_jax import results
+from ctp_jax import formatting, results
 from ctp_jax.report import curves, page, verdict
 from ctp_jax.report.figures import COLOURS, Drawing, Line, draw
 from ctp_jax.report.groups import Group, differing, field, group, short_origins
@@ -156,11 +157,22 @@ def spread(name: str, values: Sequence[float]) -> str:
 
 
 def text(runs: Sequence[Run]) -> str:
-    """The tables for a terminal: means over seeds, or else a row for each run."""
+    """The tables for a terminal: means over seeds, or else a row for each run.
+
+    Columns that do not fit in 100 characters are left to the page, and named.
+    """
     lines = []
     for task, members in by_task(runs).items():
         table = seeds_table(members) or runs_table(members)
-        lines += [*aligned([task, *table.columns[1:]], table.rows), ""]
+        cells = [[task, *table.columns[1:]], *table.rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        ends = itertools.accumulate(widths, lambda end, width: end + 2 + width)
+        fit = max(sum(end <= 100 for end in ends), 2)
+        columns, *rows = [row[:fit] for row in cells]
+        lines += aligned(columns, rows)
+        if left := cells[0][fit:]:
+            lines.append(formatting.folded(f"also in the page: {'; '.join(left)}"))
+        lines.append("")
     return "\n".join(lines)
 
 

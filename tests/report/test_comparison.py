@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ctp_jax import cli, report
+from ctp_jax import cli, report, results
 from ctp_jax.errors import UserError
 from ctp_jax.report import __main__, comparison, groups, read
 from tests.report import make_runs
@@ -196,6 +196,21 @@ def test_table_of_seeds(tmp_path):
     # Mean 0.4; deviations -0.2, -0.1, 0.3: sqrt(0.14 / 2) is 0.265.
     assert a.split() == ["freeze", "False", "3", "40.0", "±", "26.5", "%"]
     assert b.split() == ["freeze", "True", "1", "90.0", "%"]
+
+
+def test_a_terminal_gets_the_columns_that_fit(tmp_path):
+    names = ["top1", "top5", "class_accuracy", "clip_top1", "knn_top1", "knn_top5"]
+    for run in "ab":
+        make_runs.write_config(tmp_path / run, freeze=run == "a")
+        lines = make_runs.eval_lines(**dict.fromkeys(names, 0.25))
+        make_runs.write_metrics(tmp_path / run, lines)
+    table = report.table([tmp_path / "a", tmp_path / "b"])
+    assert max(map(len, table.splitlines())) <= 100
+    header, *_, left = table.splitlines()
+    named = left.removeprefix("also in the page: ").split("; ")
+    labels = [results.label(name) for name in names]
+    assert 0 < len(named) < len(names) and set(named) < set(labels)
+    assert all(label in header for label in labels if label not in named)
 
 
 def test_one_run_per_seed_counts_if_it_is_finished(tmp_path):
