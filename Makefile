@@ -15,7 +15,8 @@ RETRIEVE = $(RUN) -m ctp_jax.main --config configs/retrieval.py:small \
 QUICK = tests/ops tests/models tests/tasks \
   tests/test_config.py tests/test_configs.py tests/test_imports.py
 
-.PHONY: demo demo-pretrained demo-without test check check-newest pytest test-beam lint install clean
+.PHONY: demo demo-pretrained demo-without test check check-newest pytest test-beam lint
+.PHONY: install clean
 
 demo: $(VENV)/.installed
 	@echo "1 of 4. The game: patches move over videos, and a network learns to follow them."
@@ -28,7 +29,7 @@ demo: $(VENV)/.installed
 	@echo "ones dashed: $(DEMO)/run/game.png and game.gif"
 	@echo
 	@echo "3 of 4. What it is good for: ten kinds of motion, chance is 10 %."
-	@echo "At the same time the same without pretraining; its log is $(DEMO)/without.txt."
+	@echo "The runs without pretraining go on beside these, and write to $(DEMO)/without.txt."
 	$(MAKE) --jobs=2 demo-pretrained demo-without
 	@echo
 	$(RUN) -m ctp_jax.report $(DEMO)/retrieval_random $(DEMO)/retrieval_pretrained \
@@ -42,7 +43,7 @@ demo-pretrained:
 	$(RETRIEVE) --workdir $(DEMO)/retrieval_pretrained --config.init_from $(DEMO)/run
 	$(FINETUNE) --workdir $(DEMO)/finetuned --config.init_from $(DEMO)/run
 
-# In the other order, so that both do not compile the same program at the same time.
+# In the other order, so that the two do not compile the same program at the same time.
 demo-without:
 	@($(FINETUNE) --workdir $(DEMO)/from_scratch && \
 	  $(RETRIEVE) --workdir $(DEMO)/retrieval_random) > $(DEMO)/without.txt 2>&1 \

@@ -1,9 +1,9 @@
-"""Times the layers of R3D-18 and R(2+1)D-18 under each way of computing a convolution.
+"""Times layers of R3D-18, R(2+1)D-18 and the demo's network under each way of computing a convolution.
 
     python -m benchmarks.conv3d [--layers stem ...] [--impls direct taps ...] [--json FILE]
 
 All ways and, where it is installed, PyTorch (channels last) are timed in turn, so that
-the ratios hold on a busy machine too. Batch 2, 16 frames of 112x112. The stem's input
+the ratios hold on a busy machine too. Clips of 16 frames of 112x112. The stem's input
 needs no gradient and gets none. GFLOP/s count the operations of the plain convolution,
 whatever a way really computes. Every result is compared with the first way's.
 """
@@ -31,6 +31,9 @@ LAYERS = {
     "shortcut2": ((16, 56, 56, 64), (1, 1, 1), 128, (2, 2, 2)),
     "spatial1": ((16, 56, 56, 64), (1, 3, 3), 144, (1, 1, 1)),
     "temporal1": ((16, 56, 56, 144), (3, 1, 1), 64, (1, 1, 1)),
+    # Of `configs/small.py`, whose batches have 16 clips.
+    "thin1": ((8, 28, 28, 8), (3, 3, 3), 8, (1, 1, 1)),
+    "thin_to2": ((8, 28, 28, 8), (3, 3, 3), 16, (2, 2, 2)),
 }
 
 

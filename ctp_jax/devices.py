@@ -9,7 +9,7 @@ from ctp_jax.errors import UserError
 
 
 def start() -> None:
-    """All of it."""
+    """Sets up the compiler, then looks for devices; raises `UserError` if there are none."""
     prepare()
     check()
 
@@ -28,15 +28,21 @@ ONEDNN = ("--xla_cpu_use_onednn", "--xla_cpu_experimental_onednn_custom_call")
 """Switches of XLA: call oneDNN for convolutions and matrix products on CPUs."""
 
 
+def has_onednn() -> bool:
+    """Whether this jaxlib is one whose oneDNN was tried.
+
+    Older ones have none, and XLA ends the process at a switch that it does not know.
+    """
+    return metadata.version("jaxlib").startswith("0.12.")
+
+
 def use_onednn() -> None:
     """Lets XLA call oneDNN on CPUs, see `ctp_jax.models.conv.onednn`.
 
     Where `$XLA_FLAGS` has one of the switches already, it stays as it is.
     """
-    # Others lack it, or are not tested; XLA ends a process at a switch that it lacks.
-    has = metadata.version("jaxlib").startswith("0.12.")
     given = os.environ.get("XLA_FLAGS", "")
-    if has and not any(name in given for name in ONEDNN):
+    if has_onednn() and not any(name in given for name in ONEDNN):
         switches = " ".join(f"{name}=true" for name in ONEDNN)
         os.environ["XLA_FLAGS"] = f"{given} {switches}".strip()
 

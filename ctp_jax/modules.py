@@ -71,8 +71,8 @@ def load(
         if name not in _allowed:
             raise UserError(
                 f"{value}: is code outside of ctp_jax, which a file of a run may not "
-                f"name: if you trust it, add --allow_code={name}, or in Python call "
-                f"ctp_jax.modules.allow({name!r}) first"
+                f"name: if you trust it, add --allow_code={name}, or in Python: "
+                f"from ctp_jax import modules; modules.allow({name!r})"
             )
     try:
         module = importlib.import_module(path)

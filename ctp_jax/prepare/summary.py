@@ -72,11 +72,13 @@ def next_step(config: str, name: str, data_dir: str) -> str:
         name: of the data set.
         data_dir: as it was given.
     """
+    if not config:
+        return ""
     splits = records.open_index(name, records.default_data_dir(data_dir))[1].splits
     # Of train01, train02, ... the first.
     train = min((each for each in splits if each.startswith("train")), default="")
     test = min((each for each in splits if each.startswith(_HELD_OUT)), default="")
-    if not (config and train):
+    if not train:
         return ""
     config += f":data={name}" + f",train={train}" * (train != "train")
     words = ["python", "-m", "ctp_jax.main"]

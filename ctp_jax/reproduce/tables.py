@@ -97,7 +97,8 @@ def none_made(cells: Cells, root: str) -> bool:
 
 def other_flags(experiment: Experiment, root: str) -> str:
     """Says that no runs are in `root`, and with which flags its tables were drawn."""
-    line = f"{experiment.name}: no runs of this table with these flags are in {root}"
+    line = f"{experiment.name}: no runs of this table with these flags are in {root}: "
+    line += "leave --table out to make them"
     drawn = []
     for name in (experiment.name, f"{experiment.name}-small"):
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -134,7 +134,8 @@ def test_chance_and_a_figure(tmp_path, capsys):
 
 def test_runs_with_other_flags_are_no_empty_table(tmp_path, capsys):
     flags = ["--table", f"--root={tmp_path}", "--rows=8"]
-    none = f"table7: no runs of this table with these flags are in {tmp_path}"
+    none = f"table7: no runs of this table with these flags are in {tmp_path}: leave "
+    none += "--table out to make them"
     assert command.run(capsys, "table7", *flags)[1] == f"{none}\n"
     assert not (tmp_path / "tables").exists()
     more = ["--scale=small", "--override=log_every=7", "--override=batch_size=4"]

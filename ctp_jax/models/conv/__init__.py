@@ -1,7 +1,8 @@
 """How 3-D convolutions are computed; read `conv3d` first.
 
 conv3d           the one function that layers call; it chooses an implementation
-onednn           for CPUs whose XLA has oneDNN
+direct           XLA's own 3-D convolution, for accelerators
+onednn           for CPUs whose XLA calls oneDNN
 temporal         for other CPUs: a 3-D convolution as 2-D convolutions, one per temporal tap
 frames           the 2-D convolutions of `temporal`, whose gradients are fast on CPUs
 few_frames       where frames are fewer than temporal taps: frames as channels

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ctp_jax import ranges
 from ctp_jax.errors import UserError
-from ctp_jax.models.conv import few_frames, onednn, space_to_depth, temporal
+from ctp_jax.models.conv import direct, few_frames, onednn, space_to_depth, temporal
 from ctp_jax.models.conv.temporal import Triple
 
 
@@ -34,15 +34,16 @@ def conv3d(
             - 'folded': as 'direct', except that inputs of few channels go through
               `ctp_jax.models.conv.space_to_depth`, and clips of fewer frames than taps
               through `ctp_jax.models.conv.few_frames`.
-            - 'onednn': as 'direct', with gradients that suit an XLA which calls oneDNN
-              (`ctp_jax.models.conv.onednn`).
+            - 'onednn': as 'direct', with some gradients of ours, for an XLA that calls
+              oneDNN (`ctp_jax.models.conv.onednn`).
             - 'taps': a sum of 2-D convolutions, one per temporal tap
               (`ctp_jax.models.conv.temporal`), or few frames as in 'folded'.
             - 'winograd': as 'taps', with fewer products where the temporal stride is 1.
-            - 'auto': 'winograd' if the default backend is a CPU, where XLA's own 3-D
-              convolution is slow, the gradients of strided ones most of all
-              (benchmarks/conv3d.py); 'onednn' where XLA calls that. On GPUs 'direct', but few frames as in 'folded',
-              since XLA has no fast gradient of their kernels there. On TPUs 'direct'.
+            - 'auto': if the default backend is a CPU, 'onednn' where XLA calls that, and
+              else 'winograd': XLA's own 3-D convolution is slow there, the gradients of
+              strided ones most of all (benchmarks/conv3d.py). On GPUs 'direct', but few
+              frames as in 'folded', since XLA has no fast gradient of their kernels
+              there. On TPUs 'direct'.
 
     Returns:
         The output. Along each axis, its size is
@@ -62,7 +63,7 @@ def conv3d(
     few = few_frames.applies(x.shape[1], kernel.shape[0], strides[0], padding[0])
     impl = _choose(impl, kernel.shape, few)
     if impl == "direct":
-        return onednn.direct(x, kernel, strides, padding)
+        return direct.convolve(x, kernel, strides, padding)
     dtype = x.dtype
     if jax.default_backend() == "cpu" and dtype.itemsize < 4:
         # CPUs compute in float32 anyway. This way the result is rounded only once.
@@ -84,9 +85,9 @@ def _choose(impl, kernel, few):
     if impl == "auto":
         backend = jax.default_backend()
         if backend == "cpu":
-            # Those of a point are matrix products already.
-            slides = size != [1, 1, 1]
-            return "onednn" if slides and onednn.is_there() else "winograd"
+            # Convolutions of a point are matrix products, which XLA has fast ones for.
+            is_point = size == [1, 1, 1]
+            return "winograd" if is_point or not onednn.is_called() else "onednn"
         return "few frames" if few and backend == "gpu" else "direct"
     if impl == "folded" and channels >= temporal.FEW_CHANNELS:
         return "few frames" if few else "direct"

@@ -1,58 +1,41 @@
-"""3-D convolutions by oneDNN, for CPUs and an XLA that has it.
+"""3-D convolutions by oneDNN, for CPUs and an XLA that calls it.
 
-XLA's own 3-D convolution is slow on CPUs. From jaxlib 0.12 on, it can be told to call
-oneDNN for it (`ctp_jax.devices.prepare`), which is fast forwards, and for the input's
-gradient where there are no strides. The others are taken from elsewhere:
+XLA's own 3-D convolution (`ctp_jax.models.conv.direct`) is slow on CPUs. That of jaxlib 0.12
+can be told to call oneDNN for it (`ctp_jax.devices.use_onednn`), which is fast forwards, and
+for the input's gradient where there are no strides. These gradients are ours instead
+(`ctp_jax.models.conv.temporal`):
 
-- the input's gradient of strided convolutions, which XLA expresses with holes between the
-  numbers of the output, as oneDNN has no convolution of;
-- the kernel's gradient of wide layers, which XLA expresses as a convolution whose kernel is
-  the output.
+- that of the input of strided convolutions, which XLA expresses with zeros between the
+  numbers of the output, and does not give to oneDNN;
+- that of the kernel of wide layers, which XLA expresses as a convolution whose kernel is as
+  large as a clip.
 
-Symbols as in `ctp_jax.models.conv.temporal`.
+    python -m benchmarks.conv3d --impls direct winograd onednn --batch 16 --layers thin1
+    python -m benchmarks.conv3d --impls direct winograd onednn --layers stage1 to_stage3
+
+compares them, where 'direct' is oneDNN for everything. Symbols as in `temporal`.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
-from ctp_jax.models.conv import temporal
+from ctp_jax.models.conv import direct, temporal
 from ctp_jax.models.conv.frames import Triple
 
 _WIDE = 32
-"""Features from which on the kernel's gradient is ours (`benchmarks.conv3d`)."""
+"""With more features than these, the kernel's gradient is ours."""
 
 
 @functools.cache
-def is_there() -> bool:
-    """Whether XLA calls oneDNN for convolutions in this process."""
-    if jax.default_backend() != "cpu":
-        return False
-    shapes = [
-        jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 8, 8, 8, 8), (3, 3, 3, 8, 8))
-    ]
-    one = functools.partial(direct, strides=(1, 1, 1), padding=(1, 1, 1))
-    return "__onednn$" in (jax.jit(one).lower(*shapes).compile().as_text() or "")
-
-
-def direct(
-    x: Float[Array, "b t h w c"],
-    kernel: Float[Array, "kt kh kw c n"],
-    strides: Triple,
-    padding: Triple,
-) -> Float[Array, "b t_out h_out w_out n"]:
-    """XLA's convolution."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        [(p, p) for p in padding],
-        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
-        precision=lax.Precision.HIGHEST if x.dtype == jnp.float32 else None,
-    )
+def is_called() -> bool:
+    """Whether XLA calls oneDNN for convolutions on the CPUs of this process."""
+    one = functools.partial(direct.convolve, strides=(1, 1, 1), padding=(1, 1, 1))
+    x = jax.ShapeDtypeStruct((1, 8, 8, 8, 8), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 3, 8, 8), jnp.float32)
+    return "__onednn$" in (jax.jit(one).lower(x, kernel).compile().as_text() or "")
 
 
 def convolve(
@@ -74,22 +57,22 @@ def convolve(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(x, kernel, strides, padding):
-    return direct(x, kernel, strides, padding)
+    return direct.convolve(x, kernel, strides, padding)
 
 
 def _save(x, kernel, strides, padding):
-    return direct(x, kernel, strides, padding), (x, kernel)
+    return _convolve(x, kernel, strides, padding), (x, kernel)
 
 
 def _gradients(strides, padding, saved, cotangent):
     x, kernel = saved
     at = {"strides": strides, "padding": padding}
+    theirs = functools.partial(direct.convolve, **at)
     ours = functools.partial(temporal.convolve, winograd=True, **at)
-    theirs = functools.partial(direct, **at)
-    to_x = theirs if strides == (1, 1, 1) else ours
-    to_kernel = ours if kernel.shape[-1] > _WIDE else theirs
-    _, x_gradient = jax.vjp(lambda x: to_x(x, kernel), x)
-    _, kernel_gradient = jax.vjp(lambda kernel: to_kernel(x, kernel), kernel)
+    by_x = theirs if strides == (1, 1, 1) else ours
+    by_kernel = ours if kernel.shape[-1] > _WIDE else theirs
+    _, x_gradient = jax.vjp(lambda x: by_x(x, kernel), x)
+    _, kernel_gradient = jax.vjp(lambda kernel: by_kernel(x, kernel), kernel)
     return *x_gradient(cotangent), *kernel_gradient(cotangent)
 
 
