@@ -6,7 +6,7 @@ Four sides, timed in turn on the same files:
 
     decode    PyAV decodes every frame to RGB: `frame.to_ndarray(format="rgb24")`
     bare      as before, but frames are dropped as the codec gives them
-    clips     what `ctp_jax.inference` reads: frames of the clips, scaled and cut
+    clips     what `ctp_jax.own_videos.inference` reads: frames of the clips, scaled and cut
     features  `python -m ctp_jax.features` without its start: clips, network, results
 
 The last columns are how much of the speed of decoding is left: by the clock,
@@ -26,8 +26,9 @@ import jax
 import numpy as np
 
 from benchmarks import measure
-from ctp_jax import cli, encoder, inference
+from ctp_jax import cli, encoder
 from ctp_jax import config as config_lib
+from ctp_jax.own_videos import command_line, inference
 from ctp_jax.prepare.workers import available_cores
 from ctp_jax.tasks import encoder as task_lib
 from ctp_jax.train.checkpoints import export
@@ -115,7 +116,7 @@ def main():
     with tempfile.TemporaryDirectory() as made:
         if not arguments.videos:
             write_videos(pathlib.Path(made))
-        paths = inference.find_videos([arguments.videos or made])
+        paths = command_line.find_videos([arguments.videos or made])
         count, spec = arguments.threads, network.spec.clip_spec()
         sides = {
             "decode": functools.partial(decode, paths, count, True),

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctp_jax import buckets, files
 from ctp_jax import config as config_lib
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
+from ctp_jax.storage import buckets, files
 
 Videos = int | Sequence[str] | Sequence[pathlib.Path]
 """How many held-out videos, evenly spread over the split; or which; or files."""
@@ -115,8 +115,8 @@ def read_file(path: pathlib.Path, task: Any) -> Batch:
         UserError: the file cannot be read, or is too short for the task.
     """
     # Imported here: they import FFmpeg and TensorFlow.
-    from ctp_jax import own_video
     from ctp_jax.data import one_video
+    from ctp_jax.own_videos import reader
     from ctp_jax.prepare.video import VideoError
 
     spec = task.clip_spec(False)
@@ -132,7 +132,7 @@ def read_file(path: pathlib.Path, task: Any) -> Batch:
                 )
             return choose(count)
 
-        found = list(own_video.read_clips(files.absolute(path), long_enough))
+        found = list(reader.read_clips(files.absolute(path), long_enough))
         found = [clip for clip in found if clip.attempt == found[-1].attempt]
         return np.stack([clip.frames for clip in found])
 

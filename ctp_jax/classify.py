@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from ctp_jax import cli, devices, files, formatting, inference, terminal
+from ctp_jax import cli, devices, formatting, terminal
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.own_videos import command_line, inference
+from ctp_jax.storage import files
 
 FLAGS = flags.FlagValues()
-INPUT = inference.define_flags(FLAGS)
+INPUT = command_line.define_flags(FLAGS)
 OUT = flags.DEFINE_string(
     "out", "", "CSV file to write; empty: standard output.", flag_values=FLAGS
 )
@@ -50,7 +52,7 @@ def main(arguments):
     init_from = INPUT.init_from.value
     if not init_from:
         raise UserError("--init_from is missing: name the run of a classifier")
-    videos = inference.find_videos(arguments)
+    videos = command_line.find_videos(arguments)
     out = files.absolute(OUT.value) if OUT.value else None
     print(
         f"classify: {formatting.count(len(videos), 'video')}, loading the network",
@@ -79,7 +81,7 @@ def main(arguments):
         read = 0
         for each in inference.in_order(results):
             if each.error:
-                inference.say_bad(names[each.index], each.error)
+                command_line.say_bad(names[each.index], each.error)
                 continue
             read += 1
             for rank, (name, chance) in enumerate(likely(each.rows, classifier), 1):
@@ -119,7 +121,7 @@ def load(init_from: str) -> Classifier:
     except UserError as error:
         raise UserError(f"--init_from: {error}") from error
     config = config_of(stored)
-    inference.check_rgb(config, init_from)
+    command_line.check_rgb(config, init_from)
     task, head = base.load(config), stored.head
     if head is None or not isinstance(task, recognition.Task):
         what = f"a head of task {stored.head_task}" if stored.head_task else "no head"

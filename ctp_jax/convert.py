@@ -12,8 +12,9 @@ from typing import Any
 
 from absl import flags
 
-from ctp_jax import buckets, cli, files, models
+from ctp_jax import cli, models
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.storage import buckets, files
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_enum(

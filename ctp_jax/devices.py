@@ -4,8 +4,8 @@ import os
 import sys
 from importlib import metadata
 
-from ctp_jax import files
 from ctp_jax.errors import UserError
+from ctp_jax.storage import files
 
 
 def start() -> None:

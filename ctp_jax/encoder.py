@@ -28,12 +28,13 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
-from ctp_jax import files, models
+from ctp_jax import models
 from ctp_jax.data import evenly_spread
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.models.base import OPTIONAL, apply
 from ctp_jax.ops import colour
+from ctp_jax.storage import files
 from ctp_jax.tasks import probe, render
 from ctp_jax.train.checkpoints import export, init_from
 
@@ -269,14 +270,14 @@ def read_clips(
     >>> ctp_jax.read_clips(video, spec, every=0.5).shape  # of a video of one second
     (2, 8, 56, 56, 3)
     """
-    from ctp_jax import own_video  # imports FFmpeg
+    from ctp_jax.own_videos import reader  # imports FFmpeg
     from ctp_jax.prepare.video import VideoError
 
     spec = spec or Spec()
     wanted = spec.clip_spec()
-    choose = functools.partial(own_video.choose, wanted, every)
+    choose = functools.partial(reader.choose, wanted, every)
     try:
-        found = list(own_video.read_clips(files.absolute(video), choose, fps))
+        found = list(reader.read_clips(files.absolute(video), choose, fps))
     except VideoError as error:
         raise UserError(f"{video}: {error}") from None
     frames = np.stack([c.frames for c in found if c.attempt == found[-1].attempt])

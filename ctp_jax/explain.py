@@ -9,18 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from ctp_jax import (
-    buckets,
-    chosen_videos,
-    cli,
-    devices,
-    files,
-    formatting,
-    terminal,
-    visualize,
-)
+from ctp_jax import chosen_videos, cli, devices, formatting, terminal, visualize
 from ctp_jax.data.batch import Batch, labels
 from ctp_jax.errors import UserError, shown
+from ctp_jax.storage import buckets, files
 
 FLAGS = flags.FlagValues()
 cli.define_allow_code(FLAGS)

@@ -7,11 +7,13 @@ import sys
 import numpy as np
 from absl import flags
 
-from ctp_jax import cli, devices, feature_file, files, formatting, inference, terminal
+from ctp_jax import cli, devices, formatting, terminal
 from ctp_jax.errors import UserError
+from ctp_jax.own_videos import command_line, feature_file, inference
+from ctp_jax.storage import files
 
 FLAGS = flags.FlagValues()
-INPUT = inference.define_flags(FLAGS)
+INPUT = command_line.define_flags(FLAGS)
 OUT = flags.DEFINE_string(
     "out", "", "File for the features: .npz or .parquet.", flag_values=FLAGS
 )
@@ -41,13 +43,13 @@ def main(arguments):
         raise UserError("--out is missing: name a file to write, features.npz")
     out = files.absolute(OUT.value)
     feature_file.check_name(out)
-    videos = inference.find_videos(arguments)
+    videos = command_line.find_videos(arguments)
     print(
         f"features: {formatting.count(len(videos), 'video')}, loading the network",
         file=sys.stderr,
     )
     devices.start()
-    encoder = inference.load_encoder(init_from)
+    encoder = command_line.load_encoder(init_from)
     writer = feature_file.Writer(
         out, feature_file.About(encoder.fingerprint(), encoder.path, EVERY.value)
     )
@@ -76,7 +78,7 @@ def main(arguments):
             name = os.fspath(todo[each.index])
             if each.error:
                 bad += 1
-                inference.say_bad(name, each.error)
+                command_line.say_bad(name, each.error)
                 continue
             rows, starts = each.rows, each.starts
             if not EVERY.value:

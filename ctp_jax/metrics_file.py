@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any
 
-from ctp_jax import untrusted
+from ctp_jax.storage import untrusted
 
 _MAX_BYTES = 1 << 31
 

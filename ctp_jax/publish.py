@@ -8,8 +8,9 @@ from typing import Any
 
 from absl import flags
 
-from ctp_jax import cli, convert, files, formatting, results
+from ctp_jax import cli, convert, formatting, results
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.storage import files
 
 FLAGS = flags.FlagValues()
 NAME = flags.DEFINE_string(

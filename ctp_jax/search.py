@@ -7,8 +7,10 @@ import sys
 import numpy as np
 from absl import flags
 
-from ctp_jax import cli, devices, feature_file, files, inference
+from ctp_jax import cli, devices
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.own_videos import command_line, feature_file, inference
+from ctp_jax.storage import files
 
 FLAGS = flags.FlagValues()
 IN = flags.DEFINE_string(
@@ -54,7 +56,7 @@ def main(arguments):
     devices.start()
     from ctp_jax.evaluators import nearest, neighbour_sheet
 
-    encoder = inference.load_encoder(INIT_FROM.value or found.about.init_from)
+    encoder = command_line.load_encoder(INIT_FROM.value or found.about.init_from)
     if encoder.fingerprint() != found.about.encoder:
         raise UserError(
             f"--in={IN.value}: has features of another network than {encoder.path}: name "
@@ -96,7 +98,7 @@ def main(arguments):
 
 def _picture(video: pathlib.Path, time: float | None) -> np.ndarray:
     """The frame of a video at a time, or its middle one; grey if there is none."""
-    from ctp_jax import own_video
+    from ctp_jax.own_videos import reader
     from ctp_jax.prepare.video import VideoError
 
     def choose(count: int, fps: float) -> np.ndarray:
@@ -104,7 +106,7 @@ def _picture(video: pathlib.Path, time: float | None) -> np.ndarray:
         return np.array([[number]])
 
     try:
-        clips = list(own_video.read_clips(files.absolute(video), choose))
+        clips = list(reader.read_clips(files.absolute(video), choose))
     except VideoError:
         return np.full((120, 160, 3), 128, np.uint8)
     return clips[-1].frames[0]

@@ -11,15 +11,11 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import cli, devices, files
+from ctp_jax import cli, devices
 from ctp_jax.errors import UserError, refusals
-from ctp_jax.own_video import (
-    SHORT_SIDE,
-    Frame,
-    VideoWriter,
-    first_frame,
-    read_frames,
-)
+from ctp_jax.own_videos.reader import SHORT_SIDE, Frame, first_frame, read_frames
+from ctp_jax.own_videos.writer import VideoWriter
+from ctp_jax.storage import files
 
 FLAGS = flags.FlagValues()
 BOX = flags.DEFINE_string(

@@ -10,9 +10,10 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ctp_jax import buckets, cli, devices, files, formatting, terminal, untrusted
+from ctp_jax import cli, devices, formatting, terminal
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError, refusals, shown
+from ctp_jax.storage import buckets, files, untrusted
 
 FLAGS = flags.FlagValues()
 CONFIG = cli.define_config(FLAGS)

@@ -20,7 +20,7 @@ from flax import linen as nn
 import ctp_jax
 from ctp_jax import cli
 from ctp_jax.errors import UserError
-from ctp_jax.inference import find_videos
+from ctp_jax.own_videos.command_line import find_videos
 
 CLIPS = 4  # of a video: one of them a step in training, all in evaluation
 

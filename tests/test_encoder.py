@@ -12,25 +12,26 @@ import pytest
 import tensorflow as tf
 
 import ctp_jax
-from ctp_jax import cli, encoder, own_video
+from ctp_jax import cli, encoder
 from ctp_jax.data import clips, evenly_spread
 from ctp_jax.data import rng as rng_lib
 from ctp_jax.data.batch import ClipSpec
 from ctp_jax.errors import UserError
+from ctp_jax.own_videos import reader
 from ctp_jax.prepare import video as videos
-from tests import own_videos
+from tests.own_videos import made
 from tests.prepare import make_videos
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("run") / "encoder"
-    return place, own_videos.make_run(place)
+    return place, made.make_run(place)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    return own_videos.make_files(tmp_path_factory.mktemp("videos"))
+    return made.make_files(tmp_path_factory.mktemp("videos"))
 
 
 def test_clips_are_those_of_the_pipeline():
@@ -158,7 +159,7 @@ def test_what_is_missing_is_one_line():
 
 def whole(path):
     """All frames that are to be shown, at a constant rate, (f, h, w, 3)."""
-    shown = list(videos.decode_frames(path, own_video.SHORT_SIDE))
+    shown = list(videos.decode_frames(path, reader.SHORT_SIDE))
     index, _ = videos.constant_rate([each[0] for each in shown], shown[0][1].rate)
     return np.stack([shown[i][3] for i in index])
 
@@ -177,7 +178,7 @@ def test_frames_are_those_that_preparation_takes(kind, tmp_path, monkeypatch):
     numbers = lambda count, fps: np.array(
         [[0, 3, 5], [count // 2] * 3, [1, 0, count - 1]]
     )
-    found = list(own_video.read_clips(path, numbers))
+    found = list(reader.read_clips(path, numbers))
     assert found[-1].attempt == (kind == "announced wrongly")
     found = [clip for clip in found if clip.attempt == found[-1].attempt]
     expected = numbers(len(want), 25.0)

@@ -8,9 +8,9 @@ import pwd
 import jax
 import pytest
 
-from ctp_jax import devices, files
-from ctp_jax.data import storage
+from ctp_jax import devices
 from ctp_jax.errors import UserError, refusal, refusals
+from ctp_jax.storage import files, remote
 
 
 def test_what_the_system_refuses_is_one_line_with_a_remedy(tmp_path):
@@ -77,7 +77,7 @@ def test_without_a_home_there_is_no_cache(nameless, monkeypatch, capsys):
 
 def test_files_of_owners_without_a_name(nameless, tmp_path):
     (tmp_path / "file").write_text("12345")
-    assert storage.size(tmp_path / "file") == 5
+    assert remote.size(tmp_path / "file") == 5
     with pytest.raises(UserError, match="~/x: no home folder is known"):
         files.absolute("~/x")
 

@@ -15,12 +15,9 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 # From the bottom to the top: a room may import itself and what is listed before it.
 ROOMS = (
     ("errors", "formatting", "terminal", "versions"),
-    ("untrusted",),
-    ("files", "metrics_file", "object_store"),
-    ("buckets",),
-    ("bucket_lock",),
-    ("results",),
-    ("ranges", "ops"),
+    ("storage",),
+    ("metrics_file",),
+    ("results", "ranges", "ops"),
     ("config",),
     ("modules",),
     ("pictures", "cli", "devices", "trackers"),
@@ -37,9 +34,8 @@ PREPARE_MAY_IMPORT = {
     "errors",
     "formatting",
     "terminal",
-    "files",
+    "storage",
     "metrics_file",
-    "untrusted",
     "versions",
     "cli",
     "config",
@@ -56,7 +52,7 @@ DOORS = {
     "tensorflow": ("data/", "prepare/", "tasks/"),  # tasks: inside their plans
     "tensorflow_datasets": ("prepare/",),
     "orbax": ("train/checkpoints/pytrees.py",),
-    "tensorstore": ("object_store.py", "buckets.py"),
+    "tensorstore": ("storage/object_store.py", "storage/buckets.py"),
     "huggingface_hub": ("train/checkpoints/hub.py",),
     "torch": ("interop/",),
     "torchvision": ("interop/",),
@@ -68,7 +64,11 @@ DOORS = {
 # What a stranger's file may reach, likewise.
 CALLS = {
     "json.load": (),
-    "json.loads": ("untrusted.py", "config.py", "train/distributed/coordination.py"),
+    "json.loads": (
+        "storage/untrusted.py",
+        "config.py",
+        "train/distributed/coordination.py",
+    ),
     "np.load": (),
     "pickle.load": (),
     "pickle.loads": ("prepare/beam.py",),

@@ -17,7 +17,7 @@ from ctp_jax import publish
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import export, hub
-from tests import own_videos
+from tests.own_videos import made
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
     config.model.width = 0.03
     config.data.data_dir = config.init_from = "/home/somebody/data"
     task = base.load(config)
-    task.class_names = own_videos.CLASSES
+    task.class_names = made.CLASSES
     shapes = jax.eval_shape(task.init, jax.random.key(0), {})
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
@@ -38,7 +38,7 @@ def run(tmp_path_factory):
     provenance = {
         "task": "recognition",
         "config": config_lib.as_dict(config),
-        "class_names": list(own_videos.CLASSES),
+        "class_names": list(made.CLASSES),
         "steps": 7,
         "metrics": {"top1": 0.5, "top1_chance": 0.1, "videos": 64, "odd": 2.0},
         "source": "/home/somebody/x.pth",

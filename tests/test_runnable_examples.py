@@ -16,7 +16,7 @@ import pytest
 from ctp_jax import modules
 from ctp_jax.train import loop
 from examples import jigsaw, own_head
-from tests import own_videos
+from tests.own_videos import made
 from tests.tasks import made_clips
 from tests.toy_data import opener, toy_config
 
@@ -26,13 +26,13 @@ NOTEBOOK = pathlib.Path(__file__).parents[1] / "examples" / "features.ipynb"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("run") / "encoder"
-    own_videos.make_run(place)
+    made.make_run(place)
     return place
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return own_videos.make_files(tmp_path_factory.mktemp("videos"))[0].parents[1]
+    return made.make_files(tmp_path_factory.mktemp("videos"))[0].parents[1]
 
 
 def test_the_notebook(run, tmp_path, monkeypatch, capsys):

@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 
 from ctp_jax import config as config_lib
-from ctp_jax import own_video, track, trackers
+from ctp_jax import track, trackers
 from ctp_jax.errors import UserError
+from ctp_jax.own_videos import reader
 from ctp_jax.tasks import ctp, tracker
 from ctp_jax.train.checkpoints import export
-from tests import made_sequences, own_videos
+from tests import made_sequences
 from tests.made_sequences import FRAMES, HEIGHT, SIZE, WIDTH
+from tests.own_videos import made
 
 NUMBER, COUNT = 5, 13  # the longest video
 
@@ -30,7 +32,7 @@ def write(place, network, head=True, config=True):
     """An exported encoder."""
     settings, task, variables = network
     provenance = {"config": config_lib.as_dict(settings)} if config else {}
-    own_videos.write_encoder(place, task, variables, provenance, head)
+    made.write_encoder(place, task, variables, provenance, head)
     return str(place)
 
 
@@ -154,7 +156,7 @@ def test_a_file_and_another_tracker_beside_it(run, tmp_path, monkeypatch, capsys
         0.2, abs=0.001
     )
     found = [[float(row[f"kcf_{k}"]) for k in "xywh"] for row in rows]
-    shown = own_video.read_frames(tmp_path / "own.avi", 0, 1.0)
+    shown = reader.read_frames(tmp_path / "own.avi", 0, 1.0)
     kcf = trackers.follow([frame.image for frame in shown], box)[0]
     expected = np.concatenate([kcf[:, :2], kcf[:, 2:] - kcf[:, :2]], axis=1)
     np.testing.assert_allclose(found, expected, atol=0.01)
@@ -162,9 +164,7 @@ def test_a_file_and_another_tracker_beside_it(run, tmp_path, monkeypatch, capsys
 
 
 def test_windows_hold_few_frames():
-    frames = [
-        own_video.Frame(i, i / 10, np.zeros((2, 2, 3), np.uint8)) for i in range(8)
-    ]
+    frames = [reader.Frame(i, i / 10, np.zeros((2, 2, 3), np.uint8)) for i in range(8)]
     for count, expected in (
         (1, [[0]]),
         (4, [[0, 1, 2, 3]]),
@@ -231,6 +231,6 @@ def test_a_video_that_breaks_off_is_tracked_as_far_as_it_goes(folder, tmp_path, 
     for path in sorted(folder.iterdir())[:6]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "00005.png").write_bytes(b"no image")
-    frames = list(own_video.read_frames(tmp_path, 1, 10.0))
+    frames = list(reader.read_frames(tmp_path, 1, 10.0))
     assert [frame.number for frame in frames] == [1, 2, 3]
     assert "it is tracked up to frame 3" in capsys.readouterr().out

@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from ctp_jax import formatting
-from ctp_jax.data import reading, records, storage, tfrecord
+from ctp_jax.data import reading, records, tfrecord
 from ctp_jax.data.batch import ClipSpec
 from ctp_jax.errors import UserError, allowed_bad
+from ctp_jax.storage import remote
 
 NAMED = 20
 """Number of unreadable records that are reported one by one."""
@@ -108,7 +109,7 @@ def diagnose(opened: records.Records, number: int) -> str:
     one = records.select(opened, np.array([number]))
     path = one.files[one.file_index[0]]
     try:
-        size = storage.size(path)
+        size = remote.size(path)
     except FileNotFoundError:
         return "its file is gone"
     except OSError as error:

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from etils import epath
 
-from ctp_jax import untrusted
-from ctp_jax.data import storage, tfrecord
+from ctp_jax.data import tfrecord
 from ctp_jax.errors import UserError
+from ctp_jax.storage import remote, untrusted
 
 INDEX_FILE = "ctp_index.npz"
 STORED_SPLIT = "videos"
@@ -104,7 +104,7 @@ def write(directory: str | os.PathLike, found: Index) -> None:
     text = json.dumps(about).encode()
     buffer = io.BytesIO()
     np.savez(buffer, about=np.frombuffer(text, np.uint8), **arrays)
-    with storage.replacing(epath.Path(directory) / INDEX_FILE) as file:
+    with remote.replacing(epath.Path(directory) / INDEX_FILE) as file:
         file.write(buffer.getvalue())
 
 
@@ -118,7 +118,7 @@ def read(directory: str | os.PathLike) -> Index | None:
     if not path.exists():
         return None
     try:
-        with storage.opened(path, _MAX_BYTES) as file:
+        with remote.opened(path, _MAX_BYTES) as file:
             stored = untrusted.read_arrays(file)
         about = untrusted.parse_json(stored["about"].tobytes(), {"version": int})
         if about["version"] != VERSION:
@@ -237,7 +237,7 @@ def scan(
                     "prepare the data set again"
                 )
             rows.append(found)
-            files.append((paths[0].name, storage.size(paths[0])))
+            files.append((paths[0].name, remote.size(paths[0])))
         ranges[split] = np.arange(start, sum(map(len, rows)))
     return build(
         directory, files, rows, features, ranges, class_names=class_names, splits=splits

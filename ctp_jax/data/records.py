@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from ctp_jax import terminal, untrusted
-from ctp_jax.data import index, storage, tfrecord
+from ctp_jax import terminal
+from ctp_jax.data import index, tfrecord
 from ctp_jax.errors import UserError
+from ctp_jax.storage import remote, untrusted
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -123,12 +124,12 @@ def open_index(
 ) -> tuple[epath.Path, index.Index]:
     """The folder and the index of a prepared data set; raises as `open_records`."""
     root = default_data_dir(data_dir)
-    storage.check_reachable(root, f"config.data.data_dir = {root}")
+    remote.check_reachable(root, f"config.data.data_dir = {root}")
     directory = find_directory(name, root, needs)
     found = index.read(directory) or _scan_foreign(directory, name, data_dir)
     for file, size in zip(found.files, found.file_size, strict=True):
         path = directory / file
-        actual = storage.size(path) if path.exists() else None
+        actual = remote.size(path) if path.exists() else None
         if actual != size:
             state = "is missing" if actual is None else f"has {actual} bytes"
             raise UserError(
@@ -213,7 +214,7 @@ def _scan_foreign(directory: epath.Path, name: str, data_dir: str) -> index.Inde
         f"prepare the data set again ({prepare_command(name, data_dir)} --overwrite)"
     )
     info = directory / "dataset_info.json"
-    about = storage.read_json(info, again, {"splits": [{"name": str}]})
+    about = remote.read_json(info, again, {"splits": [{"name": str}]})
     lengths = {s["name"]: s.get("shardLengths", []) for s in about["splits"]}
     if index.STORED_SPLIT in lengths:
         # TFDS knows this split only. A run that takes it trains on its test videos.
@@ -234,7 +235,7 @@ def _scan_foreign(directory: epath.Path, name: str, data_dir: str) -> index.Inde
         raise UserError(f"{info}: shardLengths: {error}: {again}") from error
     shape = {"featuresDict": {"features": {str: dict}}}
     features = tfrecord.read_features_json(
-        storage.read_json(directory / "features.json", again, shape)
+        remote.read_json(directory / "features.json", again, shape)
     )
     names = _read_lines(directory / f"{features.label}.labels.txt", again)
     found = index.scan(directory, lengths, features, class_names=names)
@@ -249,7 +250,7 @@ def _read_lines(path: epath.Path, remedy: str) -> list[str]:
     if not path.exists():
         return []
     try:
-        with storage.opened(path) as file:
+        with remote.opened(path) as file:
             return [line for line in file.read().decode().split("\n") if line]
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {untrusted.reason(error)}: {remedy}") from error

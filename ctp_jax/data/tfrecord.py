@@ -16,8 +16,8 @@ import google_crc32c
 from etils import epath
 from PIL import Image
 
-from ctp_jax.data import storage
 from ctp_jax.errors import UserError
+from ctp_jax.storage import remote
 
 HEADER, FOOTER = 12, 4
 """Bytes of a record before and after its payload: length and checksums."""
@@ -91,7 +91,7 @@ def scan_file(path: epath.Path, features: Features) -> Iterator[Row]:
     Raises:
         UserError: a file that is truncated or contains something else.
     """
-    position, size = 0, storage.size(path)
+    position, size = 0, remote.size(path)
     with path.open("rb") as file:
         while position < size:
             header, length = file.read(HEADER), -1

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctp_jax import models, untrusted
+from ctp_jax import models
 from ctp_jax.interop import heads, layouts, matching, names
 from ctp_jax.models import base, resnet3d
+from ctp_jax.storage import untrusted
 from ctp_jax.train.checkpoints.export import Encoder
 
 STRIDES = (1, 2, 2, 2)

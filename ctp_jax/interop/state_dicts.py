@@ -15,9 +15,9 @@ import ml_dtypes  # with it, NumPy has bfloat16
 import numpy as np
 import safetensors.numpy
 
-from ctp_jax import files, untrusted
 from ctp_jax.errors import UserError, refusal
 from ctp_jax.interop import torch_files, unpickling
+from ctp_jax.storage import files, untrusted
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (".pth", ".pt", ".pyth", ".pth.tar", ".tar", ".bin", ".ckpt", SAFETENSORS)

@@ -19,10 +19,11 @@ from absl import flags
 from etils import epath
 
 from ctp_jax import cli, config
-from ctp_jax.data import index, records, storage
+from ctp_jax.data import index, records
 from ctp_jax.errors import UserError, causes, refusal
 from ctp_jax.formatting import one_line
 from ctp_jax.prepare import beam, builders, provenance, shards, staging, summary
+from ctp_jax.storage import remote
 
 if TYPE_CHECKING:
     from ctp_jax.prepare.builders import base
@@ -149,7 +150,7 @@ def prepare(
     final = os.path.join(root, name, str(builder_class.VERSION))
     for flag, value in {**vars(arguments), "data_dir": root}.items():
         if isinstance(value, str):
-            storage.check_reachable(value, f"--{flag}={value}")
+            remote.check_reachable(value, f"--{flag}={value}")
     prepared = epath.Path(final, "dataset_info.json").exists()
     if prepared and not arguments.overwrite:
         other = provenance.differences(final, vars(arguments))

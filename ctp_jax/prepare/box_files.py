@@ -9,9 +9,9 @@ import os
 
 import numpy as np
 
-from ctp_jax.data import storage
 from ctp_jax.formatting import one_line
 from ctp_jax.prepare.presentation import VideoError
+from ctp_jax.storage import remote
 
 MAX_BYTES = 1 << 28
 _BOX = ("x", "y", "w", "h")
@@ -152,7 +152,7 @@ def number(where: str, what: str, cell: str) -> float:
 def read_text(path: str) -> str:
     """The text of a file, also from an object store; raises `VideoError`."""
     try:
-        with storage.opened(path, MAX_BYTES) as file:
+        with remote.opened(path, MAX_BYTES) as file:
             text = file.read().decode("utf-8-sig", "replace")
             return text.replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from etils import epath
 
-from ctp_jax.data import storage
 from ctp_jax.prepare import box_files
 from ctp_jax.prepare.presentation import VideoError
+from ctp_jax.storage import remote
 
 Annotate = Callable[[int, tuple[int, int]], Mapping[str, np.ndarray]]
 """Function of the number of frames of a video and of their width and height as they are
@@ -196,7 +196,7 @@ def _survey(file: File) -> Survey:
     found, folder = [], os.path.dirname(file.path)
     for path in (file.path, *(os.path.join(folder, name) for name in (ABSENCE, COVER))):
         try:
-            with storage.opened(path, box_files.MAX_BYTES) as opened:
+            with remote.opened(path, box_files.MAX_BYTES) as opened:
                 found.append(opened.read())
         except OSError:
             found.append(b"")

@@ -9,9 +9,8 @@ from typing import Any
 
 from etils import epath
 
-from ctp_jax import files
-from ctp_jax.data import storage
 from ctp_jax.prepare import shards, workers
+from ctp_jax.storage import files, remote
 from ctp_jax.versions import installed
 
 FILE = "preparation.json"
@@ -33,7 +32,7 @@ def versions() -> dict[str, str]:
 def flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that decide the contents of a data set, with absolute paths."""
     return {
-        flag: storage.absolute(value) if value and flag in PLACES else value
+        flag: remote.absolute(value) if value and flag in PLACES else value
         for flag, value in arguments.items()
         if flag not in NOT_PART_OF_IT
     }
@@ -99,7 +98,7 @@ def read(directory: str | os.PathLike) -> dict[str, Any]:
     if not path.exists():
         return {"flags": {}}
     remedy = "delete the file; what the data set was prepared from is not known then"
-    return storage.read_json(path, remedy, {"flags": dict})
+    return remote.read_json(path, remedy, {"flags": dict})
 
 
 def differences(directory: str | os.PathLike, arguments: Mapping[str, Any]) -> str:

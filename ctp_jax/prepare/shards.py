@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from etils import epath
 
-from ctp_jax import formatting, terminal, untrusted
-from ctp_jax.data import storage, tfrecord
+from ctp_jax import formatting, terminal
+from ctp_jax.data import tfrecord
 from ctp_jax.errors import UserError, allowed_bad
 from ctp_jax.prepare import schema as schema_lib
 from ctp_jax.prepare import workers as workers_lib
+from ctp_jax.storage import remote, untrusted
 
 VIDEOS = 512
 """Default maximum of a shard: about 1.2 GB of Kinetics."""
@@ -107,7 +108,7 @@ def deal(
 def read(order: Order) -> Shard | None:
     """The receipt of a shard; None without one, or if another preparation wrote it."""
     try:
-        with storage.opened(order.receipt, _MAX_RECEIPT) as file:
+        with remote.opened(order.receipt, _MAX_RECEIPT) as file:
             found = untrusted.parse_json(file.read(), _RECEIPT)
         rows = [row | {"id": row["id"].encode()} for row in found.pop("rows")]
         skipped = tuple((name, reason) for name, reason in found.pop("skipped"))
@@ -122,7 +123,7 @@ def read(order: Order) -> Shard | None:
 def finished(order: Order) -> Shard | None:
     """The receipt of a shard whose file exists and has the recorded size, or None."""
     shard, path = read(order), epath.Path(order.file)
-    if shard and path.exists() and storage.size(path) == shard.size:
+    if shard and path.exists() and remote.size(path) == shard.size:
         return shard
     return None
 
@@ -150,7 +151,7 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
     serialize = schema_lib.Serializer(order.schema)
     digest, position, rows, contents, skipped = hashlib.sha256(), 0, [], [], []
     visible = 0
-    with storage.replacing(order.file) as file:
+    with remote.replacing(order.file) as file:
         for item, result in results:
             if isinstance(result, str):
                 skipped.append((item.id, result))
@@ -176,7 +177,7 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
         "skipped": skipped,
         "visible_frames": visible,
     }
-    with storage.replacing(order.receipt) as file:
+    with remote.replacing(order.receipt) as file:
         file.write(json.dumps(about).encode())
 
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from ctp_jax import files
-from ctp_jax.data import storage
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import shards
+from ctp_jax.storage import files, remote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +73,7 @@ def staging(root: str, name: str, final: str) -> Iterator[Staging]:
         UserError: another process is preparing the same data set, or the folder cannot
             be made.
     """
-    if storage.is_remote(root):
+    if remote.is_remote(root):
         folder = f"{root}/.preparing_{name}"
         place = Staging(folder, final, f"{folder}/receipts", final)
         for path in (place.data, place.receipts):

@@ -4,9 +4,10 @@ import contextlib
 
 from etils import epath
 
-from ctp_jax.data import records, storage
+from ctp_jax.data import records
 from ctp_jax.formatting import command, count
 from ctp_jax.prepare import provenance
+from ctp_jax.storage import remote
 
 _HELD_OUT = ("test", "val")  # what names of splits begin with
 _FEW = 20
@@ -89,6 +90,6 @@ def next_step(config: str, name: str, data_dir: str) -> str:
 
 def _lines(path: epath.Path) -> list[str]:
     """The lines of a file; [] if there is none."""
-    with contextlib.suppress(FileNotFoundError), storage.opened(path) as file:
+    with contextlib.suppress(FileNotFoundError), remote.opened(path) as file:
         return file.read().decode(errors="replace").splitlines()
     return []

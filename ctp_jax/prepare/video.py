@@ -22,9 +22,9 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from ctp_jax.data import storage
 from ctp_jax.prepare import boxes, presentation
 from ctp_jax.prepare.presentation import VideoError
+from ctp_jax.storage import remote
 
 _NAMES = (
     "3g2 3gp amv asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2p m2t m2ts m2v"
@@ -79,7 +79,7 @@ def encode_video(
             reading this file or `annotate` raises.
     """
     source: str | io.BytesIO = os.fspath(path)
-    if storage.is_remote(path):
+    if remote.is_remote(path):
         # Not below: an error of the network does not make a bad video.
         source = io.BytesIO(epath.Path(path).read_bytes())
     with errors_of_one_file():

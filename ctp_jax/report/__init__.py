@@ -24,10 +24,11 @@ from typing import Any
 import jinja2
 
 import ctp_jax
-from ctp_jax import buckets, files, formatting, results
+from ctp_jax import formatting, results
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.report import commands, comparison, groups, page, read, verdict
 from ctp_jax.report.figures import ID
+from ctp_jax.storage import buckets, files
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 

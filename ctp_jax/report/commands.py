@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from ctp_jax import files, results, untrusted
+from ctp_jax import results
 from ctp_jax.errors import UserError
 from ctp_jax.report import verdict
 from ctp_jax.report.read import Run
+from ctp_jax.storage import files, untrusted
 
 Step = tuple[str, list[str]]
 """Why, and the command."""

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ctp_jax import config as config_lib
-from ctp_jax import files, untrusted
 from ctp_jax.errors import UserError
 from ctp_jax.report.read import Run, finite
+from ctp_jax.storage import files, untrusted
 
 _ENCODER = {"provenance": {"config": dict}}  # of encoder.json, what is read here
 _MAX_LABEL = 64  # characters; a longer label is replaced by the names of the runs

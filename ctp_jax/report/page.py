@@ -9,13 +9,14 @@ from typing import Any
 
 from PIL import Image
 
-from ctp_jax import results, untrusted
+from ctp_jax import results
 from ctp_jax.formatting import duration
 from ctp_jax.report import commands, verdict
 from ctp_jax.report.curves import figures
 from ctp_jax.report.groups import paths_in_short
 from ctp_jax.report.read import Run, finite
 from ctp_jax.report.tables import classes, confusions, predictions
+from ctp_jax.storage import untrusted
 
 _MAX_BYTES = 10_000_000  # of a picture
 _MAX_PIXELS = 50_000_000

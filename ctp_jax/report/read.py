@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ctp_jax import buckets, metrics_file, untrusted
 from ctp_jax import config as config_lib
+from ctp_jax import metrics_file
 from ctp_jax import results as results_lib
 from ctp_jax.errors import UserError
+from ctp_jax.storage import buckets, untrusted
 
 _ARRAYS = ("confusion", "class_names")
 _MAX_BYTES = 1 << 31

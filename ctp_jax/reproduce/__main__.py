@@ -9,10 +9,11 @@ import shlex
 
 from absl import flags
 
-from ctp_jax import cli, config, files, terminal
+from ctp_jax import cli, config, terminal
 from ctp_jax.errors import UserError
 from ctp_jax.reproduce import experiments, plan, work
 from ctp_jax.reproduce import runs as runs_lib
+from ctp_jax.storage import files
 
 FLAGS = flags.FlagValues()
 

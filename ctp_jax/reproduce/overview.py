@@ -3,9 +3,9 @@
 import pathlib
 from collections.abc import Sequence
 
-from ctp_jax import files
 from ctp_jax.errors import UserError
 from ctp_jax.reproduce import experiments, plan, runs
+from ctp_jax.storage import files
 
 BEGIN, END = "<!-- experiments -->\n", "<!-- end of experiments -->\n"
 _HEADS = ("", "runs per seed", "hours", "data", "measured here", "rows without a run")

@@ -8,11 +8,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
-from ctp_jax import untrusted
 from ctp_jax.errors import refusals
 from ctp_jax.reproduce import plan, specs
 from ctp_jax.reproduce.experiments import Experiment
 from ctp_jax.reproduce.runs import Run, Settings
+from ctp_jax.storage import untrusted
 
 
 def draw(

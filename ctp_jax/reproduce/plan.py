@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ctp_jax import config as config_lib
-from ctp_jax import metrics_file, untrusted
+from ctp_jax import metrics_file
 from ctp_jax.data import records
 from ctp_jax.errors import UserError
 from ctp_jax.formatting import duration, wrapped
 from ctp_jax.reproduce import experiments, specs
 from ctp_jax.reproduce import runs as runs_lib
 from ctp_jax.reproduce.runs import Run
+from ctp_jax.storage import untrusted
 
 MARK = "reproduce.json"
 """In the folder of a run: the command that it was made by, and the basis of its name."""

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from ctp_jax import cli, untrusted
+from ctp_jax import cli
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
 from ctp_jax.reproduce import experiments, specs
 from ctp_jax.reproduce.experiments import Column, Experiment, Row
+from ctp_jax.storage import untrusted
 
 ROOT = "{root}"
 """In a value of a field: the folder of all runs."""

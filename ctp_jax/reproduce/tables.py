@@ -7,7 +7,6 @@ import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 
-from ctp_jax import files
 from ctp_jax import report as report_lib
 from ctp_jax import results as results_lib
 from ctp_jax.errors import refusals
@@ -16,6 +15,7 @@ from ctp_jax.report.figures import Drawing, Line, draw
 from ctp_jax.reproduce import plan
 from ctp_jax.reproduce.experiments import Column, Experiment
 from ctp_jax.reproduce.runs import Run, in_order
+from ctp_jax.storage import files
 
 Cells = Mapping[tuple[str, str], Sequence[Run] | str]
 """{(name of a row, label of a column): its runs, or why there are none}."""

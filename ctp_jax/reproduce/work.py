@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from ctp_jax import files, results
+from ctp_jax import results
 from ctp_jax.errors import TryLater, UserError
 from ctp_jax.formatting import duration
 from ctp_jax.reproduce import plan
 from ctp_jax.reproduce.runs import Run
+from ctp_jax.storage import files
 
 LOG = "log.txt"
 """In the folder of a run: what it printed."""

@@ -10,10 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ctp_jax import files, formatting, terminal
+from ctp_jax import formatting, terminal
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import base as evaluators
+from ctp_jax.storage import files
 from ctp_jax.tasks import base, probe, tracker
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import mesh as mesh_lib

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ctp_jax import buckets, formatting
 from ctp_jax import config as config_lib
+from ctp_jax import formatting
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.storage import buckets
 from ctp_jax.train import evaluation, metrics, step
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import setup as setup_lib

@@ -16,10 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ctp_jax import files, metrics_file, untrusted
+from ctp_jax import metrics_file
 from ctp_jax import results as results_lib
 from ctp_jax.errors import UserError, shown
 from ctp_jax.formatting import duration, folded, number, wrapped
+from ctp_jax.storage import files, untrusted
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.passing_on import PassOn
 

@@ -15,11 +15,12 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ctp_jax import buckets, files, formatting, modules
 from ctp_jax import config as config_lib
+from ctp_jax import formatting, modules
 from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
+from ctp_jax.storage import buckets, files
 from ctp_jax.tasks import base
 from ctp_jax.train import evaluation, metrics, optimizer, step
 from ctp_jax.train import mesh as mesh_lib

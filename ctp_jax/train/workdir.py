@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ctp_jax import bucket_lock, buckets, files
 from ctp_jax.errors import UserError
+from ctp_jax.storage import bucket_lock, buckets, files
 from ctp_jax.versions import installed
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -61,7 +61,7 @@ def make_workdir(workdir: str | os.PathLike) -> tuple[pathlib.Path, bool]:
 
     Returns:
         Its absolute path, of a bucket that of its place on this machine (see
-        `ctp_jax.buckets`), and whether it was not there before.
+        `ctp_jax.storage.buckets`), and whether it was not there before.
     """
     if "://" in os.fspath(workdir) and not buckets.is_address(workdir):
         raise UserError(

@@ -7,12 +7,13 @@ from etils.epath import backend, gpath
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from ctp_jax.data import index, records, storage
+from ctp_jax.data import index, records
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.prepare import shards
 from ctp_jax.prepare.builders import video_folder
 from ctp_jax.prepare.video import VideoError
+from ctp_jax.storage import remote
 from tests.prepare.make_sources import contents, make_source, prepare_in
 from tests.prepare.make_videos import write_numbered
 
@@ -130,7 +131,7 @@ def test_a_store_that_does_not_answer(store, monkeypatch):
     """TensorFlow would try for minutes."""
     answers = threading.Event()
     monkeypatch.setattr(type(store), "exists", lambda *_: answers.wait(60))
-    monkeypatch.setattr(storage, "_PATIENCE", 0.1)
+    monkeypatch.setattr(remote, "_PATIENCE", 0.1)
     with pytest.raises(
         UserError, match=r"data_dir = gs://bucket: .*no answer in 0\.1 s"
     ):

@@ -16,11 +16,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from ctp_jax import cli
-from ctp_jax.data import index, reading, records, storage
+from ctp_jax.data import index, reading, records
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.prepare import shards, staging, summary, video
 from ctp_jax.prepare.builders import base
+from ctp_jax.storage import remote
 from tests.prepare.make_videos import write_numbered
 
 SHAPES = ["moving_shapes", "--train_videos", "12", "--test_videos", "3"]
@@ -301,7 +302,7 @@ def out_of_space_in_tensorflow(*_, **__):
 @pytest.mark.parametrize(
     ("place", "name", "failure", "kept"),
     [
-        (storage, "replacing", out_of_space, "nothing was kept"),
+        (remote, "replacing", out_of_space, "nothing was kept"),
         (shards, "write", out_of_space_in_tensorflow, "nothing was kept"),
         (index, "write", out_of_space, "3 of 3 shards are kept"),
         (shards, "write", over_quota, "nothing was kept"),

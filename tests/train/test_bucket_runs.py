@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 import ctp_jax
-from ctp_jax import bucket_lock, buckets, convert, features, report
+from ctp_jax import convert, features, report
 from ctp_jax.errors import TryLater, UserError
+from ctp_jax.storage import bucket_lock, buckets
 from ctp_jax.tasks import base
 from ctp_jax.train import loop
 from ctp_jax.train.checkpoints import init_from, restore
-from tests import emulators, own_videos
-from tests.test_buckets import quickly
-from tests.test_own_videos import call
+from tests import emulators
+from tests.own_videos import made
+from tests.own_videos.test_own_videos import call
+from tests.storage.test_buckets import quickly
 from tests.toy_data import ToyPipeline, opener, toy_config
 from tests.train.distributed import toy_processes as toy
 
@@ -197,14 +199,14 @@ def test_a_page_in_a_folder_of_a_bucket_that_nothing_was_read_from(
 
 
 def test_encoders_in_a_bucket(store, run, tmp_path):
-    own_videos.make_run(tmp_path / "run/encoder")
+    made.make_run(tmp_path / "run/encoder")
     store.copy_from(tmp_path / "run", run)
     near, far = (
         ctp_jax.load_encoder(source)
         for source in (tmp_path / "run", address(store, run))
     )
     assert far.spec == near.spec
-    (video, *_) = own_videos.make_files(tmp_path / "videos")
+    (video, *_) = made.make_files(tmp_path / "videos")
     clips = ctp_jax.read_clips(video, near.spec)
     np.testing.assert_array_equal(far(clips), near(clips))
     # `convert` reads it too, and has no names for this network.

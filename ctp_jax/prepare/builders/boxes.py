@@ -8,10 +8,10 @@ from typing import cast
 
 from absl import flags
 
-from ctp_jax.data import storage
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import box_files, boxes, frames, video
 from ctp_jax.prepare.builders import base, folders, video_folder
+from ctp_jax.storage import remote
 
 INSIDE = ("gt/gt.txt", "groundtruth.txt", "groundtruth_rect.txt")
 """Files of boxes in the folder of a video, as of MOTChallenge, GOT-10k and OTB."""
@@ -111,7 +111,7 @@ class BoxedVideos(folders.Folder):
         return next((self._tables[f] for f in found if f in self._tables), None)
 
     def _file(self, name: str, objects: int = 1) -> boxes.File:
-        path = os.path.join(storage.absolute(self.where), self._table(name) or "")
+        path = os.path.join(remote.absolute(self.where), self._table(name) or "")
         given = self._arguments
         return boxes.File(
             path, objects, given.first_pixel, given.first_frame, given.box_format
@@ -136,7 +136,7 @@ class BoxedVideos(folders.Folder):
 
     def item(self, name: str, label: int, options: base.Options) -> base.Item:
         """The item of one video or folder of frames."""
-        path = os.path.join(storage.absolute(self.where), self.paths[name])
+        path = os.path.join(remote.absolute(self.where), self.paths[name])
         encode = functools.partial(video.encode_video, path)
         if os.path.splitext(path)[1].lower() not in video.SUFFIXES:
             rate = _frame_rate(path) or self._arguments.frame_rate
@@ -153,7 +153,7 @@ class BoxedVideos(folders.Folder):
 def _frame_rate(folder: str) -> float:
     """`frameRate` of a seqinfo.ini beside a folder of frames; 0 without one."""
     try:
-        with storage.opened(
+        with remote.opened(
             os.path.join(os.path.dirname(folder), "seqinfo.ini")
         ) as file:
             found = re.search(rb"(?im)^\s*framerate\s*=\s*(\d+(\.\d+)?)", file.read())

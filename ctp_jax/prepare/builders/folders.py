@@ -14,11 +14,11 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from ctp_jax.data.storage import absolute, is_remote, walk_store
 from ctp_jax.errors import UserError
 from ctp_jax.formatting import one_line
 from ctp_jax.prepare import video
 from ctp_jax.prepare.workers import Item, Options
+from ctp_jax.storage.remote import absolute, is_remote, walk_store
 
 _NOT_OF_THE_USER = frozenset(["__MACOSX", "@eaDir", "$RECYCLE.BIN"])
 """Folders that systems make for themselves; copies of files lie in them."""

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from ctp_jax import bucket_lock, buckets
+from ctp_jax.storage import bucket_lock, buckets
 from ctp_jax.train.checkpoints import manifest
 from ctp_jax.train.checkpoints.layout import STEP, CheckpointLayout
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import jax
 
-from ctp_jax import buckets, files, untrusted
 from ctp_jax.errors import UserError, shown
+from ctp_jax.storage import buckets, files, untrusted
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import workdir as workdir_lib
 from ctp_jax.train.checkpoints import digests, pytrees

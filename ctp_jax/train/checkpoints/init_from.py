@@ -5,7 +5,7 @@
     a folder that `ctp_jax.convert` wrote     a converted PyTorch file
     hf://OWNER/NAME[@REVISION]                an encoder of a model hub, see `hub`
 
-All but the last may be in a bucket, see `ctp_jax.buckets`. It is read once, before step 0, and never on resume.
+All but the last may be in a bucket, see `ctp_jax.storage.buckets`. It is read once, before step 0, and never on resume.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ctp_jax import buckets
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError, shown
+from ctp_jax.storage import buckets
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import export, hub, restore
 from ctp_jax.train.state import AveragedTrainState, TrainState, count, describe

@@ -20,8 +20,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ctp_jax import untrusted
 from ctp_jax.errors import UserError, shown
+from ctp_jax.storage import untrusted
 from ctp_jax.train.checkpoints import manifest
 from ctp_jax.train.checkpoints.manifest import Damage
 

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ctp_jax import untrusted
 from ctp_jax.errors import UserError
+from ctp_jax.storage import untrusted
 
 NAME = "files.json"
 

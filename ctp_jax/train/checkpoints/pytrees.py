@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ctp_jax import buckets, untrusted
+from ctp_jax.storage import buckets, untrusted
 
 _MAX_RATIO = 1000  # of arrays to their files; those of a network compress to a half
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ctp_jax import buckets, untrusted
 from ctp_jax import config as config_lib
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
+from ctp_jax.storage import buckets, untrusted
 from ctp_jax.tasks.base import Task
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import optimizer
@@ -119,7 +119,7 @@ def check_meta(place: pathlib.Path, meta: Mapping[str, Any], shape: Any) -> None
     Args:
         place: for the message.
         meta: of a checkpoint.
-        shape: see `ctp_jax.untrusted.check_shape`.
+        shape: see `ctp_jax.storage.untrusted.check_shape`.
     """
     try:
         untrusted.check_shape(meta, shape)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tensorstore
 
-from ctp_jax import buckets
 from ctp_jax.errors import TryLater, UserError
+from ctp_jax.storage import buckets
 from ctp_jax.train.checkpoints import manager
 from ctp_jax.train.checkpoints.retention import RetentionPolicy
 from ctp_jax.train.state import TrainState
 from tests import emulators
-from tests.test_buckets import forget, quickly
+from tests.storage.test_buckets import forget, quickly
 
 
 @pytest.fixture(scope="module", params=emulators.STORES)

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from ctp_jax import untrusted
 from ctp_jax.errors import UserError
+from ctp_jax.storage import untrusted
 from ctp_jax.train.checkpoints import export, pytrees
 from ctp_jax.train.state import TrainState
 from tests.toy_data import toy_config

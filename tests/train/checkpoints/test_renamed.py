@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from ctp_jax import untrusted
 from ctp_jax.errors import UserError
+from ctp_jax.storage import untrusted
 from ctp_jax.train.checkpoints import layout, manager, manifest
 from ctp_jax.train.checkpoints import restore as restore_lib
 from ctp_jax.train.checkpoints.retention import RetentionPolicy

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from ctp_jax import files, terminal
+from ctp_jax import terminal
 from ctp_jax.errors import TryLater, UserError
+from ctp_jax.storage import files
 from ctp_jax.train import loop, workdir
 from ctp_jax.train.distributed.preemption import Preemption
 from tests.toy_data import opener, toy_config

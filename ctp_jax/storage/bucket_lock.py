@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Iterator
 
-from ctp_jax import buckets, terminal, untrusted
+from ctp_jax import terminal
 from ctp_jax.errors import TryLater, UserError
+from ctp_jax.storage import buckets, untrusted
 
 _BEAT, _LEASE, _POLL = 20.0, 90.0, 2.0  # seconds
 

@@ -12,25 +12,26 @@ import pytest
 from PIL import Image
 
 import ctp_jax
-from ctp_jax import classify, cli, feature_file, features, inference, search
+from ctp_jax import classify, cli, features, search
 from ctp_jax.data import reading
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import recognition
+from ctp_jax.own_videos import command_line, feature_file, inference
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.prepare import video as videos
 from ctp_jax.tasks import base, probe
-from tests import own_videos
+from tests.own_videos import made
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("run") / "encoder"
-    return place, own_videos.make_run(place)
+    return place, made.make_run(place)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    return own_videos.make_files(tmp_path_factory.mktemp("videos"))
+    return made.make_files(tmp_path_factory.mktemp("videos"))
 
 
 def call(command, *arguments):
@@ -180,7 +181,7 @@ def prepared(run, files, tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
     flags = [f"--videos={files[0].parents[1]}", "--name=mine", f"--data_dir={data}"]
     prepare.main(["video_folder", *flags])
-    config = own_videos.make_config(data)
+    config = made.make_config(data)
     config.batch_size = len(files)
     return lambda task: base.open_pipeline(config, task, False)
 
@@ -214,7 +215,7 @@ def test_classes_are_those_of_the_evaluation(run, files, prepared, tmp_path, cap
     pipeline = prepared(task)
     (batch,) = pipeline.eval_batches()
     outputs = jax.jit(task.predict)(variables, batch)
-    judge = recognition.RecognitionEvaluator(pipeline.records, own_videos.CLASSES)
+    judge = recognition.RecognitionEvaluator(pipeline.records, made.CLASSES)
     judge.update(batch, jax.device_get(outputs))
     judge.save(tmp_path)
     with open(tmp_path / "predictions.csv", newline="") as file:
@@ -265,7 +266,7 @@ def test_wrong_calls_are_one_line(command, arguments, message):
 
 
 def test_a_converted_classifier_has_numbers_for_names(tmp_path):
-    _, task, variables = own_videos.make_run(tmp_path / "converted", converted=True)
+    _, task, variables = made.make_run(tmp_path / "converted", converted=True)
     found = classify.load(str(tmp_path / "converted"))
     assert found.class_names == ("0", "1")
     spec = found.clip_spec
@@ -281,7 +282,7 @@ def test_a_converted_classifier_has_numbers_for_names(tmp_path):
 def test_a_folder_of_numbered_images_is_a_video(tmp_path):
     for number in range(3):
         Image.new("RGB", (64, 48)).save(tmp_path / f"{number}.png")
-    assert inference.find_videos([str(tmp_path)]) == [tmp_path]
+    assert command_line.find_videos([str(tmp_path)]) == [tmp_path]
 
 
 def test_only_bad_files(run, tmp_path):

@@ -6,29 +6,20 @@ of. Symbols: b clips of a batch, n clips of a video, t frames per clip.
 
 import collections
 import functools
-import os
 import pathlib
 import queue
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict
 
-from ctp_jax import files, own_video
 from ctp_jax.data import evenly_spread
 from ctp_jax.data.batch import Batch, ClipSpec
-from ctp_jax.errors import UserError
-from ctp_jax.prepare import frames as image_folders
+from ctp_jax.own_videos import reader
 from ctp_jax.prepare import video as videos
-from ctp_jax.prepare.builders import folders
 from ctp_jax.prepare.workers import available_cores
-
-if TYPE_CHECKING:
-    from ctp_jax import encoder as encoder_lib
+from ctp_jax.storage import files
 
 _MARGIN = 1  # pixels around a window, for interpolation
 _CANVAS = 16  # sides of a batch are multiples of it: few programs are compiled
@@ -51,98 +42,6 @@ class Result(NamedTuple):
     error: str = ""
 
 
-def _is_video(folder: pathlib.Path) -> bool:
-    try:
-        return bool(image_folders.list_frames(folder, None))
-    except videos.VideoError:
-        return False
-
-
-class Flags(NamedTuple):
-    """Those of commands that read many videos."""
-
-    init_from: flags.FlagHolder[str]
-    batch_size: flags.FlagHolder[int]
-    workers: flags.FlagHolder[int]
-
-
-def define_flags(flag_values: flags.FlagValues) -> Flags:
-    """Defines them."""
-    init_from = flags.DEFINE_string(
-        "init_from",
-        "",
-        "The network: a workdir, a checkpoint, or an exported encoder.",
-        flag_values=flag_values,
-    )
-    batch_size = flags.DEFINE_integer(
-        "batch_size",
-        0,
-        "Clips that are computed at once; 0: 8 on CPUs, 64 on accelerators.",
-        lower_bound=0,
-        flag_values=flag_values,
-    )
-    workers = flags.DEFINE_integer(
-        "workers",
-        0,
-        "Threads that decode; 0: one per core.",
-        lower_bound=0,
-        flag_values=flag_values,
-    )
-    return Flags(init_from, batch_size, workers)
-
-
-def find_videos(arguments: Sequence[str]) -> list[pathlib.Path]:
-    """The videos that a command was given: files, and all that lie in folders.
-
-    A folder of numbered images without videos is a video itself.
-
-    Raises:
-        UserError: nothing was given, a path is not there, or a folder holds no videos.
-    """
-    if not arguments:
-        raise UserError("no VIDEO is given: name files, or folders of them")
-    found: list[pathlib.Path] = []
-    for each in arguments:
-        path = pathlib.Path(each).expanduser()
-        if not path.exists():
-            raise UserError(f"{each}: no such file or folder: check the path")
-        if not path.is_dir():
-            found.append(path)
-            continue
-        try:
-            inside = folders.Folder(os.fspath(path))
-        except UserError as error:
-            if _is_video(path):
-                found.append(path)
-                continue
-            raise UserError(str(error).removeprefix("--videos=")) from error
-        for note in inside.notes:
-            print(f"note: {note}", file=sys.stderr)
-        found += [path / name for name in inside.paths.values()]
-    return list(dict.fromkeys(found))
-
-
-def load_encoder(init_from: str) -> "encoder_lib.Encoder":
-    """The encoder that --init_from names; `UserError` for one of optical flow."""
-    from ctp_jax import encoder as encoder_lib
-
-    try:
-        found = encoder_lib.load_encoder(init_from)
-    except UserError as error:
-        raise UserError(f"--init_from: {error}") from error
-    check_rgb(found.config, init_from)
-    return found
-
-
-def check_rgb(config: ConfigDict, init_from: str) -> None:
-    """Raises `UserError` for a network that was trained on optical flow."""
-    if config.get("data", {}).get("stream", "rgb") == "flow":
-        raise UserError(
-            f"--init_from={init_from}: was trained on optical flow, which videos do not "
-            "store: name a run on RGB"
-        )
-
-
 def run(
     paths: Sequence[pathlib.Path],
     spec: ClipSpec,
@@ -159,7 +58,7 @@ def run(
         spec: of their clips, as an evaluation sees them.
         function: takes batches with frames, window, extent and flip of one clip per row,
             always of `batch_size` rows; returns an array (b, ...).
-        every: seconds, see `own_video.choose`.
+        every: seconds, see `reader.choose`.
         batch_size: 0: chosen for the device.
         threads: that decode; 0: one per core.
     """
@@ -215,16 +114,11 @@ def in_order(results: Iterable[Result]) -> Iterator[Result]:
             following += 1
 
 
-def say_bad(video: str, reason: str) -> None:
-    """A line about a file that cannot be read."""
-    print(f"bad: {video}: {reason}", file=sys.stderr, flush=True)
-
-
 class _Item(NamedTuple):
     """The next clip of a video, cut to what it shows; or its end, or why it has none."""
 
     index: int
-    clip: own_video.Clip | None
+    clip: reader.Clip | None
     window: np.ndarray | None = None
     error: str = ""
 
@@ -239,7 +133,7 @@ def read(
     """The clips of all videos; those of one video in their order, and then its end."""
     found: queue.Queue[_Item | BaseException] = queue.Queue(ahead)
     numbers, stop = iter(range(len(paths))), threading.Event()
-    choose = functools.partial(own_video.choose, spec, every)
+    choose = functools.partial(reader.choose, spec, every)
 
     def put(item: _Item | BaseException) -> None:
         while not stop.is_set():
@@ -254,9 +148,7 @@ def read(
             for index in numbers:
                 error = ""
                 try:
-                    for clip in own_video.read_clips(
-                        files.absolute(paths[index]), choose
-                    ):
+                    for clip in reader.read_clips(files.absolute(paths[index]), choose):
                         put(_cut(index, clip, spec))
                         if stop.is_set():
                             return
@@ -281,7 +173,7 @@ def read(
         stop.set()
 
 
-def _cut(index: int, clip: own_video.Clip, spec: ClipSpec) -> _Item:
+def _cut(index: int, clip: reader.Clip, spec: ClipSpec) -> _Item:
     """The part of the frames that the clip shows: less to copy."""
     height, width = clip.frames.shape[1:3]
     window = evenly_spread.sample_window(height, width, spec)

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctp_jax import files, untrusted
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.storage import files, untrusted
 
 _EVERY = 20.0  # seconds between two files of the unfinished part
 _COLUMNS = {"features": "f", "video": "U", "time": "f", "size": "i"}

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from ctp_jax import bucket_lock, buckets, files, object_store
 from ctp_jax.errors import TryLater, UserError
+from ctp_jax.storage import bucket_lock, buckets, files, object_store
 from tests import emulators
 
 QUICK = {"initial_delay": "10ms", "max_delay": "20ms"}
@@ -252,7 +252,7 @@ def test_addresses(tmp_path, monkeypatch):
 
 def test_copies_of_killed_processes_are_deleted(tmp_path):
     """And not those of processes that live."""
-    code = "import os; from ctp_jax import buckets; print(buckets.root(), flush=True)"
+    code = "import os; from ctp_jax.storage import buckets; print(buckets.root(), flush=True)"
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
 
     def start(more):

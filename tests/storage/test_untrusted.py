@@ -10,8 +10,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from ctp_jax import files, untrusted
 from ctp_jax.errors import UserError
+from ctp_jax.storage import files, untrusted
 
 
 def fifo(path):

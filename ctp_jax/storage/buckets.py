@@ -25,8 +25,8 @@ import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ctp_jax import files, object_store
 from ctp_jax.errors import UserError, name_in_messages, refusals
+from ctp_jax.storage import files, object_store
 
 ABSENT = b"\x02"
 """The version of an object that is not there."""

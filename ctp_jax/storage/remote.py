@@ -9,8 +9,8 @@ from typing import IO, Any
 
 from etils import epath
 
-from ctp_jax import files, untrusted
 from ctp_jax.errors import UserError
+from ctp_jax.storage import files, untrusted
 
 _PATIENCE = 20  # seconds for the first answer of an object store
 
@@ -83,14 +83,14 @@ def walk_store(folder: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def opened(path: str | os.PathLike, limit: int = untrusted.JSON_BYTES) -> Any:
-    """Opens a file to read; on a file system as `ctp_jax.untrusted.opened`."""
+    """Opens a file to read; on a file system as `ctp_jax.storage.untrusted.opened`."""
     if is_remote(path):
         return epath.Path(path).open("rb")
     return untrusted.opened(path, limit)
 
 
 read_json = functools.partial(untrusted.read_json, open_file=opened)
-"""As `ctp_jax.untrusted.read_json`, also from object stores."""
+"""As `ctp_jax.storage.untrusted.read_json`, also from object stores."""
 
 
 @contextlib.contextmanager
