@@ -69,8 +69,7 @@ class Task(base.Task):
         """Variables of the encoder alone, and features of one clip."""
         size, num_frames = self.config.clip.size, self.config.clip.num_frames
         clip = jnp.zeros((1, num_frames, size, size, 3))
-        variables = self._encoder.init(rng, clip, train=False)
-        features = apply(self._encoder, variables, clip, train=False)
+        features, variables = self._encoder.init_with_output(rng, clip, train=False)
         params = {"encoder": variables["params"]}
         state = {"batch_stats": {"encoder": variables.get("batch_stats", {})}}
         return base.Variables(params, state), features

@@ -194,7 +194,10 @@ def restore_or_init(setup: Setup) -> ResumePoint:
         )
 
     everywhere = mesh_lib.replicated(setup.mesh)
-    target = state_lib.with_sharding(jax.eval_shape(init, rng, first), everywhere)
+    # Traced once, for the shapes and for the values.
+    batch = mesh_lib.put(first, setup.mesh)
+    traced = jax.jit(init, out_shardings=everywhere).trace(rng, batch)
+    target = state_lib.with_sharding(traced.out_info, everywhere)
     # The state is the first of these that exists:
     # 1. the newest readable checkpoint in the workdir: this run is resumed;
     # 2. config.init_from, another run's encoder; the rest of the network is random;
@@ -209,10 +212,8 @@ def restore_or_init(setup: Setup) -> ResumePoint:
     _describe(setup, target)
     if restored is not None:
         return _resume(setup, *restored, done, batches)
-    make = jax.jit(
-        init, out_shardings=everywhere, compiler_options=_quick_compilation()
-    )
-    state = _start_from(setup, make(rng, mesh_lib.put(first, setup.mesh)))
+    make = traced.lower().compile(_quick_compilation())
+    state = _start_from(setup, make(rng, batch))
     return ResumePoint(state, 0, batches)
 
 

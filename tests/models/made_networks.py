@@ -22,9 +22,12 @@ def model_config(**overrides):
 def shapes(encoder, *args, clip=(1, 16, 112, 112, 3)):
     """Of the variables and of the features."""
 
+    # They do not depend on how convolutions are computed.
+    encoder = encoder.clone(impl="direct")
+
     def run(key, x):
-        variables = encoder.init(key, x, False)
-        return variables, encoder.apply(variables, x, False, *args)
+        features, variables = encoder.init_with_output(key, x, False, *args)
+        return variables, features
 
     return jax.eval_shape(run, jax.random.key(0), jnp.zeros(clip))
 
