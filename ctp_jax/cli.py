@@ -143,6 +143,16 @@ def _explained(error: BaseException) -> UserError | None:
             f"{error.name} is not installed, which this command needs: "
             'in the checkout of ctp_jax, pip install -e ".[data]"'
         )
+    # By its name: commands that need no JAX do not import it.
+    text = str(error)
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text:
+        asked = re.search(r"allocat\w+ [\d.]+ ?\w+", text)
+        found = f" for {asked[0]}" if asked else ""
+        return UserError(
+            f"the device has too little memory{found}: take fewer clips at once, by a "
+            "smaller batch_size, or in training by --config.optimizer.accumulate=2 (or "
+            "more), which divides a batch"
+        )
     # A ConfigDict raises it so if an older or hand-written config lacks a field.
     if isinstance(error, AttributeError) and isinstance(
         next(iter(error.args), None), KeyError

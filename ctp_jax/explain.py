@@ -98,6 +98,10 @@ def main(arguments):
     if TRUE.value and (CLASS.value or arguments):
         other = "--class" if CLASS.value else arguments[0]
         raise UserError(f"--true and {other} exclude each other: give one of them")
+    if arguments and FLAGS["videos"].present:
+        raise UserError(
+            f"--videos and {arguments[0]} exclude each other: name held-out videos or files"
+        )
     devices.start()
     from ctp_jax.report.groups import paths_in_short
 

@@ -157,6 +157,15 @@ def test_what_is_missing_is_one_line():
     assert cli._explained(ModuleNotFoundError("x", name="x")) is None
 
 
+def test_too_little_memory_is_one_line():
+    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+        jax.numpy.zeros(1 << 50, "uint8").block_until_ready()
+    explained = str(cli._explained(caught.value))
+    assert "too little memory for allocating 1125899906842624 bytes: " in explained
+    assert "\n" not in explained and "config.optimizer.accumulate" in explained
+    assert cli._explained(jax.errors.JaxRuntimeError("INTERNAL: a bug")) is None
+
+
 def whole(path):
     """All frames that are to be shown, at a constant rate, (f, h, w, 3)."""
     shown = list(videos.decode_frames(path, reader.SHORT_SIDE))
