@@ -3,7 +3,7 @@
     python -m ctp_jax.prepare moving_shapes
     python -m benchmarks.methods [--data mine --methods vcop moco --rounds 9]
 
-Each method has the small variant of its config, 8 videos of the prepared data set a step,
+Each method has the small variant of its config, 16 videos of the prepared data set a step,
 and whatever number of clips of them it needs. The batch is on the device already: what the
 input costs is not in these times (docs/performance.md). The methods are timed in turn.
 """

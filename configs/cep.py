@@ -1,4 +1,4 @@
-r"""CEP, `ctp_jax/tasks/cep.py`: in no row of Table 4.
+r"""CEP, `ctp_jax/tasks/cep.py`: Table 4 has it with SlowFast, which is not here.
 
     python -m ctp_jax.main --config=configs/cep.py:data=kinetics400 --workdir=DIR
     python -m ctp_jax.main --config=configs/cep.py:data=mine,small --workdir=DIR

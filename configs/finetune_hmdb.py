@@ -1,4 +1,7 @@
-"""Recognition on HMDB-51 (Table 4): `configs/finetune_hmdb.py:split=1,linear`."""
+"""Recognition on HMDB-51 (Table 4): `configs/finetune_hmdb.py:split=1`.
+
+With `,linear`, a linear probe.
+"""
 
 from configs import common
 

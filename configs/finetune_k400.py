@@ -1,4 +1,7 @@
-"""Recognition on Kinetics-400. Not in the paper: the schedule of its pretraining."""
+"""Recognition on Kinetics-400 (Table 6), with the schedule of its pretraining.
+
+The paper gives none.
+"""
 
 from configs import common
 

@@ -1,4 +1,7 @@
-"""Recognition on UCF-101 (Table 4): `configs/finetune_ucf.py:split=1,linear`."""
+"""Recognition on UCF-101 (Table 4): `configs/finetune_ucf.py:split=1`.
+
+With `,linear`, a linear probe.
+"""
 
 from configs import common
 

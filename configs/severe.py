@@ -1,8 +1,9 @@
 r"""Recognition with the protocol of SEVERE (Thoker et al., ECCV 2022), R(2+1)D-18:
 
     python -m ctp_jax.main --config=configs/severe.py:data=gym99,train=train,test=test \
-        --config.init_from=runs/k400_r2plus1d --workdir=DIR
+        --config.init_from=RUN --workdir=DIR
 
+where RUN was pretrained with `--config.model.mid_per_block=True --config.model.epsilon=1e-5`,
 for UCF-101, or any data set of recognition: `epochs` are SEVERE's, of ten clips per video;
 with `linear`, 16 frames and one clip. Three things differ: crops show 20 % of a frame or
 more in place of 8 %, colours change as in `configs/finetune_ucf.py`, and of test clips the

@@ -1,4 +1,4 @@
-"""Imports go one way, and each big dependency has one door (docs: DESIGN)."""
+"""Imports go one way, and each big dependency has one door (docs/architecture.md)."""
 
 import ast
 import functools

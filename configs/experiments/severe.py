@@ -8,7 +8,12 @@ Kitchens, Charades and AVA need other heads, losses or metrics. The sets of 1000
 shares of every class here.
 """
 
-NETWORK = {"model.mid_per_block": True, "small": {"model.mid_per_block": False}}
+NETWORK = {
+    "model.mid_per_block": True,
+    "model.epsilon": 1e-5,
+    "small": {"model.mid_per_block": False},
+}
+"""As `configs/severe.py` has it, or the encoder could not be finetuned there."""
 
 
 def column(arguments, **fields):

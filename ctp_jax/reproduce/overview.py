@@ -49,7 +49,9 @@ def table(clips_per_second: float) -> str:
             )
         )
     total = _amount(list(everything.values()), clips_per_second)
-    rows.append(("all tables and figures, shared runs once", *total, "", "", ""))
+    rows.append(
+        ("the paper's tables and figures, shared runs once", *total, "", "", "")
+    )
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

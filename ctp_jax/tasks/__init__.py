@@ -19,6 +19,8 @@ cep              CEP, past and future from each other
 tubelet          tubelet contrast: two videos with the same moving patches
 dpc              DPC, what comes next in dense features
 memdpc           MemDPC, the same from a memory, both ways in time
+mixture          which clips of the game have their boxes from where
+tracker          follows boxes through whole videos, window by window
 recognition      action recognition
 probe            features of a task's encoder, for evaluators of nearest neighbours
 render           draws the clips of a batch, on the device

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from ctp_jax import models
 from ctp_jax.reproduce import experiments, overview, plan, runs
 from tests.report import make_runs
 from tests.reproduce import command
@@ -34,6 +35,18 @@ def test_every_experiment_has_small_runs_of_the_small_network(name):
     for run in found.by_name.values():
         assert run.config.clip.size <= 64 and run.config.model.width == 0.125
         assert run.config.steps or not run.trains
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_run_can_start_from_what_it_starts_from(name, small):
+    """Not found out when days of pretraining are over."""
+    found = runs.Runs(runs.Settings(small=small, seeds=(0,)))
+    found.cells(experiments.read(name))
+    for run in found.by_name.values():
+        for needed in run.needs:
+            stored = models.create(needed.config.model).architecture()
+            models.create(run.config.model).check_same_weights(stored)
 
 
 def test_hours_of_the_papers_runs():
