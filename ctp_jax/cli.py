@@ -22,11 +22,9 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from ctp_jax import config as config_lib
-from ctp_jax import modules, terminal
-from ctp_jax.errors import UserError, refusal
+from ctp_jax import errors, modules, terminal
+from ctp_jax.errors import UserError
 from ctp_jax.versions import installed
-
-_DATA_EXTRA = ("tensorflow", "tensorflow_datasets")
 
 
 def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
@@ -125,42 +123,13 @@ def run(
         if interrupts.came or isinstance(error, KeyboardInterrupt):
             sys.stdout.flush()
             terminal.end()
-        if explained := _explained(error):
+        if explained := errors.explained(error):
             fail(explained)
         raise
     finally:
         terminal.end_on_interrupt()  # there is nothing left to clean up
     if terminal.lost_output():
         sys.exit(1)
-
-
-def _explained(error: BaseException) -> UserError | None:
-    """The error for the user, or None for a bug."""
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, ModuleNotFoundError) and error.name in _DATA_EXTRA:
-        return UserError(
-            f"{error.name} is not installed, which this command needs: "
-            'in the checkout of ctp_jax, pip install -e ".[data]"'
-        )
-    # By its name: commands that need no JAX do not import it.
-    text = str(error)
-    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text:
-        asked = re.search(r"allocat\w+ [\d.]+ ?\w+", text)
-        found = f" for {asked[0]}" if asked else ""
-        return UserError(
-            f"the device has too little memory{found}: take fewer clips at once, by a "
-            "smaller batch_size, or in training by --config.optimizer.accumulate=2 (or "
-            "more), which divides a batch"
-        )
-    # A ConfigDict raises it so if an older or hand-written config lacks a field.
-    if isinstance(error, AttributeError) and isinstance(
-        next(iter(error.args), None), KeyError
-    ):
-        return UserError(
-            f"the config has no field {error}: start from configs/common.py"
-        )
-    return refusal(error)
 
 
 def fail(error: UserError) -> NoReturn:

@@ -167,6 +167,12 @@ def sort_differences(
     return fixed, length
 
 
+def other_results(texts: Mapping[str, str]) -> str:
+    """Of `differences`, those by which a trained network gives other results; or ''."""
+    free = (*PLUMBING, *_LENGTH)
+    return ", ".join(f"{k} {v}" for k, v in texts.items() if not k.startswith(free))
+
+
 def validate(config: ConfigDict) -> None:
     """Raises `UserError` for a missing field, or a value or pair of values that cannot be.
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 
 _ROOM = "free some space and run the same command again"
@@ -33,7 +34,7 @@ _REFUSALS = {
 """What the system may refuse: the reason, and the remedy."""
 _IN_TEXTS = (*_FULL, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EROFS)
 _IN_TEXTS += (errno.ENAMETOOLONG, errno.EIO, errno.ESTALE)
-
+_DATA_EXTRA = ("tensorflow", "tensorflow_datasets")
 
 _names: dict[str, str] = {}
 
@@ -118,6 +119,35 @@ def refusal(
         reason, remedy = _REFUSALS[number]
         return UserError(f"{named}: {reason}{note and f'; {note}'}: {remedy}")
     return None
+
+
+def explained(error: BaseException) -> UserError | None:
+    """The error for the user, with the remedy; None for a bug."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and error.name in _DATA_EXTRA:
+        return UserError(
+            f"{error.name} is not installed, which this command needs: "
+            'in the checkout of ctp_jax, pip install -e ".[data]"'
+        )
+    # By its name: commands that need no JAX do not import it.
+    text = str(error)
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text:
+        asked = re.search(r"allocat\w+ [\d.]+ ?\w+", text)
+        found = f" for {asked[0]}" if asked else ""
+        return UserError(
+            f"the device has too little memory{found}: take fewer clips at once, by a "
+            "smaller batch_size, or in training by --config.optimizer.accumulate=2 (or "
+            "more), which divides a batch"
+        )
+    # A ConfigDict raises it so if an older or hand-written config lacks a field.
+    if isinstance(error, AttributeError) and isinstance(
+        next(iter(error.args), None), KeyError
+    ):
+        return UserError(
+            f"the config has no field {error}: start from configs/common.py"
+        )
+    return refusal(error)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -11,6 +13,9 @@ from ctp_jax import cli, devices, formatting, terminal
 from ctp_jax.errors import UserError
 from ctp_jax.own_videos import command_line, feature_file, inference
 from ctp_jax.storage import files
+
+if TYPE_CHECKING:
+    from ctp_jax.encoder import Encoder
 
 FLAGS = flags.FlagValues()
 INPUT = command_line.define_flags(FLAGS)
@@ -50,6 +55,23 @@ def main(arguments):
     )
     devices.start()
     encoder = command_line.load_encoder(init_from)
+    with feature_file.locked(out):
+        found, bad = _write(encoder, videos, out)
+    print(
+        f"{out}: {formatting.count(len(set(found.video.tolist())), 'video')}, "
+        f"{formatting.count(len(found.video), 'vector')} of "
+        f"{found.features.shape[1]} numbers"
+        + f"; files that cannot be read: {bad}"
+        * bool(bad)
+    )
+    search = ["python", "-m", "ctp_jax.search", "VIDEO", f"--in={OUT.value}"]
+    print(f"next, videos that are alike:\n  {formatting.command(search)}")
+
+
+def _write(
+    encoder: "Encoder", videos: Sequence[pathlib.Path], out: pathlib.Path
+) -> tuple[feature_file.Features, int]:
+    """Computes what is missing; returns the whole, and how many files are unreadable."""
     writer = feature_file.Writer(
         out, feature_file.About(encoder.fingerprint(), encoder.path, EVERY.value)
     )
@@ -93,16 +115,7 @@ def main(arguments):
         raise KeyboardInterrupt(line) from None
     if bad == len(videos):
         raise UserError(f"{formatting.count(bad, 'video')}: none can be read")
-    found = writer.finish(names)
-    print(
-        f"{out}: {formatting.count(len(set(found.video.tolist())), 'video')}, "
-        f"{formatting.count(len(found.video), 'vector')} of "
-        f"{found.features.shape[1]} numbers"
-        + f"; files that cannot be read: {bad}"
-        * bool(bad)
-    )
-    search = ["python", "-m", "ctp_jax.search", "VIDEO", f"--in={OUT.value}"]
-    print(f"next, videos that are alike:\n  {formatting.command(search)}")
+    return writer.finish(names), bad
 
 
 def _size(video: pathlib.Path) -> int:

@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 
 import ctp_jax
-from ctp_jax import cli, encoder
+from ctp_jax import encoder
 from ctp_jax.data import clips, evenly_spread
 from ctp_jax.data import rng as rng_lib
 from ctp_jax.data.batch import ClipSpec
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, explained
 from ctp_jax.own_videos import reader
 from ctp_jax.prepare import video as videos
 from tests.own_videos import made
@@ -153,17 +153,17 @@ def test_neither_needs_tensorflow_nor_the_export_this_package(run, files, tmp_pa
 
 def test_what_is_missing_is_one_line():
     error = ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
-    assert 'pip install -e ".[data]"' in str(cli._explained(error))
-    assert cli._explained(ModuleNotFoundError("x", name="x")) is None
+    assert 'pip install -e ".[data]"' in str(explained(error))
+    assert explained(ModuleNotFoundError("x", name="x")) is None
 
 
 def test_too_little_memory_is_one_line():
     with pytest.raises(jax.errors.JaxRuntimeError) as caught:
         jax.numpy.zeros(1 << 50, "uint8").block_until_ready()
-    explained = str(cli._explained(caught.value))
-    assert "too little memory for allocating 1125899906842624 bytes: " in explained
-    assert "\n" not in explained and "config.optimizer.accumulate" in explained
-    assert cli._explained(jax.errors.JaxRuntimeError("INTERNAL: a bug")) is None
+    text = str(explained(caught.value))
+    assert "too little memory for allocating 1125899906842624 bytes: " in text
+    assert "\n" not in text and "config.optimizer.accumulate" in text
+    assert explained(jax.errors.JaxRuntimeError("INTERNAL: a bug")) is None
 
 
 def whole(path):

@@ -12,6 +12,7 @@ A `.parquet` file has the same columns. What is not finished lies beside it, in 
 `<name>.partial` of files of the same form.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -94,6 +95,19 @@ def read(path: pathlib.Path) -> Features:
         raise UserError(f"{path}: {untrusted.reason(error)}: {again}") from error
 
 
+def locked(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """While entered, no other process writes the file; `TryLater` if one does."""
+    folder = _partial(path)
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    busy = "another command is writing these features"
+    return files.locked(folder / "lock", busy, "wait for it or name another --out", 0)
+
+
+def _partial(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.partial")
+
+
 class Writer:
     """Collects features and keeps them safe.
 
@@ -113,7 +127,7 @@ class Writer:
             UserError: there are features of another kind, or a damaged file.
         """
         self._path, self._about = path, about
-        self._partial = path.with_name(f"{path.name}.partial")
+        self._partial = _partial(path)
         parts = [path] * path.exists() + sorted(self._partial.glob("*.npz"))
         found = [read(part) for part in parts]
         for part, each in zip(parts, found, strict=True):

@@ -23,6 +23,10 @@ _MAIN = ["python", "-m", "ctp_jax.main"]
 _DOWNSTREAM = ("recognition", "encoder")
 
 
+_PROCESSES = ("--coordinator", "--process_count", "--process_index")
+"""Of the first of several processes; the commands here are for one."""
+
+
 def next_steps(run: Run, beside: verdict.Other | None) -> list[Step]:
     """What to run next, the most useful first; [] if nothing is known.
 
@@ -32,7 +36,8 @@ def next_steps(run: Run, beside: verdict.Other | None) -> list[Step]:
     """
     steps: list[Step] = []
     if not verdict.is_finished(run):
-        return [("to go on, the same command", run.command)] if run.command else []
+        command = [w for w in _flags(run.command) if not w.startswith(_PROCESSES)]
+        return [("to go on, the same command", command)] if command else []
     trained = not verdict.evaluates_only(run)
     main = run.measured().get(results.main_metric(run.measured()))
     if run.command and trained:
@@ -73,6 +78,8 @@ def _comparison(run: Run, beside: verdict.Other | None) -> list[Step]:
 def _evaluation(run: Run) -> list[Step]:
     """What shows what a pretrained encoder is good for."""
     fields, workdir = run.fields, _workdir(run)
+    if fields.get("data.stream") == "flow":  # the commands below read RGB
+        return []
     if not _has_classes(run):
         out = ["--out=features.npz"]
         features = [
@@ -150,7 +157,7 @@ def _flags(command: Sequence[str]) -> list[str]:
     for word in command:
         if (
             words
-            and words[-1] in ("--config", "--workdir")
+            and words[-1] in ("--config", "--workdir", *_PROCESSES)
             and word[:2] != "--"
             or words
             and words[-1].startswith("--config.")
@@ -170,7 +177,7 @@ def _changed(
     run: Run, more: Mapping[str, str], suffix: str, without: Iterable[str] = ()
 ) -> list[str]:
     """The command of a run with other flags, for a workdir beside its own."""
-    dropped = tuple(f"--{name}" for name in (*without, "workdir=", *more))
+    dropped = tuple(f"--{name}" for name in (*without, "workdir=", *more)) + _PROCESSES
     kept = [flag for flag in _flags(run.command) if not flag.startswith(dropped)]
     flags = [f"--{name}={value}" for name, value in more.items()]
     return [*kept, *flags, f"--workdir={_workdir(run)}{suffix}"]

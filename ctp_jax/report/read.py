@@ -104,6 +104,8 @@ def read(workdir: str | os.PathLike) -> Run:
         UserError: the folder does not exist, or contains no run.
     """
     path = buckets.opened(workdir)
+    if path.name == "config.json":  # `runs/*/config.json`: of all folders, the runs
+        path = path.parent
     if not path.is_dir():
         raise UserError(f"{workdir}: no such folder: give the workdir of a run")
     # A run that was refused leaves an empty folder of checkpoints.
@@ -111,7 +113,7 @@ def read(workdir: str | os.PathLike) -> Run:
     if not any(any(path.glob(part)) for part in parts):
         inside = any(path.glob("*/config.json"))
         remedy = (
-            f"give the runs in it: {workdir}/*"
+            f"give the runs in it: {workdir}/*/config.json"
             if inside
             else "give the --workdir of ctp_jax.main"
         )

@@ -218,8 +218,16 @@ class Runs:
         }
 
     def check_overrides(self) -> None:
-        """Raises `UserError` for an override of a field that no run has."""
+        """Raises `UserError` for a field that no run has, or that the table itself sets."""
+        needs = {field for form in self._forms.values() for field in form.needs}
         for field in self.settings.overrides:
+            if field == "seed":
+                raise UserError("--override=seed: give --seeds")
+            if field in needs:
+                raise UserError(
+                    f"--override={field}: runs of this table start from other runs of it "
+                    "there: take a table of your own (docs/experiments.md)"
+                )
             if self.by_name and field not in self._overridden:
                 configs = [run.config for run in self.by_name.values()]
                 known = {name for each in configs for name in config_lib.flatten(each)}

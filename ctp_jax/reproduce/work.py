@@ -199,12 +199,17 @@ class Worker:
                 signal.signal(number, handler)
 
     def _on_signal(self, number, frame) -> None:
-        self._signal = signal.Signals(number)
+        first, self._signal = self._signal is None, signal.Signals(number)
         if self._process is None:
             self._check_signal()
-        else:
+        # A second SIGTERM would end the run without saving, and not only a person who
+        # insists sends one: a terminal that closes and its shell both send SIGHUP, and
+        # schedulers signal every process of a job. A second SIGHUP never does that.
+        elif first or number == signal.SIGINT:
+            ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            gently = first and not ignored
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+                self._process.send_signal(signal.SIGHUP if gently else signal.SIGTERM)
 
     def _check_signal(self) -> None:
         """Raises what ends the command after a signal."""

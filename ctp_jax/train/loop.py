@@ -98,12 +98,19 @@ class Run:
         # Whether the evaluation due at step `done` is not complete.
         self.eval_pending = start.eval_pending
         exported = setup_lib.exported_results(self.setup, self.done)
-        if self.done >= self.total > 0 and exported is not None:
+        if exported is not None:
+            steps = formatting.count(max(self.done, self.total), "step")
             metrics.say(
-                f"{self.workdir}: this run is finished, "
-                f"{formatting.count(self.done, 'step')}; its encoder is in encoder/"
+                f"{self.workdir}: this run is finished, {steps}; its encoder is in encoder/"
             )
-            return exported
+            results, others = exported
+            if others:
+                metrics.say(
+                    f"note: its results are of another evaluation ({others}): for this one, "
+                    f"add --config.init_from={self.workdir} --config.init_head "
+                    "--config.epochs=0 --config.steps=0 and another --workdir"
+                )
+            return results
         # Without a checkpoint, evaluations in the log may be of another encoder.
         stale = self.total == 0 and self.setup.checkpoints.latest() is None
         writer = metrics.MetricWriter(
@@ -294,7 +301,7 @@ class Run:
         raise UserError(
             f"{self.workdir}: loss or parameters are not finite at step "
             f"{self.interval.bad_step}; {self.setup.checkpoints.last_good()}: lower "
-            "config.optimizer.learning_rate or clip_norm"
+            "config.optimizer.learning_rate or clip_norm, in another --workdir"
         )
 
     def _finish(self) -> None:

@@ -16,11 +16,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
-from ctp_jax import formatting, modules
+from ctp_jax import formatting, metrics_file, modules
 from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
-from ctp_jax.storage import buckets, files
+from ctp_jax.storage import buckets, files, untrusted
 from ctp_jax.tasks import base
 from ctp_jax.train import evaluation, metrics, optimizer, step
 from ctp_jax.train import mesh as mesh_lib
@@ -209,12 +209,29 @@ def restore_or_init(setup: Setup) -> ResumePoint:
             setup.workdir, step, meta, target, setup.config, metrics.say
         ),
     )
+    if setup.total == 0:
+        _check_same_evaluation(setup)
     _describe(setup, target)
     if restored is not None:
         return _resume(setup, *restored, done, batches)
     make = traced.lower().compile(_quick_compilation())
     state = _start_from(setup, make(rng, batch))
     return ResumePoint(state, 0, batches)
+
+
+def _check_same_evaluation(setup: Setup) -> None:
+    """Raises `UserError` if the numbers of another evaluation would be replaced."""
+    try:
+        lines, _ = metrics_file.read(setup.workdir / "metrics.jsonl")
+        stored = untrusted.read_json(setup.workdir / "config.json", "")
+    except (OSError, UserError):
+        return
+    fields = config_lib.other_results(config_lib.differences(stored, setup.config))
+    if fields and any(line["kind"] == "eval" for line in lines):
+        raise UserError(
+            f"{setup.workdir}: the evaluation there has another config: "
+            f"{fields}: use another --workdir"
+        )
 
 
 def _quick_compilation() -> dict[str, Any]:
@@ -320,7 +337,7 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     done = setup.checkpoints.latest()
     # A finished run keeps the config that its results came from.
     to_do = done is None or done < setup.total
-    if jax.process_index() == 0 and to_do:
+    if jax.process_index() == 0 and to_do and not exported_results(setup, done or 0):
         workdir_lib.write_json(
             setup.workdir / "config.json", config_lib.as_dict(config)
         )
@@ -329,16 +346,27 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
             workdir_lib.write_json(setup.workdir / "command.json", command)
 
 
-def exported_results(setup: Setup, done: int) -> dict[str, float] | None:
+def exported_results(setup: Setup, done: int) -> tuple[dict[str, float], str] | None:
     """The metrics of a finished run, from its exported encoder.
 
-    None unless that encoder was exported at step `done` with this config.
+    Args:
+        setup: of the run.
+        done: step of its newest checkpoint, 0 if they were deleted.
+
+    Returns:
+        The metrics, and the fields in which this config evaluates otherwise; or None
+        unless the encoder was exported at the end of a run that trains like this one.
     """
     with contextlib.suppress(UserError):
         provenance = export.read_about(setup.workdir / "encoder")["provenance"]
         config = files.without_folders(config_lib.as_dict(setup.config))
         differences = config_lib.differences(provenance.get("config", {}), config)
-        changed, _ = config_lib.sort_differences(differences)
-        if provenance.get("steps") == done and not changed:
-            return provenance.get("metrics")
+        changed, length = config_lib.sort_differences(differences)
+        if (
+            changed
+            or provenance.get("steps") != max(done, setup.total)
+            or not setup.total
+        ):
+            return None
+        return provenance["metrics"], config_lib.other_results(differences)
     return None

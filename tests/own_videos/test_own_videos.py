@@ -14,7 +14,7 @@ from PIL import Image
 import ctp_jax
 from ctp_jax import classify, cli, features, search
 from ctp_jax.data import reading
-from ctp_jax.errors import UserError
+from ctp_jax.errors import TryLater, UserError
 from ctp_jax.evaluators import recognition
 from ctp_jax.own_videos import command_line, feature_file, inference
 from ctp_jax.prepare import __main__ as prepare
@@ -126,6 +126,13 @@ def test_features_are_resumed_and_bad_files_are_named(
     assert asked[2:] == [0] and len(feature_file.read(out).video) == 4
     with pytest.raises(UserError, match="another encoder, or with another --every"):
         call(features, files[0], *flags_of(run, f"--out={out}", "--every=1"))
+    # Two commands would each delete the unfinished part of the other.
+    with (
+        feature_file.locked(out),
+        pytest.raises(TryLater, match="wait for it or name another --out"),
+    ):
+        call(features, files[0], *flags_of(run, f"--out={out}"))
+    assert len(feature_file.read(out).video) == 4
 
 
 def test_parquet_has_the_same(run, files, tmp_path):

@@ -195,8 +195,10 @@ def test_an_unknown_task_with_unknown_metrics(tmp_path):
 
 
 def test_no_run(tmp_path):
-    with pytest.raises(UserError, match="no run there"):
+    make_runs.write_config(tmp_path / "run")
+    with pytest.raises(UserError, match=r"give the runs in it: .*/\*/config\.json"):
         report.write(tmp_path)
+    assert read.read(tmp_path / "run" / "config.json").name == "run"
     with pytest.raises(UserError, match="no such folder"):
         report.write(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")

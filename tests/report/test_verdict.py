@@ -101,6 +101,10 @@ def test_a_run_that_is_not_finished(tmp_path):
     ((why, command),) = commands.next_steps(read.read(tmp_path), None)
     assert why == "to go on, the same command"
     assert command[2:] == ["ctp_jax.main", "--config=x.py", f"--workdir={tmp_path}"]
+    # Of several processes: as one, which can be typed.
+    several = ("--coordinator=a:1", "--process_count", "2", "--process_index=0")
+    make_runs.write_command(tmp_path, "--config=x.py", *several)
+    assert commands.next_steps(read.read(tmp_path), None) == [(why, command)]
 
 
 def test_what_is_not_known_has_no_verdict(tmp_path):
@@ -159,6 +163,13 @@ def test_next_commands_parse(tmp_path, monkeypatch, fields, name):
         for field in ("model.name", "model.width", "data.split", "data.eval_split"):
             if field in fields:
                 assert flat[field] == fields[field], field
+
+
+def test_an_encoder_of_flow_is_not_used_on_rgb(tmp_path):
+    flow = {"data.name": "ucf101_flow", "data.stream": "flow"}
+    for classes in ([], ["walk", "run"]):
+        workdir = pretrained(tmp_path / str(len(classes)), classes, **flow)
+        assert commands.next_steps(read.read(workdir), None) == []
 
 
 def test_videos_without_classes_have_features(tmp_path):

@@ -2,7 +2,8 @@
 
 A run takes $STEPS steps of $PAUSE seconds, writes what a run writes, and goes on after its
 last step. $CALLS is a file that gets a line for each start and end. A run whose command
-contains $FAILS fails, with the line $FAILS_WITH and $FAILS_CODE. It imports nothing, to start quickly.
+contains $FAILS fails, with the line $FAILS_WITH and $FAILS_CODE. Of signals, the first
+ends it after the step; a second SIGTERM, at once. It imports nothing, to start quickly.
 """
 
 import json
@@ -29,7 +30,15 @@ def main(arguments):
     if os.environ.get("FAILS", "no such run") in " ".join(arguments):
         print(os.environ.get("FAILS_WITH", "error: no good"))
         sys.exit(int(os.environ.get("FAILS_CODE", "2")))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    stopping = []
+
+    def stop(number, frame):
+        stopping.append(number)
+        ignored = number == signal.SIGHUP
+        signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     total = int(os.environ.get("STEPS", "2"))
     with metrics.open("a") as file:
         for step in range(done + 1, total + 1):
@@ -37,6 +46,9 @@ def main(arguments):
             line = {"kind": "train", "step": step, "loss": 1 / step}
             file.write(json.dumps(line) + "\n")
             file.flush()
+            if stopping:
+                note("saved", workdir.name, step)
+                sys.exit(75)
         file.write(json.dumps({"kind": "eval", "step": total, **RESULTS}) + "\n")
     (workdir / "encoder").mkdir()
     (workdir / "encoder" / "encoder.json").write_text("{}")

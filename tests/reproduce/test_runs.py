@@ -197,6 +197,8 @@ def test_every_method_sees_as_many_frames():
         ({"overrides": {"batch_size": "many"}}, "is no value"),
         ({"overrides": {"batch_size": "0.5"}}, "batch_size"),
         ({"overrides": {"data.fraction": "2"}}, "config.data.fraction = 2"),
+        ({"overrides": {"seed": "5"}}, "--override=seed: give --seeds"),
+        ({"overrides": {"init_from": "/x"}}, "start from other runs"),
     ],
 )
 def test_wrong_overrides_are_one_line(settings, expected):

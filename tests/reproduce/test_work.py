@@ -63,18 +63,30 @@ def test_after_a_kill_it_goes_on_where_it_was(command):
     assert steps == [*range(1, 41), 40]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_saves_the_run(command, name):
+@pytest.mark.parametrize(
+    "name, times, to_the_run",
+    [
+        ("SIGTERM", 1, False),
+        ("SIGINT", 1, False),
+        ("SIGHUP", 2, False),  # of a terminal that closes, and of its shell
+        ("SIGTERM", 2, True),  # of Slurm, which signals all processes, and of a trap
+    ],
+)
+def test_a_signal_saves_the_run(command, name, times, to_the_run):
     def send():
         wait_for(
             lambda: [p for p in command.root.glob("*/metrics.jsonl") if p.read_text()]
         )
-        os.kill(os.getpid(), signal.Signals[name])
+        if to_the_run:
+            os.kill(int(command.lines("start")[0][-1]), signal.Signals[name])
+        for _ in range(times):
+            os.kill(os.getpid(), signal.Signals[name])
+            time.sleep(0.02)
 
     sender = threading.Thread(target=send)
     sender.start()
-    environ = {"STEPS": "1000", "PAUSE": "0.05"}
-    if name == "SIGTERM":
+    environ = {"STEPS": "1000", "PAUSE": "0.3"}
+    if name != "SIGINT":
         code, _, error = command.run(**environ)
         assert code == 75
     else:  # which `cli.run` ends with 130, and a line of these words
@@ -84,6 +96,7 @@ def test_a_signal_saves_the_run(command, name):
     sender.join()
     assert "is saved: the same command goes on" in error
     assert len(command.lines("start")) == 1 and not command.lines("end")
+    assert len(command.lines("saved")) == 1
 
 
 def test_a_failure_stops_its_row_alone(command):

@@ -78,6 +78,29 @@ def test_running_a_finished_run_again_says_so(whole_run, capsys):
     assert results["videos"] == EVAL_EXAMPLES and lines(whole_run) == before
 
 
+def test_a_finished_run_says_what_it_does_not_evaluate(whole_run, tmp_path, capsys):
+    shutil.copytree(whole_run, tmp_path / "run")
+    other = toy_config(**{"data.eval_split": "other"})
+    results = loop.train(other, tmp_path / "run", opener())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of another evaluation (data.eval_split" in said and "-> other" in said
+    assert results["accuracy"] == lines(whole_run)[-1]["accuracy"]
+    # Nor does a run of no steps put other numbers beside them.
+    other.update(steps=0, epochs=0.0)
+    with pytest.raises(
+        UserError, match="has another config: data.eval_split .*workdir"
+    ):
+        loop.train(other, tmp_path / "run", opener())
+
+
+def test_without_its_checkpoints_it_is_still_finished(whole_run, tmp_path, capsys):
+    shutil.copytree(whole_run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    loop.train(toy_config(), tmp_path / "run", opener())
+    assert "is finished, 12 steps" in " ".join(capsys.readouterr().out.split())
+    assert lines(tmp_path / "run") == lines(whole_run)
+
+
 def test_killed_and_resumed_is_the_same_run(whole_run, tmp_path):
     for step in (2, 6, 11):  # before the first save, between saves, near the end
         with pytest.raises(Killed):
@@ -320,7 +343,14 @@ def test_a_run_of_no_steps_evaluates_what_it_starts_from(whole_run, tmp_path, ca
         out = capsys.readouterr().out
         assert len(loaded_from(out)) == 1 and "eval at step 0" in out
         assert "compiling" not in out and "finished after" not in out
-    assert {(line["kind"], line["step"]) for line in lines(tmp_path)} == {("eval", 0)}
+    found = lines(tmp_path)
+    assert {(line["kind"], line["step"]) for line in found} == {("eval", 0)}
+    other = toy_config(init_from=str(whole_run), steps=0, epochs=0.0, seed=9)
+    with pytest.raises(
+        UserError, match="init_head True -> False: use another --workdir"
+    ):
+        loop.train(other, tmp_path, opener())
+    assert lines(tmp_path) == found
     assert not (tmp_path / "encoder").exists()
     assert not list((tmp_path / "checkpoints").iterdir())
 

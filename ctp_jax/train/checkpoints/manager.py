@@ -118,7 +118,7 @@ class Checkpoints:
             raise UserError(
                 f"{self._layout.path}: step {step} was not saved, {paths[0]}{more} is "
                 f"not finite; {self.last_good()}: lower config.optimizer.learning_rate "
-                "or clip_norm"
+                "or clip_norm, in another --workdir"
             )
         if disagreement := digests.disagreement(found):
             path, index = disagreement

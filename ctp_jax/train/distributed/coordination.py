@@ -26,7 +26,7 @@ import jax
 from jax._src import distributed  # the store has no public name
 
 from ctp_jax import terminal
-from ctp_jax.errors import TryLater, UserError, refusal
+from ctp_jax.errors import TryLater, UserError, explained
 from ctp_jax.train.distributed.cluster import Cluster
 
 _HEARTBEAT = 60  # seconds of silence until a process counts as lost
@@ -270,7 +270,7 @@ def _watch() -> None:
 
 def _fail(error: BaseException) -> NoReturn:
     """Ends every process with the error of this one."""
-    error = refusal(error) or error
+    error = explained(error) or error
     code, text = 1, " ".join(str(error).split()) or "no message"
     if isinstance(error, UserError):
         code = error.exit_code
