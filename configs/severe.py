@@ -4,8 +4,9 @@ r"""Recognition with the protocol of SEVERE (Thoker et al., ECCV 2022), R(2+1)D-
         --config.init_from=RUN --workdir=DIR
 
 where RUN was pretrained with `--config.model.mid_per_block=True --config.model.epsilon=1e-5`,
-for UCF-101, or any data set of recognition: `epochs` are SEVERE's, of ten clips per video;
-with `linear`, 16 frames and one clip. Three things differ: crops show 20 % of a frame or
+for UCF-101, or any data set of recognition. `epochs` are SEVERE's, of `clips` clips per
+video: 16 of ten; with `linear`, 10 of one (40 on Kinetics-400), of 16 frames. SEVERE takes 2
+clips of SSv2's videos, and from scratch 20 epochs (25 on SSv2). Three things differ: crops show 20 % of a frame or
 more in place of 8 %, colours change as in `configs/finetune_ucf.py`, and of test clips the
 logits are averaged, not the probabilities. The network has torchvision's middle channels.
 """
@@ -25,12 +26,20 @@ MILESTONES = {
 
 def get_config(arg=None):
     arg = common.parse_arg(
-        arg, data="ucf101", train="train01", test="test01", epochs=16, linear=False
+        arg,
+        data="ucf101",
+        train="train01",
+        test="test01",
+        epochs=0,
+        clips=0,
+        linear=False,
     )
+    large = arg.data == "kinetics400"
+    arg.epochs = arg.epochs or ((40 if large else 10) if arg.linear else 16)
     if arg.epochs not in MILESTONES:
         known = ", ".join(map(str, sorted(MILESTONES)))
         raise ValueError(f"config argument 'epochs={arg.epochs}': not one of {known}")
-    clips = 1 if arg.linear else 10
+    clips = arg.clips or (1 if arg.linear else 10)
     config = common.finetune(
         arg.data,
         split=arg.train,
@@ -45,6 +54,8 @@ def get_config(arg=None):
             1e-5  # in SEVERE's finetuning; of the release's weights 1e-3
         )
     config.clip.num_frames = 16 if arg.linear else 32
+    if arg.linear:
+        config.batch_size = 64 if large else 128
     # 16 frames per second, of 25 or 30.
     config.clip.strides = (1, 2)
     config.clip.scales = infonce.area_crops(config.clip.size)

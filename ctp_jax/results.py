@@ -23,6 +23,10 @@ _LABELS = {
     "sr50": "success rate of tracks at 0.5",
     "sr75": "success rate of tracks at 0.75",
     "track": "overlap of tracks",
+    "track_center_error": "centre error of tracks, pixels",
+    "track_size_error": "size error of tracks, pixels",
+    "track_center_error_share": "centre error of tracks, of the object's size",
+    "track_size_error_share": "size error of tracks, of the object's size",
     "center_error": "centre error, pixels",
     "size_error": "size error, pixels",
     "center_error_share": "centre error, of the object's size",
@@ -48,6 +52,9 @@ _MEANINGS = {
     "sr": "share of frames in which a track overlaps the object by more than that",
     "center_error": "distance of the boxes' centres",
     "size_error": "difference of the boxes' sizes",
+    "track_center_error": "distance of the boxes' centres in whole videos, tracked from "
+    "their first box alone",
+    "track_size_error": "difference of the boxes' sizes in whole videos, tracked likewise",
     "class_accuracy": "accuracy of each class, mean over the classes",
     "clip_top1": "share of single clips whose class has the highest score",
     "top1": "share of videos whose class has the highest score",
@@ -153,9 +160,8 @@ def results(values: Mapping[str, Any]) -> dict[str, Result]:
         }
         known = [(float(v), how) for how, v in each.items() if v is not None]
         first = known[0] if known else (None, "")
-        counts = [_finite(values.get(family + VIDEOS)) for family in _families(name)]
-        counts = [int(count) for count in counts if count is not None]
-        videos = counts[0] if len(counts) == 1 else None
+        count = _finite(values.get(_family(name) + VIDEOS))
+        videos = None if count is None else int(count)
         found[name] = Result(name, _finite(value), *first, tuple(known[1:]), videos)
     return found
 
@@ -171,19 +177,15 @@ def _owner(name: str) -> str | None:
     return name.removesuffix(suffix) if suffix else None
 
 
-def _families(name: str) -> list[str]:
-    """What the number of a metric's videos may begin with: 'x/knn_', 'sequences_', ''.
-
-    Errors of boxes come from two evaluators. With both in a run, it is not known which.
-    """
+def _family(name: str) -> str:
+    """What the number of a metric's videos begins with: 'x/knn_', 'sequences_', ''."""
     path, _, own = name.rpartition("/")
     path = f"{path}/" if path else ""
     if found := re.match(r"(retrieval|knn|pair)_", own):
-        return [path + found[0]]
-    if re.fullmatch(r"window_iou(_all)?|ao|sr\d+", own):
-        return [f"{path}sequences_"]
-    either = re.match(r"(center|size)_error", own)
-    return [path, f"{path}sequences_"] if either else [path]
+        return path + found[0]
+    if re.fullmatch(r"window_iou(_all)?|ao|sr\d+|track_.*", own):
+        return f"{path}sequences_"
+    return path
 
 
 def is_accuracy(name: str) -> bool:

@@ -52,10 +52,10 @@ def test_a_mean_over_classes_has_no_binomial_error():
 def test_evaluators_of_one_run_have_their_own_numbers_of_videos():
     values = {"iou": 0.6, "success_auc": 0.5, "videos": 8.0}
     whole = {"ao": 0.3, "sr50": 0.2, "window_iou": 0.4, "window_iou_all": 0.5}
-    whole |= {"center_error": 4.0, "size_error_share": 0.1, "sequences_videos": 5}
+    whole |= {"track_center_error": 4.0, "sequences_videos": 5}
     both = {name: each.videos for name, each in results.results(values | whole).items()}
     expected = {"iou": 8, "success_auc": 8, "ao": 5, "sr50": 5, "window_iou": 5}
-    expected |= {"window_iou_all": 5, "center_error": None, "size_error_share": None}
+    expected |= {"window_iou_all": 5, "track_center_error": 5}
     assert both == expected
     alone = results.results({f"x/{name}": value for name, value in whole.items()})
     assert {each.videos for each in alone.values()} == {5}

@@ -46,8 +46,8 @@ class SequencesEvaluator(Evaluator):
             windows that are chained; over all frames but the first, of all videos.
         sr50, sr75: share of these frames with an overlap above 0.5 and 0.75.
         track_per_frame: array, mean overlap in each frame of the videos.
-        center_error, size_error, and with `_share`: means of `errors` of these tracks, in
-            pixels of the stored frames.
+        track_center_error, track_size_error, and with `_share`: means of `errors` of these
+            tracks, in pixels of the stored frames.
         *_stay_put: the same for a box that stays where it was given.
         sequences_videos: that were tracked.
         ao_kcf, sr50_kcf, sr75_kcf: with `kcf`, those of the tracker KCF.
@@ -148,11 +148,12 @@ class SequencesEvaluator(Evaluator):
                 above = float((overlap > share).mean()) if overlap.size else 0.0
                 yield f"sr{100 * share:.0f}{suffix}", above
             yield f"track_per_frame{suffix}", per_frame(tracks, suffix)
+            wrong = [self._errors(track, suffix) for track in tracks]
+            for name in wrong[0]:
+                values = np.concatenate([each[name] for each in wrong])
+                mean_error = float(values.mean()) if values.size else 0.0
+                yield f"track_{name}{suffix}", mean_error
         yield f"sequences_{VIDEOS}", len({track.number for track in tracks})
-        wrong = [self._errors(track) for track in tracks]
-        for name in wrong[0]:
-            values = np.concatenate([each[name] for each in wrong])
-            yield name, float(values.mean()) if values.size else 0.0
 
     def _of_windows(self, suffix: str) -> Iterator[tuple[str, Any]]:
         every = [each for video in self._windows.values() for each in video.values()]
@@ -174,10 +175,10 @@ class SequencesEvaluator(Evaluator):
         yield f"window_iou_all{suffix}", float(mean(overlap, seen, axis=1).mean())
         yield f"window_iou_per_frame{suffix}", mean(overlap, seen, axis=0)
 
-    def _errors(self, track: Track) -> dict[str, np.ndarray]:
+    def _errors(self, track: Track, suffix: str) -> dict[str, np.ndarray]:
         """`errors` in pixels of the stored frames, of the frames that are scored."""
         sides = [getattr(self._records, of)[track.number] for of in ("width", "height")]
-        boxes = track.tracks[""], track.truth
+        boxes = track.tracks[suffix], track.truth
         return errors(
             *(each[1:][track.visible[1:]] * np.tile(sides, 2) for each in boxes)
         )

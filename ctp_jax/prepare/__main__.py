@@ -89,6 +89,9 @@ def parse(
             for flag, value in values.flag_values_dict().items()
         }
     )
+    for flag in builder_class.UNUSED:
+        if values[flag].present:
+            raise UserError(f"--{flag}: has no use for {name}: leave it out")
     source = getattr(arguments, "from", "")
     arguments.name = arguments.name.replace("{from}", source)
     if not arguments.name.isidentifier():

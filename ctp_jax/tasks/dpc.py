@@ -129,7 +129,9 @@ class Task(encoder.Task):
         predicted, target = cast(tuple[Array, Array], head)
         # A few videos to look at are one group.
         group = videos if videos % group else group
-        return contrast(predicted, target, group), state
+        # What pads an evaluation is no video to be told from.
+        mask = None if train else batch["mask"]
+        return contrast(predicted, target, group, mask), state
 
     def loss(
         self,
@@ -177,6 +179,7 @@ def contrast(
     predicted: Float[Array, "r b p h w d"],
     target: Float[Array, "r b p h w d"],
     group: int,
+    mask: Float[Array, " b"] | None = None,
 ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
     """How well each prediction finds its own target among those of its group.
 
@@ -187,6 +190,7 @@ def contrast(
         predicted: see `ctp_jax.models.future.FutureHead`.
         target: likewise.
         group: how many consecutive videos are negatives of each other; divides b.
+        mask: 0 for videos that are negatives of none.
 
     Returns:
         Of each video, the cross-entropy, a mean over its blocks and places, summed over
@@ -200,6 +204,10 @@ def contrast(
         target.reshape(shape),
         precision=jax.lax.Precision.HIGHEST,
     )
+    if mask is not None:
+        count = logits.shape[-1]
+        real = jnp.repeat(mask.reshape(-1, group) > 0, count // group, axis=-1)
+        logits = jnp.where(real[:, None] | jnp.eye(count, dtype=bool), logits, -jnp.inf)
     own = jnp.diagonal(logits, axis1=-2, axis2=-1)
     losses = jax.nn.logsumexp(logits, axis=-1) - own
     hits = logits.argmax(axis=-1) == jnp.arange(logits.shape[-1])

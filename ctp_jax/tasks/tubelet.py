@@ -73,6 +73,19 @@ class Task(momentum.Task):
         _check_videos(len(batch["flip"]))
         return super().loss(variables, batch, step, rng)
 
+    def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
+        """As of every task of pairs; the key of the last video shows the first one.
+
+        Rows that pad an evaluation repeat the last video, which would be its own key.
+        """
+        real = batch["mask"] > 0
+
+        def first_where_none(rows):
+            some = real.reshape(-1, *[1] * (rows.ndim - 1))
+            return jnp.where(some, rows, rows[jnp.argmax(real)])
+
+        return super().predict(variables, jax.tree.map(first_where_none, dict(batch)))
+
     # Off the device --------------------------------------------------------------
 
     def overlay(self, batch: Batch, outputs=None) -> base.Overlay:

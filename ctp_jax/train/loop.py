@@ -281,6 +281,7 @@ class Run:
         return {
             "config": config_lib.as_dict(self.config),
             "class_names": list(self.setup.pipeline.class_names),
+            "head_classes": list(self.setup.task.class_names),
             "versions": workdir_lib.versions(),
         }
 

@@ -361,7 +361,7 @@ def exported_results(setup: Setup, done: int) -> tuple[dict[str, float], str] | 
         provenance = export.read_about(setup.workdir / "encoder")["provenance"]
         config = files.without_folders(config_lib.as_dict(setup.config))
         differences = config_lib.differences(provenance.get("config", {}), config)
-        changed, length = config_lib.sort_differences(differences)
+        changed, _ = config_lib.sort_differences(differences)
         if (
             changed
             or provenance.get("steps") != max(done, setup.total)

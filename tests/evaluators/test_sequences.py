@@ -100,7 +100,8 @@ def test_numbers(objects):
     found = dict(evaluator.results())
     pixels = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
     windows, windows_all, per_frame = [], [], [[] for _ in range(T)]
-    stay, overlaps, overlaps_stay, centre, size = [], [], [], [], []
+    stay, overlaps, overlaps_stay, size = [], [], [], []
+    centre, centre_stay = [], []
     shares = []
     for truth, chained, given, visible in videos:
         for n in range(objects):
@@ -133,6 +134,8 @@ def test_numbers(objects):
                 overlaps_stay.append(toolkit_iou(truth[0, n] * pixels, b))
                 middle = (a[:2] + a[2:] - b[:2] - b[2:]) / 2
                 centre.append(np.hypot(*middle))
+                moved = (truth[0, n] - truth[i, n]) * pixels
+                centre_stay.append(np.hypot(*(moved[:2] + moved[2:]) / 2))
                 roots = [
                     np.sqrt(max(c[2] - c[0], 0) * max(c[3] - c[1], 0)) for c in (a, b)
                 ]
@@ -147,10 +150,11 @@ def test_numbers(objects):
         "sr50": np.mean(np.array(overlaps) > 0.5),
         "sr75": np.mean(np.array(overlaps) > 0.75),
         "ao_stay_put": np.mean(overlaps_stay),
-        "center_error": np.mean(centre),
-        "size_error": np.mean(size),
-        "center_error_share": np.mean(shares, axis=0)[0],
-        "size_error_share": np.mean(shares, axis=0)[1],
+        "track_center_error": np.mean(centre),
+        "track_center_error_stay_put": np.mean(centre_stay),
+        "track_size_error": np.mean(size),
+        "track_center_error_share": np.mean(shares, axis=0)[0],
+        "track_size_error_share": np.mean(shares, axis=0)[1],
     }
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-9, err_msg=name)

@@ -247,6 +247,15 @@ def test_no_bad_video_allowed(with_bad, tmp_path):
             "--max_bad=2: 2.0 is not a number in the range [0, 1]",
         ),
         (["moving_shapes", "--name", "a/b"], "--name=a/b: needs letters"),
+        (
+            ["moving_shapes", "--short_side=99"],
+            "--short_side: has no use for moving_shapes",
+        ),
+        (["tracks", "--from=x", "--quality=50"], "--quality: has no use for tracks"),
+        (
+            ["video_folder", "--videos=/x", "--lists=/y", "--unlabelled"],
+            "--unlabelled: is for folders without lists",
+        ),
     ],
 )
 def test_mistakes_are_user_errors_of_one_line(argv, message, tmp_path):

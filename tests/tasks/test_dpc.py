@@ -148,6 +148,19 @@ def test_scores_are_within_a_group_and_count_each_prediction_once():
         assert hits[video] == pytest.approx(np.mean(hit))
 
 
+def test_what_pads_an_evaluation_is_a_negative_of_none():
+    rng = np.random.default_rng(0)
+    predicted, target = rng.normal(size=(2, 2, 6, 3, 2, 1, 5)).astype(np.float32)
+    predicted[:, 4:], target[:, 4:] = predicted[:, 3:4], target[:, 3:4]  # as padding is
+    predicted, target = jnp.array(predicted), jnp.array(target)
+    mask = jnp.array([1.0, 1, 1, 1, 0, 0])
+    found = dpc.contrast(predicted, target, 6, mask)
+    alone = dpc.contrast(predicted[:, :4], target[:, :4], 4)
+    for padded, want in zip(found, alone, strict=True):
+        np.testing.assert_allclose(padded[:4], want, rtol=1e-6)
+    assert not np.allclose(dpc.contrast(predicted, target, 6)[0][:4], alone[0])
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_chance_is_the_loss_of_equal_logits(name):
     config = CONFIGS[name].get_config("data=none")

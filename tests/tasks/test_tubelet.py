@@ -53,6 +53,25 @@ def test_two_videos_show_the_same_tubelets():
         assert np.abs(ours[video] - want).max() < 1.0
 
 
+def test_no_video_is_its_own_key_in_an_evaluation():
+    """Its last batch is padded with its last video."""
+    task = make_task()
+    whole = made.make_batch(task, train=False)
+    padded = jax.tree.map(np.array, whole)
+    last = made.VIDEOS - 2
+    for rows in jax.tree.leaves(padded):
+        rows[last + 1 :] = rows[last]
+    padded["mask"] = np.array([1.0] * (last + 1) + [0.0], np.float32)
+    # The same with the first video in that place.
+    want = jax.tree.map(np.array, whole)
+    for rows in jax.tree.leaves(want):
+        rows[last + 1 :] = rows[0]
+    variables = task.init(jax.random.key(0), whole)
+    found = task.predict(variables, padded)["embedding"][: last + 1]
+    want = task.predict(variables, want)["embedding"][: last + 1]
+    np.testing.assert_array_equal(found, want)
+
+
 def test_pictures_have_both_clips_and_the_boxes_of_the_tubelets():
     task = make_task()
     batch = made.make_batch(task, train=True)

@@ -82,6 +82,8 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
     """Number of classes of the complete data set; 0: any number."""
     MAX_BAD = 0.01
     """Default of `--max_bad`."""
+    UNUSED = ()
+    """Of the flags that all data sets have, those that do nothing here."""
     CONFIG = ""
     """A config that pretrains on any data set; empty: the documentation names others."""
 

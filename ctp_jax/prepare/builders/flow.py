@@ -20,6 +20,7 @@ class Flow(derived.Derived):
 
     DESCRIPTION = "Videos of another data set with their optical flow."
     NAME = "{from}_flow"
+    UNUSED = ("short_side",)
 
     @classmethod
     def define_flags(cls, values: flags.FlagValues) -> None:

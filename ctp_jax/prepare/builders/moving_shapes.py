@@ -12,6 +12,7 @@ class MovingShapes(base.VideoBuilder):
     """Textured sprites over panning textures; the class is how the sprites move."""
 
     DESCRIPTION = "Textured sprites over panning textures, labelled by their motion."
+    UNUSED = ("short_side",)
 
     @classmethod
     def define_flags(cls, values: flags.FlagValues) -> None:

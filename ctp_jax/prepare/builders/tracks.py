@@ -21,6 +21,7 @@ class Tracks(derived.Derived):
 
     DESCRIPTION = "Videos of another data set with boxes that a tracker followed."
     NAME = "{from}_tracks"
+    UNUSED = ("short_side", "quality")
 
     @classmethod
     def define_flags(cls, values: flags.FlagValues) -> None:

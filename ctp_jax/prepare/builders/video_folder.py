@@ -56,6 +56,8 @@ class VideoFolder(base.VideoBuilder):
                 f"--lists={arguments.lists} and --train_list or --test_list: needs one "
                 "of them"
             )
+        if arguments.unlabelled and (arguments.lists or files):
+            raise UserError("--unlabelled: is for folders without lists: leave out one")
         if arguments.lists:
             files, class_names = ucf101.find_lists(arguments.lists)
         videos = cls.find(arguments)

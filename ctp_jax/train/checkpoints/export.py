@@ -114,7 +114,7 @@ def write_encoder(place: pathlib.Path, encoder: Encoder) -> None:
                 "date": now.isoformat(timespec="seconds"),
                 **{
                     name: value
-                    if name == "class_names"
+                    if name in ("class_names", "head_classes")
                     else files.without_folders(value)
                     for name, value in encoder.provenance.items()
                 },

@@ -138,6 +138,7 @@ def _from_checkpoint(workdir: pathlib.Path, step: int | None) -> export.Encoder:
             "config": meta["config"],
             "steps": done,
             "class_names": meta["class_names"],
+            "head_classes": meta.get("head_classes"),
         },
         path=shown(workdir / "checkpoints" / str(done)),
     )
@@ -147,7 +148,7 @@ def start(
     task: base.Task,
     state: TrainState,
     encoder: export.Encoder,
-    head_classes: Sequence[str] | None = None,
+    data_classes: Sequence[str] | None = None,
     known: Sequence[str] = (),
 ) -> tuple[TrainState, list[str]]:
     """Puts an encoder into an initial state.
@@ -156,7 +157,7 @@ def start(
         task: has `load_encoder`.
         state: before the first step.
         encoder: from `read`, accepted by `task.check_encoder`.
-        head_classes: classes of this run's data, to load the head too; or None.
+        data_classes: classes of this run's data, to load the head too; or None.
         known: names that are not random any more, see `start_other`.
 
     Returns:
@@ -168,10 +169,10 @@ def start(
             for other classes.
     """
     variables = task.load_encoder(state.variables, encoder.params, encoder.batch_stats)
-    if head_classes is not None:
+    if data_classes is not None:
         check_head(task, encoder)
         if task.class_names:  # a head of boxes is for any classes
-            _check_classes(encoder, head_classes)
+            _check_classes(encoder, task.class_names, data_classes)
         variables = task.load_head(variables, encoder.head)
     state, loaded, random = _replace(state, variables, encoder.path)
     if not loaded:
@@ -183,7 +184,7 @@ def start(
     lines = [f"init_from {_origin(encoder)}: loaded {', '.join(loaded)}"]
     if random:
         lines.append(f"  stays random: {', '.join(random)}")
-    if encoder.head is not None and head_classes is None:
+    if encoder.head is not None and data_classes is None:
         lines.append(
             f"  unused: head of task {encoder.head_task} "
             f"({count(encoder.head):,} parameters)"
@@ -226,10 +227,14 @@ def check_head(task: base.Task, encoder: export.Encoder) -> None:
         )
 
 
-def _check_classes(encoder: export.Encoder, here: Sequence[str]) -> None:
-    there = encoder.provenance.get("class_names")
-    if there is None or list(there) == list(here):
-        return  # None: a PyTorch file does not name its classes
+def _check_classes(
+    encoder: export.Encoder, here: Sequence[str], data: Sequence[str]
+) -> None:
+    there = encoder.provenance.get("head_classes")
+    if not isinstance(there, list) and list(here) == list(data):
+        there = encoder.provenance.get("class_names")
+    if not isinstance(there, list) or there == list(here):
+        return  # a PyTorch file does not name its classes
     different = [(a, b) for a, b in zip(there, here, strict=False) if a != b]
     first = f", e.g. {different[0][0]!r} for {different[0][1]!r}" if different else ""
     raise UserError(

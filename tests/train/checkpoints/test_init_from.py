@@ -1,5 +1,7 @@
 """Starting from other runs: everything `init_from` may name, and the messages."""
 
+import contextlib
+import copy
 import dataclasses
 import shutil
 
@@ -170,12 +172,21 @@ def test_a_head_for_other_classes_is_refused(recogniser):
     more = made.recognition.Task(made.make_config())
     more.see_data(made.make_split([0, 1], class_names=("a", "b", "c", "d")), None)
     other = TrainState(state.step, *made.make_weights(more), ())
-    for start_from, classes in (
-        (other, ("a", "b", "c", "d")),
-        (state, ("a", "b", "c")),
-    ):
+    renamed = copy.copy(task)
+    renamed.class_names = ("a", "b", "c")
+    for now, start_from in ((more, other), (renamed, state)):
         with pytest.raises(UserError, match="init_head.*for other classes"):
-            init_from.start(task, start_from, encoder, classes)
+            init_from.start(now, start_from, encoder, now.class_names)
+    # Of a task that makes its labels, the classes of the data do not matter.
+    init_from.start(renamed, state, encoder, ("some", "other", "data"))
+    for head, fits in ((["a", "b", "c"], True), (["c", "b", "a"], False)):
+        about = encoder.provenance | {"head_classes": head}
+        made_here = dataclasses.replace(encoder, provenance=about)
+        expected = pytest.raises(
+            UserError, match="for other classes, 3, not 3, e.g. 'c'"
+        )
+        with contextlib.nullcontext() if fits else expected:
+            init_from.start(renamed, state, made_here, ("some", "other", "data"))
     # A task without classes of its own, as one that predicts boxes.
     more.class_names = ()
     init_from.start(more, state, encoder, ("a", "b", "c"))
