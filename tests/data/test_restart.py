@@ -19,7 +19,7 @@ from tests.prepare.make_sources import contents, prepare_in
 from tests.prepare.make_videos import refuse, write_numbered
 
 SHAPES = ["moving_shapes", "--train_videos", "9", "--test_videos", "3"]
-SHAPES += ["--shards", "6", "--short_side", "32"]
+SHAPES += ["--shards", "6"]
 STAGING = ".preparing_moving_shapes"
 SHARD = "moving_shapes-videos.tfrecord-0000{}-of-00006"
 
