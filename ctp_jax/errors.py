@@ -131,8 +131,8 @@ def explained(error: BaseException) -> UserError | None:
             'in the checkout of ctp_jax, pip install -e ".[data]"'
         )
     # By its name: commands that need no JAX do not import it.
-    text = str(error)
-    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text:
+    text = str(error) if type(error).__name__ == "JaxRuntimeError" else ""
+    if "RESOURCE_EXHAUSTED" in text and "memory" in text:
         asked = re.search(r"allocat\w+ [\d.]+ ?\w+", text)
         found = f" for {asked[0]}" if asked else ""
         return UserError(

@@ -236,6 +236,12 @@ RANGES = SHARED | {
         f"{task}: clip.jitter": Range(lambda value: value is False, "False")
         for task in ("cep", "pace", "prp", "temptrans")
     },
+    **{
+        f"{task}: clip.strides": Range(
+            items(whole("[1, 1]"), 1, 100).holds, "(1,): it shows consecutive frames"
+        )
+        for task in ("cep", "vcp")
+    },
     "clip.gap": whole("[0, 100000]"),
     "clip.size": whole("[1, 1024]"),
     "clip.scales": SCALES,

@@ -33,8 +33,8 @@ def main(out, *workdirs):
         method: base.load(seeds[0][0]).chance_loss() for method, seeds in runs.items()
     }
     plot(out, runs, chance)
-    print("| | steps × videos | loss at chance | loss | held out |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| | steps × videos | loss at chance | loss | held out | without learning |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for method, seeds in runs.items():
         print(f"| `{method}` | {' | '.join(describe(seeds, chance[method]))} |")
 
@@ -69,7 +69,6 @@ def of_kind(lines, kind):
 
 def describe(seeds, chance):
     """The columns of a method."""
-    config = seeds[0][0]
     losses, found = [], []
     for config, lines in seeds:
         train = of_kind(lines, "train")
@@ -82,12 +81,11 @@ def describe(seeds, chance):
     held_out = [each[name] for each in found]
     values = ", ".join(results.show(name, each.value) for each in held_out)
     baselines = {results.show(name, each.baseline) for each in held_out}
-    yield f"{config.steps} × {config.batch_size}"
+    yield f"{config.steps} × {config.batch_size}"  # of each seed
     yield "" if chance is None else f"{chance:.3g}"
     yield ", ".join(losses)
-    yield f"{results.label(name)} {values}; {', '.join(sorted(baselines))} " + (
-        held_out[0].how
-    )
+    yield f"{results.label(name)} {values}"
+    yield f"{held_out[0].how} {', '.join(sorted(baselines))}"
 
 
 if __name__ == "__main__":

@@ -275,6 +275,15 @@ def test_a_task_of_the_users_own_has_the_head_of_either_kind(value):
         config_lib.validate(config)
 
 
+@pytest.mark.parametrize("name", ["cep", "vcp"])
+def test_methods_of_consecutive_frames_have_no_strides(name):
+    config = load(name)
+    config_lib.validate(config)
+    config.clip.strides = (2,)
+    with pytest.raises(UserError, match=r"clip\.strides = \(2,\): needs \(1,\)"):
+        config_lib.validate(config)
+
+
 def test_more_steps_than_devices_can_count():
     assert Epochs(32, 32).total_steps(2**31 - 1, 0) == 2**31 - 1
     with pytest.raises(UserError, match=r"config\.epochs = 2147483648"):

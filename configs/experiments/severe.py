@@ -31,8 +31,9 @@ def linear(arguments):
     return column(f"{arguments},linear", small=small)
 
 
-def own(name, epochs, **fields):
-    return column(f"data={name},train=train,test=test,epochs={epochs}", **fields)
+def own(name, epochs, *arguments, **fields):
+    own_arguments = f"data={name},train=train,test=test,epochs={epochs}"
+    return column(",".join((own_arguments, *arguments)), **fields)
 
 
 def row(config, *paper):
@@ -54,7 +55,7 @@ COLUMNS = {
     "UCF": column(f"data=ucf101,{SPLITS},epochs=16"),
     "Gym99": own("gym99", 16),
     "Gym288": own("gym288", 16),
-    "SSv2": own("ssv2", "22,clips=2"),
+    "SSv2": own("ssv2", 22, "clips=2"),
     "NTU60": own("ntu60", 18, **NTU60),
     "FX-S1": own("gym_fx_s1", 18),
     "UB-S1": own("gym_ub_s1", 18),

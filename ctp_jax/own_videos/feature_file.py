@@ -20,7 +20,7 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,13 +95,21 @@ def read(path: pathlib.Path) -> Features:
         raise UserError(f"{path}: {untrusted.reason(error)}: {again}") from error
 
 
-def locked(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[None]:
     """While entered, no other process writes the file; `TryLater` if one does."""
     folder = _partial(path)
     with refusals(folder):
         folder.mkdir(parents=True, exist_ok=True)
     busy = "another command is writing these features"
-    return files.locked(folder / "lock", busy, "wait for it or name another --out", 0)
+    lock, remedy = folder / "lock", "wait for it or name another --out"
+    with files.locked(lock, busy, remedy, 0):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it has unfinished parts, or is gone
+                folder.rmdir()
 
 
 def _partial(path: pathlib.Path) -> pathlib.Path:

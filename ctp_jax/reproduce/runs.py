@@ -222,11 +222,11 @@ class Runs:
         needs = {field for form in self._forms.values() for field in form.needs}
         for field in self.settings.overrides:
             if field == "seed":
-                raise UserError("--override=seed: give --seeds")
+                raise UserError("--override=seed: --seeds sets it: give that")
             if field in needs:
                 raise UserError(
-                    f"--override={field}: runs of this table start from other runs of it "
-                    "there: take a table of your own (docs/experiments.md)"
+                    f"--override={field}: the table sets it to another of its runs: write "
+                    "one of your own (docs/experiments.md)"
                 )
             if self.by_name and field not in self._overridden:
                 configs = [run.config for run in self.by_name.values()]

@@ -18,10 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import Batch, ClipSpec
-from ctp_jax.errors import UserError
 from ctp_jax.models import cycle
 from ctp_jax.ops import colour, contrast
 from ctp_jax.tasks import base, momentum
@@ -32,14 +30,6 @@ SHOWN = 3
 
 class Task(momentum.Task):
     """See `configs/cep.py` for its options."""
-
-    def __init__(self, config: ConfigDict):
-        super().__init__(config)
-        if set(config.clip.strides) != {1}:
-            raise UserError(
-                f"config.clip.strides = {tuple(config.clip.strides)}: CEP shows consecutive "
-                "frames: leave it at (1,)"
-            )
 
     # On the host -----------------------------------------------------------------
 

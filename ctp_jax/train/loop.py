@@ -14,7 +14,7 @@ from ctp_jax import formatting
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.storage import buckets
-from ctp_jax.train import evaluation, metrics, step
+from ctp_jax.train import evaluation, finished, metrics, step
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import setup as setup_lib
 from ctp_jax.train import workdir as workdir_lib
@@ -97,11 +97,12 @@ class Run:
         self.results, self.interval = start.results, metrics.Interval(start.interval)
         # Whether the evaluation due at step `done` is not complete.
         self.eval_pending = start.eval_pending
-        exported = setup_lib.exported_results(self.setup, self.done)
-        if exported is not None:
-            steps = formatting.count(max(self.done, self.total), "step")
+        steps = max(self.done, self.total)
+        exported = finished.exported_results(self.workdir, self.config, steps)
+        if self.total > 0 and exported is not None:
             metrics.say(
-                f"{self.workdir}: this run is finished, {steps}; its encoder is in encoder/"
+                f"{self.workdir}: this run is finished, "
+                f"{formatting.count(steps, 'step')}; its encoder is in encoder/"
             )
             results, others = exported
             if others:

@@ -1,6 +1,5 @@
 """Opens everything that a config names, and finds the step to start from."""
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -16,13 +15,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
-from ctp_jax import formatting, metrics_file, modules
+from ctp_jax import formatting, modules
 from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch
-from ctp_jax.errors import UserError
-from ctp_jax.storage import buckets, files, untrusted
+from ctp_jax.storage import buckets, files
 from ctp_jax.tasks import base
-from ctp_jax.train import evaluation, metrics, optimizer, step
+from ctp_jax.train import evaluation, finished, metrics, optimizer, step
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state as state_lib
 from ctp_jax.train import workdir as workdir_lib
@@ -210,28 +208,13 @@ def restore_or_init(setup: Setup) -> ResumePoint:
         ),
     )
     if setup.total == 0:
-        _check_same_evaluation(setup)
+        finished.check_same_evaluation(setup.workdir, setup.config)
     _describe(setup, target)
     if restored is not None:
         return _resume(setup, *restored, done, batches)
     make = traced.lower().compile(_quick_compilation())
     state = _start_from(setup, make(rng, batch))
     return ResumePoint(state, 0, batches)
-
-
-def _check_same_evaluation(setup: Setup) -> None:
-    """Raises `UserError` if the numbers of another evaluation would be replaced."""
-    try:
-        lines, _ = metrics_file.read(setup.workdir / "metrics.jsonl")
-        stored = untrusted.read_json(setup.workdir / "config.json", "")
-    except (OSError, UserError):
-        return
-    fields = config_lib.other_results(config_lib.differences(stored, setup.config))
-    if fields and any(line["kind"] == "eval" for line in lines):
-        raise UserError(
-            f"{setup.workdir}: the evaluation there has another config: "
-            f"{fields}: use another --workdir"
-        )
 
 
 def _quick_compilation() -> dict[str, Any]:
@@ -334,39 +317,15 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     if (trained_on := getattr(setup.pipeline, "records", None)) is not None:
         for line in selection.overlaps(trained_on, filter(None, opened)):
             metrics.say(line)
-    done = setup.checkpoints.latest()
+    done, total = setup.checkpoints.latest(), setup.total
     # A finished run keeps the config that its results came from.
-    to_do = done is None or done < setup.total
-    if jax.process_index() == 0 and to_do and not exported_results(setup, done or 0):
+    to_do = (done is None or done < total) and not finished.exported_results(
+        setup.workdir, config, total
+    )
+    if jax.process_index() == 0 and to_do:
         workdir_lib.write_json(
             setup.workdir / "config.json", config_lib.as_dict(config)
         )
         workdir_lib.write_json(setup.workdir / "versions.json", workdir_lib.versions())
         if command := workdir_lib.command():
             workdir_lib.write_json(setup.workdir / "command.json", command)
-
-
-def exported_results(setup: Setup, done: int) -> tuple[dict[str, float], str] | None:
-    """The metrics of a finished run, from its exported encoder.
-
-    Args:
-        setup: of the run.
-        done: step of its newest checkpoint, 0 if they were deleted.
-
-    Returns:
-        The metrics, and the fields in which this config evaluates otherwise; or None
-        unless the encoder was exported at the end of a run that trains like this one.
-    """
-    with contextlib.suppress(UserError):
-        provenance = export.read_about(setup.workdir / "encoder")["provenance"]
-        config = files.without_folders(config_lib.as_dict(setup.config))
-        differences = config_lib.differences(provenance.get("config", {}), config)
-        changed, _ = config_lib.sort_differences(differences)
-        if (
-            changed
-            or provenance.get("steps") != max(done, setup.total)
-            or not setup.total
-        ):
-            return None
-        return provenance["metrics"], config_lib.other_results(differences)
-    return None

@@ -133,6 +133,7 @@ def test_features_are_resumed_and_bad_files_are_named(
     ):
         call(features, files[0], *flags_of(run, f"--out={out}"))
     assert len(feature_file.read(out).video) == 4
+    assert os.listdir(out.parent) == ["features.npz"]
 
 
 def test_parquet_has_the_same(run, files, tmp_path):

@@ -254,7 +254,7 @@ def test_no_bad_video_allowed(with_bad, tmp_path):
         (["tracks", "--from=x", "--quality=50"], "--quality: has no use for tracks"),
         (
             ["video_folder", "--videos=/x", "--lists=/y", "--unlabelled"],
-            "--unlabelled: is for folders without lists",
+            "--unlabelled: is for folders, lists say",
         ),
     ],
 )

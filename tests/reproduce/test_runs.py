@@ -197,8 +197,8 @@ def test_every_method_sees_as_many_frames():
         ({"overrides": {"batch_size": "many"}}, "is no value"),
         ({"overrides": {"batch_size": "0.5"}}, "batch_size"),
         ({"overrides": {"data.fraction": "2"}}, "config.data.fraction = 2"),
-        ({"overrides": {"seed": "5"}}, "--override=seed: give --seeds"),
-        ({"overrides": {"init_from": "/x"}}, "start from other runs"),
+        ({"overrides": {"seed": "5"}}, "--override=seed: --seeds sets it"),
+        ({"overrides": {"init_from": "/x"}}, "sets it to another of its runs"),
     ],
 )
 def test_wrong_overrides_are_one_line(settings, expected):

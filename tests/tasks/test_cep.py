@@ -12,7 +12,6 @@ import tensorflow as tf
 from configs import cep as cep_config
 from ctp_jax.data import clips as clips_lib
 from ctp_jax.data import rng as rng_lib
-from ctp_jax.errors import UserError
 from ctp_jax.models import cycle
 from ctp_jax.tasks import base
 from tests.tasks import made_clips as made
@@ -157,11 +156,6 @@ def torch_network(task, weights):
             }
 
     return Network()
-
-
-def test_it_has_no_strides():
-    with pytest.raises(UserError, match="clip.strides = .2,.: CEP shows consecutive"):
-        make_task(**{"clip.strides": (2,)})
 
 
 def test_three_steps_equal_torch():

@@ -57,7 +57,9 @@ class VideoFolder(base.VideoBuilder):
                 "of them"
             )
         if arguments.unlabelled and (arguments.lists or files):
-            raise UserError("--unlabelled: is for folders without lists: leave out one")
+            raise UserError(
+                "--unlabelled: is for folders, lists say the classes: leave one out"
+            )
         if arguments.lists:
             files, class_names = ucf101.find_lists(arguments.lists)
         videos = cls.find(arguments)

@@ -37,7 +37,8 @@ _SHAPE = {
     "provenance": dict,
     "sha256": str,
 }
-_PROVENANCE = {"config": dict, "steps": int, "metrics": dict, "class_names": [str]}
+_PROVENANCE = {"config": dict, "steps": int, "metrics": dict}
+_PROVENANCE |= {"class_names": [str], "head_classes": [str]}
 
 
 @dataclasses.dataclass(frozen=True)

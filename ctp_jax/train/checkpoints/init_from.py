@@ -184,6 +184,12 @@ def start(
     lines = [f"init_from {_origin(encoder)}: loaded {', '.join(loaded)}"]
     if random:
         lines.append(f"  stays random: {', '.join(random)}")
+    there, here = (
+        config.get("data", {}).get("stream", "rgb")
+        for config in (encoder.provenance.get("config") or {}, task.config)
+    )
+    if there != here:
+        lines.append(f"  note: it was trained on {there}, this run is on {here}")
     if encoder.head is not None and data_classes is None:
         lines.append(
             f"  unused: head of task {encoder.head_task} "

@@ -191,6 +191,12 @@ def test_a_head_for_other_classes_is_refused(recogniser):
     more.class_names = ()
     init_from.start(more, state, encoder, ("a", "b", "c"))
     more.class_names = ("a", "b", "c", "d")
+    # An encoder of another stream is no mistake, but said.
+    flow = encoder.provenance | {"config": {"data": {"stream": "flow"}}}
+    _, said = init_from.start(
+        task, state, dataclasses.replace(encoder, provenance=flow)
+    )
+    assert "  note: it was trained on flow, this run is on rgb" in said
     # An encoder from a PyTorch file does not name its classes.
     silent = dataclasses.replace(encoder, provenance={})
     init_from.start(task, state, silent, ("a", "b", "c"))
