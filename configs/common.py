@@ -14,7 +14,7 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
     """Parses the part after the colon of `--config=configs/x.py:runlocal,batch=8`.
 
     Args:
-        arg: comma-separated `name` (means True) or `name=value`.
+        arg: comma-separated `name=value`; for a flag, `name` alone means True.
         **defaults: the accepted names with their defaults, which also give the types.
 
     Returns:
@@ -35,6 +35,8 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
                 + f"; did you mean {meant}?" * bool(meant)
             )
         kind = type(values[name])
+        if kind is not bool and not has_value:
+            raise ValueError(f"config argument {item!r}: needs a value, as {item}=...")
         if kind is bool:
             if has_value and text.lower() not in ("true", "false", "1", "0"):
                 raise ValueError(f"config argument {item!r}: needs true or false")

@@ -6,10 +6,11 @@ r"""Recognition with the protocol of SEVERE (Thoker et al., ECCV 2022), R(2+1)D-
 where RUN was pretrained with `--config.model.mid_per_block=True --config.model.epsilon=1e-5`,
 for UCF-101, or any data set of recognition. `epochs` are SEVERE's, of `clips` clips per
 video, by default 16 of ten clips; with `linear`, 10 of one clip (40 on Kinetics-400), of 16
-frames. SEVERE has `clips=2` on SSv2, and from scratch 20 epochs (25 on SSv2). Three things
-differ: crops show 20 % of a frame or more in place of 8 %, colours change as in
-`configs/finetune_ucf.py`, and of test clips the logits are averaged, not the probabilities.
-The network has torchvision's middle channels.
+frames. SEVERE has `clips=2` on SSv2, and from scratch 20 epochs (25 on SSv2, which are not
+offered: where the rate falls then is not known here). Three things differ: crops show 20 % of
+a frame or more in place of 8 %, colours change as in `configs/finetune_ucf.py`, and of test
+clips the logits are averaged, not the probabilities. The network has torchvision's middle
+channels.
 """
 
 from configs import common, infonce

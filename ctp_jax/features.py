@@ -49,6 +49,7 @@ def main(arguments):
     out = files.absolute(OUT.value)
     feature_file.check_name(out)
     videos = command_line.find_videos(arguments)
+    feature_file.check_videos(out, map(os.fspath, videos))
     print(
         f"features: {formatting.count(len(videos), 'video')}, loading the network",
         file=sys.stderr,

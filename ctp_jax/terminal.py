@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 INTERRUPTED = 130
@@ -59,6 +59,36 @@ def end_at_once(number: int, line: str, code: int) -> None:
 def end_on_interrupt() -> None:
     """From now on, Ctrl-C ends the process at once."""
     end_at_once(signal.SIGINT, "error: interrupted", INTERRUPTED)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Signals that ask for an end and arrive inside come at the end of the block.
+
+    For calls that start processes: what an exception leaves half started there is known
+    to nobody, and is waited for, or goes on alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main one
+        return
+    came = []
+    asking = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    heard = [n for n in asking if callable(signal.getsignal(n))]
+    before = {n: signal.signal(n, lambda n, _: came.append(n)) for n in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
+def end_after(seconds: float, code: int) -> None:
+    """Ends the process then at the latest: busy pools of workers would hold it."""
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
 
 
 class Interrupts:

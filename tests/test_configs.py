@@ -283,6 +283,8 @@ def test_left_and_right_are_not_swapped_where_they_are_classes():
     assert load("finetune_small").clip.flip == 0
     assert load("finetune_small", "data=mine").clip.flip == 0.35
     assert load("finetune_ssv1").clip.flip == 0
+    for copy in ("flow", "tracks"):
+        assert load("finetune_small", f"data=moving_shapes_{copy}").clip.flip == 0
 
 
 @pytest.mark.parametrize("data", ["kinetics400", "ucf101"])

@@ -95,6 +95,37 @@ def test_an_ignored_signal_stays_ignored():
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_a_signal_that_is_held_back_comes_once_at_the_end():
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        with terminal.held_back():
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                signal.raise_signal(number)
+            assert not came
+        assert came == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGTERM)
+        assert len(came) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_what_is_still_busy_after_an_interrupt_does_not_hold_the_process():
+    script = """
+import threading, time
+from ctp_jax import cli, terminal
+after = terminal.end_after
+terminal.end_after = lambda _, code: after(0.5, code)
+def main(arguments):
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    raise KeyboardInterrupt("nothing was kept")
+cli.run(main)
+"""
+    done = run(script, timeout=30)
+    assert done.returncode == 130
+    assert done.stderr == "error: interrupted; nothing was kept\n"
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

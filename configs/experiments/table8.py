@@ -2,12 +2,21 @@
 
 from configs.experiments import common
 
+# Small clips leave one step of time, which there would be nothing to squeeze of.
+TWO_STEPS = {"small": {"model.temporal_strides": (1, 1, 2, 2)}}
 COLUMNS = common.UCF_H51
 LABELS = ("Squeeze?",)
 ROWS = {
     "no": {
-        "pretrain": {"config": "configs/ucf_r3d.py", "head.squeeze": False},
+        "pretrain": {
+            "config": "configs/ucf_r3d.py",
+            "head.squeeze": False,
+            **TWO_STEPS,
+        },
         "paper": (82.9, 52.3),
     },
-    "yes": {"pretrain": "configs/ucf_r3d.py", "paper": (83.9, 53.6)},
+    "yes": {
+        "pretrain": {"config": "configs/ucf_r3d.py", **TWO_STEPS},
+        "paper": (83.9, 53.6),
+    },
 }

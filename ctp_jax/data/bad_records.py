@@ -112,8 +112,8 @@ def diagnose(opened: records.Records, number: int) -> str:
         size = remote.size(path)
     except FileNotFoundError:
         return "its file is gone"
-    except OSError as error:
-        return f"its file cannot be reached ({error.strerror or error})"
+    except (OSError, *reading.READ_ERRORS) as error:
+        return f"its file cannot be reached ({getattr(error, 'strerror', '') or explain(error)})"
     if size < one.offset[0] + one.length[0] + tfrecord.FOOTER:
         return f"its file ends at byte {size}"
     with tf.device("/CPU:0"):

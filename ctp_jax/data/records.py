@@ -132,9 +132,11 @@ def open_index(
         actual = remote.size(path) if path.exists() else None
         if actual != size:
             state = "is missing" if actual is None else f"has {actual} bytes"
+            foreign = f"-{index.STORED_SPLIT}." not in file
+            again = prepare_command(name, data_dir, needs, foreign=foreign)
             raise UserError(
                 f"{path}: {state}, needs {size} bytes: prepare the data set again "
-                f"({prepare_command(name, data_dir, needs)} --overwrite)"
+                f"({again} --overwrite)"
             )
     return directory, found
 
@@ -180,16 +182,19 @@ def find_directory(name: str, data_dir: str, needs: Sequence[str] = ()) -> epath
     return versions[max(versions)]
 
 
-def prepare_command(name: str, data_dir: str = "", needs: Sequence[str] = ()) -> str:
+def prepare_command(
+    name: str, data_dir: str = "", needs: Sequence[str] = (), foreign: bool = False
+) -> str:
     """The command that prepares the data set.
 
     Args:
         name: `config.data.name`.
         data_dir: where to, if not where data are by default.
         needs: annotations that it should have, 'boxes' or 'tracks'.
+        foreign: TFDS prepared it.
     """
     where = f" --data_dir {data_dir}" if data_dir else ""
-    if "/" in name:
+    if foreign or "/" in name:
         return f"tfds build {name}{where}"
     if name == "moving_shapes":
         return f"python -m ctp_jax.prepare {name}{where}"
@@ -222,6 +227,9 @@ def _scan_foreign(directory: epath.Path, name: str, data_dir: str) -> index.Inde
             f"{directory}: {index.INDEX_FILE} is missing, which says which videos are for "
             f"training: {again}"
         )
+    again = (
+        f"build it again ({prepare_command(name, data_dir, foreign=True)} --overwrite)"
+    )
     terminal.announce(f"{directory}: reading all of it once, to make an index")
     if about.get("fileFormat", "tfrecord") != "tfrecord":
         raise UserError(

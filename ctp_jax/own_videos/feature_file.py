@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.storage import files, untrusted
 
@@ -68,6 +69,20 @@ def check_name(path: pathlib.Path) -> None:
         _parquet(path)
     elif path.suffix != ".npz":
         raise UserError(f"--out={path}: needs a name that ends with .npz or .parquet")
+
+
+def check_videos(path: pathlib.Path, videos: Iterable[str]) -> None:
+    """Raises `UserError` unless the file can hold these names."""
+    if path.suffix != ".parquet":
+        return
+    for video in videos:
+        try:
+            video.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{path}: {formatting.one_line(video)}: .parquet holds names in UTF-8 "
+                "only: name a file that ends with .npz, or rename the video"
+            ) from None
 
 
 def read(path: pathlib.Path) -> Features:
@@ -136,17 +151,26 @@ class Writer:
         """
         self._path, self._about = path, about
         self._partial = _partial(path)
-        parts = [path] * path.exists() + sorted(self._partial.glob("*.npz"))
-        found = [read(part) for part in parts]
-        for part, each in zip(parts, found, strict=True):
+        unfinished = sorted(self._partial.glob("*.npz"))
+        found = {path: read(path)} if path.exists() else {}
+        for part in unfinished:
+            try:
+                found[part] = read(part)
+            except UserError:  # a power cut leaves such
+                print(
+                    f"note: {part}: is damaged, its videos are computed again",
+                    file=sys.stderr,
+                )
+        for part, each in found.items():
             if each.about._replace(init_from="") != about._replace(init_from=""):
                 raise UserError(
                     f"{part}: has features of another encoder, or with another --every: "
                     "name another --out, or delete it"
                 )
-        self.known = _join(found, about)
+        self.known = _join([*found.values()], about)
         self._rows: list[Features] = []
-        self._saved, self._next = time.monotonic(), len(parts)
+        numbers = [int(part.stem) for part in unfinished if part.stem.isdecimal()]
+        self._saved, self._next = time.monotonic(), max(numbers, default=-1) + 1
 
     def add(
         self, video: str, size: int, starts: np.ndarray, features: np.ndarray

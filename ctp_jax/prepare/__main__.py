@@ -49,6 +49,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _interrupt(*_) -> None:
+    # A closing terminal and its shell both send SIGHUP: the second would cut the clean-up.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -95,7 +98,9 @@ def parse(
     source = getattr(arguments, "from", "")
     arguments.name = arguments.name.replace("{from}", source)
     if not arguments.name.isidentifier():
-        raise UserError(f"--name={arguments.name}: needs letters, digits and _ only")
+        raise UserError(
+            f"--name={arguments.name}: needs letters, digits and _ only, no digit first"
+        )
     if arguments.name == source:
         raise UserError(f"--name={source}: is the data set of --from: choose another")
     return arguments, builder_class

@@ -20,7 +20,7 @@ PLACES = ("videos", "lists", "train_list", "test_list")
 """Flags that are paths."""
 
 NOT_PART_OF_IT = ("dataset", "name", "data_dir", "workers", "max_bad", "overwrite")
-NOT_PART_OF_IT += ("beam_runner", "beam_options")
+NOT_PART_OF_IT += ("beam_runner", "beam_options", "min_found")
 """Flags that do not change the contents of a data set."""
 
 

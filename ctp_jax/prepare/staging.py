@@ -85,6 +85,12 @@ def staging(root: str, name: str, final: str) -> Iterator[Staging]:
             with contextlib.suppress(Exception):
                 _tidy_remote(place)
         return
+    above = os.path.dirname(final)
+    if os.path.exists(above) and os.stat(above).st_dev != os.stat(root).st_dev:
+        raise UserError(
+            f"{above}: is on another disk than {root}, and a complete data set is moved "
+            "there: name a folder of that disk with --data_dir"
+        )
     folder = os.path.join(os.path.abspath(root), f".preparing_{name}")
     place = Staging(folder, f"{folder}/data", f"{folder}/receipts", final)
     with contextlib.ExitStack() as stack:

@@ -22,7 +22,8 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
         expected: number of videos that each split should have.
     """
     directory, found = records.open_index(name, root)
-    minutes = float((found.num_frames / found.fps).sum()) / 60
+    known = found.fps > 0  # of sets that TFDS prepared, it is not
+    minutes = float((found.num_frames[known] / found.fps[known]).sum()) / 60
     first = (
         f"{name}: {count(len(found.length), 'video')}, "
         f"{count(found.num_frames.sum(), 'frame')}, "

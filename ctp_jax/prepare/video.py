@@ -324,7 +324,8 @@ def constant_rate(
         return as_they_are, stream_rate
     median = np.median(intervals[intervals > 0])
     steady = np.abs(intervals - median) < 0.5 * median
-    interval = intervals[steady].mean()
+    # Of an even number, the median may lie far from all of them.
+    interval = intervals[steady].mean() if steady.any() else intervals.mean()
     late = np.abs(shown_at - as_they_are * interval)
     if steady.all() or (late < 2.25 * interval).all():
         return as_they_are, float(1 / interval)

@@ -2,13 +2,16 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+from ctp_jax import terminal
 from ctp_jax.prepare import video
 
 
@@ -88,18 +91,20 @@ def encode_in_parallel(items: Sequence[Item], workers: int) -> Results:
 
 def _encode(items: Iterable[Item], workers: int, ahead: int) -> Results:
     """Yields the results in order, with `ahead` items submitted at a time."""
-    executor = concurrent.futures.ProcessPoolExecutor(
-        workers,
-        # Not fork: the parent has threads.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-    )
+    with _starting():
+        executor = concurrent.futures.ProcessPoolExecutor(
+            workers,
+            # Not fork: the parent has threads.
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+        )
     try:
         waiting: collections.deque[
             tuple[Item, concurrent.futures.Future[video.EncodedVideo | str]]
         ] = collections.deque()
         for item in list(items):  # a copy: the caller removes items meanwhile
-            waiting.append((item, executor.submit(_run, item.encode)))
+            with _starting():
+                waiting.append((item, executor.submit(_run, item.encode)))
             if len(waiting) >= ahead:
                 first, future = waiting.popleft()
                 yield first, _result(future)
@@ -108,6 +113,25 @@ def _encode(items: Iterable[Item], workers: int, ahead: int) -> Results:
             yield first, _result(future)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Around what may start workers: they start whole, and hear neither Ctrl-C nor SIGHUP.
+
+    A terminal sends these to them, too, and the parent decides. From the beginning: a
+    worker imports for half a second before it could ignore anything.
+    """
+    # Starts a process of its own, after which signals are not blocked any more.
+    multiprocessing.resource_tracker.ensure_running()
+    with terminal.held_back():
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP)
+        )
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _result(
@@ -127,8 +151,7 @@ def _run(encode: Callable[[], video.EncodedVideo]) -> video.EncodedVideo | str:
 
 
 def _start_worker() -> None:
-    """Ignores Ctrl-C, which the parent handles; ends with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ends with the parent."""
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 

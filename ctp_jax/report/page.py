@@ -97,14 +97,14 @@ def _steps(run: Run) -> str | None:
     if not run.step:
         return None
     total = verdict.total_steps(run)
-    of = f" of {total:,}" if run.step < total else ""
+    of = f" of {total:,}" if total and run.step < total else ""
     epoch = max(line.get("epoch") or 0 for line in run.train + run.held_out)
     return f"{run.step:,}{of}" + (f" ({epoch:.1f} epochs)" if epoch else "")
 
 
 def _training_time(run: Run) -> str | None:
     """The steps done times the median time of a step, from the logged time to go."""
-    total = verdict.total_steps(run)
+    total = verdict.total_steps(run) or 0
     lines = [x for x in run.train if x.get("eta") and x["step"] < total]
     per_step = [line["eta"] / (total - line["step"]) for line in lines]
     done = run.train[-1]["step"] if run.train else 0

@@ -61,17 +61,19 @@ def evaluates_only(run: Run) -> bool:
     return run.fields.get("epochs") == 0 and not run.fields.get("steps")
 
 
-def total_steps(run: Run) -> int:
-    """How many steps the run has by its config; 0 if that is not known."""
+def total_steps(run: Run) -> int | None:
+    """How many steps the run has by its config; None if that is not known."""
     steps, epochs = (finite(run.fields.get(n)) or 0 for n in ("steps", "epochs"))
+    if steps or not epochs:
+        return round(steps)
     known = [line for line in run.train if line.get("epoch")]
-    per_epoch = known[-1]["step"] / known[-1]["epoch"] if known else 0
-    return round(steps or epochs * per_epoch)
+    return round(epochs * known[-1]["step"] / known[-1]["epoch"]) if known else None
 
 
 def is_finished(run: Run) -> bool:
     """Whether all its steps are done."""
-    return (run.step or 0) >= total_steps(run)
+    total = total_steps(run)
+    return total is not None and (run.step or 0) >= total
 
 
 def diverged(run: Run) -> str:
@@ -102,7 +104,8 @@ def verdict(run: Run, beside: Other | None) -> str:
     """
     said = []
     if not is_finished(run):
-        said.append(f"not finished, {run.step or 0:,} of {total_steps(run):,} steps")
+        of = f" of {total:,}" if (total := total_steps(run)) else ""
+        said.append(f"not finished, {run.step or 0:,}{of} steps")
     if astray := diverged(run):
         said.append(astray)
     preset = finite(run.fields.get("truth.preset"))

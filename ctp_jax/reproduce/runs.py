@@ -209,6 +209,8 @@ class Runs:
         spec = specs.with_arguments(described["config"], described.get("arguments", ""))
         if self.settings.small and "config" not in small:
             spec = specs.small_form(spec, self.settings.data)
+        elif self.settings.small:
+            values = {**specs.roles(spec, self.settings.data), **values}
         try:
             spec = spec.format_map(values)
         except (KeyError, ValueError, IndexError) as error:

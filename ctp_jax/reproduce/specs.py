@@ -54,9 +54,18 @@ def small_form(spec: str, data: Mapping[str, str]) -> str:
             kept.append(item)
     if target == path:  # small itself
         return spec
-    roles = {name: _chosen(name, data) for name in re.findall(r"{(\w+)}", target)}
-    roles["data"] = _chosen(role, data)
-    return with_arguments(target.format_map(roles), ",".join(kept))
+    found = {**roles(target, data), "data": _chosen(role, data)}
+    return with_arguments(target.format_map(found), ",".join(kept))
+
+
+def roles(spec: str, data: Mapping[str, str]) -> dict[str, str]:
+    """Arguments of a config for each of the paper's data sets that it has in braces.
+
+    Args:
+        spec: as `configs/x.py:{ucf101}`.
+        data: see `Settings`.
+    """
+    return {name: _chosen(name, data) for name in re.findall(r"{(\w+)}", spec)}
 
 
 def _chosen(role: str, data: Mapping[str, str]) -> str:
@@ -99,7 +108,10 @@ def parse(config: ConfigDict, field: str, text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        raise UserError(f"--override={field}={text}: is no value") from None
+        raise UserError(
+            f"--override={field}={text}: needs a value as Python writes it: 0.1, True, "
+            '"(1, 2)"'
+        ) from None
 
 
 def frames_per_video(config: ConfigDict) -> int:

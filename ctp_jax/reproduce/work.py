@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from ctp_jax import results
+from ctp_jax import results, terminal
 from ctp_jax.errors import TryLater, UserError
 from ctp_jax.formatting import duration
 from ctp_jax.reproduce import plan
@@ -137,7 +137,8 @@ class Worker:
         number = f"[{self.everything.index(run) + 1}/{len(self.everything)}] {run.name}"
         began = time.monotonic()
         with (folder / LOG).open("ab") as log:
-            self._process = start(run.command(self.root), log)
+            with terminal.held_back():  # until there is a process to pass them on to
+                self._process = start(run.command(self.root), log)
             code = self._watch(folder / LOG, number)
         self._process = None
         self._check_signal()

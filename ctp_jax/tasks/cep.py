@@ -89,7 +89,7 @@ class Task(momentum.Task):
         params, state = super().init(rng, batch)
         some = jnp.zeros((1, self.config.contrast.dim))
         own = self._predictors().init(predictors_rng, some, some, some, train=False)
-        stats = {**state["batch_stats"], "predictors": own["batch_stats"]}
+        stats = {**state["batch_stats"], "predictors": own.get("batch_stats", {})}
         params = {**params, "predictors": own["params"]}
         return base.Variables(params, {**state, "batch_stats": stats})
 
@@ -119,7 +119,7 @@ class Task(momentum.Task):
             train=True,
             mutable=["batch_stats"],
         )
-        stats = {**stats, "predictors": dict(changed)["batch_stats"]}
+        stats = {**stats, "predictors": dict(changed).get("batch_stats", {})}
         wanted = jnp.moveaxis(key["time"][:, :SHOWN], 1, 0)[:, None]  # (3, 1, b, d)
         predicted, cycles = (_distance(each, wanted) for each in (there, again))
         loss = alike + options.prediction * predicted + options.cycle * cycles

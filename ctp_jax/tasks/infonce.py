@@ -33,9 +33,10 @@ class Task(momentum.Task):
     """See `configs/infonce.py` for its options."""
 
     def see_data(self, train: Any, held_out: Any | None) -> None:
-        if self.config.contrast.positives == "label":
+        learns = train.split == self.config.data.split  # else: only to be looked at
+        if self.config.contrast.positives == "label" and learns:
             what = "config.contrast.positives = 'label' (unlike 'own')"
-            selection.check_labels(train, what, train.split == self.config.data.split)
+            selection.check_labels(train, what, learn=True)
 
     # Clips -----------------------------------------------------------------------
 

@@ -39,11 +39,17 @@ class Task(speednet.Task):
                 f"config.clip.strides = {tuple(config.clip.strides)}: paces are at least "
                 "1; config.task = 'speednet' takes 0 and backwards"
             )
-        if config.pace.contrast and config.batch_size < 2 * config.optimizer.accumulate:
+        # Pictures are drawn one video at a time.
+        if config.batch_size > 1:
+            self._check_videos(config.batch_size // config.optimizer.accumulate)
+
+    def _check_videos(self, count: int) -> None:
+        if self.config.pace.contrast and count < 2:
             raise UserError(
-                f"config.batch_size = {config.batch_size}: with config.pace.contrast = "
-                f"{config.pace.contrast}, negatives are other videos that are computed "
-                "together: needs 2 for each of config.optimizer.accumulate parts"
+                f"config.batch_size / config.optimizer.accumulate = {count}: with "
+                f"config.pace.contrast = {self.config.pace.contrast}, negatives are other "
+                "videos that are computed together: set a larger batch_size or a smaller "
+                "accumulate"
             )
 
     def clip_spec(self, train: bool) -> ClipSpec:
@@ -98,6 +104,7 @@ class Task(speednet.Task):
         weight = self.config.pace.contrast
         if not weight:
             return super().loss(variables, batch, step, rng)
+        self._check_videos(len(batch["mask"]))
         logits, features, state = self.logits_and_features(variables, batch, rng)
         label = self.targets(batch)
         pace = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()

@@ -45,6 +45,8 @@ class Task(classification.Task):
     # On the host -----------------------------------------------------------------
 
     def see_data(self, train: Any, held_out: Any | None) -> None:
+        if train.split != self.config.data.split:  # only to be looked at
+            return
         fastest = max(self.config.clip.strides)
         needed, longest = self._needed(fastest), int(train.num_frames.max())
         if longest < needed:

@@ -6,7 +6,8 @@ are cut from a clip of one video, move on smooth paths and rotate: tubelets. The
 on this clip, the query, and on one of another video, the key. Nothing else is common to
 the two, and the negatives of the queue have other tubelets.
 
-The other video of video i is video i + 1 of the global batch, and of the last, the first.
+The other video of video i is the next one of those that are computed together, i + 1 of the
+global batch without `optimizer.accumulate`, and of the last, the first.
 
 Symbols: b videos, c = 2 clips, n tubelets, t frames, s side of the clip.
 """

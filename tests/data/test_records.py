@@ -1,7 +1,9 @@
 """The index and random access, against TensorFlow's own readers."""
 
 import io
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -219,6 +221,17 @@ def test_unprepared_and_unknown_names(foreign):
         records.open_records(f"fake_ucf/{config}", "val", data_dir)
     with pytest.raises(UserError, match="needs NAME"):
         records.open_records("../x y", "train", data_dir)
+
+
+def test_a_lost_shard_is_made_again_by_who_made_it(foreign, tmp_path):
+    """Of a data set without a config, such as `moving_mnist`, the name does not say it."""
+    data_dir, config = foreign
+    place = tmp_path / "fake_ucf" / "2.0.0"
+    shutil.copytree(pathlib.Path(data_dir, "fake_ucf", config, "2.0.0"), place)
+    opened = records.open_records("fake_ucf", "train", str(tmp_path))
+    os.truncate(opened.files[0], 10)
+    with pytest.raises(UserError, match="has 10 bytes, .*tfds build fake_ucf .*--over"):
+        records.open_records("fake_ucf", "train", str(tmp_path))
 
 
 def test_opening_imports_no_tensorflow(foreign):

@@ -136,6 +136,37 @@ def test_features_are_resumed_and_bad_files_are_named(
     assert os.listdir(out.parent) == ["features.npz"]
 
 
+def write_part(writer, name):
+    writer.add(name, 1, np.zeros(1), np.full((1, 2), ord(name)))
+    writer.save()
+
+
+def test_unfinished_parts_are_kept_whatever_is_missing(tmp_path, capsys):
+    out, about = tmp_path / "features.npz", feature_file.About("x", "y", 0.0)
+    writer = feature_file.Writer(out, about)
+    for name in "abc":
+        write_part(writer, name)
+    (tmp_path / "features.npz.partial" / "000001.npz").unlink()
+    writer = feature_file.Writer(out, about)
+    assert writer.known.video.tolist() == ["a", "c"]
+    write_part(writer, "d")
+    part = tmp_path / "features.npz.partial" / "000002.npz"
+    part.write_bytes(part.read_bytes()[:100])
+    writer = feature_file.Writer(out, about)
+    assert f"note: {part}: is damaged" in capsys.readouterr().err
+    found = writer.finish("abcd")
+    assert found.video.tolist() == ["a", "d"]
+    assert feature_file.read(out).features.tolist() == [[97, 97], [100, 100]]
+    assert os.listdir(tmp_path) == ["features.npz"]
+
+
+def test_a_name_that_parquet_cannot_hold_is_refused_at_the_start(tmp_path):
+    names = ["a.mp4", "b\udcff.mp4"]
+    feature_file.check_videos(tmp_path / "x.npz", names)
+    with pytest.raises(UserError, match=r"\.mp4: \.parquet holds names in UTF-8 only"):
+        feature_file.check_videos(tmp_path / "x.parquet", names)
+
+
 def test_parquet_has_the_same(run, files, tmp_path):
     pytest.importorskip("pyarrow", reason="comes with the extra data")
     for name in ("a.npz", "a.parquet"):

@@ -2,12 +2,14 @@
 
 import errno
 import fcntl
+import os
 import pathlib
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -361,10 +363,15 @@ def start_and_wait(data_dir) -> subprocess.Popen:
     raise AssertionError(process.communicate()[1])
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted(stop, tmp_path):
+@pytest.mark.parametrize(
+    "stops", [[signal.SIGINT], [signal.SIGHUP, signal.SIGHUP, signal.SIGTERM]]
+)
+def test_interrupted(stops, tmp_path):
+    """A closing terminal and its shell both send SIGHUP."""
     process = start_and_wait(tmp_path)
-    process.send_signal(stop)
+    for stop in stops:
+        process.send_signal(stop)
+        time.sleep(0.02)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error_lines(stderr) == ["error: interrupted; nothing was kept"]
@@ -393,6 +400,21 @@ def test_the_lock_is_for_one_data_set_only(tmp_path):
         with staging.staging(str(tmp_path), "b", ""):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/dev/shm")
+    or os.stat("/dev/shm").st_dev == os.stat("/tmp").st_dev,
+    reason="needs another disk",
+)
+def test_a_data_set_on_another_disk_is_refused_before_the_work(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        (tmp_path / "moving_shapes").symlink_to(other)
+        with pytest.raises(
+            UserError, match="is on another disk than .*: name a folder"
+        ):
+            run(*SHAPES, "--data_dir", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["moving_shapes"]
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):

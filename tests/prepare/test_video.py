@@ -100,6 +100,14 @@ def test_constant_rate_never_more_than_doubles_the_frames():
     assert fps == pytest.approx(4 / 100)
 
 
+@pytest.mark.parametrize("times", [[0, 0.1, 1.1], [0, 0.03, 0.2, 0.23, 0.4]])
+def test_constant_rate_where_no_interval_is_near_the_median(times):
+    """Half of the intervals are short, half are long."""
+    shown, fps = video.constant_rate(times, 25.0)
+    assert fps == pytest.approx((len(times) - 1) / times[-1])
+    assert len(shown) == len(times) and shown[0] == 0 and np.diff(shown).min() >= 0
+
+
 @pytest.mark.parametrize("times", [[0.0], [None, None], [0.0, 0.0, 0.0]])
 def test_constant_rate_without_times_is_the_streams(times):
     shown, fps = video.constant_rate(times, 24.0)

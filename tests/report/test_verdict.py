@@ -107,6 +107,14 @@ def test_a_run_that_is_not_finished(tmp_path):
     assert commands.next_steps(read.read(tmp_path), None) == [(why, command)]
 
 
+def test_a_run_of_epochs_that_was_cut_before_its_first_line(tmp_path):
+    make_runs.write_config(tmp_path, steps=0, epochs=150.0)
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    run = read.read(tmp_path)
+    assert verdict.total_steps(run) is None and not verdict.is_finished(run)
+    assert said(tmp_path).startswith("not finished")
+
+
 def test_what_is_not_known_has_no_verdict(tmp_path):
     make_runs.write_config(tmp_path)
     assert said(tmp_path).startswith("not finished, 0 of 300")

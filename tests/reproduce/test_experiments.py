@@ -189,3 +189,25 @@ def test_the_example_runs(capsys, tmp_path):
     path = ROOT / "examples" / "sweep.py"
     code, out, _ = command.run(capsys, path, "--commands", f"--root={tmp_path}")
     assert code == 0 and out.count("--config=configs/small.py") == 3
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(experiments.names()) - {"methods", "truth"})
+)
+def test_a_small_table_runs_on_the_data_that_are_named(name):
+    """As a whole, pretraining and columns; `methods` and `truth` have an argument for it."""
+    found = runs.Runs(runs.Settings(small=True, seeds=(0,), data={"": "mine:a:b"}))
+    found.cells(experiments.read(name))
+    names = {run.config.data.name for run in found.by_name.values()}
+    assert names <= {"mine", "mine_tracks", "mine_flow"}
+
+
+def test_small_features_have_time_to_squeeze():
+    """In Table 8, which would compare a network with itself otherwise."""
+    found = runs.Runs(runs.Settings(small=True, seeds=(0,)))
+    found.cells(experiments.read("table8"))
+    games = [run.config for run in found.by_name.values() if run.config.task == "ctp"]
+    assert {config.head.squeeze for config in games} == {False, True}
+    for config in games:
+        time, _ = models.create(config.model).total_stride()
+        assert config.clip.num_frames // time > 1

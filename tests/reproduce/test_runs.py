@@ -194,7 +194,7 @@ def test_every_method_sees_as_many_frames():
     ("settings", "expected"),
     [
         ({"overrides": {"batch_sizes": "8"}}, "did you mean --config.batch_size?"),
-        ({"overrides": {"batch_size": "many"}}, "is no value"),
+        ({"overrides": {"batch_size": "many"}}, "needs a value as Python writes it"),
         ({"overrides": {"batch_size": "0.5"}}, "batch_size"),
         ({"overrides": {"data.fraction": "2"}}, "config.data.fraction = 2"),
         ({"overrides": {"seed": "5"}}, "--override=seed: --seeds sets it"),

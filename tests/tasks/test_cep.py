@@ -242,3 +242,14 @@ def test_predictions_that_are_right_cost_nothing_and_equal_logits_are_chance():
     loss, _ = task._contrast(query, jnp.eye(DIM)[:1], jnp.zeros((QUEUE, DIM)))
     chance = task.chance_loss() - 2 * (1 + 0.3)
     assert float(loss) == pytest.approx(chance, rel=1e-3)
+
+
+def test_predictors_of_one_layer_have_no_norm():
+    task = make_task(**{"cep.layers": 1})
+    batch = made.make_batch(task, train=True)
+    variables = jax.eval_shape(task.init, jax.random.key(0), batch)
+    assert variables.state["batch_stats"]["predictors"] == {}
+    state = jax.eval_shape(
+        lambda *of: task.loss(*of, 0, jax.random.key(1))[1].state, variables, batch
+    )
+    assert state["batch_stats"]["predictors"] == {}

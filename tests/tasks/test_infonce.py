@@ -217,6 +217,9 @@ def test_labels_are_needed_for_ubernce_alone():
         UserError, match="are of class .run., but config.contrast.positives"
     ):
         task.see_data(one, None)
+    without.split = one.split = "test"  # looked at, not learnt from
+    task.see_data(without, None)
+    task.see_data(one, None)
 
 
 def test_captions_say_what_is_seen():

@@ -194,8 +194,8 @@ def test_the_loss_at_chance():
         ("pace", {"clip.strides": (0, 1)}, "paces are at least 1"),
         (
             "pace",
-            {"pace.contrast": 0.1, "batch_size": 1},
-            "batch_size = 1: with .*2 for",
+            {"pace.contrast": 0.1, "batch_size": 2, "optimizer.accumulate": 2},
+            "batch_size / config.optimizer.accumulate = 1: with .*larger",
         ),
     ],
 )

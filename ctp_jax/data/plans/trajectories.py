@@ -100,6 +100,8 @@ def sample_boxes(
     num_frames = centres.shape[-3]
     size_keys = key_frames.sample_key_frames(rng, num_frames, config.key_frames)
     log_extents = walk(rng, size_keys, log(extent), config.size_change)
+    # Beyond any clip, and float32 holds its exponential.
+    log_extents = tf.clip_by_value(log_extents, -20.0, 20.0)
     extents = key_frames.interpolate(
         exp(log_extents), size_keys, num_frames, rng, config.interpolation
     )

@@ -246,6 +246,7 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
             splits=self.source.splits,
         )
         index.write(folder, found)
+        self.write_more(folder, found)  # before what makes the data set a complete one
         split = tfds.core.SplitInfo(
             name=index.STORED_SPLIT,
             shard_lengths=lengths,
@@ -256,6 +257,9 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
         )
         self.info.set_splits(tfds.core.splits.SplitDict([split]))
         self.info.write_to_directory(where)
+
+    def write_more(self, folder: str, found: index.Index) -> None:
+        """Other files beside the shards and their index: none."""
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         """Called by `download_and_prepare` of TFDS: prepares on this machine."""

@@ -111,11 +111,8 @@ class Derived(base.VideoBuilder):
         _announce(self.source.items, self.options.workers or workers.available_cores())
         return orders
 
-    def assemble(self, folder: str, made: Sequence[shards.Shard]) -> None:
-        """As `base.VideoBuilder.assemble`, with statistics and pictures."""
-        super().assemble(folder, made)
-        found = index.read(folder)
-        assert found
+    def write_more(self, folder: str, found: index.Index) -> None:
+        """Statistics and pictures."""
         names = [each.decode() for each in found.id_bytes]
         stored = stored_lib.find(epath.Path(folder), found)
         lines = self.write_statistics(

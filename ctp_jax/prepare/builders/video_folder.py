@@ -13,6 +13,8 @@ from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.prepare.builders import base, folders, lists, ucf101
 
+TEST_SHARE = 0.1
+
 
 class VideoFolder(base.VideoBuilder):
     """Any folder of videos: DIR/CLASS/VIDEO with the folders as classes, or DIR/VIDEO
@@ -38,7 +40,7 @@ class VideoFolder(base.VideoBuilder):
         text("test_list", "", "A single list, for the split `test`.")
         flags.DEFINE_float(
             "test_share",
-            0.1,
+            TEST_SHARE,
             "Share of each class for `test`, below 1; if there are no lists.",
             flag_values=values,
             lower_bound=0,
@@ -59,6 +61,11 @@ class VideoFolder(base.VideoBuilder):
         if arguments.unlabelled and (arguments.lists or files):
             raise UserError(
                 "--unlabelled: is for folders, lists say the classes: leave one out"
+            )
+        if arguments.test_share != TEST_SHARE and (arguments.lists or files):
+            raise UserError(
+                f"--test_share={arguments.test_share}: is for folders, lists say what is "
+                "for testing: leave one out"
             )
         if arguments.lists:
             files, class_names = ucf101.find_lists(arguments.lists)

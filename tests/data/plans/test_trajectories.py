@@ -229,3 +229,14 @@ def test_ablations_switch_off_what_they_name():
     assert result["visible"].numpy().all()
     np.testing.assert_array_equal(result["opacity"], 1.0)
     assert not result["shape"].numpy().any()
+
+
+def test_sizes_beyond_what_float32_holds_fill_the_clip():
+    config = common.game()
+    config.size_change = 10.0  # the most that it may be
+    count = rng_lib.count_uniforms(
+        lambda d: trajectories.sample_game(d, config, FRAMES, SIZE)
+    )
+    plan = trajectories.sample_game(make_draws(count, 50), config, FRAMES, SIZE)
+    boxes = plan["boxes"].numpy()
+    assert np.isfinite(boxes).all() and boxes.min() >= 0 and boxes.max() <= SIZE
