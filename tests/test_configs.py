@@ -14,16 +14,6 @@ FILES = sorted(pathlib.Path(common.__file__).parent.glob("*.py"))
 NAMES = [path.name for path in FILES if path.stem not in ("__init__", "common")]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("argument", ["", ":runlocal"])
-def test_config_loads_and_makes_a_task(name, argument):
-    path = pathlib.Path(common.__file__).parent / name
-    config = cli.load_config(f"{path}{argument}")
-    config_lib.validate(config)
-    spec = base.load(config).clip_spec(train=True)
-    assert spec.num_frames == config.clip.num_frames
-
-
 def test_the_authors_numbers():
     config = ucf_r3d.get_config()
     assert (config.batch_size, config.epochs) == (32, 300)

@@ -16,6 +16,7 @@ SMALL = {
     "data.split": "train",
     "data.eval_split": "test",
     "model.name": "c3d",
+    "model.width": 0.25,
     "clip.num_frames": 8,
     "probe.scales": ((86, 64),),
     "probe.num_clips": 2,

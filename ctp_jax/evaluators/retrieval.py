@@ -123,21 +123,11 @@ class RetrievalEvaluator(NeighbourEvaluator):
         return [line] if left_out else []
 
     def save(self, directory: pathlib.Path) -> None:
-        """Writes neighbours.csv and neighbours.png; nothing without records.
-
-        Raises:
-            UserError: the folder cannot be written to.
-        """
+        """Writes neighbours.csv and neighbours.png; nothing without records."""
         if self.bank.query_records is None or self.bank.gallery_records is None:
             return
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._write_table(directory / "neighbours.csv")
-            self._draw(directory / "neighbours.png")
-        except OSError as error:
-            raise UserError(
-                f"{directory}: cannot be written: {error.strerror}"
-            ) from error
+        self._write_table(directory / "neighbours.csv")
+        self._draw(directory / "neighbours.png")
 
     def _write_table(self, path: pathlib.Path) -> None:
         found = self.bank.neighbours()

@@ -174,15 +174,6 @@ def normalize(clip: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
     return (clip - mean) / std
 
 
-def denormalize(clip: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
-    """The inverse of `normalize`: back to grey levels.
-
-    >>> to_uint8(denormalize(normalize(jnp.array([10.0, 20.0, 30.0])))).tolist()
-    [10, 20, 30]
-    """
-    return clip * (255.0 * jnp.asarray(STD)) + 255.0 * jnp.asarray(MEAN)
-
-
 def to_uint8(clip: Float[Array, "*b 3"]) -> UInt8[Array, "*b 3"]:
     """Grey levels rounded to 8-bit integers, for pictures.
 

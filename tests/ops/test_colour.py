@@ -62,12 +62,11 @@ def test_brightness_and_contrast_clip_in_order():
     np.testing.assert_allclose(out[0, :, 0, 0, 0], [127.5, 0.0])
 
 
-def test_normalisation_inverts():
+def test_normalisation():
     clip = random_clip(3)
     normal = colour.normalize(clip)
     expected = (np.asarray(clip) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(normal, expected, atol=1e-5)
-    np.testing.assert_allclose(colour.denormalize(normal), clip, atol=1e-3)
 
 
 def jitter_plan(rng, shape):

@@ -24,17 +24,6 @@ def make_task(**flat):
     return base.load(config)
 
 
-def test_three_steps_equal_torch():
-    """MoCo's losses, networks and queue, with tubelets for what is common to a pair."""
-    pytest.importorskip("torch", reason="compares with PyTorch")
-    from tests.tasks import two_steps
-
-    task = make_task()
-    batches = [made.make_batch(task, train=True, seed=seed) for seed in range(3)]
-    weights = test_moco.make_weights(task, batches[0])
-    two_steps.check(task, weights, test_moco.torch_network(task, weights), batches)
-
-
 def test_two_videos_show_the_same_tubelets():
     """Cut from one video, pasted on it and on the next; one draw of colours for both."""
     task = make_task(**{"game.shear": 0.1})

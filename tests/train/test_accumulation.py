@@ -159,6 +159,9 @@ def test_no_row_leaves_its_device():
 
 
 def test_batch_must_divide():
+    mesh_lib.check_batch_size(16, 8)
+    with pytest.raises(UserError, match="12 .* 8 devices: use 8 or 16"):
+        mesh_lib.check_batch_size(12, 8)
     mesh_lib.check_batch_size(16, 4, 2)
     message = r"12 .* 4 devices in 2 parts each \(config\.optimizer\.accumulate\): use "
     with pytest.raises(UserError, match=message + "8 or 16$"):

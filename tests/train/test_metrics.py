@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctp_jax.train import evaluation, metrics
+from ctp_jax.train import metrics
 
 
 def test_train_line():
@@ -116,14 +116,6 @@ def test_meter(monkeypatch):
         meter.step(0.5)
     found = meter.read(steps_to_go=30)
     assert found == {"clips_per_second": 2.0, "input_share": 0.25, "eta": 60.0}
-
-
-def test_results_are_split():
-    numbers, arrays = evaluation.split_results(
-        {"iou": np.float32(0.5), "n": 3, "curve": [1.0, 2.0], "odd": object()}
-    )
-    assert numbers == {"iou": 0.5, "n": 3} and isinstance(numbers["n"], int)
-    assert list(arrays) == ["curve"]
 
 
 def test_results_stand_beside_their_baseline():

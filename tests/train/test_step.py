@@ -168,11 +168,3 @@ def test_state_that_changes_its_form_is_named(change, message):
     )
     with pytest.raises(UserError, match=message):
         train_step.lower(state, batch)
-
-
-def test_batch_must_divide():
-    mesh_lib.check_batch_size(16, 8)
-    with pytest.raises(UserError, match="12 .* 8 devices: use 8 or 16"):
-        mesh_lib.check_batch_size(12, 8)
-    with pytest.raises(UserError, match="4 .* 8 devices: use 8$"):
-        mesh_lib.check_batch_size(4, 8)

@@ -16,7 +16,7 @@ from orbax.checkpoint._src.serialization import serialization
 
 from ctp_jax.errors import UserError, is_disk_full
 from ctp_jax.train import loop, metrics
-from ctp_jax.train.checkpoints import export, layout, manager, pytrees
+from ctp_jax.train.checkpoints import layout, manager
 from ctp_jax.train.checkpoints import restore as restore_lib
 from ctp_jax.train.checkpoints.retention import RetentionPolicy
 from ctp_jax.train.state import TrainState, describe
@@ -60,12 +60,8 @@ def test_nothing_there(tmp_path):
     assert restore(tmp_path) == (None, [])
 
 
-@pytest.mark.parametrize(
-    "lost", ["state/d", "state/_METADATA", "meta", "meta/metadata"]
-)
-def test_a_damaged_step_is_set_aside(saved, lost):
-    path = saved / "checkpoints/3" / lost
-    shutil.rmtree(path) if path.is_dir() else path.write_text("")
+def test_a_damaged_step_is_set_aside(saved):
+    shutil.rmtree(saved / "checkpoints/3/state/d")
     (state, _), (line,) = restore(saved)
     assert int(state.step) == 2
     assert "step 3 is damaged" in line and "resuming from step 2" in line
@@ -77,14 +73,6 @@ def test_a_damaged_step_is_set_aside(saved, lost):
     shutil.rmtree(saved / "checkpoints/3/state")
     assert int(restore(saved)[0][0].step) == 2
     assert (saved / "damaged/3.1").exists()
-
-
-def test_nothing_readable_stops_and_moves_nothing(saved):
-    for step in (1, 2, 3):
-        shutil.rmtree(saved / f"checkpoints/{step}/state")
-    for _ in range(2):
-        with pytest.raises(UserError, match="all 3 checkpoints are damaged"):
-            restore(saved)
 
 
 def check_with(saved, config, target):
@@ -358,27 +346,3 @@ def test_a_file_where_the_folder_should_be(tmp_path, saved):
     (saved / "checkpoints/3/files.json").unlink()
     with pytest.raises(UserError, match="damaged: is a file"):
         restore(saved)
-
-
-def test_an_encoder_is_as_it_was_exported(tmp_path):
-    arrays = {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}
-    encoder = export.Encoder(arrays, {}, {"name": "x"}, None, "", {}, "")
-    export.write_encoder(tmp_path / "encoder", encoder)
-    np.testing.assert_array_equal(
-        export.load_encoder(tmp_path).params["kernel"], arrays["kernel"]
-    )
-    # Intact files with other values, which Orbax reads without an error.
-    shutil.rmtree(tmp_path / "encoder/arrays")
-    wrong = {"params": {"kernel": arrays["kernel"] + 1}, "batch_stats": {}}
-    pytrees.save(tmp_path / "encoder/arrays", wrong)
-    with pytest.raises(UserError, match="arrays of the encoder are missing or damaged"):
-        export.load_encoder(tmp_path)
-
-
-def test_what_a_killed_save_leaves_is_removed(saved):
-    steps = saved / "checkpoints"
-    shutil.copytree(steps / "3", steps / "4.writing")
-    (steps / "5.writing").mkdir()
-    steps.joinpath("1").rename(steps / "1.deleting")
-    assert int(restore(saved)[0][0].step) == 3
-    assert sorted(path.name for path in steps.iterdir()) == ["2", "3"]

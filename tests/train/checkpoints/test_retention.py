@@ -41,16 +41,11 @@ def there(workdir):
 @pytest.mark.parametrize(
     ("keep", "left"),
     [
-        (RetentionPolicy(1), [8]),
-        (RetentionPolicy(3), [6, 7, 8]),
-        (RetentionPolicy(1, 2, "accuracy"), [2, 4, 8]),
-        (RetentionPolicy(1, 2, "-accuracy"), [1, 8]),
         (RetentionPolicy(1, 1, "-loss"), [4, 8]),  # of equals the newer
         (
             RetentionPolicy(2, 1, "accuracy", lambda step: step % 3 == 0),
             [3, 4, 6, 7, 8],
         ),
-        (RetentionPolicy(1, 2, "unknown"), [8]),
     ],
 )
 def test_what_stays(tmp_path, keep, left, restarts):
