@@ -79,7 +79,8 @@ class Network(nn.Module):
         super().__init__()
         model = config.model
         ours = models.create(model)
-        self.encoder = torch_networks.Encoder(
+        self.encoder = torch_networks.residual(
+            model.name,
             ours.channels(),
             model.spatial_strides,
             model.temporal_strides,

@@ -89,6 +89,8 @@ NARROW = {"width": 0.125, "dtype": "float32", "conv": "direct"}
 @pytest.mark.parametrize(
     "name, channels, spatial, temporal",
     [
+        ("r3d18", (8, 16, 32, 64), (1, 2, 2, 1), (1, 2, 2, 2)),
+        ("r2plus1d18", (8, 16, 32, 64), (1, 2, 2, 2), (1, 2, 2, 2)),
         ("r3d10", (8, 16, 32, 64), (1, 2, 2, 1), (1, 2, 2, 2)),
         ("r2plus1d10", (8, 16, 32, 64), (1, 2, 2, 2), (1, 2, 2, 2)),
         ("r2d3d18", (8, 16, 32, 32), (1, 2, 1, 1), (1, 1, 2, 2)),
@@ -97,14 +99,15 @@ NARROW = {"width": 0.125, "dtype": "float32", "conv": "direct"}
 )
 def test_as_torch_in_float64(name, channels, spatial, temporal):
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    from tests.models import torch_backbones, torch_networks
+    from tests.models import torch_networks
 
     config = model_config(
         name=name, spatial_strides=spatial, temporal_strides=temporal, **NARROW
     )
     encoder = models.create(config)
     variables = random_variables(encoder)
-    oracle = torch_backbones.residual(name, channels, spatial, temporal)
+    mid = 8 if name == "r2plus1d18" else 10
+    oracle = torch_networks.residual(name, channels, spatial, temporal, mid)
     torch_networks.load(oracle, variables["params"], variables["batch_stats"])
     oracle.double()
     rng = np.random.default_rng(0)

@@ -144,8 +144,7 @@ def torch_classifier(encoder, variables, weights, bias):
         pools = (1, 2, 2), *((t, s, s) for s, t in list(zip(*strides))[1:])
         network = oracles.C3D((8,) * 4 + (16,) * 4, pools, encoder.batch_norm)
     else:
-        mid = {"r3d18": 0, "r2plus1d18": 8}[encoder.variant]
-        network = oracles.Encoder((8, 8, 8, 16), *strides, mid)
+        network = oracles.residual(encoder.variant, (8, 8, 8, 16), *strides, 8)
     oracles.load(network, variables["params"], variables.get("batch_stats", {}))
     linear = torch.nn.Linear(*weights.shape).double()
     linear.weight.data.copy_(torch.tensor(weights.T))

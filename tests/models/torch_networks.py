@@ -8,10 +8,6 @@ import torch
 from torch import nn
 
 
-def factorised_mid(cin, cout):
-    return int(3 * cin * cout * 9 / (cin * 9 + 3 * cout))
-
-
 class Factorised(nn.Module):
     def __init__(self, cin, mid, cout, size, stride, padding):
         super().__init__()
@@ -29,69 +25,92 @@ class Factorised(nn.Module):
         return self.temporal(self.relu(self.bn(self.spatial(x))))
 
 
+def conv3d(cin, cout, size, stride, mid):
+    """Not factorised where there are no mid channels."""
+    if mid:
+        (kt, ks, _), (st, ss, _) = size, stride
+        return Factorised(cin, mid, cout, (kt, ks), (st, ss), (kt // 2, ks // 2))
+    padding = tuple(each // 2 for each in size)
+    return nn.Conv3d(cin, cout, size, stride, padding, bias=False)
+
+
+def mid_of(cin, cout, size):
+    time, space = size[0], size[1] * size[2]
+    return time * space * cin * cout // (space * cin + time * cout)
+
+
 class Block(nn.Module):
-    def __init__(self, cin, cout, stride, shortcut, factorised):
+    def __init__(self, name, cin, cout, taps, stride, shortcut, final):
         super().__init__()
+        self.shifted, self.shortcut = name == "tsm18", shortcut
+        factorised = name.startswith("r2plus1d")
 
-        def conv(cin, stride):
-            if factorised:
-                mid = factorised_mid(cin, cout)
-                return Factorised(cin, mid, cout, (3, 3), stride, (1, 1))
-            st, ss = stride
-            return nn.Conv3d(cin, cout, 3, (st, ss, ss), 1, bias=False)
+        def conv(cin, size, stride):
+            mid = mid_of(cin, cout, size) if factorised else 0
+            return conv3d(cin, cout, size, stride, mid)
 
-        self.conv1, self.bn1 = conv(cin, stride), nn.BatchNorm3d(cout, eps=1e-3)
-        self.conv2, self.bn2 = conv(cout, (1, 1)), nn.BatchNorm3d(cout, eps=1e-3)
-        self.has_shortcut = shortcut
+        size = (taps, 3, 3)
+        self.conv1, self.bn1 = conv(cin, size, stride), nn.BatchNorm3d(cout, eps=1e-3)
+        self.conv2 = conv(cout, size, (1, 1, 1))
+        self.bn2 = nn.BatchNorm3d(cout, eps=1e-3)
         if shortcut:
-            st, ss = stride
-            self.shortcut_conv = nn.Conv3d(cin, cout, 1, (st, ss, ss), bias=False)
+            factorised = factorised and name.endswith("10")  # by `conv`
+            self.shortcut_conv = conv(cin, (1, 1, 1), stride)
             self.shortcut_bn = nn.BatchNorm3d(cout, eps=1e-3)
-        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU() if final else nn.Identity()
 
     def forward(self, x):
-        y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
-        if self.has_shortcut:
-            x = self.shortcut_bn(self.shortcut_conv(x))
+        y = x
+        if self.shifted:
+            y, share = torch.zeros_like(x), x.shape[1] // 8
+            for t in range(x.shape[2]):
+                if t + 1 < x.shape[2]:
+                    y[:, :share, t] = x[:, :share, t + 1]
+                if t:
+                    y[:, share : 2 * share, t] = x[:, share : 2 * share, t - 1]
+                y[:, 2 * share :, t] = x[:, 2 * share :, t]
+        y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(y)))))
+        x = self.shortcut_bn(self.shortcut_conv(x)) if self.shortcut else x
         return self.relu2(x + y)
 
 
 class Stem(nn.Module):
-    def __init__(self, cout, mid):
+    def __init__(self, cout, taps, mid, pooled):
         super().__init__()
-        self.conv = (
-            Factorised(3, mid, cout, (3, 7), (1, 2), (1, 3))
-            if mid
-            else nn.Conv3d(3, cout, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False)
-        )
-        self.bn = nn.BatchNorm3d(cout, eps=1e-3)
-        self.relu = nn.ReLU()
+        self.conv = conv3d(3, cout, (taps, 7, 7), (1, 2, 2), mid)
+        self.bn, self.relu = nn.BatchNorm3d(cout, eps=1e-3), nn.ReLU()
+        pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+        self.pool = pool if pooled else nn.Identity()
 
     def forward(self, x):
-        return self.relu(self.bn(self.conv(x)))
+        return self.pool(self.relu(self.bn(self.conv(x))))
 
 
-class Encoder(nn.Module):
-    def __init__(self, channels, spatial, temporal, stem_mid=0):
-        super().__init__()
-        self.stem = Stem(channels[0], stem_mid)
-        self.order = ["stem"]
-        cin = channels[0]
-        for stage, cout in enumerate(channels):
-            for block in range(2):
-                first = block == 0
-                stride = (temporal[stage], spatial[stage]) if first else (1, 1)
-                name = f"stage{stage + 1}_block{block + 1}"
-                shortcut = first and stage > 0
-                module = Block(cin, cout, stride, shortcut, bool(stem_mid))
-                self.add_module(name, module)
-                self.order.append(name)
-                cin = cout
-
-    def forward(self, x):
-        for name in self.order:
-            x = getattr(self, name)(x)
-        return x
+def residual(name, channels, spatial, temporal, stem_mid=10):
+    """The network of this name; `channels` of its stages, the first also of the stem."""
+    blocks = 1 if name.endswith("10") else 2
+    taps = {"r2d3d18": (1, 1, 1, 3, 3), "tsm18": (1, 1, 1, 1, 1)}.get(name, (3,) * 5)
+    network = nn.Sequential()
+    mid = stem_mid if name.startswith("r2plus1d") else 0
+    pooled = name in ("r2d3d18", "tsm18")
+    network.add_module("stem", Stem(channels[0], taps[0], mid, pooled))
+    cin = channels[0]
+    for stage, cout in enumerate(channels, 1):
+        for block in range(1, blocks + 1):
+            first = block == 1
+            time, space = temporal[stage - 1], spatial[stage - 1]
+            module = Block(
+                name,
+                cin,
+                cout,
+                taps[stage],
+                (time, space, space) if first else (1, 1, 1),
+                shortcut=first and stage > 1,
+                final=name != "r2d3d18" or (stage, block) != (4, 2),
+            )
+            network.add_module(f"stage{stage}_block{block}", module)
+            cin = cout
+    return network
 
 
 class C3DBlock(nn.Module):

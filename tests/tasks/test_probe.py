@@ -74,7 +74,8 @@ def test_features_equal_torch():
     assert got.shape == (VIDEOS, 2 * 3 * 3 * 16) and got.dtype == jnp.float32
 
     params, model_state = weights
-    network = torch_networks.Encoder((8, 8, 8, 16), (1, 2, 1, 2), (1, 2, 2, 2))
+    strides = (1, 2, 1, 2), (1, 2, 2, 2)
+    network = torch_networks.residual("r3d18", (8, 8, 8, 16), *strides)
     stats = model_state["batch_stats"]["encoder"]
     torch_networks.load(network, params["encoder"], stats)
     network.eval()

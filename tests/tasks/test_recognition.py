@@ -30,7 +30,8 @@ def torch_logits(weights, clips, train):
     from tests.models import torch_networks
 
     params, model_state = weights
-    network = torch_networks.Encoder((8, 8, 8, 16), (1, 2, 2, 2), (1, 2, 2, 2))
+    strides = (1, 2, 2, 2), (1, 2, 2, 2)
+    network = torch_networks.residual("r3d18", (8, 8, 8, 16), *strides)
     stats = model_state["batch_stats"]["encoder"]
     torch_networks.load(network, params["encoder"], stats)
     network.train(train)
