@@ -149,9 +149,7 @@ def pretext(task: str, arg: ConfigDict) -> ConfigDict:
     config.colour = clip_colour()
 
     config.model = model(spatial_strides=(1, 2, 2, 2))
-    config.head = ConfigDict()
-    config.head.dropout = 0.5
-    config.head.init_std = 0.001
+    config.head = classifier()
 
     schedule(config, epochs, milestones)
     config.optimizer.weight_decay = 1e-4
@@ -195,14 +193,20 @@ def finetune(
     # Parts that stay as they are, their statistics too: "", "stem", "stem+1" (the stem
     # and stage 1), ..., "stem+4": everything but the classifier, a linear probe.
     config.freeze = ""
-    config.head = ConfigDict()
-    config.head.dropout = 0.5
-    config.head.init_std = 0.001
+    config.head = classifier()
 
     schedule(config, epochs, milestones)
     config.optimizer.weight_decay = 5e-4
     config.evaluators = evaluators("recognition")
     config.probe = probe()
+    return config
+
+
+def classifier() -> ConfigDict:
+    """The head of what classifies clips."""
+    config = ConfigDict()
+    config.dropout = 0.5
+    config.init_std = 0.001
     return config
 
 

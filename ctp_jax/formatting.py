@@ -2,7 +2,7 @@
 
 import operator
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
 _CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))}
@@ -20,6 +20,12 @@ def number(value: float) -> str:
         return str(value)
     size = abs(value)
     return f"{value:.3f}" if size == 0 or 1e-2 <= size < 1e4 else f"{value:.2e}"
+
+
+def some(names: Iterable[str], number: int = 3) -> str:
+    """The first of many: 'a, b, c, ...'."""
+    names = list(names)
+    return ", ".join(names[:number]) + ", ..." * (len(names) > number)
 
 
 def count(number: SupportsIndex, noun: str, plural: str = "") -> str:

@@ -17,6 +17,12 @@ def backbone(name, **more):
     return {"arguments": f"backbone={name}", **more}
 
 
+METHODS = (
+    *("rotation", "speednet", "vcop", "vcp", "prp", "pace", "temptrans"),
+    *("moco", "infonce", "coclr", "cep", "tubelet", "dpc", "memdpc"),
+)
+"""Pretext tasks beside the game, `configs/<name>.py`."""
+
 SMALL = {
     **{
         f"{name}.py": f"configs/{name}.py"
@@ -38,19 +44,7 @@ SMALL = {
     "finetune_k400.py": "configs/finetune_small.py:{kinetics400}",
     **{
         f"{name}.py": f"configs/{name}.py:small,{{data}}"
-        for name in (
-            *("retrieval", "rotation", "speednet", "vcop", "vcp", "prp", "pace"),
-            *(
-                "temptrans",
-                "moco",
-                "infonce",
-                "coclr",
-                "cep",
-                "tubelet",
-                "dpc",
-                "memdpc",
-            ),
-        )
+        for name in ("retrieval", *METHODS)
     },
 }
 """Config -> with --scale=small; a data set in braces is replaced by the one chosen."""

@@ -9,11 +9,9 @@ three stages share the frames; it needs `python -m ctp_jax.prepare flow --from N
 """
 
 from configs import common
+from configs.experiments import common as experiments
 
-METHODS = (
-    *("ctp", "rotation", "speednet", "vcop", "vcp", "prp", "pace", "temptrans"),
-    *("moco", "infonce", "coclr", "cep", "tubelet", "dpc", "memdpc"),
-)
+METHODS = ("ctp", *experiments.METHODS)
 SPLITS = {"arid6": ("train01", "test01"), "fight300": ("train01", "test01")}
 """Of data sets whose splits are not train and test."""
 

@@ -65,8 +65,8 @@ class FeatureBank:
             UserError: the splits have no labels, or different classes.
         """
         self.query_records, self.gallery_records = query_records, gallery_records
-        self._queries = _Features("query", query_records)
-        self._gallery = _Features("gallery", gallery_records)
+        self.queries = _Features("query", query_records)
+        self.gallery = _Features("gallery", gallery_records)
         self._found: Neighbours | None = None
         self._k = 1
         for records in (query_records, gallery_records):
@@ -93,21 +93,9 @@ class FeatureBank:
 
     def reset(self) -> None:
         """Forgets all features."""
-        self._queries.reset()
-        self._gallery.reset()
+        self.queries.reset()
+        self.gallery.reset()
         self._found = None
-
-    def add_queries(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
-        """Takes `outputs['features']`, float (b, d), of the split of the queries."""
-        self._queries.add(batch, outputs)
-
-    def add_gallery(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
-        """Takes `outputs['features']`, float (b, d), of the split that is searched."""
-        self._gallery.add(batch, outputs)
 
     def neighbours(self) -> Neighbours:
         """As many neighbours as were asked for, or all if there are fewer.
@@ -120,26 +108,26 @@ class FeatureBank:
         if self._found is not None:
             return self._found
         own = self._own_rows()
-        available = len(self._gallery) - bool((own >= 0).any())
-        if available < 1 or not len(self._queries):
+        available = len(self.gallery) - bool((own >= 0).any())
+        if available < 1 or not len(self.queries):
             raise UserError(
                 "cannot search for neighbours of "
-                f"{formatting.count(len(self._queries), 'video')} among {available}: "
+                f"{formatting.count(len(self.queries), 'video')} among {available}: "
                 "check that both splits are set and not empty"
             )
-        for side in (self._queries, self._gallery):
+        for side in (self.queries, self.gallery):
             _check_labels(side.labels, f"{side.name} videos")
-        queries, gallery = self._queries.take(), self._gallery.take()
+        queries, gallery = self.queries.take(), self.gallery.take()
         similarity, row = nearest.search(
             queries, gallery, min(self._k, available), exclude=own
         )
         self._found = Neighbours(
             similarity,
             row,
-            np.array(self._queries.numbers),
-            np.array(self._queries.labels),
-            np.array(self._gallery.numbers),
-            np.array(self._gallery.labels),
+            np.array(self.queries.numbers),
+            np.array(self.queries.labels),
+            np.array(self.gallery.numbers),
+            np.array(self.gallery.labels),
             own,
         )
         return self._found
@@ -148,11 +136,11 @@ class FeatureBank:
         """The gallery row of each query's own video, -1 if it is not in the gallery."""
         queries, gallery = self.query_records, self.gallery_records
         if queries is None or gallery is None or queries.name != gallery.name:
-            return np.full(len(self._queries), -1)
+            return np.full(len(self.queries), -1)
         # Compared by name: a video has different numbers in different splits.
-        names = gallery.ids[self._gallery.numbers].tolist()
+        names = gallery.ids[self.gallery.numbers].tolist()
         row_of = {name: row for row, name in enumerate(names)}
-        names = queries.ids[self._queries.numbers].tolist()
+        names = queries.ids[self.queries.numbers].tolist()
         return np.array([row_of.get(name, -1) for name in names])
 
 
@@ -231,12 +219,12 @@ class NeighbourEvaluator(Evaluator):
         self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
     ) -> None:
         """Takes `outputs['features']`, float (b, d), of the split that is searched."""
-        self.bank.add_gallery(batch, outputs)
+        self.bank.gallery.add(batch, outputs)
 
     def update(
         self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
     ) -> None:
-        self.bank.add_queries(batch, outputs)
+        self.bank.queries.add(batch, outputs)
 
     def results(self) -> Iterator[tuple[str, Any]]:
         raise NotImplementedError

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctp_jax import models
+from ctp_jax import formatting, models
 from ctp_jax.interop import heads, layouts, matching, names
 from ctp_jax.models import base, resnet3d
 from ctp_jax.storage import untrusted
@@ -113,7 +113,7 @@ def _arrays(
             tree = tree.setdefault(part, {})
         tree[entry.path[-1]] = layouts.to_ours(tensor, entry.layout, shape)
     if wrong:
-        what = f"{len(wrong)} of the wrong shape ({matching.some(wrong)})"
+        what = f"{len(wrong)} of the wrong shape ({formatting.some(wrong)})"
         raise match.misfit(path, what)
     return collections
 

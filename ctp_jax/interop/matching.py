@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.interop import layouts, names
 
@@ -93,7 +94,7 @@ def find(
         tried = ", ".join(names.FAMILIES) if family == "auto" else family
         tried += f", {network}" if network else ""
         raise UserError(
-            f"{path}: no known encoder has these names: {some(tensors)} "
+            f"{path}: no known encoder has these names: {formatting.some(tensors)} "
             f"(tried {tried}): docs/checkpoints.md lists the encoders to convert"
         )
     best = matches[0]
@@ -134,9 +135,9 @@ def check_names(tensors: Mapping[str, np.ndarray], match: Match, path: str) -> N
     ]
     parts = []
     if missing:
-        parts.append(f"{len(missing)} missing ({some(missing)})")
+        parts.append(f"{len(missing)} missing ({formatting.some(missing)})")
     if unexpected:
-        parts.append(f"{len(unexpected)} unexpected ({some(unexpected)})")
+        parts.append(f"{len(unexpected)} unexpected ({formatting.some(unexpected)})")
     if parts:
         raise match.misfit(path, "; ".join(parts))
 
@@ -154,9 +155,3 @@ def groups(left: Iterable[str], prefix: str = "") -> dict[str, int]:
             same = len(os.path.commonprefix([parts, there]))
             found[".".join(parts[: same + 1])] += 1
     return dict(found)
-
-
-def some(many: Iterable[str], number: int = 3) -> str:
-    """The first of many, for a message."""
-    many = list(many)
-    return ", ".join(many[:number]) + (", ..." if len(many) > number else "")

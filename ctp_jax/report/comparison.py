@@ -45,7 +45,7 @@ def context(runs: list[Run]) -> dict[str, Any]:
             section["table"] = None  # it says no more than the first
         sections.append(section)
     tasks = " and ".join(section["task"] for section in sections)
-    names = ", ".join(run.name for run in runs[:3]) + ", ..." * (len(runs) > 3)
+    names = formatting.some(run.name for run in runs)
     title = f"{len(runs)} runs of {tasks}: {names}"
     found = runs[0].attempt("glossary", glossary, runs)
     return {"runs": runs, "sections": sections, "title": title, "glossary": found}

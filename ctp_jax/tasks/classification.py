@@ -18,7 +18,7 @@ from ctp_jax.errors import UserError
 from ctp_jax.models import heads, saliency
 from ctp_jax.models.base import apply
 from ctp_jax.ops import colour
-from ctp_jax.tasks import base, encoder, render
+from ctp_jax.tasks import base, encoder
 
 
 class Task(encoder.Task):
@@ -101,12 +101,8 @@ class Task(encoder.Task):
         return math.log(len(self.class_names))
 
     def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
-        """`logits` (b, c, k) of every clip."""
-
-        def one(part):
-            return self.logits(variables, part)[0][:, 0]
-
-        return {"logits": render.map_clips(one, batch)}
+        """`logits` (b, c, k) of every clip, of all clips at once."""
+        return {"logits": self.logits(variables, batch)[0]}
 
     def explain(
         self, variables: base.Variables, batch: Batch, classes: Int[Array, " v"]

@@ -121,10 +121,6 @@ class Task(speednet.Task):
         others = math.log(2 * videos - 1)
         return super().chance_loss() + self.config.pace.contrast * others
 
-    def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
-        """`logits` (b, c, k), of all clips at once: the plan has colours for each."""
-        return {"logits": self.logits(variables, batch)[0]}
-
 
 def contrastive_loss(
     embedded: Float[Array, "bc d"], temperature: float

@@ -7,6 +7,7 @@ video, t frames, s side of the clip, k classes.
 
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ from ctp_jax import formatting
 from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
-from ctp_jax.tasks import classification
+from ctp_jax.tasks import base, classification, render
 
 
 class Task(classification.Task):
@@ -56,6 +57,14 @@ class Task(classification.Task):
         if not batch["plan"]:  # held-out videos
             return clips
         return classification.change_colours(clips, batch["plan"])
+
+    def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
+        """`logits` (b, c, k), of clip after clip: there are ten of a test video."""
+
+        def one(part):
+            return self.logits(variables, part)[0][:, 0]
+
+        return {"logits": render.map_clips(one, batch)}
 
 
 def check_data(config: ConfigDict, train: Any, held_out: Any | None) -> None:

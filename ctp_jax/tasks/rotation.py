@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ctp_jax.data.batch import Batch
-from ctp_jax.tasks import base, classification
+from ctp_jax.tasks import classification
 
 
 class Task(classification.Task):
@@ -47,10 +47,6 @@ class Task(classification.Task):
         if self.config.rotation.leaking_border:
             turned = jax.vmap(jax.vmap(shift_into_border))(turned, quarters)
         return turned
-
-    def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
-        """`logits` (b, c, k), of all rotations at once."""
-        return {"logits": self.logits(variables, batch)[0]}
 
 
 def rotate(

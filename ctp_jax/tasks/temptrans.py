@@ -165,10 +165,6 @@ class Task(classification.Task):
     def chance_loss(self) -> float:
         return math.log(len(self.class_names)) + math.log(len(self.config.clip.strides))
 
-    def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
-        """`logits` (b, c, k) of the transformations."""
-        return {"logits": self.logits(variables, batch)[0]}
-
     def overlay(
         self, batch: Batch, outputs: Mapping[str, np.ndarray] | None = None
     ) -> base.Overlay:

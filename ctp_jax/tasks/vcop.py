@@ -11,14 +11,13 @@ import itertools
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.models import heads
-from ctp_jax.tasks import base, classification
+from ctp_jax.tasks import classification
 
 CLIPS = 3
 ORDERS = np.array(list(itertools.permutations(range(CLIPS))), np.int32)
@@ -53,7 +52,3 @@ class Task(classification.Task):
         return heads.OrderHead(
             len(self.class_names), CLIPS, head.hidden, head.dropout, head.init_std
         )
-
-    def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
-        """`logits` (b, 1, k)."""
-        return {"logits": self.logits(variables, batch)[0]}

@@ -109,10 +109,6 @@ class Task(classification.Task):
     def make_head(self) -> heads.ClassifierHead:
         return dataclasses.replace(super().make_head(), num_clips=CLIPS)
 
-    def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
-        """`logits` (b, 1, k)."""
-        return {"logits": self.logits(variables, batch)[0]}
-
 
 def _swapped(rng) -> Any:
     """The order of the chunks with two different ones swapped, int32 (CHUNKS,)."""

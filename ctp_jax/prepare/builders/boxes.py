@@ -8,6 +8,7 @@ from typing import cast
 
 from absl import flags
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import box_files, boxes, frames, video
 from ctp_jax.prepare.builders import base, folders, video_folder
@@ -82,7 +83,7 @@ class BoxedVideos(folders.Folder):
         if without:
             about = (
                 f"{len(without)} of {len(videos)} videos have no file of boxes, VIDEO.csv, "
-                f"VIDEO.txt or VIDEO/{', VIDEO/'.join(INSIDE)}: {folders.some(without)}"
+                f"VIDEO.txt or VIDEO/{', VIDEO/'.join(INSIDE)}: {formatting.some(without)}"
             )
             if not self.paths:
                 raise UserError(f"--videos={self.where}: {about}")

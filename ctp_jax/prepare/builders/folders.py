@@ -12,8 +12,9 @@ import functools
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.formatting import one_line
 from ctp_jax.prepare import video
@@ -84,7 +85,7 @@ class Folder:
         else:
             files, left_out = _search(check_folder("videos", where))
         self.notes = [
-            f"{where}: {len(paths)} {what}, passed over: {some(sorted(paths))}"
+            f"{where}: {len(paths)} {what}, passed over: {formatting.some(sorted(paths))}"
             for what, paths in left_out.items()
         ]
         self.paths: dict[str, str] = {}
@@ -100,7 +101,7 @@ class Folder:
             shown = [f"{number} {ending}" for ending, number in endings.most_common()]
             self.notes.append(
                 f"{where}: {endings.total()} files do not have the ending of a video, "
-                f"passed over: {some(shown, 8)}"
+                f"passed over: {formatting.some(shown, 8)}"
             )
         if not self.paths:
             about = "".join(
@@ -265,8 +266,3 @@ def check_folder(flag: str, folder: str, nested: str = "") -> str:
         raise UserError(f"--{flag}={folder}: {what}: needs the folder of the {flag}")
     inner = os.path.join(folder, nested)
     return inner if nested and os.path.isdir(inner) else folder
-
-
-def some(names: Sequence[str], number: int = 3) -> str:
-    """The first names."""
-    return ", ".join(names[:number]) + ", ..." * (len(names) > number)

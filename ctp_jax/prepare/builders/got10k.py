@@ -93,12 +93,12 @@ def choose(
         if absent:
             notes.append(
                 f"{split}: {len(absent)} of {len(names)} listed sequences are not in "
-                f"{top}, or have no {BOXES}: {folders.some(absent)}"
+                f"{top}, or have no {BOXES}: {formatting.some(absent)}"
             )
         if bad:
             notes.append(
                 f"{split}: left out, known to have wrong boxes: "
-                f"{formatting.count(len(bad), 'sequence')}: {folders.some(bad)}"
+                f"{formatting.count(len(bad), 'sequence')}: {formatting.some(bad)}"
             )
         kept = [name for name in names if name in found and name not in BAD]
         if kept:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from absl import flags
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.prepare.builders import base, folders, lists
 
@@ -65,7 +66,7 @@ class Kinetics400(base.VideoBuilder):
                 notes.append(
                     f"{split}: {len(without)} of {len(entries)} listed clips "
                     f"({len(without) / len(entries):.1%}) are not in {arguments.videos}: "
-                    f"{folders.some(without)}"
+                    f"{formatting.some(without)}"
                 )
         found = {split: entries for split, entries in found.items() if entries}
         source = lists.source_from_lists(

@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ctp_jax import config
+from ctp_jax import config, formatting
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import repeated
 from ctp_jax.prepare.builders import base, folders
@@ -105,7 +105,7 @@ def source_from_lists(
         names = sorted({entry.name for entry in missing})
         raise UserError(
             f"{missing[0].where}: {len(names)} of the {len({e.name for e in located})} "
-            f"listed videos are not in {videos.where}: {folders.some(names)}"
+            f"listed videos are not in {videos.where}: {formatting.some(names)}"
         )
     if class_names is None:
         class_names = sorted({entry.class_name for entry in paths} - {""})
@@ -157,6 +157,6 @@ def empty_classes(splits: Splits, class_names: Sequence[str]) -> list[str]:
         if split in splits and without:
             notes.append(
                 f"{split}: {len(without)} of {len(class_names)} classes have no video: "
-                f"{folders.some(without)}"
+                f"{formatting.some(without)}"
             )
     return notes

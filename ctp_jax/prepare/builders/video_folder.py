@@ -144,8 +144,8 @@ def read_folders(
         if len({found[folder] for folder in named}) > level and not unlabelled:
             others = sorted(folder or "no folder" for folder in found.keys() - named)
             raise UserError(
-                f"{videos.where}: videos lie in {folders.some(sorted(named))}, which would "
-                f"be splits, and in {folders.some(others)}, which would not: move these "
+                f"{videos.where}: videos lie in {formatting.some(sorted(named))}, which would "
+                f"be splits, and in {formatting.some(others)}, which would not: move these "
                 "into splits, name them otherwise, or pass --train_list and --test_list, "
                 "or --unlabelled"
             )
