@@ -119,7 +119,7 @@ def run(
         if isinstance(error, KeyboardInterrupt) and error.args:
             # The command has tidied up and says what is left.
             print(f"error: interrupted; {error.args[0]}", file=sys.stderr, flush=True)
-            terminal.end_after(5, terminal.INTERRUPTED)
+            terminal.end_soon(terminal.INTERRUPTED)
             sys.exit(terminal.INTERRUPTED)
         if interrupts.came or isinstance(error, KeyboardInterrupt):
             sys.stdout.flush()

@@ -7,6 +7,7 @@ command are imported.
 import contextlib
 import errno
 import io
+import multiprocessing
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PATIENCE = 5.0  # seconds for busy threads after an interrupt
 _FIRST = 5  # seconds before the first line of progress that goes into a file
 _EVERY = 60  # seconds between two more
 _SILENT = 1.5  # seconds after which a person wants to know that a command has started
@@ -73,20 +75,27 @@ def held_back() -> Iterator[None]:
         return
     came = []
     asking = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-    heard = [n for n in asking if callable(signal.getsignal(n))]
-    before = {n: signal.signal(n, lambda n, _: came.append(n)) for n in heard}
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            for number in asking:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    stack.callback(signal.signal, number, handler)
+                    signal.signal(number, lambda number, _: came.append(number))
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for number in came[:1]:
             signal.raise_signal(number)
 
 
-def end_after(seconds: float, code: int) -> None:
-    """Ends the process then at the latest: busy pools of workers would hold it."""
-    timer = threading.Timer(seconds, os._exit, (code,))
+def end_soon(code: int) -> None:
+    """Ends the process in five seconds if it still runs, and its workers now.
+
+    They would finish what they are doing, and the process would wait for them.
+    """
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    timer = threading.Timer(_PATIENCE, os._exit, (code,))
     timer.daemon = True
     timer.start()
 

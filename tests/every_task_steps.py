@@ -72,11 +72,10 @@ def take_steps(config):
         return list(itertools.islice(pipeline.train_batches(first), 2 - first))
 
     whole, found = batches(0, 0, 1), {}
-    # That of the second of two processes, where a run is resumed: the same, without those
-    # before. Its rows stand elsewhere in it than in the whole one.
-    (part,) = batches(1, 1, 2)
-    second = jax.tree.map(lambda rows: rows[config.batch_size // 2 :], whole[1])
-    jax.tree.map(np.testing.assert_array_equal, second, part)
+    # Each of two processes, resumed, makes its half of the second batch without the first.
+    halves = [batches(1, process, 2)[0] for process in (0, 1)]
+    both = jax.tree.map(lambda *rows: np.concatenate(rows), *halves)
+    jax.tree.map(np.testing.assert_array_equal, whole[1], both)
     meshes = {"one": mesh_lib.one_device(), "eight": mesh_lib.make_mesh()}
     assert meshes["eight"].size == 8
     runners = {k: Runner(config, task, mesh) for k, mesh in meshes.items()}

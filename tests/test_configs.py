@@ -1,4 +1,4 @@
-"""Every config loads, is valid, and makes a task; arguments are read or refused."""
+"""What configs hold, for whom, and what arguments change; test_ranges.py starts them all."""
 
 import pathlib
 
@@ -34,6 +34,8 @@ def test_arguments():
         common.parse_arg("x=many", x=1)
     with pytest.raises(ValueError, match="true or false"):
         common.parse_arg("runlocal=maybe")
+    with pytest.raises(ValueError, match=r"'x': needs a value, as x=\.\.\."):
+        common.parse_arg("x", x="")
 
 
 def as_flat(config):

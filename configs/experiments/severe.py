@@ -19,7 +19,7 @@ NETWORK = {
 
 def column(name, arguments, *, train="train", test="test", small=None, **fields):
     """Recognition on a data set; `linear` counts at small scale, too."""
-    finetune = f"configs/finetune_small.py:{{{name}}},backbone=r2plus1d10"
+    finetune = "configs/finetune_small.py:{data},backbone=r2plus1d10"
     finetune += ",linear" * ("linear" in arguments)
     return {
         "config": f"configs/severe.py:data={name},train={train},test={test},{arguments}",

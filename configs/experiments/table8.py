@@ -2,7 +2,7 @@
 
 from configs.experiments import common
 
-# Small clips leave one step of time, which there would be nothing to squeeze of.
+# Small clips would leave one step of time: nothing to squeeze.
 TWO_STEPS = {"small": {"model.temporal_strides": (1, 1, 2, 2)}}
 COLUMNS = common.UCF_H51
 LABELS = ("Squeeze?",)

@@ -156,8 +156,10 @@ class Writer:
         for part in unfinished:
             try:
                 found[part] = read(part)
-            except UserError:  # a power cut leaves such
-                print(
+            except UserError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise
+                print(  # a power cut leaves such
                     f"note: {part}: is damaged, its videos are computed again",
                     file=sys.stderr,
                 )

@@ -49,10 +49,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _interrupt(*_) -> None:
-    # A closing terminal and its shell both send SIGHUP: the second would cut the clean-up.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    _hear_no_more()
     raise KeyboardInterrupt
+
+
+def _hear_no_more() -> None:
+    """Nothing cuts the clean-up short: a closing terminal and its shell both send SIGHUP."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
+            # Not SIG_IGN: Python prints a trace if one is on its way.
+            signal.signal(number, lambda *_: None)
 
 
 def parse(
@@ -275,6 +281,7 @@ def _make(
         builder.assemble(place.data, made)
         place.finish()
     except BaseException as error:
+        _hear_no_more()
         there = place.kept(orders)
         kept = f"{there} of {len(orders)} shards are kept" if there else NOTHING
         # Beam wraps what is raised in a worker.

@@ -22,12 +22,15 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
         expected: number of videos that each split should have.
     """
     directory, found = records.open_index(name, root)
-    known = found.fps > 0  # of sets that TFDS prepared, it is not
-    minutes = float((found.num_frames[known] / found.fps[known]).sum()) / 60
+    minutes = ""
+    if (found.fps > 0).all():  # sets that TFDS prepared may not have it
+        minutes = (
+            f"{float((found.num_frames / found.fps).sum()) / 60:.1f} minutes of video, "
+        )
     first = (
         f"{name}: {count(len(found.length), 'video')}, "
         f"{count(found.num_frames.sum(), 'frame')}, "
-        f"{minutes:.1f} minutes of video, {found.file_size.sum() / 1e6:.1f} MB in {directory}"
+        f"{minutes}{found.file_size.sum() / 1e6:.1f} MB in {directory}"
     )
     lines = [first]
     for split in sorted(set(found.splits) - {"all"}):

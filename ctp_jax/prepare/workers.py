@@ -122,7 +122,7 @@ def _starting() -> Iterator[None]:
     A terminal sends these to them, too, and the parent decides. From the beginning: a
     worker imports for half a second before it could ignore anything.
     """
-    # Starts a process of its own, after which signals are not blocked any more.
+    # Before the block: it unblocks SIGINT.
     multiprocessing.resource_tracker.ensure_running()
     with terminal.held_back():
         before = signal.pthread_sigmask(

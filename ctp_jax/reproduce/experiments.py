@@ -5,7 +5,8 @@ path (`config`) and of fields to override. A field may have a run as its value: 
 gets that run's folder, and the run is made first. Besides fields, there are
 
     frames     train until so many frames have been seen; sets `steps`
-    small      what is different with --scale=small: fields, `config`, or None: cannot be
+    small      what is different with --scale=small: fields, `config` (`{data}` in it is
+               what takes the place of the data there), or None: cannot be
 
 A *column* is a run that every row is transferred to, with `metric`, the number to take from
 its last evaluation, and `values`, which replace `{name}` in paths of configs. Without

@@ -205,12 +205,12 @@ class Runs:
         small = described.get("small", {}) if self.settings.small else {}
         if small is None or isinstance(small, str):
             raise NoSmallForm(small or "it has no small form")
-        described = _merged(described, small)
+        large, described = described["config"], _merged(described, small)
         spec = specs.with_arguments(described["config"], described.get("arguments", ""))
         if self.settings.small and "config" not in small:
             spec = specs.small_form(spec, self.settings.data)
-        elif self.settings.small:
-            values = {**specs.roles(spec, self.settings.data), **values}
+        elif small:
+            values = {"data": specs.chosen(large, self.settings.data), **values}
         try:
             spec = spec.format_map(values)
         except (KeyError, ValueError, IndexError) as error:

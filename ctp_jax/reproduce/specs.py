@@ -43,29 +43,30 @@ def small_form(spec: str, data: Mapping[str, str]) -> str:
             f"{path}: has no small form: give the run a 'small' entry "
             "(docs/experiments.md)"
         )
-    role, kept = "ucf101", []
+    kept = []
     for item in items:
         name, _, value = item.partition("=")
-        if name == "data":
-            role = value
-        elif name == "backbone":
+        if name == "backbone":
             kept.append(f"backbone={common['SMALL_NETWORKS'].get(value, value)}")
-        elif name not in ("split", "train", "test"):
+        elif name not in ("data", "split", "train", "test"):
             kept.append(item)
     if target == path:  # small itself
         return spec
-    found = {**roles(target, data), "data": _chosen(role, data)}
-    return with_arguments(target.format_map(found), ",".join(kept))
+    roles = {name: _chosen(name, data) for name in re.findall(r"{(\w+)}", target)}
+    roles["data"] = chosen(spec, data)
+    return with_arguments(target.format_map(roles), ",".join(kept))
 
 
-def roles(spec: str, data: Mapping[str, str]) -> dict[str, str]:
-    """Arguments of a config for each of the paper's data sets that it has in braces.
+def chosen(spec: str, data: Mapping[str, str]) -> str:
+    """Arguments that name the data chosen for those that a config takes, `data=...`.
 
     Args:
-        spec: as `configs/x.py:{ucf101}`.
+        spec: `configs/x.py:arguments`.
         data: see `Settings`.
     """
-    return {name: _chosen(name, data) for name in re.findall(r"{(\w+)}", spec)}
+    _, _, arguments = spec.partition(":")
+    named = [item[5:] for item in arguments.split(",") if item.startswith("data=")]
+    return _chosen(named[-1] if named else "ucf101", data)
 
 
 def _chosen(role: str, data: Mapping[str, str]) -> str:

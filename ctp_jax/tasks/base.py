@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax import modules, ranges
 from ctp_jax.data.batch import Batch, ClipSpec, labels
+from ctp_jax.errors import UserError
 from ctp_jax.tasks import render
 
 Params = Any
@@ -320,6 +321,20 @@ _NO_TASKS = (
     "render",
     "tracker",
 )
+
+
+def check_videos(count: int, what: str) -> None:
+    """Raises `UserError` if there are fewer than two videos, which `what` needs.
+
+    Args:
+        count: of the videos that are computed together.
+        what: in words.
+    """
+    if count < 2:
+        raise UserError(
+            f"config.batch_size / config.optimizer.accumulate = {count}: {what} needs at "
+            "least 2: set a larger batch_size or a smaller accumulate"
+        )
 
 
 def open_pipeline(

@@ -33,8 +33,8 @@ class Task(momentum.Task):
     """See `configs/infonce.py` for its options."""
 
     def see_data(self, train: Any, held_out: Any | None) -> None:
-        learns = train.split == self.config.data.split  # else: only to be looked at
-        if self.config.contrast.positives == "label" and learns:
+        by_label = self.config.contrast.positives == "label"
+        if by_label and train.split == self.config.data.split:  # else: to be looked at
             what = "config.contrast.positives = 'label' (unlike 'own')"
             selection.check_labels(train, what, learn=True)
 

@@ -40,17 +40,9 @@ class Task(speednet.Task):
                 "1; config.task = 'speednet' takes 0 and backwards"
             )
         # Pictures are drawn one video at a time.
-        if config.batch_size > 1:
-            self._check_videos(config.batch_size // config.optimizer.accumulate)
-
-    def _check_videos(self, count: int) -> None:
-        if self.config.pace.contrast and count < 2:
-            raise UserError(
-                f"config.batch_size / config.optimizer.accumulate = {count}: with "
-                f"config.pace.contrast = {self.config.pace.contrast}, negatives are other "
-                "videos that are computed together: set a larger batch_size or a smaller "
-                "accumulate"
-            )
+        if config.pace.contrast and config.batch_size > 1:
+            count = config.batch_size // config.optimizer.accumulate
+            base.check_videos(count, "config.pace.contrast")
 
     def clip_spec(self, train: bool) -> ClipSpec:
         config, clips = self.config, 2 if train and self.config.pace.contrast else 1
@@ -104,7 +96,7 @@ class Task(speednet.Task):
         weight = self.config.pace.contrast
         if not weight:
             return super().loss(variables, batch, step, rng)
-        self._check_videos(len(batch["mask"]))
+        base.check_videos(len(batch["mask"]), "config.pace.contrast")
         logits, features, state = self.logits_and_features(variables, batch, rng)
         label = self.targets(batch)
         pace = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()

@@ -22,7 +22,6 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import Batch, ClipSpec
-from ctp_jax.errors import UserError
 from ctp_jax.ops import paste, tubelets
 from ctp_jax.tasks import base, classification, momentum
 
@@ -36,7 +35,8 @@ class Task(momentum.Task):
         super().__init__(config)
         # Pictures are drawn one video at a time.
         if config.batch_size > 1:
-            _check_videos(config.batch_size // config.optimizer.accumulate)
+            count = config.batch_size // config.optimizer.accumulate
+            base.check_videos(count, "a pair of videos")
 
     # On the host -----------------------------------------------------------------
 
@@ -71,7 +71,7 @@ class Task(momentum.Task):
         step: jax.Array | int,
         rng: jax.Array,
     ) -> tuple[jax.Array, base.StepOutput]:
-        _check_videos(len(batch["flip"]))
+        base.check_videos(len(batch["flip"]), "a pair of videos")
         return super().loss(variables, batch, step, rng)
 
     def predict(self, variables: base.Variables, batch: Batch) -> dict[str, jax.Array]:
@@ -103,11 +103,3 @@ class Task(momentum.Task):
                 f"query, then key (the next video): tubelets turn by {turned} degrees"
             )
         return base.Overlay(captions, boxes)
-
-
-def _check_videos(count: int) -> None:
-    if count < 2:
-        raise UserError(
-            f"config.batch_size / config.optimizer.accumulate = {count}: needs at least "
-            "2, the videos of a pair: set a larger batch_size or a smaller accumulate"
-        )

@@ -13,7 +13,9 @@ from ctp_jax.prepare import workers
 
 def blocked() -> str:
     """The signals that this thread does not hear."""
-    return " ".join(sorted(each.name for each in signal.pthread_sigmask(0, ())))
+    return " ".join(
+        sorted(each.name for each in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    )
 
 
 def make_items(count):

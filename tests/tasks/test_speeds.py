@@ -191,7 +191,7 @@ def test_the_loss_at_chance():
         (
             "pace",
             {"pace.contrast": 0.1, "batch_size": 2, "optimizer.accumulate": 2},
-            "batch_size / config.optimizer.accumulate = 1: with .*larger",
+            "batch_size / config.optimizer.accumulate = 1: config.pace.contrast needs .*larger",
         ),
     ],
 )

@@ -24,6 +24,17 @@ def make_task(**flat):
     return base.load(config)
 
 
+def test_three_steps_equal_torch():
+    """MoCo's losses, networks and queue, with tubelets for what is common to a pair."""
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    from tests.tasks import two_steps
+
+    task = make_task()
+    batches = [made.make_batch(task, train=True, seed=seed) for seed in range(3)]
+    weights = test_moco.make_weights(task, batches[0])
+    two_steps.check(task, weights, test_moco.torch_network(task, weights), batches)
+
+
 def test_two_videos_show_the_same_tubelets():
     """Cut from one video, pasted on it and on the next; one draw of colours for both."""
     task = make_task(**{"game.shear": 0.1})
@@ -104,7 +115,9 @@ def test_a_pair_needs_two_videos(batch_size, accumulate, count):
     if count > 1:
         start()
     else:
-        with pytest.raises(UserError, match=r"batch_size .* = 1: needs at least 2"):
+        with pytest.raises(
+            UserError, match=r"batch_size .* = 1: a pair of videos needs at least 2"
+        ):
             start()
 
 

@@ -146,6 +146,18 @@ def test_two_processes_go_on_with_what_one_has_written(store, run, on_disk, tmp_
     assert init_from.read(address(store, run)).provenance["steps"] == 12
 
 
+@pytest.mark.parametrize(
+    "trouble,kind,message",
+    [("drop", TryLater, "cannot be reached ("), (403, UserError, "no permission to ")],
+)
+def test_trouble_at_the_start(store, run, trouble, kind, message):
+    store.trouble = lambda *_: trouble
+    with pytest.raises(UserError) as caught:
+        train(store, run)
+    assert type(caught.value) is kind and message in one_line(caught)
+    assert one_line(caught).startswith(address(store, run))
+
+
 def test_two_runs_in_one_place(store, run, monkeypatch):
     monkeypatch.setattr(bucket_lock, "_BEAT", 0.1)
     monkeypatch.setattr(bucket_lock, "_POLL", 0.05)
