@@ -7,7 +7,6 @@ command are imported.
 import contextlib
 import errno
 import io
-import multiprocessing
 import os
 import select
 import signal
@@ -89,12 +88,7 @@ def held_back() -> Iterator[None]:
 
 
 def end_soon(code: int) -> None:
-    """Ends the process in five seconds if it still runs, and its workers now.
-
-    They would finish what they are doing, and the process would wait for them.
-    """
-    for worker in multiprocessing.active_children():
-        worker.kill()
+    """Ends the process in five seconds, if it still runs: busy threads would hold it."""
     timer = threading.Timer(_PATIENCE, os._exit, (code,))
     timer.daemon = True
     timer.start()

@@ -110,25 +110,6 @@ def test_a_signal_that_is_held_back_comes_once_at_the_end():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_busy_workers_are_ended_after_an_interrupt():
-    """And Python has nothing to say of it."""
-    script = """
-import concurrent.futures, multiprocessing, time
-from ctp_jax import cli
-def main(arguments):
-    method = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(1, method)
-    busy = pool.submit(time.sleep, 60)
-    while not busy.running():
-        time.sleep(0.01)
-    raise KeyboardInterrupt("nothing was kept")
-cli.run(main)
-"""
-    done = run(script, timeout=30)
-    assert done.returncode == 130
-    assert done.stderr == "error: interrupted; nothing was kept\n"
-
-
 def test_what_is_still_busy_after_an_interrupt_does_not_hold_the_process():
     script = """
 import threading, time

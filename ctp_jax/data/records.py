@@ -227,9 +227,8 @@ def _scan_foreign(directory: epath.Path, name: str, data_dir: str) -> index.Inde
             f"{directory}: {index.INDEX_FILE} is missing, which says which videos are for "
             f"training: {again}"
         )
-    again = (
-        f"build it again ({prepare_command(name, data_dir, foreign=True)} --overwrite)"
-    )
+    command = prepare_command(name, data_dir, foreign=True)
+    again = f"prepare the data set again ({command} --overwrite)"
     terminal.announce(f"{directory}: reading all of it once, to make an index")
     if about.get("fileFormat", "tfrecord") != "tfrecord":
         raise UserError(

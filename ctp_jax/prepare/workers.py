@@ -111,6 +111,12 @@ def _encode(items: Iterable[Item], workers: int, ahead: int) -> Results:
         while waiting:
             first, future = waiting.popleft()
             yield first, _result(future)
+    except BaseException:
+        # Not killed: that could cut a result in two, for whose end the pool would wait.
+        for process in [*(executor._processes or {}).values()]:
+            if process.is_alive() and process.pid:
+                os.kill(process.pid, _STOP)
+        raise
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 
@@ -126,7 +132,7 @@ def _starting() -> Iterator[None]:
     multiprocessing.resource_tracker.ensure_running()
     with terminal.held_back():
         before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP)
+            signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP, _STOP)
         )
         try:
             yield
@@ -143,15 +149,40 @@ def _result(
         return "out of memory"
 
 
+_STOP = signal.SIGUSR1
+"""Tells a worker that nobody wants its videos any more: it drops what it is encoding."""
+
+
+class _Stopped(BaseException):
+    pass
+
+
+_state = {"encoding": False, "stopped": False}
+
+
 def _run(encode: Callable[[], video.EncodedVideo]) -> video.EncodedVideo | str:
     try:
-        return encode()
+        _state["encoding"] = True
+        return "" if _state["stopped"] else encode()
+    except _Stopped:
+        return ""
     except video.VideoError as error:
         return str(error)
+    finally:
+        _state["encoding"] = False
+
+
+def _stop(*_) -> None:
+    _state["stopped"] = True
+    if _state["encoding"]:
+        _state["encoding"] = False
+        raise _Stopped
 
 
 def _start_worker() -> None:
-    """Ends with the parent."""
+    """Ends with the parent, and stops when it says so."""
+    signal.signal(_STOP, _stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (_STOP,))
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 

@@ -1,6 +1,7 @@
 """Workers start whole or not at all, and leave signals of the terminal to their parent."""
 
 import concurrent.futures
+import functools
 import multiprocessing
 import os
 import signal
@@ -45,6 +46,20 @@ def test_an_interrupt_while_a_worker_starts_leaves_none_behind(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         list(results)
     assert len(started) == 2
+    assert_all_end()
+
+
+def test_busy_workers_drop_what_nobody_wants_any_more():
+    """The first result is there; each is encoding another, and the next ones wait."""
+    items = [workers.Item(str(number), 0, blocked) for number in range(2)]
+    items += [workers.Item("slow", 0, functools.partial(time.sleep, 60))] * 7
+    results = workers.encode_in_parallel(items, 2)
+    next(results)
+    results.close()
+    assert_all_end()
+
+
+def assert_all_end():
     for _ in range(200):
         if not multiprocessing.active_children():
             return
