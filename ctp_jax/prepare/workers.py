@@ -114,8 +114,9 @@ def _encode(items: Iterable[Item], workers: int, ahead: int) -> Results:
     except BaseException:
         # Not killed: that could cut a result in two, for whose end the pool would wait.
         for process in [*(executor._processes or {}).values()]:
-            if process.is_alive() and process.pid:
-                os.kill(process.pid, _STOP)
+            with contextlib.suppress(ProcessLookupError):
+                if process.is_alive() and process.pid:
+                    os.kill(process.pid, _STOP)
         raise
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
