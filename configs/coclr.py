@@ -20,7 +20,7 @@ from configs import common, infonce
 
 def get_config(arg=None):
     config = infonce.get_config(arg)
-    kinetics = common.without_flow(config.data.name) == "kinetics400"
+    kinetics = common.source_of(config.data.name) == "kinetics400"
     config.task = "coclr"
     config.init_head = True
     config.coclr = ConfigDict()

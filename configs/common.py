@@ -112,14 +112,15 @@ def parse_pretext(arg: str | None) -> ConfigDict:
     return arg
 
 
-def without_flow(name: str) -> str:
-    """The data set that one with flow was made from, which has the same videos."""
-    return name.removesuffix("_flow")
+def source_of(name: str) -> str:
+    """The data set that one with flow or tracks was made from: the same videos, splits
+    and classes."""
+    return name.removesuffix("_flow").removesuffix("_tracks")
 
 
 def is_kinetics(arg: ConfigDict) -> bool:
     """Whether the data are Kinetics-400, with flow or without."""
-    return without_flow(arg.data) == "kinetics400"
+    return source_of(arg.data) == "kinetics400"
 
 
 def pretext(task: str, arg: ConfigDict) -> ConfigDict:
@@ -132,7 +133,7 @@ def pretext(task: str, arg: ConfigDict) -> ConfigDict:
         arg: from `parse_pretext`.
     """
     own = ("train", "test", 300, (100, 200))
-    known = _PRETEXT_DATA.get(without_flow(arg.data), own)
+    known = _PRETEXT_DATA.get(source_of(arg.data), own)
     train, test, epochs, milestones = known
     config = ConfigDict()
     config.task = task

@@ -66,8 +66,8 @@ def end_on_interrupt() -> None:
 def held_back() -> Iterator[None]:
     """Signals that ask for an end and arrive inside come at the end of the block.
 
-    For calls that start processes: what an exception leaves half started there is known
-    to nobody, and is waited for, or goes on alone.
+    For calls that start processes. An exception there could leave a process that nobody
+    knows of, which goes on alone or is waited for without end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled in the main one

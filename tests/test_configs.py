@@ -279,12 +279,13 @@ def test_left_and_right_are_not_swapped_where_they_are_classes():
         assert load("finetune_small", f"data=moving_shapes_{copy}").clip.flip == 0
 
 
+@pytest.mark.parametrize("kind", ["flow", "tracks"])
 @pytest.mark.parametrize("data", ["kinetics400", "ucf101"])
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_a_copy_with_flow_is_trained_on_as_the_data_set_itself(name, data):
+def test_a_copy_of_a_data_set_is_trained_on_as_the_data_set_itself(name, data, kind):
     """As long, with the same strides, queues and splits."""
     plain, copy = (
-        as_flat(load(name, f"data={each}")) for each in (data, f"{data}_flow")
+        as_flat(load(name, f"data={each}")) for each in (data, f"{data}_{kind}")
     )
-    assert copy.pop("data.name") == plain.pop("data.name") + "_flow"
+    assert copy.pop("data.name") == plain.pop("data.name") + f"_{kind}"
     assert copy == plain

@@ -1,5 +1,5 @@
-"""Every task: on eight devices it is the same run up to rounding, two processes make the
-batches of one, a resumed run those that are left, and one of the tasks resumes to the bit."""
+"""Every task: eight devices take the steps of one, up to rounding, and two processes, also
+resumed, make the batches of one. A run of one task resumes to the bit."""
 
 import functools
 

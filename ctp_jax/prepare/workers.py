@@ -124,10 +124,11 @@ def _encode(items: Iterable[Item], workers: int, ahead: int) -> Results:
 
 @contextlib.contextmanager
 def _starting() -> Iterator[None]:
-    """Around what may start workers: they start whole, and hear neither Ctrl-C nor SIGHUP.
+    """Around calls that may start workers: no signal cuts the start short.
 
-    A terminal sends these to them, too, and the parent decides. From the beginning: a
-    worker imports for half a second before it could ignore anything.
+    Workers inherit which signals are blocked, so they never hear Ctrl-C and SIGHUP, which a
+    terminal sends to them, too; the parent decides. They could ignore these themselves only
+    after half a second of imports.
     """
     # Before the block: it unblocks SIGINT.
     multiprocessing.resource_tracker.ensure_running()
@@ -155,10 +156,10 @@ _STOP = signal.SIGUSR1
 
 
 class _Stopped(BaseException):
-    pass
+    """Raised by `_STOP` where a worker encodes; not where it sends a result."""
 
 
-_state = {"encoding": False, "stopped": False}
+_state = {"encoding": False, "stopped": False}  # of a worker
 
 
 def _run(encode: Callable[[], video.EncodedVideo]) -> video.EncodedVideo | str:

@@ -230,6 +230,17 @@ WHILE_RUNNING = {
 }
 
 
+def test_a_store_that_is_away_while_a_record_is_diagnosed(sound, monkeypatch):
+    """TensorFlow's error, which is no OSError."""
+
+    def away(path):
+        raise tf.errors.UnavailableError(None, None, "try again")
+
+    opened = open_records(sound)
+    monkeypatch.setattr(bad_records.remote, "size", away)
+    assert bad_records.diagnose(opened, 0) == "its file cannot be reached (try again)"
+
+
 @pytest.mark.parametrize(
     "injure", WHILE_RUNNING, ids=lambda function: function.__name__
 )

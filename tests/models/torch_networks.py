@@ -45,17 +45,18 @@ class Block(nn.Module):
         self.shifted, self.shortcut = name == "tsm18", shortcut
         factorised = name.startswith("r2plus1d")
 
-        def conv(cin, size, stride):
+        def conv(cin, size, stride, factorised):
             mid = mid_of(cin, cout, size) if factorised else 0
             return conv3d(cin, cout, size, stride, mid)
 
         size = (taps, 3, 3)
-        self.conv1, self.bn1 = conv(cin, size, stride), nn.BatchNorm3d(cout, eps=1e-3)
-        self.conv2 = conv(cout, size, (1, 1, 1))
+        self.conv1 = conv(cin, size, stride, factorised)
+        self.bn1 = nn.BatchNorm3d(cout, eps=1e-3)
+        self.conv2 = conv(cout, size, (1, 1, 1), factorised)
         self.bn2 = nn.BatchNorm3d(cout, eps=1e-3)
         if shortcut:
-            factorised = factorised and name.endswith("10")  # by `conv`
-            self.shortcut_conv = conv(cin, (1, 1, 1), stride)
+            factorised = factorised and name.endswith("10")
+            self.shortcut_conv = conv(cin, (1, 1, 1), stride, factorised)
             self.shortcut_bn = nn.BatchNorm3d(cout, eps=1e-3)
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU() if final else nn.Identity()
 
