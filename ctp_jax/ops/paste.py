@@ -153,13 +153,12 @@ def paste(
             )
             for i in range(2)
         )
+        # The mask is read as the patch is: it is a fourth channel.
         mask = opacity_mask(box, shape, edge, size)[..., None]
-        alpha = resample.sample_over_time(mask, rows, columns, way)
-        alpha = alpha * (opacity * visible)[..., None, None, None]
-        # Outside the box the mask is 0, so the values of the patch do not matter.
-        rows, columns = (points._replace(inside=None) for points in (rows, columns))
-        patch = resample.sample_over_time(take(clip, source), rows, columns, way)
-        return out + (patch - out) * alpha, None
+        patch = jnp.concatenate([take(clip, source), mask], axis=-1)
+        patch = resample.sample_over_time(patch, rows, columns, way)
+        alpha = patch[..., 3:] * (opacity * visible)[..., None, None, None]
+        return out + (patch[..., :3] - out) * alpha, None
 
     # A loop in XLA, so that the result of each iteration is written to memory once. If
     # it were unrolled, XLA would fuse the gathers into each operation that reads them

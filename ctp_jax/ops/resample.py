@@ -5,7 +5,9 @@ grid whose rows and columns are independent, so that one axis is sampled after t
 other. `Points` says where along an axis. There are two ways to compute the samples:
 
     gathers   Read both neighbours of each point and interpolate. This takes little
-              arithmetic. The choice on CPUs and GPUs.
+              arithmetic. The choice on CPUs and GPUs. CPUs are slow at gathering single
+              pixels: where an image is read on other grids in every frame, they gather
+              whole rows and multiply the columns.
     products  Multiply by a matrix of weights per axis, `out[y, x] = sum_h sum_w
               rows[y, h] columns[x, w] image[h, w]`. This takes many times the
               arithmetic, most of it with zeros. The choice on TPUs, whose gathers are
@@ -189,21 +191,30 @@ def sample_over_time(
     [3.5, 6.5]
     """
     height, width = image.shape[-3:-1]
-    if gathers(way):
-        # XLA does not write this copy to memory: the gathers read the image directly.
-        frames = image[..., None, None, :, :, :]
-        times = rows.coordinates.shape[:-1]
-        frames = jnp.broadcast_to(frames, (*times, *frames.shape[-4:]))
-        return _gather(frames, rows, columns)[..., 0, :, :, :]
+    if gathers(way) and jax.default_backend() != "cpu":
+        image = _every_time(image, rows)[..., None, :, :, :]
+        return _gather(image, rows, columns)[..., 0, :, :, :]
     # With the channels between the axes, both products are of large matrices: (t y) h
     # by h (k w), and in each frame (y k) w by w x.
     image = jnp.moveaxis(jnp.asarray(image, jnp.float32), -1, -2)
-    for weights, equation in (
-        (rows.weights(height), "...tyh,...hkw->...tykw"),
-        (columns.weights(width), "...txw,...tykw->...tykx"),
-    ):
-        image = jnp.einsum(equation, weights, image, precision=_PRECISION)
+    if gathers(way):
+        # CPUs gather whole rows fast, and single pixels slowly.
+        image = _gather_along(_every_time(image, rows), rows, -3)
+    else:
+        weights = rows.weights(height)
+        image = jnp.einsum(
+            "...tyh,...hkw->...tykw", weights, image, precision=_PRECISION
+        )
+    weights = columns.weights(width)
+    image = jnp.einsum("...txw,...tykw->...tykx", weights, image, precision=_PRECISION)
     return jnp.moveaxis(image, -1, -2)
+
+
+def _every_time(image, rows):
+    """The image for every frame. XLA does not write this copy to memory."""
+    times = rows.coordinates.shape[-2]
+    image = image[..., None, :, :, :]
+    return jnp.broadcast_to(image, (*image.shape[:-4], times, *image.shape[-3:]))
 
 
 def gathers(way: str) -> bool:
@@ -224,26 +235,29 @@ def _gather(frames, rows, columns):
     Columns come first. They are gathered pixel by pixel, in the type of the frames; the
     float32 results are then gathered by whole rows.
     """
-    for points, axis in ((columns, -2), (rows, -3)):
-        pixels = frames.shape[axis]
-        coordinates = jnp.clip(points.coordinates, 0.0, pixels - 1.0)
-        low = jnp.floor(coordinates)
-        # At the last pixel (on an axis of 1, the only one) both neighbours are the same.
-        high = jnp.minimum(low + 1.0, pixels - 1.0)
-        share = coordinates - low
-        shares = (1.0 - share, share)
-        if points.inside is not None:
-            shares = tuple(share * points.inside for share in shares)
-        # From (*b, out) to a shape that broadcasts with (*b, t, out, ...).
-        leading, trailing = frames.ndim + axis - low.ndim + 1, -axis - 1
-        spread = (..., *(None,) * leading, slice(None), *(None,) * trailing)
-        first, second = (
-            jnp.asarray(_lookup(frames, index.astype(jnp.int32), axis), jnp.float32)
-            * share[spread]
-            for index, share in zip((low, high), shares, strict=True)
-        )
-        frames = first + second
-    return frames
+    return _gather_along(_gather_along(frames, columns, -2), rows, -3)
+
+
+def _gather_along(frames, points, axis):
+    """One axis, a negative number, of `_gather`."""
+    pixels = frames.shape[axis]
+    coordinates = jnp.clip(points.coordinates, 0.0, pixels - 1.0)
+    low = jnp.floor(coordinates)
+    # At the last pixel (on an axis of 1, the only one) both neighbours are the same.
+    high = jnp.minimum(low + 1.0, pixels - 1.0)
+    share = coordinates - low
+    shares = (1.0 - share, share)
+    if points.inside is not None:
+        shares = tuple(share * points.inside for share in shares)
+    # From (*b, out) to a shape that broadcasts with (*b, t, out, ...).
+    leading, trailing = frames.ndim + axis - low.ndim + 1, -axis - 1
+    spread = (..., *(None,) * leading, slice(None), *(None,) * trailing)
+    first, second = (
+        jnp.asarray(_lookup(frames, index.astype(jnp.int32), axis), jnp.float32)
+        * share[spread]
+        for index, share in zip((low, high), shares, strict=True)
+    )
+    return first + second
 
 
 def _lookup(values, index, axis):

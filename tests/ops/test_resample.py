@@ -92,8 +92,10 @@ def read(image, rows, columns):
 
 
 @ways
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("width", [8, 1])
-def test_sampling_over_time_equals_brute_force(way, width):
+def test_sampling_over_time_equals_brute_force(way, backend, width, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (2, 9, width, 3), np.uint8)
     grid = []
