@@ -8,22 +8,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
 from ctp_jax import cli, devices, formatting, terminal
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.flags import Flags
 from ctp_jax.own_videos import command_line, inference
 from ctp_jax.storage import files
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 INPUT = command_line.define_flags(FLAGS)
-OUT = flags.DEFINE_string(
-    "out", "", "CSV file to write; empty: standard output.", flag_values=FLAGS
-)
-TOP = flags.DEFINE_integer(
-    "top", 5, "Classes of each video; 0: all.", lower_bound=0, flag_values=FLAGS
-)
+OUT = FLAGS.string("out", "", "CSV file to write; empty: standard output.")
+TOP = FLAGS.integer("top", 5, "Classes of each video; 0: all.", lower_bound=0)
 cli.define_allow_code(FLAGS)
 
 

@@ -1,7 +1,6 @@
 """What all commands share: flags, one-line errors, no messages of libraries.
 
-A command defines its flags on its own `FlagValues`, so that importing it does not affect
-another command, and ends with `cli.run(main, FLAGS)`.
+A command defines its flags in its own `Flags`, and ends with `cli.run(main, FLAGS)`.
 """
 
 import ast
@@ -24,10 +23,11 @@ from ml_collections import ConfigDict, config_flags
 from ctp_jax import config as config_lib
 from ctp_jax import errors, modules, terminal
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.versions import installed
 
 
-def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
+def define_config(flag_values: Flags) -> flags.FlagHolder:
     """Defines `--config=FILE[:ARGUMENTS]` with its overrides `--config.x=y`.
 
     And --allow_code, for names of modules that the config does not contain.
@@ -46,14 +46,13 @@ def define_config(flag_values: flags.FlagValues) -> flags.FlagHolder:
     return holder
 
 
-def define_allow_code(flag_values: flags.FlagValues) -> None:
+def define_allow_code(flag_values: Flags) -> None:
     """Defines --allow_code, for commands that read the config of a run."""
-    flags.DEFINE_list(
+    flag_values.list(
         "allow_code",
         [],
         "Modules outside of ctp_jax that a config read from a run or a checkpoint may "
         "name: they are imported, so that their code runs.",
-        flag_values=flag_values,
     )
 
 
@@ -87,9 +86,7 @@ class _TupleParser(flags.ArgumentParser):
         return "tuple"
 
 
-def run(
-    main: Callable[[Sequence[str]], Any], flag_values: flags.FlagValues | None = None
-) -> None:
+def run(main: Callable[[Sequence[str]], Any], flag_values: Flags | None = None) -> None:
     """Parses the command line, calls `main(positional arguments)`, exits.
 
     --version prints the version, and that of JAX, instead.
@@ -180,7 +177,7 @@ def _without_echoes(hook: Callable[..., Any]) -> Callable[..., None]:
     return filtered
 
 
-def parse(argv: Sequence[str], flag_values: flags.FlagValues, about: str) -> list[str]:
+def parse(argv: Sequence[str], flag_values: Flags, about: str) -> list[str]:
     """Parses into `flag_values`; returns the positional arguments.
 
     Args:

@@ -10,43 +10,34 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from absl import flags
-
 from ctp_jax import cli, models
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.flags import Flags
 from ctp_jax.storage import buckets, files
 
-FLAGS = flags.FlagValues()
-FROM = flags.DEFINE_enum(
+FLAGS = Flags()
+FROM = FLAGS.choice(
     "from",
     None,
     ["auto", "pyvrl", "torchvision", "imagenet", "vcop"],
     "Code base whose names the file has; default: auto, detected from the names.",
-    flag_values=FLAGS,
 )
-TO = flags.DEFINE_enum(
+TO = FLAGS.choice(
     "to",
     None,
     ["pyvrl", "torchvision", "vcop"],
     "Code base whose names to write; default: the first that has the network.",
-    flag_values=FLAGS,
 )
-NETWORK = flags.DEFINE_enum(
+NETWORK = FLAGS.choice(
     "network",
     None,
     [*models.MODULES],
     "Network to make of the file; default: what has its names, of a ResNet-18 for images "
     "r3d18, and not tsm18.",
-    flag_values=FLAGS,
 )
-ENCODER_ONLY = flags.DEFINE_boolean(
-    "encoder_only", False, "Leave the head out.", flag_values=FLAGS
-)
-OVERWRITE = flags.DEFINE_boolean(
-    "overwrite",
-    False,
-    "Replace an existing target, once the new one is complete.",
-    flag_values=FLAGS,
+ENCODER_ONLY = FLAGS.boolean("encoder_only", False, "Leave the head out.")
+OVERWRITE = FLAGS.boolean(
+    "overwrite", False, "Replace an existing target, once the new one is complete."
 )
 
 

@@ -1,48 +1,43 @@
 """Draws what speaks for a class in clips: `python -m ctp_jax.explain --workdir=RUN`."""
 
-import functools
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
 from ctp_jax import chosen_videos, cli, devices, formatting, terminal, visualize
 from ctp_jax.data.batch import Batch, labels
 from ctp_jax.errors import UserError, shown
+from ctp_jax.flags import Flags
 from ctp_jax.storage import buckets, files
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 cli.define_allow_code(FLAGS)
-WORKDIRS = flags.DEFINE_multi_string(
+WORKDIRS = FLAGS.strings(
     "workdir",
     [],
     "Run of a classifier. Given again, runs are compared on the same videos.",
-    flag_values=FLAGS,
 )
-VIDEOS = flags.DEFINE_list(
+VIDEOS = FLAGS.list(
     "videos",
     ["4"],
     "Held-out videos: how many, evenly spread over the split, or their names.",
-    flag_values=FLAGS,
 )
-_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
-_boolean = functools.partial(flags.DEFINE_boolean, flag_values=FLAGS)
-CLASS = _string("class", "", "Explain this class, not the predicted one.")
-TRUE = _boolean("true", False, "Explain the true class of every video.")
-OUT = _string("out", None, "Folder for the pictures; default: --workdir.")
-DATA_DIR = _string("data_dir", "", "Where the data are now; default: as the run.")
-ROWS = flags.DEFINE_integer(
-    "rows", 6, "Draw at most so many clips.", lower_bound=1, flag_values=FLAGS
-)
-BOXES_ONLY = _boolean(
+CLASS = FLAGS.string("class", "", "Explain this class, not the predicted one.")
+TRUE = FLAGS.boolean("true", False, "Explain the true class of every video.")
+OUT = FLAGS.string("out", None, "Folder for the pictures; default: --workdir.")
+DATA_DIR = FLAGS.string("data_dir", "", "Where the data are now; default: as the run.")
+ROWS = FLAGS.integer("rows", 6, "Draw at most so many clips.", lower_bound=1)
+BOXES_ONLY = FLAGS.boolean(
     "boxes_only",
     False,
     "Draw heat and boxes without pixels, for videos that must not be published.",
 )
-ARRAYS = _boolean("arrays", False, "Also write explain.npz: everything as numbers.")
+ARRAYS = FLAGS.boolean(
+    "arrays", False, "Also write explain.npz: everything as numbers."
+)
 
 PREDICTED, TRUE_CLASS = -1, -2
 Runs = Mapping[str, Sequence["Explained"]]

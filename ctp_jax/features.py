@@ -7,27 +7,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from absl import flags
 
 from ctp_jax import cli, devices, formatting, terminal
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.own_videos import command_line, feature_file, inference
 from ctp_jax.storage import files
 
 if TYPE_CHECKING:
     from ctp_jax.encoder import Encoder
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 INPUT = command_line.define_flags(FLAGS)
-OUT = flags.DEFINE_string(
-    "out", "", "File for the features: .npz or .parquet.", flag_values=FLAGS
-)
-EVERY = flags.DEFINE_float(
+OUT = FLAGS.string("out", "", "File for the features: .npz or .parquet.")
+EVERY = FLAGS.number(
     "every",
     0.0,
     "A vector for every so many seconds; 0: one for each video.",
     lower_bound=0.0,
-    flag_values=FLAGS,
 )
 cli.define_allow_code(FLAGS)
 

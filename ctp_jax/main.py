@@ -4,48 +4,39 @@ import contextlib
 import signal
 import sys
 
-from absl import flags
-
 from ctp_jax import cli, devices, terminal
 from ctp_jax.errors import UserError, shown
+from ctp_jax.flags import Flags
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 CONFIG = cli.define_config(FLAGS)
-WORKDIR = flags.DEFINE_string(
+WORKDIR = FLAGS.string(
     "workdir",
     None,
     "Folder of the run: checkpoints, logs, encoder, report; on a disk, or gs:// or s3://.",
-    flag_values=FLAGS,
 )
-COORDINATOR = flags.DEFINE_string(
+COORDINATOR = FLAGS.string(
     "coordinator",
     None,
     "For several processes: HOST:PORT of process 0. Not needed under Slurm and on TPUs, "
     "where JAX finds it; see launch/README.md.",
-    flag_values=FLAGS,
 )
-COUNT = flags.DEFINE_integer(
+COUNT = FLAGS.integer(
     "process_count",
     None,
     "Number of processes; 1: a run of one process, whatever JAX finds.",
     lower_bound=1,
-    flag_values=FLAGS,
 )
-INDEX = flags.DEFINE_integer(
-    "process_index",
-    None,
-    "Index of this process, from 0.",
-    lower_bound=0,
-    flag_values=FLAGS,
+INDEX = FLAGS.integer(
+    "process_index", None, "Index of this process, from 0.", lower_bound=0
 )
-STOPPED = flags.DEFINE_integer(
+STOPPED = FLAGS.integer(
     "stopped_exit_code",
     0,
     "Exit code of an unfinished run that a signal stopped, for schedulers that "
     "restart only failed runs.",
     lower_bound=0,
     upper_bound=125,
-    flag_values=FLAGS,
 )
 
 

@@ -6,31 +6,20 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from absl import flags
-
 from ctp_jax import cli, convert, formatting, results
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.flags import Flags
 from ctp_jax.storage import files
 
-FLAGS = flags.FlagValues()
-NAME = flags.DEFINE_string(
-    "name",
-    "",
-    "Title of the model card; default: name of the folder.",
-    flag_values=FLAGS,
-)
-LICENCE = flags.DEFINE_string(
+FLAGS = Flags()
+NAME = FLAGS.string("name", "", "Title of the model card; default: name of the folder.")
+LICENCE = FLAGS.string(
     "licence",
     "",
     "Of the weights, as SPDX writes it: apache-2.0, cc-by-nc-4.0, ...; or unknown.",
-    flag_values=FLAGS,
 )
-ENCODER_ONLY = flags.DEFINE_boolean(
-    "encoder_only", False, "Leave the head out.", flag_values=FLAGS
-)
-OVERWRITE = flags.DEFINE_boolean(
-    "overwrite", False, "Replace such a folder that is there.", flag_values=FLAGS
-)
+ENCODER_ONLY = FLAGS.boolean("encoder_only", False, "Leave the head out.")
+OVERWRITE = FLAGS.boolean("overwrite", False, "Replace such a folder that is there.")
 cli.define_allow_code(FLAGS)
 
 _SAFETENSORS = "model.safetensors"

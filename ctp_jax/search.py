@@ -5,30 +5,20 @@ import pathlib
 import sys
 
 import numpy as np
-from absl import flags
 
 from ctp_jax import cli, devices
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.flags import Flags
 from ctp_jax.own_videos import command_line, feature_file, inference
 from ctp_jax.storage import files
 
-FLAGS = flags.FlagValues()
-IN = flags.DEFINE_string(
-    "in",
-    "",
-    "Features that `ctp_jax.features` wrote: .npz or .parquet.",
-    flag_values=FLAGS,
+FLAGS = Flags()
+IN = FLAGS.string("in", "", "Features that `ctp_jax.features` wrote: .npz or .parquet.")
+INIT_FROM = FLAGS.string(
+    "init_from", "", "The network that the features are of; default: where it was then."
 )
-INIT_FROM = flags.DEFINE_string(
-    "init_from",
-    "",
-    "The network that the features are of; default: where it was then.",
-    flag_values=FLAGS,
-)
-OUT = flags.DEFINE_string(
-    "out", "search.png", "Picture of what is found.", flag_values=FLAGS
-)
-K = flags.DEFINE_integer("k", 5, "How many to find.", lower_bound=1, flag_values=FLAGS)
+OUT = FLAGS.string("out", "search.png", "Picture of what is found.")
+K = FLAGS.integer("k", 5, "How many to find.", lower_bound=1)
 cli.define_allow_code(FLAGS)
 
 

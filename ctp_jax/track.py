@@ -8,41 +8,32 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 from ml_collections import ConfigDict
 
 from ctp_jax import cli, devices
 from ctp_jax.errors import UserError, refusals
+from ctp_jax.flags import Flags
 from ctp_jax.own_videos.reader import SHORT_SIDE, Frame, first_frame, read_frames
 from ctp_jax.own_videos.writer import VideoWriter
 from ctp_jax.storage import files
 
-FLAGS = flags.FlagValues()
-BOX = flags.DEFINE_string(
+FLAGS = Flags()
+BOX = FLAGS.string(
     "box",
     "",
     "x,y,w,h: left, top, width and height of the box in the frame --start, in pixels of "
     "the video; the corner of the image is 0,0.",
-    flag_values=FLAGS,
 )
-INIT_FROM = flags.DEFINE_string(
+INIT_FROM = FLAGS.string(
     "init_from",
     "",
     "The network: a workdir of the task ctp, a checkpoint of it or its exported encoder.",
-    flag_values=FLAGS,
 )
-OUT = flags.DEFINE_string("out", "", "Folder for the results.", flag_values=FLAGS)
-START = flags.DEFINE_integer(
-    "start", 0, "Number of the first frame, from 0.", lower_bound=0, flag_values=FLAGS
-)
-FPS = flags.DEFINE_float(
-    "fps", 10.0, "Frames per second of a folder of frames.", 0.01, flag_values=FLAGS
-)
-TRACKER = flags.DEFINE_string(
-    "tracker",
-    "",
-    "Also follow with a tracker of OpenCV: kcf, csrt, median_flow.",
-    flag_values=FLAGS,
+OUT = FLAGS.string("out", "", "Folder for the results.")
+START = FLAGS.integer("start", 0, "Number of the first frame, from 0.", lower_bound=0)
+FPS = FLAGS.number("fps", 10.0, "Frames per second of a folder of frames.", 0.01)
+TRACKER = FLAGS.string(
+    "tracker", "", "Also follow with a tracker of OpenCV: kcf, csrt, median_flow."
 )
 cli.define_allow_code(FLAGS)
 

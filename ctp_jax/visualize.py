@@ -7,45 +7,34 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 from ml_collections import ConfigDict
 
 from ctp_jax import cli, devices, formatting, terminal
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError, refusals, shown
+from ctp_jax.flags import Flags
 from ctp_jax.storage import buckets, files, untrusted
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 CONFIG = cli.define_config(FLAGS)
-WORKDIR = flags.DEFINE_string(
+WORKDIR = FLAGS.string(
     "workdir",
     None,
     "Run whose config and predictions (of its newest checkpoint, dashed) are drawn.",
-    flag_values=FLAGS,
 )
-OUT = flags.DEFINE_string(
-    "out", None, "Folder for the pictures; default: --workdir.", flag_values=FLAGS
-)
-VIDEOS = flags.DEFINE_integer(
-    "videos", 6, "Number of videos to draw.", lower_bound=1, flag_values=FLAGS
-)
-COLUMNS = flags.DEFINE_integer(
-    "columns", 8, "Frames per row of the sheet.", lower_bound=1, flag_values=FLAGS
-)
-ZOOM = flags.DEFINE_integer(
-    "zoom", 2, "Picture pixels per clip pixel.", lower_bound=1, flag_values=FLAGS
-)
-BOXES_ONLY = flags.DEFINE_boolean(
+OUT = FLAGS.string("out", None, "Folder for the pictures; default: --workdir.")
+VIDEOS = FLAGS.integer("videos", 6, "Number of videos to draw.", lower_bound=1)
+COLUMNS = FLAGS.integer("columns", 8, "Frames per row of the sheet.", lower_bound=1)
+ZOOM = FLAGS.integer("zoom", 2, "Picture pixels per clip pixel.", lower_bound=1)
+BOXES_ONLY = FLAGS.boolean(
     "boxes_only",
     False,
     "Draw boxes without pixels, for videos that must not be published.",
-    flag_values=FLAGS,
 )
-TRAIN = flags.DEFINE_boolean(
+TRAIN = FLAGS.boolean(
     "train",
     False,
     "Draw training videos, with training's changes of colour, instead of held-out ones.",
-    flag_values=FLAGS,
 )
 
 

@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
 from configs import small
 from ctp_jax import cli, ranges
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from tests.toy_data import toy_config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -23,9 +23,9 @@ def parse(monkeypatch):
     """A function from arguments to the config and the positional arguments."""
 
     def call(*arguments):
-        values = flags.FlagValues()
+        values = Flags()
         config = cli.define_config(values)
-        flags.DEFINE_string("workdir", None, "Where.", flag_values=values)
+        values.string("workdir", None, "Where.")
         monkeypatch.setattr(sys, "argv", ["main", *arguments])
         rest = cli.parse(sys.argv, values, "")
         return config.value, rest

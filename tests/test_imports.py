@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "ctp_jax").rglob("*.py"))
 
 # From the bottom to the top: a room may import itself and what is listed before it.
 ROOMS = (
-    ("errors", "formatting", "terminal", "versions"),
+    ("errors", "flags", "formatting", "terminal", "versions"),
     ("storage",),
     ("metrics_file",),
     ("results", "ranges", "ops"),
@@ -32,6 +32,7 @@ ROOMS = (
 # Raw videos become shards apart from everything that runs in a step.
 PREPARE_MAY_IMPORT = {
     "errors",
+    "flags",
     "formatting",
     "terminal",
     "storage",

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from absl import flags
+from absl.flags import FlagHolder
 from ml_collections import ConfigDict
 
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.prepare import frames as image_folders
 from ctp_jax.prepare import video as videos
 from ctp_jax.prepare.builders import folders
@@ -18,37 +19,29 @@ if TYPE_CHECKING:
     from ctp_jax import encoder as encoder_lib
 
 
-class Flags(NamedTuple):
+class CommonFlags(NamedTuple):
     """Those of commands that read many videos."""
 
-    init_from: flags.FlagHolder[str]
-    batch_size: flags.FlagHolder[int]
-    workers: flags.FlagHolder[int]
+    init_from: FlagHolder[str]
+    batch_size: FlagHolder[int]
+    workers: FlagHolder[int]
 
 
-def define_flags(flag_values: flags.FlagValues) -> Flags:
+def define_flags(flag_values: Flags) -> CommonFlags:
     """Defines them."""
-    init_from = flags.DEFINE_string(
-        "init_from",
-        "",
-        "The network: a workdir, a checkpoint, or an exported encoder.",
-        flag_values=flag_values,
+    init_from = flag_values.string(
+        "init_from", "", "The network: a workdir, a checkpoint, or an exported encoder."
     )
-    batch_size = flags.DEFINE_integer(
+    batch_size = flag_values.integer(
         "batch_size",
         0,
         "Clips that are computed at once; 0: 8 on CPUs, 64 on accelerators.",
         lower_bound=0,
-        flag_values=flag_values,
     )
-    workers = flags.DEFINE_integer(
-        "workers",
-        0,
-        "Threads that decode; 0: one per core.",
-        lower_bound=0,
-        flag_values=flag_values,
+    workers = flag_values.integer(
+        "workers", 0, "Threads that decode; 0: one per core.", lower_bound=0
     )
-    return Flags(init_from, batch_size, workers)
+    return CommonFlags(init_from, batch_size, workers)
 
 
 def find_videos(arguments: Sequence[str]) -> list[pathlib.Path]:

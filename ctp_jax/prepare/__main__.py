@@ -15,12 +15,12 @@ import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from absl import flags
 from etils import epath
 
 from ctp_jax import cli, config
 from ctp_jax.data import index, records
 from ctp_jax.errors import UserError, causes, refusal
+from ctp_jax.flags import Flags
 from ctp_jax.formatting import one_line
 from ctp_jax.prepare import beam, builders, provenance, shards, staging, summary
 from ctp_jax.storage import remote
@@ -76,7 +76,7 @@ def parse(
         name for name in names if name not in ("base", "derived", "folders", "lists")
     ]
     name = argv[0] if argv else ""
-    values = flags.FlagValues()
+    values = Flags()
     if name in ("-h", "--help"):
         cli.parse([name], values, f"{main.__doc__}\n    NAME: {', '.join(names)}")
     if name not in names:
@@ -112,43 +112,40 @@ def parse(
     return arguments, builder_class
 
 
-def _define_common(values: flags.FlagValues, name: str, max_bad: float) -> None:
+def _define_common(values: Flags, name: str, max_bad: float) -> None:
     """Defines the flags that every data set has."""
-    text = functools.partial(flags.DEFINE_string, flag_values=values)
-    number = functools.partial(flags.DEFINE_integer, flag_values=values, lower_bound=0)
-    text("name", name, "Name of the prepared data set, for config.data.name.")
-    text(
+    values.string("name", name, "Name of the prepared data set, for config.data.name.")
+    values.string(
         "data_dir",
         "",
         "Where to write; default: $TFDS_DATA_DIR or ~/tensorflow_datasets.",
     )
-    number(
+    values.integer(
         "short_side", 144, "Pixels; larger videos are scaled down to it.", lower_bound=1
     )
-    number("quality", 90, "Quality of the JPEG frames.", lower_bound=1, upper_bound=95)
-    number("workers", 0, "Number of processes; 0: one per core.")
-    number("shards", 0, "Number of files; 0: one per 512 videos.")
-    flags.DEFINE_float(
+    values.integer(
+        "quality", 90, "Quality of the JPEG frames.", lower_bound=1, upper_bound=95
+    )
+    values.integer("workers", 0, "Number of processes; 0: one per core.", lower_bound=0)
+    values.integer(
+        "shards", 0, "Number of files; 0: one per 512 videos.", lower_bound=0
+    )
+    values.number(
         "max_bad",
         max_bad,
         "Share of the videos that may be unreadable (at least one may be, unless 0).",
-        flag_values=values,
         lower_bound=0,
         upper_bound=1,
     )
-    flags.DEFINE_boolean(
+    values.boolean(
         "overwrite",
         False,
         "Replace an existing data set, once the new one is complete.",
-        flag_values=values,
     )
-    text("beam_runner", "", "Use Apache Beam with this runner: DirectRunner, ...")
-    flags.DEFINE_multi_string(
-        "beam_options",
-        [],
-        "Options KEY=VALUE,... of the Beam pipeline.",
-        flag_values=values,
+    values.string(
+        "beam_runner", "", "Use Apache Beam with this runner: DirectRunner, ..."
     )
+    values.strings("beam_options", [], "Options KEY=VALUE,... of the Beam pipeline.")
 
 
 def prepare(

@@ -1,17 +1,15 @@
 """Reports of runs: `python -m ctp_jax.report WORKDIR [WORKDIR ...] [--out=FILE]`."""
 
-from absl import flags
-
 from ctp_jax import cli, terminal
 from ctp_jax.errors import UserError, shown
+from ctp_jax.flags import Flags
 
-FLAGS = flags.FlagValues()
-OUT = flags.DEFINE_string(
+FLAGS = Flags()
+OUT = FLAGS.string(
     "out",
     None,
     "The page to write; default: report.html in the workdir, for several runs "
     "comparison.html here.",
-    flag_values=FLAGS,
 )
 
 

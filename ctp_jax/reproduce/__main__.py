@@ -1,60 +1,57 @@
 """Tables and figures of the paper: `python -m ctp_jax.reproduce NAME --root=DIR`."""
 
 import dataclasses
-import functools
 import os
 import pathlib
 import re
 import shlex
 
-from absl import flags
-
 from ctp_jax import cli, config, terminal
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.reproduce import experiments, plan, work
 from ctp_jax.reproduce import runs as runs_lib
 from ctp_jax.storage import files
 
-FLAGS = flags.FlagValues()
-
-
-_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
-_strings = functools.partial(flags.DEFINE_multi_string, flag_values=FLAGS)
-_boolean = functools.partial(flags.DEFINE_boolean, flag_values=FLAGS)
-ROOT = _string("root", "runs", "Folder of all runs, and of tables/.")
-PLAN = _boolean("plan", False, "Print the runs and how long they take.")
-COMMANDS = _boolean("commands", False, "Print the commands of the runs.")
-TABLE = _boolean("table", False, "Draw the table from what is there.")
-SCALE = flags.DEFINE_enum(
+FLAGS = Flags()
+ROOT = FLAGS.string("root", "runs", "Folder of all runs, and of tables/.")
+PLAN = FLAGS.boolean("plan", False, "Print the runs and how long they take.")
+COMMANDS = FLAGS.boolean("commands", False, "Print the commands of the runs.")
+TABLE = FLAGS.boolean("table", False, "Draw the table from what is there.")
+SCALE = FLAGS.choice(
     "scale",
     "full",
     ["full", "small"],
     "As the files say, or with the network of configs/small.py.",
-    flag_values=FLAGS,
 )
-SEEDS = _string("seeds", "", "As 0,1,2; default: those of the experiment.")
-SPLITS = _string("splits", "1", "Of UCF-101 and HMDB-51, as 1,2,3.")
-DATA = _strings(
+SEEDS = FLAGS.string("seeds", "", "As 0,1,2; default: those of the experiment.")
+SPLITS = FLAGS.string("splits", "1", "Of UCF-101 and HMDB-51, as 1,2,3.")
+DATA = FLAGS.strings(
     "data",
     [],
     "With --scale=small: NAME[:TRAIN:TEST] in place of all data sets, or "
     "ucf101=NAME[:TRAIN:TEST] in place of one.",
 )
-DATA_DIR = _string("data_dir", "", "Where data are; as config.data.data_dir.")
-OVERRIDE = _strings("override", [], "FIELD=VALUE for every run that has the field.")
-RATE = flags.DEFINE_float(
+DATA_DIR = FLAGS.string("data_dir", "", "Where data are; as config.data.data_dir.")
+OVERRIDE = FLAGS.strings(
+    "override", [], "FIELD=VALUE for every run that has the field."
+)
+RATE = FLAGS.number(
     "clips_per_second",
     None,
     "Clips of 16 x 112 x 112 that are trained on per second, for --plan; kinds of runs "
     "that are there are measured.",
     lower_bound=1e-9,
-    flag_values=FLAGS,
 )
-SHARD = _string("shard", "0/1", "I/N, I from 0 to N-1: make every N-th run.")
-WAIT = _boolean("wait", False, "Wait for runs that other shards make.")
-ROWS = _strings("rows", [], "Only rows that this pattern, or another, fits.")
-COLUMNS = _strings("columns", [], "Only columns that this pattern, or another, fits.")
-OVERVIEW = _string("overview", "", "Update the table in this page, and nothing else.")
+SHARD = FLAGS.string("shard", "0/1", "I/N, I from 0 to N-1: make every N-th run.")
+WAIT = FLAGS.boolean("wait", False, "Wait for runs that other shards make.")
+ROWS = FLAGS.strings("rows", [], "Only rows that this pattern, or another, fits.")
+COLUMNS = FLAGS.strings(
+    "columns", [], "Only columns that this pattern, or another, fits."
+)
+OVERVIEW = FLAGS.string(
+    "overview", "", "Update the table in this page, and nothing else."
+)
 
 
 def main(arguments):

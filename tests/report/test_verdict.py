@@ -5,10 +5,10 @@ import shlex
 import sys
 
 import pytest
-from absl import flags
 
 from ctp_jax import cli, report, results
 from ctp_jax import config as config_lib
+from ctp_jax.flags import Flags
 from ctp_jax.report import commands, read, verdict
 from tests.report import make_runs
 from tests.report.html_page import assert_self_contained
@@ -126,9 +126,9 @@ def test_what_is_not_known_has_no_verdict(tmp_path):
 def parsed(command, monkeypatch):
     """The config of a suggested command, parsed as the command would."""
     assert command[:3] == ["python", "-m", "ctp_jax.main"]
-    values = flags.FlagValues()
+    values = Flags()
     config = cli.define_config(values)
-    workdir = flags.DEFINE_string("workdir", None, "", flag_values=values)
+    workdir = values.string("workdir", None, "")
     monkeypatch.setattr("sys.argv", ["main", *command[3:]])
     assert cli.parse(sys.argv, values, "") == []
     return config_lib.flatten(config.value), workdir.value

@@ -6,11 +6,11 @@ import json
 import random
 
 import pytest
-from absl import flags
 
 from ctp_jax import cli
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.reproduce import experiments, runs
 
 
@@ -75,7 +75,7 @@ def test_the_command_has_the_config_that_the_name_is_of(monkeypatch):
     )
     monkeypatch.chdir(experiments.checkout())
     for run in random.Random(0).sample(sorted(found.by_name.values(), key=str), 8):
-        values = flags.FlagValues()
+        values = Flags()
         config = cli.define_config(values)
         *arguments, workdir, stopped = run.command("R")[2:]
         monkeypatch.setattr("sys.argv", ["main", *arguments])

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl.flags import FlagValues
 from etils import epath
 from tensorflow_datasets.core import dataset_builder
 
 from ctp_jax.data import index
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.formatting import one_line
 from ctp_jax.prepare import provenance, repeated, shards
 from ctp_jax.prepare import schema as schema_lib
@@ -124,13 +124,13 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
         return self.CLASSES
 
     @classmethod
-    def define_flags(cls, values: FlagValues) -> None:
+    def define_flags(cls, values: Flags) -> None:
         """Defines the flags that only this data set has."""
 
     @classmethod
     def read_flags(cls, *argv: str) -> types.SimpleNamespace:
         """The values of the flags of `define_flags` in a command line, by name."""
-        values = FlagValues()
+        values = Flags()
         cls.define_flags(values)
         values(["", *argv])
         return types.SimpleNamespace(**values.flag_values_dict())

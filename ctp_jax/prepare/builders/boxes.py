@@ -6,10 +6,9 @@ import os
 import re
 from typing import cast
 
-from absl import flags
-
 from ctp_jax import formatting
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.prepare import box_files, boxes, frames, video
 from ctp_jax.prepare.builders import base, folders, video_folder
 from ctp_jax.storage import remote
@@ -29,25 +28,26 @@ class Boxes(video_folder.VideoFolder):
     DESCRIPTION = "A folder of videos with boxes."
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
+    def define_flags(cls, values: Flags) -> None:
         super().define_flags(values)
-        number = functools.partial(flags.DEFINE_integer, flag_values=values)
         own = "-1: 0 for a CSV with a header, else 1."
-        number("first_pixel", -1, f"Coordinate of the frame's upper left corner; {own}")
-        number("first_frame", -1, f"Number of the first frame; {own}")
-        number("max_objects", 16, "Of a video; later ones are left out.", lower_bound=1)
-        flags.DEFINE_enum(
+        values.integer(
+            "first_pixel", -1, f"Coordinate of the frame's upper left corner; {own}"
+        )
+        values.integer("first_frame", -1, f"Number of the first frame; {own}")
+        values.integer(
+            "max_objects", 16, "Of a video; later ones are left out.", lower_bound=1
+        )
+        values.choice(
             "box_format",
             "",
             ["", *boxes.FORMATS],
             "xyxy: the four numbers are x1,y1,x2,y2. Default: x,y,w,h, if plausible.",
-            flag_values=values,
         )
-        flags.DEFINE_float(
+        values.number(
             "frame_rate",
             25.0,
             "Frames per second of folders of frames without a seqinfo.ini.",
-            flag_values=values,
             lower_bound=0.01,
         )
 

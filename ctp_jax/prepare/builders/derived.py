@@ -13,11 +13,11 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import flags
 from etils import epath
 
 from ctp_jax.data import index, records
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.formatting import duration
 from ctp_jax.prepare import shards, video, workers
 from ctp_jax.prepare import stored as stored_lib
@@ -28,10 +28,10 @@ class Derived(base.VideoBuilder):
     """Subclasses say what they add, and how."""
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
+    def define_flags(cls, values: Flags) -> None:
         about = "Only these splits, as train01,test01; default: all."
-        flags.DEFINE_string("from", "", "Name of the prepared data set.", values)
-        flags.DEFINE_list("split", [], about, flag_values=values)
+        values.string("from", "", "Name of the prepared data set.")
+        values.list("split", [], about)
 
     @classmethod
     def read_options(cls, arguments: types.SimpleNamespace) -> Any:

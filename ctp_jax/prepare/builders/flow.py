@@ -4,10 +4,9 @@ import dataclasses
 import types
 from collections.abc import Callable, Mapping
 
-from absl import flags
-
 from ctp_jax import flow as flow_lib
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.prepare import flow, video
 from ctp_jax.prepare import stored as stored_lib
 from ctp_jax.prepare.builders import base, derived
@@ -23,12 +22,12 @@ class Flow(derived.Derived):
     UNUSED = ("short_side",)
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
+    def define_flags(cls, values: Flags) -> None:
         super().define_flags(values)
         about = "tvl1: CoCLR's; dis: a hundred times faster, less exact."
-        flags.DEFINE_enum("method", "tvl1", flow_lib.METHODS, about, flag_values=values)
+        values.choice("method", "tvl1", flow_lib.METHODS, about)
         about = "Pixels to the next frame; larger motions are clipped."
-        flags.DEFINE_float("bound", 20.0, about, 1, 1000, flag_values=values)
+        values.number("bound", 20.0, about, 1, 1000)
 
     @classmethod
     def read_options(cls, arguments: types.SimpleNamespace) -> flow.Options:

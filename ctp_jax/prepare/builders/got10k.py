@@ -4,10 +4,9 @@ import collections
 import functools
 import os
 
-from absl import flags
-
 from ctp_jax import formatting
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.prepare import boxes, frames
 from ctp_jax.prepare.builders import base, folders, lists
 
@@ -29,8 +28,8 @@ class Got10k(base.VideoBuilder):
     HOMEPAGE = "http://got-10k.aitestunion.com"
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
-        flags.DEFINE_string("videos", "", "The folder that has train and val.", values)
+    def define_flags(cls, values: Flags) -> None:
+        values.string("videos", "", "The folder that has train and val.")
 
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:
@@ -116,9 +115,7 @@ def choose(
     return splits, missing, notes
 
 
-def find_sequences(
-    top: str,
-) -> tuple[dict[str, dict[str, str]], dict[str, list[str]]]:
+def find_sequences(top: str) -> tuple[dict[str, dict[str, str]], dict[str, list[str]]]:
     """The sequences below a folder, which are not searched themselves.
 
     The split is that of the outermost folder below `top` that is named after one, as in

@@ -3,9 +3,8 @@
 import os
 import re
 
-from absl import flags
-
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.prepare.builders import base, folders, lists
 
 
@@ -18,9 +17,9 @@ class Hmdb51(base.VideoBuilder):
     HOMEPAGE = "https://serre.lab.brown.edu/hmdb51.html"
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
-        flags.DEFINE_string("videos", "", "The unpacked hmdb51_org.rar.", values)
-        flags.DEFINE_string("lists", "", "The unpacked test_train_splits.rar.", values)
+    def define_flags(cls, values: Flags) -> None:
+        values.string("videos", "", "The unpacked hmdb51_org.rar.")
+        values.string("lists", "", "The unpacked test_train_splits.rar.")
 
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:

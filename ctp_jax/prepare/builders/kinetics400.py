@@ -10,10 +10,9 @@ import pathlib
 import re
 from collections.abc import Iterable
 
-from absl import flags
-
 from ctp_jax import formatting
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.prepare.builders import base, folders, lists
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -36,15 +35,15 @@ class Kinetics400(base.VideoBuilder):
         return int(match[1]) if match else self.CLASSES
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
-        text = functools.partial(flags.DEFINE_string, flag_values=values)
-        text("videos", "", "Folder of the clips, searched with all its subfolders.")
-        text("lists", "", "Folder with train.csv, val.csv, ...; or a file.")
-        flags.DEFINE_float(
+    def define_flags(cls, values: Flags) -> None:
+        values.string(
+            "videos", "", "Folder of the clips, searched with all its subfolders."
+        )
+        values.string("lists", "", "Folder with train.csv, val.csv, ...; or a file.")
+        values.number(
             "min_found",
             0.5,
             "Share of the clips of every list that must be there.",
-            flag_values=values,
             lower_bound=0,
             upper_bound=1,
         )

@@ -2,8 +2,7 @@
 
 import functools
 
-from absl import flags
-
+from ctp_jax.flags import Flags
 from ctp_jax.prepare import sprites
 from ctp_jax.prepare.builders import base
 
@@ -15,11 +14,10 @@ class MovingShapes(base.VideoBuilder):
     UNUSED = ("short_side",)
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
-        number = functools.partial(flags.DEFINE_integer, flag_values=values)
-        number("train_videos", 600, "How many.", lower_bound=1)
-        number("test_videos", 150, "How many.", lower_bound=1)
-        number("seed", 0, "Another makes other videos.", lower_bound=0)
+    def define_flags(cls, values: Flags) -> None:
+        values.integer("train_videos", 600, "How many.", lower_bound=1)
+        values.integer("test_videos", 150, "How many.", lower_bound=1)
+        values.integer("seed", 0, "Another makes other videos.", lower_bound=0)
 
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:

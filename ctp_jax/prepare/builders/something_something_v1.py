@@ -6,9 +6,8 @@ import functools
 import os
 import re
 
-from absl import flags
-
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.prepare import frames
 from ctp_jax.prepare.builders import base, folders, lists
 
@@ -31,11 +30,9 @@ class SomethingSomethingV1(base.VideoBuilder):
     HOMEPAGE = "https://developer.qualcomm.com/software/ai-datasets/something-something"
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
-        flags.DEFINE_string("videos", "", f"The unpacked 20bn-{PREFIX}.", values)
-        flags.DEFINE_string(
-            "lists", "", f"Folder with {PREFIX}-labels.csv, -train.csv, ...", values
-        )
+    def define_flags(cls, values: Flags) -> None:
+        values.string("videos", "", f"The unpacked 20bn-{PREFIX}.")
+        values.string("lists", "", f"Folder with {PREFIX}-labels.csv, -train.csv, ...")
 
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:

@@ -1,14 +1,12 @@
 """A copy of a prepared data set with tracks. See `ctp_jax.prepare.tracks`."""
 
 import dataclasses
-import functools
 import types
 from collections.abc import Callable, Mapping
 
-from absl import flags
-
 from ctp_jax import trackers
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.prepare import stored as stored_lib
 from ctp_jax.prepare import track_statistics, tracks, video
 from ctp_jax.prepare.builders import base, derived
@@ -24,21 +22,20 @@ class Tracks(derived.Derived):
     UNUSED = ("short_side", "quality")
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
+    def define_flags(cls, values: Flags) -> None:
         super().define_flags(values)
-        number = functools.partial(flags.DEFINE_integer, flag_values=values)
-        real = functools.partial(flags.DEFINE_float, flag_values=values, lower_bound=0)
-        choice = functools.partial(flags.DEFINE_enum, flag_values=values)
         about = "kcf: the paper's, boxes keep their size; csrt, median_flow adapt it."
-        choice("tracker", "kcf", trackers.TRACKERS, about)
-        number("tracks", 20, "Per video.", lower_bound=1, upper_bound=1000)
-        number("length", 80, "Frames of a track.", lower_bound=2)
-        number("min_valid", 16, "Frames in which it must be known.", lower_bound=1)
+        values.choice("tracker", "kcf", trackers.TRACKERS, about)
+        values.integer("tracks", 20, "Per video.", lower_bound=1, upper_bound=1000)
+        values.integer("length", 80, "Frames of a track.", lower_bound=2)
+        values.integer(
+            "min_valid", 16, "Frames in which it must be known.", lower_bound=1
+        )
         about = "Standard deviation of the grey levels in a box that is followed."
-        real("min_std", 8.0, about, upper_bound=127)
+        values.number("min_std", 8.0, about, upper_bound=127, lower_bound=0)
         about = "Overlap of a track's first box and where it ends when followed back."
-        real("min_iou", 0.5, about, upper_bound=1)
-        number("seed", 0, "Another follows other boxes.", lower_bound=0)
+        values.number("min_iou", 0.5, about, upper_bound=1, lower_bound=0)
+        values.integer("seed", 0, "Another follows other boxes.", lower_bound=0)
 
     @classmethod
     def read_options(cls, arguments: types.SimpleNamespace) -> tracks.Options:

@@ -5,9 +5,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from absl import flags
-
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.formatting import one_line
 from ctp_jax.prepare import video
 from ctp_jax.prepare.builders import base, folders, lists
@@ -22,10 +21,10 @@ class Ucf101(base.VideoBuilder):
     HOMEPAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
+    def define_flags(cls, values: Flags) -> None:
         archive = "UCF101TrainTestSplits-RecognitionTask.zip"
-        flags.DEFINE_string("videos", "", "The unpacked UCF101.rar.", values)
-        flags.DEFINE_string("lists", "", f"The unpacked {archive}.", values)
+        values.string("videos", "", "The unpacked UCF101.rar.")
+        values.string("lists", "", f"The unpacked {archive}.")
 
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:

@@ -1,16 +1,14 @@
 """Any folder of videos."""
 
 import collections
-import functools
 import hashlib
 import types
 import unicodedata
 from collections.abc import Mapping
 
-from absl import flags
-
 from ctp_jax import formatting
 from ctp_jax.errors import UserError
+from ctp_jax.flags import Flags
 from ctp_jax.prepare.builders import base, folders, lists, ucf101
 
 TEST_SHARE = 0.1
@@ -27,27 +25,23 @@ class VideoFolder(base.VideoBuilder):
     CONFIG = "configs/small.py"
 
     @classmethod
-    def define_flags(cls, values: flags.FlagValues) -> None:
-        text = functools.partial(flags.DEFINE_string, flag_values=values)
-        text("videos", "", "The folder.")
-        text(
+    def define_flags(cls, values: Flags) -> None:
+        values.string("videos", "", "The folder.")
+        values.string(
             "lists",
             "",
             "Folder with trainlist01.txt, testlist01.txt, ... and classInd.txt; the "
             "splits are called train01, test01, ...; unlisted videos are left out.",
         )
-        text("train_list", "", "A single list, for the split `train`.")
-        text("test_list", "", "A single list, for the split `test`.")
-        flags.DEFINE_float(
+        values.string("train_list", "", "A single list, for the split `train`.")
+        values.string("test_list", "", "A single list, for the split `test`.")
+        values.number(
             "test_share",
             TEST_SHARE,
             "Share of each class for `test`, below 1; if there are no lists.",
-            flag_values=values,
             lower_bound=0,
         )
-        flags.DEFINE_boolean(
-            "unlabelled", False, "The folders are not classes.", flag_values=values
-        )
+        values.boolean("unlabelled", False, "The folders are not classes.")
 
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:
