@@ -157,17 +157,12 @@ def summarise(text: str) -> dict:
         (each.kind, each.call, each.layout, each.window) for each in found
     )
     moves = hlo.count_moves(program)
-    collectives = [
-        sum(each.sizes)
-        for each in scaling.read_collectives(text)
-        for _ in range(each.runs)
-    ]
     return {
         "convolutions": [[*key, count] for key, count in sorted(table.items())],
         "misses": sum(each.is_miss for each in found),
         "kernels": sum(times for _, times in program.launched()),
         **{what: moves.get(what, (0, 0)) for what in ("transposes", "copies")},
-        "messages": collectives,
+        "messages": scaling.messages(scaling.read_collectives(text)),
     }
 
 
@@ -187,12 +182,7 @@ def show(found: dict, plan) -> None:
         f"memory: arguments {plan.argument_size_in_bytes / 1e6:.0f} MB, "
         f"temporary {plan.temp_size_in_bytes / 1e6:.0f} MB"
     )
-    messages = found["messages"]
-    small = sum(size < 1 << 16 for size in messages)
-    print(
-        f"messages: {len(messages)}, {small} of them below 64 KiB, "
-        f"{sum(messages) / 1e6:.1f} MB in all"
-    )
+    print(scaling.describe(found["messages"]))
 
 
 def parse(argv=None) -> argparse.Namespace:

@@ -56,16 +56,19 @@ class Instruction:
         ]
 
     @property
+    def sizes(self) -> list[int]:
+        """Bytes of each result."""
+        return [
+            math.prod(sizes)
+            * (8 if kind == "pred" else int(re.sub(r"\D", "", kind)))
+            // 8
+            for kind, sizes, _ in self.shapes
+        ]
+
+    @property
     def bytes(self) -> int:
         """Of all results."""
-        return (
-            sum(
-                math.prod(sizes)
-                * (8 if kind == "pred" else int(re.sub(r"\D", "", kind)))
-                for kind, sizes, _ in self.shapes
-            )
-            // 8
-        )
+        return sum(self.sizes)
 
 
 def _numbers(text):

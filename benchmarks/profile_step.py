@@ -16,6 +16,7 @@ Winograd's convolutions do fewer products than are counted, and fusions may move
 """
 
 import collections
+import itertools
 import pathlib
 import re
 import tempfile
@@ -23,12 +24,11 @@ import time
 
 import jax
 
-from benchmarks import measure, pretraining, roofline
+from benchmarks import hlo, measure, pretraining, roofline
 from ctp_jax.models import resnet3d
 from ctp_jax.ranges import CONVOLUTIONS
 
-_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([^\s=]+) = ")
-_COMPUTATION = re.compile(r"(?:ENTRY )?%?([^\s(]+)")
+_ONEDNN = "__onednn$convolution"
 _CONTROL = re.compile(r"%?(while|call|conditional)\b")
 """Their time is that of the operations in them."""
 
@@ -40,25 +40,17 @@ def purposes(text: str) -> dict[str, tuple[str, str]]:
 
     A fusion without a name of its own is for what most of its operations are for.
     """
-    found, inside = {}, collections.defaultdict(list)
-    unnamed, computation = {}, ""
-    for line in text.splitlines():
-        if line.endswith("{") and " -> " in line:
-            computation = _COMPUTATION.match(line)[1]
-        match = _INSTRUCTION.match(line)
-        if not match:
+    program, found = hlo.Program(text), {}
+    for each in itertools.chain(*program.computations.values()):
+        if each.origin:
+            found[each.name] = purpose(each.origin), each.origin
             continue
-        name = re.search(r'op_name="([^"]*)"', line)
-        calls = re.search(r"\bcalls=%?([^\s,]+)", line)
-        found[match[1]] = (purpose(name[1]), name[1]) if name else (REST, "")
-        if name:
-            inside[computation].append(found[match[1]])
-        elif calls:
-            unnamed[match[1]] = calls[1]
-    for operation, called in unnamed.items():
-        known = [each for each in inside[called] if each[0] != REST]
-        if known:
-            found[operation] = collections.Counter(known).most_common(1)[0][0]
+        parts = [(purpose(part.origin), part.origin) for part in program.inside(each)]
+        known = collections.Counter(part for part in parts if part[0] != REST)
+        found[each.name] = known.most_common(1)[0][0] if known else (REST, "")
+        if _ONEDNN in each.line:
+            # XLA leaves the name out where it has to transpose what goes in: of gradients.
+            found[each.name] = "convolution, backward", ""
     return found
 
 
@@ -104,7 +96,7 @@ def device_events(profile):
                 if operation is None and on_device:
                     operation = event.name.split(" = ")[0].lstrip("%")
                 if operation is not None and not _CONTROL.match(operation):
-                    yield operation, event.duration_ns
+                    yield operation.removesuffix(_ONEDNN), event.duration_ns
 
 
 def add_up(events, known, steps):

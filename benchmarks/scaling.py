@@ -19,7 +19,6 @@ that need not be there. Everything is per device and step:
 
 import collections
 import dataclasses
-import functools
 import math
 import os
 import re
@@ -29,17 +28,14 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from benchmarks import measure, pretraining
+from benchmarks import hlo, measure, pretraining
 from ctp_jax.models import resnet3d
 from ctp_jax.ranges import DTYPES
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state
 
 KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-_COLLECTIVE = re.compile(rf" = (?P<type>.*?) (?P<kind>{KINDS})(?P<start>-start)?\(")
-_SHAPE = re.compile(r"\b(pred|bf16|[a-z]\d+)\[([\d,]*)\]")
-_CALL = re.compile(r"\b(?:body|calls|to_apply|branch_computations)=\{?(%[^,\s)}]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_KIND = re.compile(rf"({KINDS})(?P<start>-start)?")
 NOT_COMBINED = {"xla_disable_hlo_passes": "all-reduce-combiner,cpu-all-reduce-combiner"}
 
 
@@ -70,39 +66,15 @@ class Collective:
 
 def read_collectives(text):
     """The collectives of a program, from its HLO as text."""
-    calls, found = collections.defaultdict(list), []
-    inside = entry = ""
-    for line in text.splitlines():
-        if line.endswith("{") and " -> " in line:
-            inside = re.match(r"(?:ENTRY )?(%?[^\s(]+)", line)[1].lstrip("%")
-            entry = inside if line.startswith("ENTRY") else entry
-        trips = _TRIPS.search(line)
-        for called in _CALL.findall(line):
-            times = int(trips[1]) if trips and " while(" in line else 1
-            calls[called.lstrip("%")].append((inside, times))
-        if match := _COLLECTIVE.search(line):
-            found.append((match, inside))
-
-    @functools.cache
-    def runs(computation):
-        if computation == entry:
-            return 1
-        return sum(times * runs(caller) for caller, times in calls[computation])
-
-    return [_collective(match, runs(inside)) for match, inside in found]
-
-
-def _collective(match, runs):
-    sizes = [_bytes(*shape) for shape in _SHAPE.findall(match["type"])]
-    if match["start"] and match["kind"] in ("all-gather", "collective-permute"):
-        sizes = sizes[len(sizes) // 2 :]  # of (operands, results)
-    name = re.search(r'op_name="([^"]*)"', match.string)
-    return Collective(match["kind"], tuple(sizes), runs, name[1] if name else "")
-
-
-def _bytes(dtype, dimensions):
-    bits = 8 if dtype == "pred" else int(re.search(r"\d+", dtype)[0])
-    return bits * math.prod(map(int, filter(None, dimensions.split(",")))) // 8
+    program, found = hlo.Program(text), []
+    for launched, runs in program.launched():
+        for each in program.inside(launched):
+            if kind := _KIND.fullmatch(each.op):
+                sizes = each.sizes
+                if kind["start"] and kind[1] in ("all-gather", "collective-permute"):
+                    sizes = sizes[len(sizes) // 2 :]  # of (operands, results)
+                found.append(Collective(kind[1], tuple(sizes), runs, each.origin))
+    return found
 
 
 def size(tree):
@@ -137,8 +109,12 @@ def count_collectives(compiled):
         row = table[f"{each.origin} ({each.kind})"]
         row[0] += each.runs * len(each.sizes)
         row[1] += each.runs * sum(each.sizes)
-    messages = [sum(each.sizes) for each in found for _ in range(each.runs)]
-    return dict(table), messages
+    return dict(table), messages(found)
+
+
+def messages(found):
+    """Bytes of every message of some collectives."""
+    return [sum(each.sizes) for each in found for _ in range(each.runs)]
 
 
 def show_sizes(program):
@@ -158,19 +134,26 @@ def show_sizes(program):
 
 def show_collectives(lowered, compiled, devices):
     """Prints what is exchanged, and returns (table, bytes of the messages)."""
-    _, messages = count_collectives(compiled)
+    _, sent = count_collectives(compiled)
     table, _ = count_collectives(lowered.compile(NOT_COMBINED))
     arrays, total = (sum(column) for column in zip(*table.values(), strict=True))
     rows = [(name, *row) for name, row in sorted(table.items())]
     measure.show(("collectives", "arrays", "bytes"), [*rows, ("all", arrays, total)])
-    small = sum(message < 1 << 16 for message in messages)
     gathered = sum(held for name, (_, held) in table.items() if "all-gather" in name)
-    sent = (devices - 1) / devices * (2 * total - gathered)
+    each = (devices - 1) / devices * (2 * total - gathered)
     print(
-        f"{len(messages)} messages when put together, {small} of them below 64 KiB; "
-        f"each of {devices} sends {sent:,.0f} bytes"
+        f"when put together, {describe(sent)}; each of {devices} sends {each:,.0f} bytes"
     )
-    return table, messages
+    return table, sent
+
+
+def describe(sent):
+    """How many messages of which sizes, in words."""
+    small = sum(size < 1 << 16 for size in sent)
+    return (
+        f"{len(sent)} messages, {small} of them below 64 KiB, {sum(sent) / 1e6:.1f} MB "
+        "in all"
+    )
 
 
 def memory_row(compiled, per_device):
@@ -219,8 +202,8 @@ def main():
         compiled = lowered.compile()
         if not rows:
             found["bytes"] = show_sizes(program)
-            table, messages = show_collectives(lowered, compiled, mesh.size)
-            found |= {"collectives": table, "messages": messages}
+            table, sent = show_collectives(lowered, compiled, mesh.size)
+            found |= {"collectives": table, "messages": sent}
         rows.append(memory_row(compiled, per_device))
     measure.show(tuple(rows[0]), [tuple(row.values()) for row in rows])
     measure.write_json(arguments.json, found | {"memory": rows})

@@ -14,6 +14,7 @@ PROGRAM = """
 
 ENTRY %main (x: f32[8]) -> f32[8] {
   %x = f32[8] parameter(0)
+  %conv.clone = (f32[8], u8[4]) custom-call(%x), custom_call_target="__onednn$convolution"
   %nameless = f32[8] fusion(%x), kind=kLoop, calls=%fused.1
   ROOT %named = f32[8] fusion(%x), calls=%fused.1, metadata={op_name="jit(f)/jvp(ResNet3D)/stem/conv/d"}
 }
@@ -27,6 +28,7 @@ def test_a_fusion_without_a_name_is_for_what_most_of_it_is_for():
     assert found["named"][0] == "convolution, forward"
     assert found["c"][0] == "normalisation, forward"
     assert found["x"] == ("the rest", "")
+    assert found["conv.clone"] == ("convolution, backward", "")
 
 
 @pytest.mark.parametrize(
