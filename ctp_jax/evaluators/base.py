@@ -18,6 +18,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ctp_jax import modules
+from ctp_jax.data.batch import Batch
+
+Outputs = Mapping[str, np.ndarray]
+"""What `Task.predict` returned, on the host."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,20 +56,19 @@ class Evaluator:
 
     needs_gallery = False
 
+    def __init__(self):
+        self.reset()
+
     def reset(self) -> None:
         """Forgets all predictions."""
         raise NotImplementedError
 
-    def update_gallery(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
+    def update_gallery(self, batch: Batch, outputs: Outputs) -> None:
         """As `update`, with a batch of the training split."""
         raise NotImplementedError
 
-    def update(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
-        """Takes one batch without its frames, and what `Task.predict` returned."""
+    def update(self, batch: Batch, outputs: Outputs) -> None:
+        """Takes one batch without its frames."""
         raise NotImplementedError
 
     def results(self) -> Iterator[tuple[str, Any]]:

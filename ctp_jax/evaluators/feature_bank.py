@@ -4,16 +4,16 @@ Evaluators that look at neighbours share one `FeatureBank`: features are stored 
 and searched once.
 """
 
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ctp_jax import formatting
+from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
 from ctp_jax.evaluators import nearest
-from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.evaluators.base import Evaluator, Outputs, Subject
 
 
 class Neighbours(NamedTuple):
@@ -168,7 +168,7 @@ class _Features:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def add(self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]) -> None:
+    def add(self, batch: Batch, outputs: Outputs) -> None:
         new = []
         for row, number in enumerate(np.asarray(batch["index"]).tolist()):
             if batch["mask"][row] > 0 and number not in self._seen:
@@ -215,16 +215,9 @@ class NeighbourEvaluator(Evaluator):
     def reset(self) -> None:
         self.bank.reset()
 
-    def update_gallery(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
+    def update_gallery(self, batch: Batch, outputs: Outputs) -> None:
         """Takes `outputs['features']`, float (b, d), of the split that is searched."""
         self.bank.gallery.add(batch, outputs)
 
-    def update(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
+    def update(self, batch: Batch, outputs: Outputs) -> None:
         self.bank.queries.add(batch, outputs)
-
-    def results(self) -> Iterator[tuple[str, Any]]:
-        raise NotImplementedError

@@ -1,12 +1,13 @@
 """Means over the held-out videos of what a task says of each; needs no labels."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.data.batch import Batch
+from ctp_jax.evaluators.base import Evaluator, Outputs, Subject
 
 LOOKS_AT = "predictions"
 
@@ -14,15 +15,10 @@ LOOKS_AT = "predictions"
 class MeansEvaluator(Evaluator):
     """Yields the mean of every entry of the outputs that has a number per video, (b,)."""
 
-    def __init__(self):
-        self.reset()
-
     def reset(self) -> None:
         self._values: dict[str, list[np.ndarray]] = {}
 
-    def update(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
+    def update(self, batch: Batch, outputs: Outputs) -> None:
         real = np.asarray(batch["mask"]) > 0
         for name, values in outputs.items():
             if np.ndim(values) == 1:

@@ -3,14 +3,15 @@
 For contrastive tasks; needs no labels.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from ctp_jax.data.batch import Batch
 from ctp_jax.evaluators import nearest
-from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.evaluators.base import Evaluator, Outputs, Subject
 from ctp_jax.metrics_file import CHANCE, VIDEOS
 
 LOOKS_AT = "predictions"
@@ -32,15 +33,10 @@ class PairsEvaluator(Evaluator):
             videos; where it nears pair_similarity, the embeddings have collapsed.
     """
 
-    def __init__(self):
-        self.reset()
-
     def reset(self) -> None:
         self._embedding: list[np.ndarray] = []
 
-    def update(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
+    def update(self, batch: Batch, outputs: Outputs) -> None:
         real = np.asarray(batch["mask"]) > 0
         self._embedding.append(np.asarray(outputs["embedding"], np.float32)[real])
 

@@ -5,14 +5,14 @@ Symbols: n videos, c clips per video, k classes.
 
 import csv
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctp_jax.data.batch import labels
-from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.data.batch import Batch, labels
+from ctp_jax.evaluators.base import Evaluator, Outputs, Subject
 from ctp_jax.metrics_file import CHANCE, VIDEOS
 
 LOOKS_AT = "predictions"
@@ -82,9 +82,7 @@ class RecognitionEvaluator(Evaluator):
         self._clips_right = 0
         self._clips = 0
 
-    def update(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
+    def update(self, batch: Batch, outputs: Outputs) -> None:
         real = np.asarray(batch["mask"]) > 0
         logits = np.asarray(outputs["logits"], np.float32)[real]
         label = np.asarray(labels(batch))[real]

@@ -6,15 +6,15 @@ shares of the frame's width and height.
 
 import csv
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctp_jax.data.batch import num_windows
+from ctp_jax.data.batch import Batch, num_windows
 from ctp_jax.errors import UserError
-from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.evaluators.base import Evaluator, Outputs, Subject
 from ctp_jax.evaluators.tracks import (
     Track,
     draw,
@@ -70,9 +70,7 @@ class SequencesEvaluator(Evaluator):
         self._complete: set[int] = set()
         self._found: list[Track] | None = None
 
-    def update(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
+    def update(self, batch: Batch, outputs: Outputs) -> None:
         names = ("boxes", "predicted", "chained")
         for row in np.flatnonzero(np.asarray(batch["mask"]) > 0):
             times = np.asarray(batch["times"][row, 0])

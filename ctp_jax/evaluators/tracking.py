@@ -1,13 +1,14 @@
 """How well predicted trajectories follow the true ones."""
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctp_jax.evaluators.base import Evaluator, Subject
+from ctp_jax.data.batch import Batch
+from ctp_jax.evaluators.base import Evaluator, Outputs, Subject
 from ctp_jax.evaluators.tracks import errors, mean
 from ctp_jax.metrics_file import BASELINE, VIDEOS
 from ctp_jax.ops.boxes import iou_xyxy
@@ -39,16 +40,11 @@ class TrackingEvaluator(Evaluator):
         videos: how many there were.
     """
 
-    def __init__(self):
-        self.reset()
-
     def reset(self) -> None:
         self._values = collections.defaultdict(list)
         self._counts: list[np.ndarray] = []
 
-    def update(
-        self, batch: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
-    ) -> None:
+    def update(self, batch: Batch, outputs: Outputs) -> None:
         real = np.asarray(batch["mask"]) > 0
         truth = np.asarray(outputs["boxes"], np.float64)[real]
         predicted = np.asarray(outputs["predicted"], np.float64)[real]

@@ -27,6 +27,11 @@ from ctp_jax.prepare.builders import base
 class Derived(base.VideoBuilder):
     """Subclasses say what they add, and how."""
 
+    encode: Callable[..., video.EncodedVideo]
+    """Of (record, name of the video, options)."""
+    write_statistics: Callable[[str, Mapping[str, stored_lib.Stored], Any], list[str]]
+    """Of (folder, records, options), once all are finished: gives lines for the summary."""
+
     @classmethod
     def define_flags(cls, values: Flags) -> None:
         about = "Only these splits, as train01,test01; default: all."
@@ -36,11 +41,6 @@ class Derived(base.VideoBuilder):
     @classmethod
     def read_options(cls, arguments: types.SimpleNamespace) -> Any:
         """What decides the contents, from the flags. Raises `UserError`."""
-        raise NotImplementedError
-
-    @classmethod
-    def encoder(cls) -> Callable[..., video.EncodedVideo]:
-        """A function of (record, name of the video, options)."""
         raise NotImplementedError
 
     @classmethod
@@ -55,13 +55,6 @@ class Derived(base.VideoBuilder):
         Raises:
             UserError: it is there already.
         """
-        raise NotImplementedError
-
-    @classmethod
-    def write_statistics(
-        cls, folder: str, records_: Mapping[str, stored_lib.Stored], options: Any
-    ) -> list[str]:
-        """Writes statistics of the finished records; gives lines for the summary."""
         raise NotImplementedError
 
     @classmethod
@@ -96,7 +89,7 @@ class Derived(base.VideoBuilder):
             base.Item(
                 id=names[n],
                 label=int(found.label[n]),
-                encode=functools.partial(cls.encoder(), stored[n], names[n], how),
+                encode=functools.partial(cls.encode, stored[n], names[n], how),
             )
             for n in sorted(wanted)
         ]

@@ -2,13 +2,11 @@
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping
 
 from ctp_jax import flow as flow_lib
 from ctp_jax.errors import UserError
 from ctp_jax.flags import Flags
-from ctp_jax.prepare import flow, video
-from ctp_jax.prepare import stored as stored_lib
+from ctp_jax.prepare import flow
 from ctp_jax.prepare.builders import base, derived
 
 
@@ -20,6 +18,8 @@ class Flow(derived.Derived):
     DESCRIPTION = "Videos of another data set with their optical flow."
     NAME = "{from}_flow"
     UNUSED = ("short_side",)
+    encode = staticmethod(flow.encode_flow)
+    write_statistics = staticmethod(flow.write_statistics)
 
     @classmethod
     def define_flags(cls, values: Flags) -> None:
@@ -39,25 +39,12 @@ class Flow(derived.Derived):
         )
 
     @classmethod
-    def encoder(cls) -> Callable[..., video.EncodedVideo]:
-        return flow.encode_flow
-
-    @classmethod
     def add(cls, source: base.Source, options: flow.Options, name: str) -> base.Source:
         if source.flow:
             raise UserError(
                 f"--from={name}: has flow already: name the data set it was made from"
             )
         return dataclasses.replace(source, flow=True)
-
-    @classmethod
-    def write_statistics(
-        cls,
-        folder: str,
-        records_: Mapping[str, stored_lib.Stored],
-        options: flow.Options,
-    ) -> list[str]:
-        return flow.write_statistics(folder, records_, options)
 
 
 Builder = Flow

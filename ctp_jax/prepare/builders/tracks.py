@@ -2,13 +2,11 @@
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping
 
 from ctp_jax import trackers
 from ctp_jax.errors import UserError
 from ctp_jax.flags import Flags
-from ctp_jax.prepare import stored as stored_lib
-from ctp_jax.prepare import track_statistics, tracks, video
+from ctp_jax.prepare import track_statistics, tracks
 from ctp_jax.prepare.builders import base, derived
 
 
@@ -20,6 +18,8 @@ class Tracks(derived.Derived):
     DESCRIPTION = "Videos of another data set with boxes that a tracker followed."
     NAME = "{from}_tracks"
     UNUSED = ("short_side", "quality")
+    encode = staticmethod(tracks.encode_tracks)
+    write_statistics = staticmethod(track_statistics.write)
 
     @classmethod
     def define_flags(cls, values: Flags) -> None:
@@ -45,10 +45,6 @@ class Tracks(derived.Derived):
         return tracks.Options(**values, opencv=opencv)
 
     @classmethod
-    def encoder(cls) -> Callable[..., video.EncodedVideo]:
-        return tracks.encode_tracks
-
-    @classmethod
     def add(
         cls, source: base.Source, options: tracks.Options, name: str
     ) -> base.Source:
@@ -61,15 +57,6 @@ class Tracks(derived.Derived):
             tracks.VISIBILITY: (options.tracks,),
         }
         return dataclasses.replace(source, annotations={**source.annotations, **more})
-
-    @classmethod
-    def write_statistics(
-        cls,
-        folder: str,
-        records_: Mapping[str, stored_lib.Stored],
-        options: tracks.Options,
-    ) -> list[str]:
-        return track_statistics.write(folder, records_, options)
 
 
 Builder = Tracks
