@@ -11,7 +11,7 @@ import numpy as np
 
 from ctp_jax import cli, devices, formatting, terminal
 from ctp_jax.data.batch import Batch, ClipSpec
-from ctp_jax.errors import UserError, refusals
+from ctp_jax.errors import UserError, placed, refusals
 from ctp_jax.flags import Flags
 from ctp_jax.own_videos import command_line, inference
 from ctp_jax.storage import files
@@ -112,10 +112,8 @@ def load(init_from: str) -> Classifier:
     from ctp_jax.tasks import base, recognition
     from ctp_jax.train.checkpoints import init_from as reading
 
-    try:
+    with placed("--init_from"):
         stored = reading.read(init_from)
-    except UserError as error:
-        raise UserError(f"--init_from: {error}") from error
     config = config_of(stored)
     command_line.check_rgb(config, init_from)
     task, head = base.load(config), stored.head

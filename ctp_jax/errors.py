@@ -169,6 +169,15 @@ def refusals(place: object, note: Callable[[], str] = str) -> Iterator[None]:
         raise explained from error
 
 
+@contextlib.contextmanager
+def placed(place: str) -> Iterator[None]:
+    """Puts a place before the text of a `UserError` of the body: 'place: text'."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
 def _number(error: BaseException) -> int | None:
     """The errno in `_REFUSALS` that an error has, or None.
 

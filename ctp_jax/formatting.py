@@ -62,6 +62,18 @@ def folded(text: str, indent: str = "    ") -> str:
     return "\n".join(lines)
 
 
+def markdown(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], rules: Sequence[str] = ()
+) -> list[str]:
+    """Lines of a Markdown table; `rules` are '---', flush left, or '---:', for each head.
+
+    >>> markdown(("video", "frames"), [("a.mp4", "80")], ("---", "---:"))
+    ['| video | frames |', '| --- | ---: |', '| a.mp4 | 80 |']
+    """
+    rules = rules or ["---"] * len(heads)
+    return [f"| {' | '.join(row)} |" for row in (heads, rules, *rows)]
+
+
 def command(words: Sequence[str], indent: str = "    ") -> str:
     """A command to copy: on lines of 90 characters, with backslashes between them."""
     lines = [""]

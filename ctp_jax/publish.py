@@ -171,7 +171,7 @@ def card(
         "Files: `encoder.json` and `arrays/`, the encoder"
         + (f"; {others}." if others else "."),
         "## Origin",
-        _table(("", ""), rows),
+        _table(rows),
         f"## Measured{where}",
         _measured(measured, name_of_data) if measured else "Nothing.",
         "## Licence",
@@ -184,10 +184,8 @@ def card(
 
 def _measured(values: Mapping[str, Any], data: str) -> str:
     """A line for each metric: its value and baseline, the videos, what it is."""
-    lines = [
-        "| number | value | without a network | on | what it is |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    heads = ("number", "value", "without a network", "on", "what it is")
+    rows = []
     numbers = {k: v for k, v in values.items() if isinstance(v, (int, float))}
     for name, each in results.results(numbers).items():
         known = [(each.baseline, each.how), *each.more]
@@ -200,11 +198,11 @@ def _measured(values: Mapping[str, Any], data: str) -> str:
             f"{on or 'held-out videos'} of {data}",
             results.meaning(name) or "–",
         )
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
     note = (
         "±: the standard error of a share of the videos. Values are of the last step."
     )
-    return "\n".join([*lines, "", note])
+    return "\n".join([*formatting.markdown(heads, rows), "", note])
 
 
 def _number(value: Any) -> str:
@@ -216,12 +214,9 @@ def _plain(text: Any) -> str:
     return " ".join(str(text).replace("|", "/").replace("`", "'").split())
 
 
-def _table(header: tuple[str, str], rows: Mapping[str, Any]) -> str:
-    kept = {
-        name: _plain(value) for name, value in rows.items() if value not in ("", [])
-    }
-    lines = [f"| {_plain(name)} | {value} |" for name, value in kept.items()]
-    return "\n".join([f"| {header[0]} | {header[1]} |", "| --- | --- |", *lines])
+def _table(values: Mapping[str, Any]) -> str:
+    rows = [(_plain(k), _plain(v)) for k, v in values.items() if v not in ("", [])]
+    return "\n".join(formatting.markdown(("", ""), rows))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ctp_jax import cli, devices
-from ctp_jax.errors import UserError, refusals
+from ctp_jax.errors import UserError, placed, refusals
 from ctp_jax.flags import Flags
 from ctp_jax.own_videos.reader import SHORT_SIDE, Frame, first_frame, read_frames
 from ctp_jax.own_videos.writer import VideoWriter
@@ -128,10 +128,8 @@ class Follower:
         from ctp_jax.tasks import base, ctp, tracker
         from ctp_jax.train.checkpoints import init_from
 
-        try:
+        with placed("--init_from"):
             encoder = init_from.read(run)
-        except UserError as error:
-            raise UserError(f"--init_from: {error}") from error
         if encoder.head is None or encoder.head_task != "ctp":
             what = f"a head of task {encoder.head_task}" if encoder.head else "no head"
             raise UserError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from absl.flags import FlagHolder
 from ml_collections import ConfigDict
 
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, placed
 from ctp_jax.flags import Flags
 from ctp_jax.prepare import frames as image_folders
 from ctp_jax.prepare import video as videos
@@ -86,10 +86,8 @@ def load_encoder(init_from: str) -> "encoder_lib.Encoder":
     """The encoder that --init_from names; `UserError` for one of optical flow."""
     from ctp_jax import encoder as encoder_lib
 
-    try:
+    with placed("--init_from"):
         found = encoder_lib.load_encoder(init_from)
-    except UserError as error:
-        raise UserError(f"--init_from: {error}") from error
     check_rgb(found.config, init_from)
     return found
 

@@ -81,18 +81,15 @@ def _evaluation(run: Run) -> list[Step]:
     if fields.get("data.stream") == "flow":  # the commands below read RGB
         return []
     if not _has_classes(run):
-        out = ["--out=features.npz"]
-        features = [
-            "python",
-            "-m",
-            "ctp_jax.features",
-            "VIDEOS",
-            "--init_from=" + workdir,
-        ]
-        search = ["python", "-m", "ctp_jax.search", "VIDEO", "--in=features.npz"]
+        python, made = ["python", "-m"], "features.npz"
+        network = [f"--init_from={workdir}", f"--out={made}"]
+        alike = [f"--in={made}", "--out=similar.png"]
         return [
-            ("features of videos, as these have no classes", features + out),
-            ("videos that are alike", [*search, "--out=similar.png"]),
+            (
+                "features of videos, as these have no classes",
+                [*python, "ctp_jax.features", "VIDEOS", *network],
+            ),
+            ("videos that are alike", [*python, "ctp_jax.search", "VIDEO", *alike]),
         ]
     name, small = str(fields.get("data.name", "")), fields.get("clip.size") == 56
     network, width = fields.get("model.name"), fields.get("model.width")
@@ -155,22 +152,14 @@ def _flags(command: Sequence[str]) -> list[str]:
     """The words of a command, with `--name value` as one word, `--name=value`."""
     words: list[str] = []
     for word in command:
-        if (
-            words
-            and words[-1] in ("--config", "--workdir", *_PROCESSES)
-            and word[:2] != "--"
-            or words
-            and words[-1].startswith("--config.")
-            and _waits(words[-1], word)
-        ):
+        last = words[-1] if words else ""
+        known = ("--config", "--workdir", *_PROCESSES)
+        waits = last in known or last.startswith("--config.") and "=" not in last
+        if waits and not word.startswith("--"):
             words[-1] += f"={word}"
         else:
             words.append(word)
     return words
-
-
-def _waits(flag: str, word: str) -> bool:
-    return "=" not in flag and not word.startswith("--")
 
 
 def _changed(

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
+from ctp_jax import formatting
 from ctp_jax.errors import UserError
 from ctp_jax.reproduce import experiments, plan, runs
 from ctp_jax.storage import files
@@ -26,8 +27,8 @@ def update(path: pathlib.Path, clips_per_second: float) -> None:
 
 def table(clips_per_second: float) -> str:
     """Markdown: a row for each experiment, and one for all of the paper's together."""
-    rules = ["---", "---:", "---:", "---", "---", "---"]
-    rows, everything = [_HEADS, rules], {}
+    rules = ("---", "---:", "---:", "---", "---", "---")
+    rows, everything = [], {}
     for name in experiments.names():
         own, experiment = runs.Runs(_ONE_SEED), experiments.read(name)
         cells = own.cells(experiment)
@@ -52,7 +53,7 @@ def table(clips_per_second: float) -> str:
     rows.append(
         ("the paper's tables and figures, shared runs once", *total, "", "", "")
     )
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return "\n".join(formatting.markdown(_HEADS, rows, rules)) + "\n"
 
 
 def _amount(needed: Sequence[runs.Run], rate: float) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """The runs that tables need: each once, by the digest of its effective config."""
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax import cli
 from ctp_jax import config as config_lib
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, placed
 from ctp_jax.reproduce import experiments, specs
 from ctp_jax.reproduce.experiments import Column, Experiment, Row
 from ctp_jax.storage import untrusted
@@ -148,7 +147,7 @@ class Runs:
         for split in self.settings.splits:
             for seed in self.settings.seeds or experiment.seeds:
                 values = {"split": str(split), **column.values}
-                with _placed(experiment, row, column):
+                with placed(_place(experiment, row, column)):
                     run = self._make(described, values, seed)
                 found[run.name] = run
         return list(found.values())
@@ -237,14 +236,8 @@ class Runs:
                 raise UserError(f"--override={field}: no run has this field; {hint}")
 
 
-@contextlib.contextmanager
-def _placed(experiment: Experiment, row: Row, column: Column) -> Iterator[None]:
-    """Adds the place in the table to a `UserError`."""
-    try:
-        yield
-    except UserError as error:
-        place = f"{experiment.name}, row {row.name!r}, column {column.label!r}"
-        raise UserError(f"{place}: {error}") from error
+def _place(experiment: Experiment, row: Row, column: Column) -> str:
+    return f"{experiment.name}, row {row.name!r}, column {column.label!r}"
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

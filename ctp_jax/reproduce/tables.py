@@ -7,6 +7,7 @@ import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 
+from ctp_jax import formatting
 from ctp_jax import report as report_lib
 from ctp_jax import results as results_lib
 from ctp_jax.errors import refusals
@@ -174,10 +175,9 @@ def markdown(results: Results) -> str:
     heads, rows = results.table.columns, results.table.rows
     lines = [f"# {results.experiment.title}", ""]
     if rows:
-        rules = ["---"] * results.table.words + ["---:"] * (
-            len(heads) - results.table.words
-        )
-        lines += [f"| {' | '.join(each)} |" for each in (heads, rules, *rows)]
+        words = results.table.words
+        rules = ["---"] * words + ["---:"] * (len(heads) - words)
+        lines += formatting.markdown(heads, rows, rules)
     lines += ["", "Missing:", ""] if results.missing else []
     lines += [f"- {line}" for line in results.missing]
     return "\n".join(lines) + "\n"

@@ -35,12 +35,7 @@ class Task(encoder.Task):
         return heads.ClassifierHead(len(self.class_names), head.dropout, head.init_std)
 
     def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
-        encoder_rng, head_rng = jax.random.split(rng)
-        (params, state), features = self.init_encoder(encoder_rng)
-        clips = self.clip_spec(True).num_clips
-        features = jnp.repeat(features, clips, axis=0)
-        head = self.make_head().init(head_rng, features, train=False)
-        return base.Variables({**params, "head": head["params"]}, state)
+        return self.init_with_head(rng, self.make_head())
 
     def logits(
         self, variables: base.Variables, batch: Batch, rng: jax.Array | None = None

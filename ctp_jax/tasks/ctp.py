@@ -234,7 +234,6 @@ class Task(encoder.Task):
             variables.state["batch_stats"]["encoder"],
             self._mixture.of("cycle", clips)[:, ::-1],
             train=True,
-            frozen=self.frozen_parts,
         )
         back = self.trajectories(variables, features, last)[1]
         scale = self.config.head.target_scale

@@ -95,11 +95,7 @@ class Task(encoder.Task):
         )
 
     def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
-        encoder_rng, head_rng = jax.random.split(rng)
-        (params, state), features = self.init_encoder(encoder_rng)
-        features = jnp.repeat(features, self.config.blocks.count, axis=0)
-        head = self.make_head().init(head_rng, features, train=False)
-        return base.Variables({**params, "head": head["params"]}, state)
+        return self.init_with_head(rng, self.make_head())
 
     def judge(
         self, variables: base.Variables, batch: Batch, rng: jax.Array | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
@@ -74,6 +75,25 @@ class Task(base.Task):
         state = {"batch_stats": {"encoder": variables.get("batch_stats", {})}}
         return base.Variables(params, state), features
 
+    def init_with_head(
+        self, rng: jax.Array, head: nn.Module, **options
+    ) -> base.Variables:
+        """Variables of the encoder, and of a head that gets the features of one video.
+
+        Args:
+            rng: random key.
+            head: called with the features of its clips, `train` and the options.
+            **options: of that call.
+        """
+        encoder_rng, head_rng = jax.random.split(rng)
+        (params, state), features = self.init_encoder(encoder_rng)
+        features = jnp.repeat(features, self.clip_spec(True).num_clips, axis=0)
+        own = head.init(head_rng, features, train=False, **options)
+        stats = dict(state["batch_stats"])
+        if "batch_stats" in own:
+            stats["head"] = own["batch_stats"]
+        return base.Variables({**params, "head": own["params"]}, {"batch_stats": stats})
+
     def features(
         self,
         variables: base.Variables,
@@ -93,7 +113,6 @@ class Task(base.Task):
             state["batch_stats"]["encoder"],
             clips,
             train,
-            self.frozen_parts,
         )
         if not train:
             return features, state
@@ -106,7 +125,6 @@ class Task(base.Task):
         batch_stats: base.ModelState,
         clips: Float[Array, "b t s s 3"],
         train: bool,
-        frozen: int = 0,
     ) -> tuple[Float[Array, "b _t _h _w c"], base.ModelState]:
         """As `features`, for any network with the architecture of the encoder.
 
@@ -119,7 +137,11 @@ class Task(base.Task):
         if not train:
             return apply(self._encoder, variables, clips, train=False), batch_stats
         features, changed = self._encoder.apply(
-            variables, clips, train=True, frozen=frozen, mutable=["batch_stats"]
+            variables,
+            clips,
+            train=True,
+            frozen=self.frozen_parts,
+            mutable=["batch_stats"],
         )
         return features, dict(changed).get("batch_stats", {})
 

@@ -106,11 +106,7 @@ class Task(encoder.Task):
             train: normalise with the statistics of the batch, and update the others.
         """
         features, stats = self.apply_encoder(
-            network["params"],
-            network["batch_stats"],
-            clips,
-            train,
-            self.frozen_parts,
+            network["params"], network["batch_stats"], clips, train
         )
         found, changed = self.make_head().apply(
             {"params": network["head"], "batch_stats": network["head_stats"]},

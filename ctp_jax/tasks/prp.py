@@ -102,12 +102,7 @@ class Task(classification.Task):
         )
 
     def init(self, rng: jax.Array, batch: Batch) -> base.Variables:
-        encoder_rng, head_rng = jax.random.split(rng)
-        (params, state), features = self.init_encoder(encoder_rng)
-        head = self.make_head().init(head_rng, features, train=False, decode=True)
-        stats = {**state["batch_stats"], "head": head["batch_stats"]}
-        params = {**params, "head": head["params"]}
-        return base.Variables(params, {**state, "batch_stats": stats})
+        return self.init_with_head(rng, self.make_head(), decode=True)
 
     def logits(
         self, variables: base.Variables, batch: Batch, rng: jax.Array | None = None

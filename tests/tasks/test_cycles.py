@@ -19,7 +19,7 @@ class Task(ctp.Task):
     def draw(self, batch):
         return batch["clips"]
 
-    def apply_encoder(self, params, batch_stats, clips, train, frozen=0):
+    def apply_encoder(self, params, batch_stats, clips, train):
         levels = clips.mean(axis=(2, 3, 4), keepdims=True) / 255  # (b, t, 1, 1, 1)
         mean = levels.mean()
         return jnp.tanh(params * (levels - mean)), batch_stats + mean

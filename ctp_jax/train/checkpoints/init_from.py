@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
-from ctp_jax.errors import UserError, shown
+from ctp_jax.errors import UserError, placed, shown
 from ctp_jax.storage import buckets
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import export, hub, restore
@@ -71,23 +71,19 @@ def read_checked(config: ConfigDict, task: base.Task) -> export.Encoder | None:
                 "config.init_head = True: needs config.init_from, where the head is"
             )
         return None
-    try:
+    with placed("config.init_from"):
         encoder = read(config.init_from)
         task.check_encoder(encoder.architecture)
         if config.init_head:
             check_head(task, encoder)
-    except UserError as error:
-        raise UserError(f"config.init_from: {error}") from error
-    return encoder
+        return encoder
 
 
 def read_other(task: base.Task) -> export.Encoder | None:
     """The network of `Task.other_network`; None if there is none. Raises `UserError`."""
     field, path = task.other_network()
-    try:
+    with placed(field):
         return read(path) if path else None
-    except UserError as error:
-        raise UserError(f"{field}: {error}") from error
 
 
 def start_other(
@@ -102,11 +98,9 @@ def start_other(
         UserError: it is of another kind, or does not fit.
     """
     field, _ = task.other_network()
-    try:
+    with placed(field):
         variables = task.load_other_network(state.variables, encoder)
         state, loaded, _ = _replace(state, variables, encoder.path)
-    except UserError as error:
-        raise UserError(f"{field}: {error}") from error
     line = f"{field} {_origin(encoder)}: loaded {', '.join(loaded)}"
     return state, [name.partition(" ")[0] for name in loaded], line
 
