@@ -28,13 +28,13 @@ import time
 from unittest import mock
 
 import jax
-import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from benchmarks import hlo, measure, pretraining, scaling
 from ctp_jax.errors import UserError
 from ctp_jax.ranges import CONVOLUTIONS, DTYPES
 from ctp_jax.tasks import base
+from ctp_jax.train import mesh as mesh_lib
 
 TPU_SLICES = {
     1: "1x1",
@@ -70,7 +70,7 @@ def gpu_mesh(target: str, devices: int) -> Mesh:
     topology = topologies.get_topology_desc(
         platform="cuda", target_config=target, topology=f"1x1x{devices}"
     )
-    return Mesh(np.array(topology.devices), ("data",), axis_types=(AxisType.Auto,))
+    return mesh_lib.of(topology.devices)
 
 
 def named_platform():

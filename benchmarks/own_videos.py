@@ -14,11 +14,11 @@ and in seconds of the processor, which depend less on what runs beside it. Witho
 are generated: 10 s, 25 frames per second, 320 x 240 pixels, H.264.
 """
 
+import concurrent.futures
 import functools
 import pathlib
 import statistics
 import tempfile
-import threading
 import time
 
 import av
@@ -65,21 +65,16 @@ def make_encoder(config) -> encoder.Encoder:
 
 def decode(paths, threads: int, rgb: bool) -> None:
     """Decodes all frames of all videos."""
-    numbers = iter(range(len(paths)))
 
-    def work():
-        for number in numbers:
-            with av.open(str(paths[number])) as container:
-                container.streams.video[0].codec_context.thread_count = 1
-                for frame in container.decode(video=0):
-                    if rgb:
-                        frame.to_ndarray(format="rgb24")
+    def decode_one(path):
+        with av.open(str(path)) as container:
+            container.streams.video[0].codec_context.thread_count = 1
+            for frame in container.decode(video=0):
+                if rgb:
+                    frame.to_ndarray(format="rgb24")
 
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for each in workers:
-        each.start()
-    for each in workers:
-        each.join()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        list(pool.map(decode_one, paths))
 
 
 def clips(paths, spec, threads: int) -> None:

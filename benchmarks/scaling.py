@@ -25,8 +25,6 @@ import re
 from unittest import mock
 
 import jax
-import numpy as np
-from jax.sharding import AxisType, Mesh
 
 from benchmarks import hlo, measure, pretraining
 from ctp_jax.models import resnet3d
@@ -97,8 +95,7 @@ def tpu_mesh(name):
     # Slices of less than a host's chips must say so.
     one = {"chips_per_host_bounds": [1, 1, 1]} if name.endswith(":1x1") else {}
     topology = topologies.get_topology_desc(platform="tpu", topology_name=name, **one)
-    devices = np.array(topology.devices)
-    return Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
+    return mesh_lib.of(topology.devices)
 
 
 def count_collectives(compiled):

@@ -7,7 +7,7 @@ an entry there.
 from ml_collections import ConfigDict
 
 from ctp_jax import models
-from ctp_jax.config import COLOUR_CHANGES, closest
+from ctp_jax.config import COLOUR_CHANGES, did_you_mean
 
 
 def parse_arg(arg: str | None, **defaults) -> ConfigDict:
@@ -29,10 +29,9 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
     for item in filter(None, (arg or "").split(",")):
         name, has_value, text = item.partition("=")
         if name not in values:
-            meant = closest(name, values)
             raise ValueError(
                 f"config argument {name!r}: not one of {', '.join(sorted(values))}"
-                + f"; did you mean {meant}?" * bool(meant)
+                + did_you_mean(name, values)
             )
         kind = type(values[name])
         if kind is not bool and not has_value:

@@ -67,8 +67,7 @@ def main(arguments):
     names = [os.fspath(video) for video in videos]
     with contextlib.ExitStack() as stack:
         file: Any = sys.stdout
-        if OUT.value:
-            out = files.absolute(OUT.value)
+        if out:
             stack.enter_context(refusals(out))
             new = stack.enter_context(files.replacing(out))
             file = stack.enter_context(new.open("w", newline="", encoding="utf-8"))

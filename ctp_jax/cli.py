@@ -243,8 +243,7 @@ def load_config(spec: str) -> ConfigDict:
     path, has_argument, argument = spec.partition(":")
     if not pathlib.Path(path).is_file():
         there = [str(p) for p in pathlib.Path(path).parent.glob("*.py")]
-        like = config_lib.closest(path, there)
-        hint = f"; did you mean {like}?" if like else ""
+        hint = config_lib.did_you_mean(path, there)
         raise UserError(f"--config={spec}: no such file{hint}")
     try:
         get_config = runpy.run_path(path)["get_config"]

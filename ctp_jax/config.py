@@ -2,7 +2,8 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -69,6 +70,12 @@ def closest(name: str, names: Iterable[str]) -> str | None:
         if found:
             return found[0] if known is names else by_last_part[found[0]]
     return None
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """'; did you mean X?' with the most similar name; empty if none is similar."""
+    found = closest(name, names)
+    return f"; did you mean {shlex.quote(found)}?" if found else ""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -143,15 +150,18 @@ COLOUR_CHANGES = (
 """Probabilities of changes of colour: of several tasks, each where it has the group."""
 
 
+def changes(old: Mapping, new: Mapping) -> Iterator[tuple[str, Any, Any]]:
+    """(name, old, new) of the entries that differ; one that is not there is 'absent'."""
+    for name in dict.fromkeys([*old, *new]):
+        was, now = old.get(name, "absent"), new.get(name, "absent")
+        if was != now:
+            yield name, was, now
+
+
 def differences(old: Mapping, new: Mapping | ConfigDict) -> dict[str, str]:
     """{field: 'old -> new'} for the fields that differ."""
     old, new = flatten(old), flatten(as_dict(new))
-    texts = {}
-    for name in dict.fromkeys([*old, *new]):
-        before, after = old.get(name, "absent"), new.get(name, "absent")
-        if before != after:
-            texts[name] = f"{before} -> {after}"
-    return texts
+    return {name: f"{was} -> {now}" for name, was, now in changes(old, new)}
 
 
 def sort_differences(

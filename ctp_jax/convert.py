@@ -3,7 +3,6 @@
 python -m ctp_jax.convert SOURCE TARGET
 """
 
-import dataclasses
 import os
 import pathlib
 import shlex
@@ -122,7 +121,7 @@ def import_file(
     )
     encoder = imported.encoder
     if encoder_only:
-        encoder = dataclasses.replace(encoder, head=None, head_task="")
+        encoder = encoder.without_head()
     with refusals(target):
         export.write_encoder(target, encoder)
     lines = [*_found(source, encoder, imported.family.name)]
@@ -179,7 +178,7 @@ def export_file(
     try:
         tensors = to_torch.convert(encoder, theirs, not encoder_only)
         if encoder_only:
-            encoder = dataclasses.replace(encoder, head=None, head_task="")
+            encoder = encoder.without_head()
         about = to_torch.about(encoder, theirs)
         lines = [*_found(source, encoder), *_differences(encoder.architecture, theirs)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:

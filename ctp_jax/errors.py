@@ -178,6 +178,12 @@ def placed(place: str) -> Iterator[None]:
         raise UserError(f"{place}: {error}") from error
 
 
+def reason(error: BaseException) -> str:
+    """An error in a few words, on one line; of what the system says without the path."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:200]
+
+
 def _number(error: BaseException) -> int | None:
     """The errno in `_REFUSALS` that an error has, or None.
 

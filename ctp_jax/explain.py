@@ -209,8 +209,9 @@ def _explained(
 
 def _answer(logits: np.ndarray, chosen: int, names: Sequence[str]) -> str:
     """The class and its probability, and the predicted one if it is another."""
-    chances = np.exp(logits - logits.max(), dtype=np.float64)
-    chances /= chances.sum()
+    from ctp_jax.evaluators.recognition import log_softmax
+
+    chances = np.exp(log_softmax(logits))
     both = chosen, int(logits.argmax())
     said = [f"{names[i]} ({chances[i]:.0%})" for i in both]
     return ", predicted ".join(dict.fromkeys(said))

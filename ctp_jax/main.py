@@ -5,7 +5,7 @@ import signal
 import sys
 
 from ctp_jax import cli, devices, terminal
-from ctp_jax.errors import UserError, shown
+from ctp_jax.errors import UserError, reason, shown
 from ctp_jax.flags import Flags
 
 FLAGS = Flags()
@@ -99,8 +99,7 @@ def _errors_printed(what):
     except UserError as error:
         print(f"  {what}: {error}", flush=True)
     except Exception as error:  # noqa: BLE001
-        reason = " ".join(str(error).split())[:200]
-        print(f"  {what}: {type(error).__name__}: {reason}", flush=True)
+        print(f"  {what}: {type(error).__name__}: {reason(error)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ And of what speaks for a class in them (Fig. 5 and 8).
 Symbols: v videos, n trajectories, t frames, s side of a clip in pixels.
 """
 
+import io
 import itertools
 import pathlib
 from collections.abc import Sequence
@@ -130,6 +131,22 @@ def _grid(
         for column, image in enumerate(row):
             sheet.paste(image, (GAP + column * (side + GAP), top + label))
     return sheet
+
+
+def png(image: Image.Image) -> bytes:
+    """The contents of a PNG file."""
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()
+
+
+def with_margins(clips: Sequence[np.ndarray]) -> np.ndarray:
+    """Clips (t, h, w, 3) of several sizes in one array; smaller ones get a grey margin."""
+    height, width = np.max([clip.shape[1:3] for clip in clips], axis=0)
+    whole = np.full((len(clips), len(clips[0]), height, width, 3), 128, np.uint8)
+    for place, clip in zip(whole, clips, strict=True):
+        place[:, : clip.shape[1], : clip.shape[2]] = clip
+    return whole
 
 
 def contact_sheet(

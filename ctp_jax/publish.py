@@ -1,6 +1,5 @@
 """Makes a folder that can be uploaded: `python -m ctp_jax.publish RUN FOLDER`."""
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -77,7 +76,7 @@ def publish(
     convert.check_free(folder, overwrite, convert.is_encoder(folder))
     encoder = init_from.read(run)
     if encoder_only:
-        encoder = dataclasses.replace(encoder, head=None, head_task="")
+        encoder = encoder.without_head()
     lines = [f"{encoder.path}: {count(encoder.params):,} parameters"]
     with refusals(folder):
         export.write_encoder(folder, encoder)

@@ -37,7 +37,7 @@ class Runner:
 
     def initial(self, batch):
         state = jax.jit(lambda: self._initial(batch))()
-        state = mesh_lib.to_host(jax.tree.map(_wide, state))
+        state = jax.device_get(jax.tree.map(_wide, state))
         rng = np.random.default_rng(0)
 
         def move(leaf):
@@ -48,11 +48,11 @@ class Runner:
 
     def _put(self, state):
         # A copy: the step donates it.
-        return jax.device_put(mesh_lib.to_host(state), mesh_lib.replicated(self.mesh))
+        return jax.device_put(jax.device_get(state), mesh_lib.replicated(self.mesh))
 
     def __call__(self, state, batch):
         """(state, metrics) after a step, as NumPy."""
-        return mesh_lib.to_host(
+        return jax.device_get(
             self._step(self._put(state), mesh_lib.put(batch, self.mesh))
         )
 

@@ -40,6 +40,7 @@ PREPARE_MAY_IMPORT = {
     "versions",
     "cli",
     "config",
+    "modules",
     "data",
     "pictures",
     "trackers",

@@ -14,8 +14,8 @@ import tensorflow as tf
 from ctp_jax import formatting
 from ctp_jax.data import reading, records, tfrecord
 from ctp_jax.data.batch import ClipSpec
-from ctp_jax.errors import UserError, allowed_bad
-from ctp_jax.storage import remote, untrusted
+from ctp_jax.errors import UserError, allowed_bad, reason
+from ctp_jax.storage import remote
 
 NAMED = 20
 """Number of unreadable records that are reported one by one."""
@@ -113,7 +113,7 @@ def diagnose(opened: records.Records, number: int) -> str:
     except FileNotFoundError:
         return "its file is gone"
     except (OSError, *reading.READ_ERRORS) as error:
-        return f"its file cannot be reached ({untrusted.reason(error)})"
+        return f"its file cannot be reached ({reason(error)})"
     if size < one.offset[0] + one.length[0] + tfrecord.FOOTER:
         return f"its file ends at byte {size}"
     with tf.device("/CPU:0"):

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from ctp_jax.data import tfrecord
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, reason
 from ctp_jax.storage import remote, untrusted
 
 INDEX_FILE = "ctp_index.npz"
@@ -145,7 +145,7 @@ def read(directory: str | os.PathLike) -> Index | None:
         return found
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise UserError(
-            f"{path}: this index cannot be read ({untrusted.reason(error)}): prepare the "
+            f"{path}: this index cannot be read ({reason(error)}): prepare the "
             "data set again with --overwrite, or delete the file if TFDS made the data "
             "set"
         ) from error

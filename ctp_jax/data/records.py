@@ -16,7 +16,7 @@ from etils import epath
 
 from ctp_jax import terminal
 from ctp_jax.data import index, tfrecord
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, reason
 from ctp_jax.storage import remote, untrusted
 
 
@@ -260,4 +260,4 @@ def _read_lines(path: epath.Path, remedy: str) -> list[str]:
         with remote.opened(path) as file:
             return [line for line in file.read().decode().split("\n") if line]
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {untrusted.reason(error)}: {remedy}") from error
+        raise UserError(f"{path}: {reason(error)}: {remedy}") from error

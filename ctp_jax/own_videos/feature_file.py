@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctp_jax import formatting
-from ctp_jax.errors import UserError, refusals
+from ctp_jax.errors import UserError, reason, refusals
 from ctp_jax.storage import files, untrusted
 
 _EVERY = 20.0  # seconds between two files of the unfinished part
@@ -107,7 +107,7 @@ def read(path: pathlib.Path) -> Features:
         found = untrusted.parse_json(about, shape)
         return Features(**columns, about=About(**{name: found[name] for name in shape}))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: {untrusted.reason(error)}: {again}") from error
+        raise UserError(f"{path}: {reason(error)}: {again}") from error
 
 
 @contextlib.contextmanager

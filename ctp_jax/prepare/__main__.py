@@ -8,7 +8,6 @@ processes import this module: no heavy imports at the top.
 import functools
 import importlib
 import os
-import pkgutil
 import signal
 import sys
 import types
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from ctp_jax import cli, config
+from ctp_jax import cli, config, modules
 from ctp_jax.data import index, records
 from ctp_jax.errors import UserError, causes, refusal
 from ctp_jax.flags import Flags
@@ -71,21 +70,17 @@ def parse(
     """
     # Preparation needs no GPU.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-    names = sorted(m.name for m in pkgutil.iter_modules(builders.__path__))
-    names = [
-        name for name in names if name not in ("base", "derived", "folders", "lists")
-    ]
+    names = modules.inside(builders.__name__, "base", "derived", "folders", "lists")
     name = argv[0] if argv else ""
     values = Flags()
     if name in ("-h", "--help"):
         cli.parse([name], values, f"{main.__doc__}\n    NAME: {', '.join(names)}")
     if name not in names:
-        like = config.closest(name, names)
         raise UserError(
             f"data set {name!r}: needs one of {', '.join(names)} as the first argument"
-            + (f"; did you mean {like}?" if like else "")
+            + config.did_you_mean(name, names)
         )
-    builder_class = importlib.import_module(f"{builders.__name__}.{name}").Builder
+    builder_class = importlib.import_module(names[name]).Builder
     builder_class.define_flags(values)
     _define_common(values, builder_class.NAME or name, builder_class.MAX_BAD)
     rest = cli.parse(argv, values, builder_class.__doc__)

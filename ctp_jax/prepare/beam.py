@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from etils import epath
 
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, reason
 from ctp_jax.prepare import provenance, shards
 from ctp_jax.prepare import workers as workers_lib
 
@@ -27,8 +27,7 @@ def check(runner: str, options: Sequence[str]) -> None:
             f'--beam_runner={runner}: needs Apache Beam: pip install -e ".[beam]"'
         ) from error
     except (ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--beam_runner={runner}: {reason}") from error
+        raise UserError(f"--beam_runner={runner}: {reason(error)}") from error
 
 
 def _pipeline(runner: str, options: Sequence[str]):

@@ -5,7 +5,6 @@ Symbols: k frames of a video, h w pixels.
 """
 
 import dataclasses
-import io
 import json
 from collections.abc import Mapping
 
@@ -130,21 +129,17 @@ def _sheet(
         large: a motion to be seen well, pixels; smaller ones are drawn stronger.
     """
     gain = max(1, round(options.bound / 2 / max(large, 0.1)))
-    height, width = np.max([c.shape[1:3] for c, _ in shown.values()], axis=0)
-    whole = np.full((2 * len(shown), _SAMPLED, height, width, 3), flow.ZERO, np.uint8)
-    for row, (frames, images) in enumerate(shown.values()):
+    clips = []
+    for frames, images in shown.values():
         strong = np.clip((images - float(flow.ZERO)) * gain + flow.ZERO, 0, 255)
-        for clip, place in ((frames, 2 * row), (strong, 2 * row + 1)):
-            whole[place, :, : clip.shape[1], : clip.shape[2]] = clip
+        clips += [frames, strong]
     about = "their flow: red to the right, green down"
     sheet = pictures.contact_sheet(
-        whole,
-        np.zeros((len(whole), 0, _SAMPLED, 4)),
+        pictures.with_margins(clips),
+        np.zeros((len(clips), 0, _SAMPLED, 4)),
         title=f"{options.method}, clipped at {options.bound:g} pixels per frame, "
         f"drawn {gain} times as strong as it is stored",
         names=[line for title in shown for line in (title, about)],
         columns=_SAMPLED,
     )
-    file = io.BytesIO()
-    sheet.save(file, format="PNG")
-    return file.getvalue()
+    return pictures.png(sheet)

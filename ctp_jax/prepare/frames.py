@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
+from ctp_jax.errors import reason
 from ctp_jax.prepare import boxes, video
 
 SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png"])
@@ -193,8 +194,7 @@ def _decode(data: bytes) -> tuple[Image.Image, bool]:
         raise video.VideoError("neither JPEG nor PNG nor BMP") from error
     # Pillow raises errors of many types for damaged files.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise video.VideoError(f"cannot be decoded ({reason})") from error
+        raise video.VideoError(f"cannot be decoded ({reason(error)})") from error
     if image.mode not in _EIGHT_BITS:
         raise video.VideoError(f"needs 8 bits per channel, has mode {image.mode}")
     return image, upright

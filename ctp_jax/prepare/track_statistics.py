@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
-from PIL import Image
 
 from ctp_jax import pictures, terminal
 from ctp_jax.prepare import stored as stored_lib
@@ -119,7 +118,7 @@ def _histogram(shares: Mapping[str, float], known: list, moved: list) -> bytes:
 
 def _row(
     name: str, encoded: video.EncodedVideo, fates: np.ndarray
-) -> tuple[str, list[np.ndarray], np.ndarray, np.ndarray]:
+) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
     """A title, t frames, and boxes (m, t, 4) of kept and of dropped tracks.
 
     Of the group of tracks with the most that are kept; nan where there is no box.
@@ -132,35 +131,24 @@ def _row(
     frames = np.flatnonzero(given.any(axis=1))
     ends = (frames[0], frames[-1]) if len(frames) else (0, len(boxes) - 1)
     times = np.linspace(*ends, _COLUMNS).round().astype(int)
-    images = [
-        Image.open(io.BytesIO(encoded.frames[t]), formats=("JPEG", "PNG")).convert(
-            "RGB"
-        )
-        for t in times
-    ]
+    images = stored_lib.decode([encoded.frames[t] for t in times])
     kept, dropped = (
         np.where(mask[times, :, None], boxes[times], np.nan).swapaxes(0, 1)
         for mask in (seen, given & ~seen)
     )
     title = f"{name}: frames {ends[0]} to {ends[1]}"
-    return title, [np.asarray(image) for image in images], kept, dropped
+    return title, images, kept, dropped
 
 
 def _sheet(rows: list, options: tracks.Options) -> bytes:
     """The contact sheet, PNG; smaller frames get a grey margin."""
     names, clips, kept, dropped = zip(*rows, strict=True)
-    height, width = np.max([clip[0].shape[:2] for clip in clips], axis=0)
-    whole = np.full((len(rows), _COLUMNS, height, width, 3), 127, np.uint8)
-    for video_, clip in zip(whole, clips, strict=True):
-        video_[:, : clip[0].shape[0], : clip[0].shape[1]] = clip
     sheet = pictures.contact_sheet(
-        whole,
+        pictures.with_margins(clips),
         np.stack(kept),
         np.stack(dropped),
         title=f"{options.tracker}; coloured: kept, white: dropped",
         names=names,
         columns=_COLUMNS,
     )
-    file = io.BytesIO()
-    sheet.save(file, format="PNG")
-    return file.getvalue()
+    return pictures.png(sheet)

@@ -9,7 +9,7 @@ from ctp_jax import formatting, results
 from ctp_jax.report import curves, page, verdict
 from ctp_jax.report.figures import COLOURS, Drawing, Line, draw
 from ctp_jax.report.groups import Group, differing, field, group, short_origins
-from ctp_jax.report.read import Run, finite
+from ctp_jax.report.read import Run
 
 _MAX_FIELDS = 12
 
@@ -191,8 +191,7 @@ def _by_share(runs: Sequence[Run]) -> dict[float, list[Run]]:
     """Runs by the share of the labels that they used, in ascending order."""
     found: dict[float, list[Run]] = {}
     for run in runs:
-        share = finite(run.fields.get("data.fraction")) or 1.0
-        found.setdefault(share, []).append(run)
+        found.setdefault(run.label_share, []).append(run)
     return dict(sorted(found.items()))
 
 

@@ -79,7 +79,7 @@ def group(runs: Sequence[Run], without: Iterable[str] = ()) -> list[Group]:
     for each in found.values():
         once: dict[tuple, Run] = {}
         for run in sorted(each, key=lambda run: -(run.step or 0)):
-            once.setdefault((run.fields.get("seed"), _labels(run)), run)
+            once.setdefault((run.fields.get("seed"), run.label_share), run)
         first = [run for run in each if any(run is kept for kept in once.values())]
         groups.append(Group(_label(first, apart, short), first))
         for run in each:
@@ -87,11 +87,6 @@ def group(runs: Sequence[Run], without: Iterable[str] = ()) -> list[Group]:
                 again = f"{run.name}: seed {run.fields.get('seed')} again"
                 groups.append(Group(again, [run]))
     return groups
-
-
-def _labels(run: Run) -> float:
-    """The share of the labels that a run has: Fig. 4 has a group with several."""
-    return finite(run.fields.get("data.fraction")) or 1.0
 
 
 def field(name: str, value: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from ctp_jax import config as config_lib
 from ctp_jax import metrics_file
 from ctp_jax import results as results_lib
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, reason
 from ctp_jax.storage import buckets, untrusted
 
 _ARRAYS = ("confusion", "class_names")
@@ -56,6 +56,11 @@ class Run:
         return config_lib.flatten(self.config)
 
     @property
+    def label_share(self) -> float:
+        """The share of the labels that it has: Fig. 4 has a group of runs with several."""
+        return finite(self.fields.get("data.fraction")) or 1.0
+
+    @property
     def step(self) -> int | None:
         """The last step in any line of metrics.jsonl."""
         return max((line["step"] for line in self.train + self.held_out), default=None)
@@ -82,7 +87,7 @@ class Run:
         try:
             return make(*args)
         except Exception as error:  # noqa: BLE001
-            self.notes.append(f"{what}: {untrusted.reason(error)}")
+            self.notes.append(f"{what}: {reason(error)}")
             return None
 
 

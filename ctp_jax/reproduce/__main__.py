@@ -84,7 +84,7 @@ def main(arguments):
     runs.check_overrides()
     ordered = runs_lib.in_order(runs.by_name.values())
     root = _root(ROOT.value)
-    own = runs_lib.shard(ordered, index, count)
+    own = ordered[index::count]
     if COMMANDS.value:
         for run in own:
             print(shlex.join(["python", *run.command(root)]))

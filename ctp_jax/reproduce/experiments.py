@@ -139,14 +139,9 @@ def read(spec: str) -> Experiment:
             raise UserError(f"{name}: no such file")
     else:
         if name not in names():
-            meant = config_lib.closest(name, names())
+            hint = config_lib.did_you_mean(name, names())
             raise UserError(
-                f"{name!r}: no such table: "
-                + (
-                    f"did you mean {meant}?"
-                    if meant
-                    else f"one of {', '.join(names())}"
-                )
+                f"{name!r}: no such table" + (hint or f": one of {', '.join(names())}")
             )
         path = checkout() / f"configs/experiments/{name}.py"
     try:
@@ -241,10 +236,7 @@ def _row(path: pathlib.Path, label: Any, described: Any, columns: list[Column]) 
         raise UserError(f"{path}: row {name!r}: needs a run or a dictionary")
     for key in described:
         if key not in _ROW:
-            meant = config_lib.closest(key, _ROW)
-            hint = (
-                f"; did you mean {meant!r}?" if meant else f": one of {', '.join(_ROW)}"
-            )
+            hint = config_lib.did_you_mean(key, _ROW) or f": one of {', '.join(_ROW)}"
             raise UserError(f"{path}: row {name!r}: no such entry {key!r}{hint}")
     numbers = described.get("paper", ())
     if len(numbers) > len(columns):

@@ -288,8 +288,3 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
 
     by_name = {run.name: run for run in all_of(runs)}
     return sorted(by_name.values(), key=lambda run: run.level)
-
-
-def shard(runs: list[Run], index: int, count: int) -> list[Run]:
-    """Every n-th of the runs, in their order."""
-    return runs[index::count]

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from etils import epath
 
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, reason
 from ctp_jax.storage import files, untrusted
 
 _PATIENCE = 20  # seconds for the first answer of an object store
@@ -52,10 +52,9 @@ def check_reachable(path: str, named: str) -> None:
     thread.join(_PATIENCE)
     error = answers[0] if answers else TimeoutError(f"no answer in {_PATIENCE} s")
     if error is not None:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"{named}: cannot be reached ({reason}): check the path, the network and "
-            "your credentials"
+            f"{named}: cannot be reached ({reason(error)}): check the path, the network "
+            "and your credentials"
         ) from error
 
 

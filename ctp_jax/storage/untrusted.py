@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, reason
 
 JSON_BYTES = 1 << 24
 """Limit of files of JSON."""
@@ -131,12 +131,6 @@ def read_json(
             return parse_json(file.read(), shape)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {reason(error)}: {remedy}") from error
-
-
-def reason(error: BaseException) -> str:
-    """Why a file cannot be read, in a few words and without its path."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:200]
 
 
 def json_digest(value: Mapping[str, Any]) -> str:

@@ -165,7 +165,7 @@ class Evaluation:
                 *started, carried = self._step(state, batch, carried)
             # The device predicts this batch while the host evaluates the previous one.
             if running is not None:
-                seen, outputs = mesh_lib.to_host(running)
+                seen, outputs = jax.device_get(running)
                 if asked_to_stop():
                     raise Preempted
                 # Of one video, there may be several clips in a pass.

@@ -5,6 +5,7 @@ over this mesh, a mean over the batch is a mean over all devices. So gradients a
 and BatchNorm is synchronised without further code.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,15 +24,18 @@ def make_mesh() -> Mesh:
     devices = sorted(
         jax.devices(), key=lambda device: (device.process_index, device.id)
     )
-    # Auto, because the new default, Explicit, requires shardings in our programs.
-    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+    return of(devices)
 
 
 def one_device() -> Mesh:
     """A mesh of the first device alone, to inspect a run."""
-    return jax.make_mesh(
-        (1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:1]
-    )
+    return of(jax.local_devices()[:1])
+
+
+def of(devices: Sequence[Any]) -> Mesh:
+    """A mesh of these devices, in this order."""
+    # Auto, because the new default, Explicit, requires shardings in our programs.
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -74,9 +78,3 @@ def put(batch: Any, mesh: Mesh) -> Any:
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
         dict(batch),
     )
-
-
-def to_host(tree: Any) -> Any:
-    """Replicated arrays as NumPy arrays; waits for them."""
-    # This starts every copy before it waits for the first.
-    return jax.device_get(tree)

@@ -18,10 +18,9 @@ import numpy as np
 
 from ctp_jax import metrics_file
 from ctp_jax import results as results_lib
-from ctp_jax.errors import UserError, shown
+from ctp_jax.errors import UserError, reason, shown
 from ctp_jax.formatting import duration, folded, number, wrapped
-from ctp_jax.storage import files, untrusted
-from ctp_jax.train import mesh as mesh_lib
+from ctp_jax.storage import files
 from ctp_jax.train.passing_on import PassOn
 
 
@@ -65,7 +64,7 @@ class Interval:
 
     def sums(self) -> dict[str, float]:
         """Sums by name, and `count`, the number of steps. Waits for all of them."""
-        for step, metrics in mesh_lib.to_host(self._pending):
+        for step, metrics in jax.device_get(self._pending):
             values = {name: float(value) for name, value in metrics.items()}
             if not values.pop("finite", 1.0) and self.bad_step is None:
                 self.bad_step = step
@@ -152,7 +151,7 @@ class MetricWriter:
         except FileNotFoundError:
             found = []
         except OSError as error:
-            why = untrusted.reason(error)
+            why = reason(error)
             raise UserError(f"{path}: cannot be read ({why}): move it away") from error
         lines = [
             line
@@ -182,7 +181,7 @@ class MetricWriter:
                 self._pass_on(step, _numbers(line))
             except Exception as error:  # noqa: BLE001 (code of others, over a network)
                 self._pass_on = None
-                say(f"note: no more metrics are passed on: {untrusted.reason(error)}")
+                say(f"note: no more metrics are passed on: {reason(error)}")
 
     def sync(self) -> None:
         """Flushes to the disk, before a checkpoint is saved that relies on these lines."""

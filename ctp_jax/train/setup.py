@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import itertools
-import json
 import pathlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from ctp_jax import config as config_lib
 from ctp_jax import formatting, modules
 from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch
-from ctp_jax.storage import buckets, files
+from ctp_jax.storage import buckets, files, untrusted
 from ctp_jax.tasks import base
 from ctp_jax.train import evaluation, finished, metrics, optimizer, step
 from ctp_jax.train import mesh as mesh_lib
@@ -133,8 +132,7 @@ def _check_processes(config: ConfigDict, workdir: pathlib.Path) -> None:
     """All processes must run the same experiment in the same folder."""
     if jax.process_count() == 1:
         return
-    text = json.dumps(config_lib.as_dict(config), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    digest = untrusted.json_digest(config_lib.as_dict(config))[:12]
     remedy = "start every process with the same command"
     coordination.check_same("the config (its digest)", digest, remedy)
     counts = str(jax.local_device_count())

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
 from ctp_jax.tasks.base import Task, Variables
 from ctp_jax.train import accumulation
@@ -144,13 +145,11 @@ def _check_same_tree(old: Any, new: Any) -> None:
     The next step would fail, in places that say nothing about the reason.
     """
     before, after = describe(old), describe(new)
-    for name in dict.fromkeys([*before, *after]):
-        was, now = before.get(name, "absent"), after.get(name, "absent")
-        if was != now:
-            raise UserError(
-                f"the task's state has {name} {now} after a step, {was} before: "
-                "return {**variables.state, ...} from loss and after_step"
-            )
+    for name, was, now in config_lib.changes(before, after):
+        raise UserError(
+            f"the task's state has {name} {now} after a step, {was} before: "
+            "return {**variables.state, ...} from loss and after_step"
+        )
 
 
 def make_eval_step(task: Task, mesh: Mesh) -> Callable:

@@ -110,7 +110,7 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["tabel4"], "'tabel4': no such table: did you mean table4?"),
+        (["tabel4"], "'tabel4': no such table; did you mean table4?"),
         (["9"], "no such table"),
         (["there/is/none.py"], "there/is/none.py: no such file"),
         (["table4", "--shard=4/4"], "--shard=4/4: needs I/N with I from 0 to N-1"),
@@ -152,7 +152,7 @@ COLUMN = "COLUMNS = {'c': {'config': 'configs/finetune_small.py', 'metric': 'top
             "column 'c': needs a dictionary",
         ),
         (COLUMN + "ROWS = {'r': 3}", "row 'r': needs a run or a dictionary"),
-        (COLUMN + "ROWS = {'r': {'pretrian': None}}", "did you mean 'pretrain'?"),
+        (COLUMN + "ROWS = {'r': {'pretrian': None}}", "did you mean pretrain?"),
         (
             COLUMN + "ROWS = {'r': {'paper': (1, 2)}}",
             "row 'r': more numbers than columns",

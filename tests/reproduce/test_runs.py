@@ -129,15 +129,6 @@ def test_order_against_brute_force():
     assert max(run.level for run in ordered) == 2
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
-def test_shards_partition(count):
-    found, _ = made("table1")
-    ordered = runs.in_order(found.by_name.values())
-    parts = [runs.shard(ordered, index, count) for index in range(count)]
-    assert sorted(map(id, itertools.chain(*parts))) == sorted(map(id, ordered))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
 def test_seeds_and_splits_make_runs():
     _, cells = made("table1", seeds=(0, 1, 2), splits=(1, 2))
     cell = cells["table1"]["UCF-101, Pre-set (x3)", "UCF"]

@@ -141,10 +141,9 @@ def check_class(
 ) -> None:
     """Raises `UserError` if the class read at `where` is not one of those of `source`."""
     if name not in class_names:
-        like = config.closest(name, class_names)
         raise UserError(
             f"{where}: class {name!r} is not in {source}, which has {len(class_names)}"
-            + (f"; did you mean {like!r}?" if like else "")
+            + config.did_you_mean(name, class_names)
         )
 
 

@@ -63,6 +63,10 @@ class Encoder:
     provenance: dict[str, Any]
     path: str
 
+    def without_head(self) -> "Encoder":
+        """The encoder alone."""
+        return dataclasses.replace(self, head=None, head_task="")
+
 
 def export_encoder(
     workdir: pathlib.Path, task: Task, state: Any, provenance: Mapping[str, Any]

@@ -7,7 +7,7 @@ where the hub is (HF_ENDPOINT) and what to do without a network (HF_HUB_OFFLINE)
 import pathlib
 import re
 
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, reason
 
 _FILES = ["encoder.json", "arrays/**"]
 
@@ -43,8 +43,8 @@ def download(address: str) -> pathlib.Path:
             match[1], revision=match[2], allow_patterns=_FILES
         )
     except Exception as error:  # of many kinds, of several packages
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"{address}: cannot be downloaded ({reason}): check the name and the network"
+            f"{address}: cannot be downloaded ({reason(error)}): check the name and the "
+            "network"
         ) from error
     return pathlib.Path(folder)

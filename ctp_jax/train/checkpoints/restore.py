@@ -147,14 +147,12 @@ def check_same_run(
         changed = {"task": changed["task"]}
     fields = ", ".join(f"{name} {text}" for name, text in changed.items())
     stored, wanted = meta["leaves"], state_lib.describe(target)
-    for path in dict.fromkeys([*wanted, *stored]):
-        there, here = stored.get(path, "absent"), wanted.get(path, "absent")
-        if there != here:
-            why = f"; the config differs in {fields}" if fields else ""
-            raise UserError(
-                f"{workdir}: the checkpoint of step {step} is of another architecture: "
-                f"{path} is {there}, not {here}{why}: use another --workdir"
-            )
+    for path, here, there in config_lib.changes(wanted, stored):
+        why = f"; the config differs in {fields}" if fields else ""
+        raise UserError(
+            f"{workdir}: the checkpoint of step {step} is of another architecture: "
+            f"{path} is {there}, not {here}{why}: use another --workdir"
+        )
     if changed:
         raise UserError(
             f"{workdir}: the run there has another config: {fields}: change it back or "
