@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from ctp_jax import cli
+from ctp_jax import cli, formatting
 from ctp_jax import devices as devices_lib
 
 PACKAGES = ("jax", "flax", "tensorflow-cpu", "tensorflow", "torch")
@@ -97,13 +97,8 @@ def spelled(ratio: Mapping[str, float]) -> str:
 def show(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Prints a table: text to the left, numbers to the right, None as a dash."""
     rows = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
-    for row in [list(header), *rows]:
-        cells = [
-            cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths))
-        ]
-        print("  ".join(cells).rstrip(), flush=True)
+    for line in formatting.aligned(header, rows):
+        print(line.rstrip(), flush=True)
 
 
 def _cell(value):

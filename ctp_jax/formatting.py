@@ -62,6 +62,17 @@ def folded(text: str, indent: str = "    ") -> str:
     return "\n".join(lines)
 
 
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, the first column flush left and the others flush right."""
+    table = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for name, *cells in table:
+        cells = [c.rjust(w) for c, w in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *cells]))
+    return lines
+
+
 def markdown(
     heads: Sequence[str], rows: Iterable[Sequence[str]], rules: Sequence[str] = ()
 ) -> list[str]:

@@ -169,22 +169,11 @@ def text(runs: Sequence[Run]) -> str:
         ends = itertools.accumulate(widths, lambda end, width: end + 2 + width)
         fit = max(sum(end <= 100 for end in ends), 2)
         columns, *rows = [row[:fit] for row in cells]
-        lines += aligned(columns, rows)
+        lines += formatting.aligned(columns, rows)
         if left := cells[0][fit:]:
             lines.append(formatting.folded(f"also in the page: {'; '.join(left)}"))
         lines.append("")
     return "\n".join(lines)
-
-
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table, the first column flush left and the others flush right."""
-    table = [columns, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for name, *cells in table:
-        cells = [c.rjust(w) for c, w in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *cells]))
-    return lines
 
 
 def _by_share(runs: Sequence[Run]) -> dict[float, list[Run]]:

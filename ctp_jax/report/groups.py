@@ -140,8 +140,7 @@ def _origin(run: Run) -> str:
     path = str(run.fields.get("init_from") or "")
     for place in ("encoder.json", "encoder/encoder.json") if path else ():
         try:
-            data = untrusted.read_bytes(files.absolute(path) / place)
-            about = untrusted.parse_json(data, _ENCODER)
+            about = untrusted.load_json(files.absolute(path) / place, _ENCODER)
         except (OSError, ValueError, UserError):
             continue
         provenance = about["provenance"]

@@ -127,9 +127,11 @@ def read(workdir: str | os.PathLike) -> Run:
         )
     path = path.resolve()
     run = Run(path, path.name)
-    run.config = _part(run, "config.json", _read_json, {})
-    run.versions = _part(run, "versions.json", _read_json, {})
-    run.command = _part(run, "command.json", _read_command, [])
+    run.config = _part(run, "config.json", untrusted.load_json, {})
+    run.versions = _part(run, "versions.json", untrusted.load_json, {})
+    run.command = _part(
+        run, "command.json", lambda path: untrusted.load_json(path, [str]), []
+    )
     lines, bad = _part(run, "metrics.jsonl", metrics_file.read, ([], 0))
     if bad:
         whole = bad + len(lines)
@@ -145,14 +147,6 @@ def _part(run: Run, name: str, reader: Callable, otherwise: Any) -> Any:
     path = run.path / name
     made = run.attempt(name, reader, path) if os.path.lexists(path) else None
     return otherwise if made is None else made
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    return untrusted.parse_json(untrusted.read_bytes(path))
-
-
-def _read_command(path: pathlib.Path) -> list[str]:
-    return untrusted.parse_json(untrusted.read_bytes(path), [str])
 
 
 def _by_step(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

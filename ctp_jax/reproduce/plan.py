@@ -56,7 +56,7 @@ def _marks(root: str) -> Iterator[tuple[pathlib.Path, dict]]:
     for path in sorted(pathlib.Path(root).glob(f"*/{MARK}")):
         with contextlib.suppress(OSError, ValueError):
             shape = {"command": str, "basis": dict}
-            yield path.parent, untrusted.parse_json(untrusted.read_bytes(path), shape)
+            yield path.parent, untrusted.load_json(path, shape)
 
 
 def check_unchanged(runs: Iterable[Run], root: str) -> None:

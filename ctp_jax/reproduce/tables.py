@@ -165,7 +165,7 @@ def text(results: Results) -> str:
     rows = [[", ".join(row[:count]), *row[count:]] for row in results.table.rows]
     heads = ["", *results.table.columns[count:]]
     lines = [results.experiment.title]
-    lines += ["", *comparison.aligned(heads, rows)] if rows else []
+    lines += ["", *formatting.aligned(heads, rows)] if rows else []
     lines += ["", "missing:", *results.missing] if results.missing else []
     return "\n".join(lines)
 

@@ -127,10 +127,17 @@ def read_json(
         UserError: it cannot be used; the message ends with the remedy.
     """
     try:
-        with open_file(path) as file:
-            return parse_json(file.read(), shape)
+        return load_json(path, shape, open_file)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {reason(error)}: {remedy}") from error
+
+
+def load_json(
+    path: str | os.PathLike, shape: Any = dict, open_file: Callable[..., Any] = opened
+) -> Any:
+    """As `read_json`; raises what `opened` and `parse_json` raise."""
+    with open_file(path) as file:
+        return parse_json(file.read(), shape)
 
 
 def json_digest(value: Mapping[str, Any]) -> str:
