@@ -15,6 +15,9 @@ KCF = "_kcf"
 """Metric `x_kcf` is the metric `x` of the tracker KCF, which learns nothing before."""
 BASELINES = {BASELINE: "a box that stays", CHANCE: "chance", KCF: "the tracker KCF"}
 """Of several baselines of a metric, the first is what it is judged by."""
+GAIN_ERROR = "_gain_error"
+"""Metric `x_gain_error` is the standard error, over videos, of `x` minus its first baseline
+on the same video."""
 VIDEOS = "videos"
 """The number of videos of an accuracy: `retrieval_videos` of `retrieval_top1`."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ctp_jax import formatting
-from ctp_jax.metrics_file import BASELINES, VIDEOS
+from ctp_jax.metrics_file import BASELINES, GAIN_ERROR, VIDEOS
 
 MAIN = ("ao", "iou", "window_iou", "top1", "pair_top1", "retrieval_top1", "knn_top1")
 """The main metrics, those of a task before those of its encoder's features."""
@@ -89,6 +89,8 @@ class Result(NamedTuple):
         how: which baseline, in words.
         more: further baselines, (value, which).
         videos: that it was measured on; None where that was not noted.
+        gain_error: standard error of the difference to the baseline, where it was
+            measured video by video.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Result(NamedTuple):
     how: str = ""
     more: tuple[tuple[float, str], ...] = ()
     videos: int | None = None
+    gain_error: float | None = None
 
     @property
     def error(self) -> float | None:
@@ -108,14 +111,14 @@ class Result(NamedTuple):
     @property
     def standing(self) -> str:
         """`BETTER` or `WORSE` than the baseline, or `EVEN`; '' as for `standing`."""
-        return standing(self, self.baseline)
+        return standing(self, self.baseline, self.gain_error or 0.0)
 
 
 def standing(result: Result, other: float | None, error: float = 0.0) -> str:
     """Whether a result is better than another value of the same metric.
 
-    A difference of accuracies counts from two standard errors on, one of other metrics
-    as soon as it can be seen.
+    A difference counts from two standard errors on, and where none is known as soon as it
+    can be seen; on a single video none counts.
 
     Args:
         result: has a standard error if it is a share of the videos.
@@ -134,7 +137,7 @@ def standing(result: Result, other: float | None, error: float = 0.0) -> str:
         own = max(own, standard_error(other, result.videos))
     gain = result.value - other
     gain = -gain if lower_is_better(result.name) else gain
-    if abs(gain) <= max(_CERTAIN * math.hypot(own, error), 5e-4):
+    if result.videos == 1 or abs(gain) <= max(_CERTAIN * math.hypot(own, error), 5e-4):
         return EVEN
     return BETTER if gain > 0 else WORSE
 
@@ -152,7 +155,8 @@ def results(values: Mapping[str, Any]) -> dict[str, Result]:
     """
     found = {}
     for name, value in values.items():
-        # A baseline stands beside its metric; a number of videos beside its accuracy.
+        # A baseline and its error stand beside their metric; a number of videos beside
+        # its accuracy.
         if _owner(name) in values or re.search(rf"(^|_|/){VIDEOS}$", name):
             continue
         each = {
@@ -162,7 +166,9 @@ def results(values: Mapping[str, Any]) -> dict[str, Result]:
         first = known[0] if known else (None, "")
         count = _finite(values.get(_family(name) + VIDEOS))
         videos = None if count is None else int(count)
-        found[name] = Result(name, _finite(value), *first, tuple(known[1:]), videos)
+        gain_error = _finite(values.get(name + GAIN_ERROR))
+        more = tuple(known[1:])
+        found[name] = Result(name, _finite(value), *first, more, videos, gain_error)
     return found
 
 
@@ -172,8 +178,9 @@ def _finite(value: Any) -> Any:
 
 
 def _owner(name: str) -> str | None:
-    """The metric that this is the baseline of; None if it is none."""
-    suffix = next((suffix for suffix in BASELINES if name.endswith(suffix)), None)
+    """The metric that this is a baseline of, or an error; None if it is neither."""
+    suffixes = (*BASELINES, GAIN_ERROR)
+    suffix = next((suffix for suffix in suffixes if name.endswith(suffix)), None)
     return name.removesuffix(suffix) if suffix else None
 
 

@@ -168,8 +168,9 @@ def guard_streams() -> None:
             io.BufferedWriter(raw),
             encoding=stream.encoding if stream else "utf-8",
             errors="backslashreplace",
-            line_buffering=stream is not None and stream.line_buffering,
-            write_through=stream is not None and stream.write_through,
+            # Unbuffered, as with python -u, here means line by line.
+            line_buffering=stream is not None
+            and (stream.line_buffering or stream.write_through),
         )
         setattr(sys, name, guarded)
 

@@ -36,6 +36,15 @@ def test_standing(name, value, baseline, standing):
     assert results.Result(name, value, baseline, videos=4).standing == standing
 
 
+def test_a_gain_within_two_standard_errors_is_none():
+    values = {"iou": 0.4, "iou_stay_put": 0.41, "iou_gain_error": 0.02, "videos": 3}
+    found = results.results(values)
+    assert list(found) == ["iou"] and found["iou"].standing == results.EVEN
+    found = results.results(values | {"iou_gain_error": 0.002})
+    assert found["iou"].standing == results.WORSE
+    assert found["iou"]._replace(videos=1).standing == results.EVEN
+
+
 def test_every_metric_of_ours_is_explained():
     for name in results.MAIN:
         assert results.meaning(name), name

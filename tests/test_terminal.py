@@ -143,3 +143,22 @@ def test_progress(monkeypatch, capsys):
     assert shown(show=False) == ""
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert shown() == "" and "letters:  40%" in sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_lines_of_both_streams_stay_in_order(options):
+    script = """
+import sys
+from ctp_jax import terminal
+terminal.guard_streams()
+print("first", file=sys.stderr)
+print("second", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "first\nsecond\n"

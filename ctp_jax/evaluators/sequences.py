@@ -20,11 +20,12 @@ from ctp_jax.evaluators.tracks import (
     draw,
     errors,
     follow_with_kcf,
+    gain_error,
     mean,
     per_frame,
 )
 from ctp_jax.formatting import count
-from ctp_jax.metrics_file import BASELINE, VIDEOS
+from ctp_jax.metrics_file import BASELINE, GAIN_ERROR, KCF, VIDEOS
 from ctp_jax.ops.boxes import iou_xyxy
 
 LOOKS_AT = "sequences"
@@ -49,6 +50,7 @@ class SequencesEvaluator(Evaluator):
         track_center_error, track_size_error, and with `_share`: means of `errors` of these
             tracks, in pixels of the stored frames.
         *_stay_put: the same for a box that stays where it was given.
+        *_gain_error: of ao, sr and the errors, see `ctp_jax.metrics_file`, over tracks.
         sequences_videos: that were tracked.
         ao_kcf, sr50_kcf, sr75_kcf: with `kcf`, those of the tracker KCF.
     """
@@ -133,24 +135,27 @@ class SequencesEvaluator(Evaluator):
         for track, boxes in zip(new, made, strict=True):
             self._followed[track[:2]] = boxes
         for track in tracks:
-            track.tracks["_kcf"] = self._followed[track[:2]]
+            track.tracks[KCF] = self._followed[track[:2]]
 
     def results(self) -> Iterator[tuple[str, Any]]:
         tracks = self._tracks()
         for suffix in ("", BASELINE):
             yield from self._of_windows(suffix)
+        scores: dict[str, list[dict[str, np.ndarray]]] = {}
         for suffix in tracks[0].tracks:
-            overlap = np.concatenate([track.scored(suffix) for track in tracks])
-            yield f"ao{suffix}", float(overlap.mean()) if overlap.size else 0.0
-            for share in (0.5, 0.75):
-                above = float((overlap > share).mean()) if overlap.size else 0.0
-                yield f"sr{100 * share:.0f}{suffix}", above
+            scores[suffix] = [self._scores(track, suffix) for track in tracks]
+            for name in scores[suffix][0]:
+                values = np.concatenate([each[name] for each in scores[suffix]])
+                yield name + suffix, float(values.mean()) if values.size else 0.0
             yield f"track_per_frame{suffix}", per_frame(tracks, suffix)
-            wrong = [self._errors(track, suffix) for track in tracks]
-            for name in wrong[0]:
-                values = np.concatenate([each[name] for each in wrong])
-                mean_error = float(values.mean()) if values.size else 0.0
-                yield f"track_{name}{suffix}", mean_error
+        for name in scores[""][0]:
+            pairs = zip(scores[""], scores[BASELINE], strict=True)
+            gains = [
+                one[name].mean() - two[name].mean() if one[name].size else np.nan
+                for one, two in pairs
+            ]
+            if (error := gain_error(np.array(gains))) is not None:
+                yield name + GAIN_ERROR, error
         yield f"sequences_{VIDEOS}", len({track.number for track in tracks})
 
     def _of_windows(self, suffix: str) -> Iterator[tuple[str, Any]]:
@@ -173,13 +178,20 @@ class SequencesEvaluator(Evaluator):
         yield f"window_iou_all{suffix}", float(mean(overlap, seen, axis=1).mean())
         yield f"window_iou_per_frame{suffix}", mean(overlap, seen, axis=0)
 
-    def _errors(self, track: Track, suffix: str) -> dict[str, np.ndarray]:
-        """`errors` in pixels of the stored frames, of the frames that are scored."""
+    def _scores(self, track: Track, suffix: str) -> dict[str, np.ndarray]:
+        """By the names of the metrics, of the frames that are scored."""
+        overlap = track.scored(suffix)
         sides = [getattr(self._records, of)[track.number] for of in ("width", "height")]
         boxes = track.tracks[suffix], track.truth
-        return errors(
+        wrong = errors(
             *(each[1:][track.visible[1:]] * np.tile(sides, 2) for each in boxes)
         )
+        return {
+            "ao": overlap,
+            "sr50": overlap > 0.5,
+            "sr75": overlap > 0.75,
+            **{f"track_{name}": values for name, values in wrong.items()},
+        }
 
     def notes(self) -> list[str]:
         """Lines for the user: videos that are left out, a baseline that is missing."""
@@ -200,7 +212,7 @@ class SequencesEvaluator(Evaluator):
                     f"{track.scored(suffix).mean():.4f}"
                     if suffix in track.tracks
                     else ""
-                    for suffix in ("", BASELINE, "_kcf")
+                    for suffix in ("", BASELINE, KCF)
                     if track.visible[1:].any()
                 ]
                 writer.writerow((name, track.of, len(track.truth), *scores))

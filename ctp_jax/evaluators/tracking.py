@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from ctp_jax.data.batch import Batch
 from ctp_jax.evaluators.base import Evaluator, Outputs, Subject
-from ctp_jax.evaluators.tracks import errors, mean
-from ctp_jax.metrics_file import BASELINE, VIDEOS
+from ctp_jax.evaluators.tracks import errors, gain_error, mean
+from ctp_jax.metrics_file import BASELINE, GAIN_ERROR, VIDEOS
 from ctp_jax.ops.boxes import iou_xyxy
 
 LOOKS_AT = "predictions"
@@ -19,9 +19,12 @@ LOOKS_AT = "predictions"
 THRESHOLDS = np.linspace(0.0, 1.0, 21)
 
 
-def success_auc(iou: np.ndarray) -> float:
-    """Area under the success curve: the share of overlaps above a threshold, averaged."""
-    return float((np.ravel(iou)[:, None] > THRESHOLDS).mean())
+def success(iou: np.ndarray) -> np.ndarray:
+    """The share of the thresholds that each overlap is above.
+
+    Its mean over boxes is the area under the success curve.
+    """
+    return (iou[..., None] > THRESHOLDS).mean(axis=-1)
 
 
 class TrackingEvaluator(Evaluator):
@@ -32,11 +35,12 @@ class TrackingEvaluator(Evaluator):
 
     Yields:
         iou: mean over videos, trajectories and all t frames, the first included.
-        center_error, size_error, and with `_share`: means of `errors` over the same
-            boxes, in pixels of the clip.
-        success_auc: see the function `success_auc`.
+        success_auc: mean of `success` over the same boxes.
+        center_error, size_error, and with `_share`: likewise of `errors`, in pixels of
+            the clip.
         iou_per_frame: array (t,).
         *_stay_put: the same for a baseline, the query box in every frame.
+        *_gain_error: see `ctp_jax.metrics_file`; of two videos or more.
         videos: how many there were.
     """
 
@@ -51,7 +55,8 @@ class TrackingEvaluator(Evaluator):
         query = np.asarray(outputs["query"], np.float64)[real][..., None, :]
         stay_put = np.broadcast_to(query, truth.shape)
         for suffix, found in (("", predicted), (BASELINE, stay_put)):
-            values = {"iou": iou_xyxy(found, truth), **errors(found, truth)}
+            iou = iou_xyxy(found, truth)
+            values = {"iou": iou, "success_auc": success(iou), **errors(found, truth)}
             for name, value in values.items():
                 self._values[name + suffix].append(value)
         weights = outputs.get("weights", np.ones((len(real), *truth.shape[1:3])))
@@ -64,10 +69,13 @@ class TrackingEvaluator(Evaluator):
             known = each[counts]
             # Without a box that counts, there is nothing to say.
             yield name, float(known.mean()) if known.size else 0.0
+            if name + BASELINE in values:
+                gain = (each - values[name + BASELINE]).reshape(len(counts), -1)
+                error = gain_error(mean(gain, counts.reshape(gain.shape), axis=1))
+                if error is not None:
+                    yield name + GAIN_ERROR, error
         for suffix in ("", BASELINE):
             iou = values[f"iou{suffix}"]
-            known = iou[counts]
-            yield f"success_auc{suffix}", success_auc(known) if known.size else 0.0
             flat = (-1, iou.shape[-1])
             per_frame = mean(iou.reshape(flat), counts.reshape(flat), axis=0)
             yield f"iou_per_frame{suffix}", per_frame

@@ -90,6 +90,13 @@ def mean(
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
+def gain_error(gains: Float[np.ndarray, " n"]) -> float | None:
+    """The standard error of the mean of n gains; NaN ones are left out, None of fewer than
+    two."""
+    gains = gains[np.isfinite(gains)]
+    return float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else None
+
+
 def per_frame(tracks: list[Track], name: str) -> Float[np.ndarray, " f"]:
     """Mean overlap of all tracks in each frame; NaN where none counts."""
     shape = len(tracks), max(len(track.truth) for track in tracks)

@@ -92,8 +92,11 @@ def decide(
         source: its path or contents.
 
     Raises:
-        VideoError: no video stream, or no decoder for it.
+        VideoError: no video stream, no decoder for it, or the file is a picture.
     """
+    name = container.format.name
+    if name == "image2" or name.endswith("_pipe"):  # how FFmpeg reads single pictures
+        raise VideoError("a picture, not a video")
     stream = _choose_stream(container)
     rates = (stream.average_rate, stream.guessed_rate)
     # A single frame may last a tick of the clock: that is no rate.

@@ -48,7 +48,7 @@ def next_steps(run: Run, beside: verdict.Other | None) -> list[Step]:
         if main and main.standing in (results.WORSE, results.EVEN):
             if any(flag.startswith("--config.steps") for flag in run.command):
                 full = _changed(run, {}, "_longer", without=["config.steps"])
-                steps.append(("as long as its config has it", full))
+                steps.append(("with all steps of its config", full))
             else:
                 more = {"config.steps": str(4 * (run.step or 0))}
                 steps.append(("four times as long", _changed(run, more, "_longer")))
@@ -102,7 +102,7 @@ def _evaluation(run: Run) -> list[Step]:
     arguments = [f"backbone={network}"] * backbone
     splits = {"train": fields.get("data.split"), "test": fields.get("data.eval_split")}
     usual = ("train", "test") if small else ("train01", "test01")
-    known = [f"{k}={v}" for k, v in splits.items() if v and v not in usual]
+    known = [f"{k}={v}" for k, v in splits.items() if v not in (*usual, None)]
     data = [f"data={name}", *known, *arguments]
     retrieval = _config("retrieval", ["small"] * small + data)
     if small:
@@ -112,9 +112,9 @@ def _evaluation(run: Run) -> list[Step]:
     else:
         places = zip(("split", "eval_split"), splits.values(), strict=True)
         finetune = [_config("finetune_ucf", arguments), f"--config.data.name={name}"]
-        finetune += [f"--config.data.{k}={v}" for k, v in places if v]
+        finetune += [f"--config.data.{k}={v}" for k, v in places if v is not None]
         finetune += ["--config.num_classes=0"]
-    return [
+    steps = [
         (
             "what its features are good for, by nearest neighbours",
             [*_MAIN, retrieval, *more, f"--workdir={workdir}_retrieval"],
@@ -124,6 +124,9 @@ def _evaluation(run: Run) -> list[Step]:
             [*_MAIN, *finetune, *more, f"--workdir={workdir}_finetuned"],
         ),
     ]
+    return (
+        steps[1:] if splits["test"] == "" else steps
+    )  # neighbours need held-out videos
 
 
 def _config(name: str, arguments: Sequence[str]) -> str:

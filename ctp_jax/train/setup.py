@@ -282,6 +282,16 @@ def _batches(setup: Setup, start: int) -> tuple[Batch, Iterator[Batch]]:
     return first, itertools.chain([first], batches)
 
 
+def _has_other_length(workdir: pathlib.Path, config: ConfigDict) -> bool:
+    """Whether the config there is of a longer or shorter run, begun and not finished."""
+    try:
+        stored = untrusted.load_json(workdir / "config.json")
+    except (OSError, ValueError):
+        return False
+    differences = config_lib.differences(stored, config)
+    return bool(config_lib.sort_differences(differences)[1])
+
+
 def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     """Prints what is about to run; writes config and versions to the workdir."""
     config, epochs = setup.config, setup.epochs
@@ -320,6 +330,7 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     to_do = (done is None or done < total) and not finished.exported_results(
         setup.workdir, config, total
     )
+    to_do |= _has_other_length(setup.workdir, config)
     if jax.process_index() == 0 and to_do:
         workdir_lib.write_json(
             setup.workdir / "config.json", config_lib.as_dict(config)

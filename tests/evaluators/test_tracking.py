@@ -15,7 +15,7 @@ def iou(a, b):
 def test_success_auc_counts_thresholds():
     iou = np.array([0.0, 0.52, 1.0])
     by_hand = np.mean([[v > k / 20 for k in range(21)] for v in iou])
-    assert tracking.success_auc(iou) == pytest.approx(by_hand)
+    assert tracking.success(iou).mean() == pytest.approx(by_hand)
 
 
 def test_results_ignore_padding_and_batching():
@@ -59,6 +59,10 @@ def test_results_ignore_padding_and_batching():
     stay = [iou(row[0], box) for row in truth.reshape(-1, 4, 4) for box in row]
     assert whole["iou_stay_put"] == pytest.approx(np.mean(stay))
     assert whole["iou_per_frame_stay_put"][0] == pytest.approx(1.0)
+    gains = (expected.ravel() - stay).reshape(7, 8).mean(axis=1)
+    error = np.sqrt(((gains - gains.mean()) ** 2).sum() / 6 / 7)
+    assert whole["iou_gain_error"] == pytest.approx(error)
+    assert not any(name.startswith("iou_per_frame_gain") for name in whole)
     for name, value in whole.items():
         np.testing.assert_allclose(pieces[name], value, err_msg=name)
 

@@ -129,6 +129,8 @@ def make_bad(folder, kind):
         path.write_bytes(b"")
     elif kind == "text":
         path.write_text("this is no video\n" * 50)
+    elif kind == "picture":
+        Image.new("RGB", (64, 48)).save(path, format="JPEG")
     elif kind == "header":
         whole = write_numbered(folder / "whole.mp4", 20).read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
@@ -159,6 +161,7 @@ def make_bad(folder, kind):
     [
         ("empty", "the file is empty"),
         ("text", "invalid data"),
+        ("picture", "a picture, not a video"),
         ("header", "invalid data"),
         ("sound", "no video stream"),
         ("cut", "cut short|invalid data"),

@@ -173,6 +173,19 @@ def test_next_commands_parse(tmp_path, monkeypatch, fields, name):
                 assert flat[field] == fields[field], field
 
 
+@pytest.mark.parametrize("small", [True, False])
+def test_without_held_out_videos_the_next_command_evaluates_nothing(
+    tmp_path, monkeypatch, small
+):
+    fields = {"data.name": "mine", "data.split": "train", "data.eval_split": ""}
+    workdir = pretrained(
+        tmp_path, ["walk", "run"], **fields, **(SMALL if small else {})
+    )
+    ((_, finetune),) = commands.next_steps(read.read(workdir), None)
+    flat, _ = parsed(finetune, monkeypatch)
+    assert (flat["data.split"], flat["data.eval_split"]) == ("train", "")
+
+
 def test_an_encoder_of_flow_is_not_used_on_rgb(tmp_path):
     flow = {"data.name": "ucf101_flow", "data.stream": "flow"}
     for classes in ([], ["walk", "run"]):

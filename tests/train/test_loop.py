@@ -78,6 +78,18 @@ def test_running_a_finished_run_again_says_so(whole_run, capsys):
     assert results["videos"] == EVAL_EXAMPLES and lines(whole_run) == before
 
 
+def test_back_at_its_length_a_run_is_what_it_was(whole_run, tmp_path):
+    """It was begun as a longer one, and stopped before a step of that."""
+    shutil.copytree(whole_run, tmp_path / "run")
+    config = (whole_run / "config.json").read_text()
+    longer = json.loads(config) | {"epochs": 9.0}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(longer))
+    loop.train(toy_config(), tmp_path / "run", opener())
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == json.loads(
+        config
+    )
+
+
 def test_a_finished_run_says_what_it_does_not_evaluate(whole_run, tmp_path, capsys):
     shutil.copytree(whole_run, tmp_path / "run")
     other = toy_config(**{"data.eval_split": "other"})
