@@ -86,6 +86,14 @@ class _TupleParser(flags.ArgumentParser):
         return "tuple"
 
 
+# What Python and absl say of values, and what is meant.
+_PLAIN = {
+    r"invalid literal for int\(\) with base 10: .*": "needs a whole number",
+    "could not convert string to float: .*": "needs a number",
+    r"\('Non-boolean argument to boolean flag', .*\)": "needs true or false",
+}
+
+
 def run(main: Callable[[Sequence[str]], Any], flag_values: Flags | None = None) -> None:
     """Parses the command line, calls `main(positional arguments)`, exits.
 
@@ -209,7 +217,10 @@ def parse(argv: Sequence[str], flag_values: Flags, about: str) -> list[str]:
             raise UserError(f"--{error.flagname}: is no flag; {hint}") from error
         raise UserError(f"{error} (see --help)") from error
     except (flags.Error, ValueError) as error:
-        raise UserError(str(error)) from error
+        text = str(error)
+        for theirs, plain in _PLAIN.items():
+            text = re.sub(theirs, plain, text)
+        raise UserError(text) from error
     if "allow_code" in flag_values:
         modules.allow(*(flag_values["allow_code"].value or ()))
     if "config" in flag_values:

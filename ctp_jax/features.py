@@ -79,7 +79,8 @@ def _write(
     done = len(videos) - len(todo)
     if done:
         print(
-            f"{out}: {done} of {formatting.count(len(videos), 'video')} are there, going on",
+            f"{out}: {done} of {formatting.count(len(videos), 'video')} are there"
+            + ", going on" * bool(todo),
             flush=True,
         )
     results = inference.run(

@@ -232,6 +232,17 @@ def meaning(name: str) -> str:
     return next((m for k, m in _MEANINGS.items() if name.startswith(k)), "")
 
 
+KNOWN = (*dict.fromkeys((*_LABELS, *MAIN, "retrieval_top5")),)
+
+
+def is_known(name: str) -> bool:
+    """Whether a metric may be one of an evaluator of this package."""
+    name = name.rpartition("/")[2]
+    return name in KNOWN or bool(
+        re.fullmatch(r"(\w+_)?top\d+|\w*(loss|accuracy)", name)
+    )
+
+
 def main_metrics(names: Sequence[str]) -> list[str]:
     """Those of `MAIN` among these metrics; without any, the first that is no loss."""
     others = [name for name in names if "loss" not in name]

@@ -84,15 +84,15 @@ def test_overrides(parse):
         (["--noconfig.clip.jiter"], "did you mean --config.clip.jitter?"),
         (
             ["--config.batch_size=abc"],
-            "--config.batch_size=abc: invalid literal for int",
+            "--config.batch_size=abc: needs a whole number",
         ),
-        (["--config.batch_size=1.5"], "invalid literal for int"),
+        (["--config.batch_size=1.5"], "needs a whole number"),
         (["--config.batch_size"], "Missing value for flag --config.batch_size"),
         (
             ["--config.optimizer.learning_rate=fast"],
-            "could not convert string to float",
+            "learning_rate=fast: needs a number",
         ),
-        (["--config.clip.jitter=maybe"], "Non-boolean argument"),
+        (["--config.clip.jitter=maybe"], "jitter=maybe: needs true or false"),
         (["--config.game.scales=(1,x)"], "needs items with commas"),
         (
             ["--config.game.scales=(1,'x')"],

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
+from ctp_jax import config as config_lib
 from ctp_jax import terminal
 from ctp_jax.data import index, tfrecord
 from ctp_jax.errors import UserError, reason
@@ -97,8 +98,8 @@ def open_records(
     if numbers is None:
         raise UserError(
             f"data set {name!r} has no split {split!r}; its splits are "
-            f"{', '.join(sorted(found.splits))}: set config.data.split and "
-            "config.data.eval_split"
+            f"{', '.join(sorted(found.splits))}: set config.data.split, and "
+            "config.data.eval_split or that to nothing, which evaluates on no videos"
         )
     table = {
         field.name: getattr(found, field.name)
@@ -174,12 +175,21 @@ def find_directory(name: str, data_dir: str, needs: Sequence[str] = ()) -> epath
         wanted = tuple(map(int, match["version"].split(".")))
         versions = {v: folder for v, folder in versions.items() if v == wanted}
     if not versions:
+        hint = config_lib.did_you_mean(name, _prepared(data_dir))
         raise UserError(
             f"data set {name!r} is not prepared in {data_dir}: run "
             f"`{prepare_command(name, data_dir, needs)}`, or say where it is: "
-            "--config.data.data_dir (benchmarks: --data_dir)"
+            f"--config.data.data_dir (benchmarks: --data_dir){hint}"
         )
     return versions[max(versions)]
+
+
+def _prepared(data_dir: str) -> list[str]:
+    """Names of the folders that may be data sets."""
+    try:
+        return [each.name for each in epath.Path(data_dir).iterdir()]
+    except OSError:
+        return []
 
 
 def prepare_command(

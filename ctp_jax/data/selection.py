@@ -129,7 +129,7 @@ def check_labels(opened: Any, what: str, learn: bool) -> None:
         raise UserError(
             f"{opened.name}: {unlabelled or len(opened)} of "
             f"{formatting.count(len(opened), 'video')} of split {opened.split!r} have no "
-            f"label, which {what} needs"
+            f"label, which {what} needs: put them into class folders, and prepare again"
         )
     classes = np.unique(opened.label)
     if learn and len(classes) == 1:

@@ -5,8 +5,9 @@ import os
 import pathlib
 import re
 import shlex
+import sys
 
-from ctp_jax import cli, config, terminal
+from ctp_jax import cli, config, results, terminal
 from ctp_jax.errors import UserError
 from ctp_jax.flags import Flags
 from ctp_jax.reproduce import experiments, plan, work
@@ -78,6 +79,7 @@ def main(arguments):
         )
         for each in arguments
     ]
+    _check_metrics(chosen)
     runs = runs_lib.Runs(_settings())
     index, count = _shard(SHARD.value)
     cells = [runs.cells(each) for each in chosen]
@@ -111,6 +113,19 @@ def main(arguments):
         raise failed
 
 
+def _check_metrics(chosen) -> None:
+    """Says which metrics may be misspelt, before hours go into their runs."""
+    for experiment in chosen:
+        for column in experiment.columns:
+            if not results.is_known(column.metric):
+                hint = config.did_you_mean(column.metric, results.KNOWN)
+                print(
+                    f"note: {experiment.name}, column {column.label!r}: no evaluator of "
+                    f"ctp_jax has a metric {column.metric!r}{hint}",
+                    file=sys.stderr,
+                )
+
+
 def _make(own, ordered, root, chosen) -> None:
     """Makes the runs; `work.Failed` is raised after all others are made."""
     made_by = {k: v for each in chosen for k, v in each.made_by.items()}
@@ -138,14 +153,14 @@ def _draw(specs, chosen, cells, root) -> None:
                 f"{', '.join(sorted(names))}: not to be compared with the paper's numbers"
             )
             experiment = dataclasses.replace(experiment, title=title)
-        results = tables.collect(experiment, runs, root)
+        table = tables.collect(experiment, runs, root)
         drawn, missing = pictures.draw(experiment, runs, root, _settings())
-        results.missing.extend(missing)
-        print(f"{tables.text(results)}\n")
+        table.missing.extend(missing)
+        print(f"{tables.text(table)}\n")
         words = ["python", "-m", "ctp_jax.reproduce", spec, f"--root={root}", *flags]
         command = shlex.join(commands.published(words))
         name = experiment.name + "-small" * (SCALE.value == "small")
-        for path in tables.write(results, root, name, command, drawn):
+        for path in tables.write(table, root, name, command, drawn):
             print(path)
         print()
 

@@ -77,7 +77,7 @@ def test_what_is_passed_over_is_said(tmp_path, monkeypatch):
         "1 broken links, passed over: b/broken.mp4",
         "1 folders that cannot be read (Permission denied), passed over: closed",
         "1 neither files nor folders, passed over: b/pipe.mp4",
-        "3 files do not have the ending of a video, passed over: 2 .txt, 1 without an ending",
+        "passed over, without the ending of a video: 3 files, 2 .txt, 1 without an ending",
     ]
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ctp_jax import models
+from ctp_jax import models, results
 from ctp_jax.reproduce import experiments, overview, plan, runs
 from tests.report import make_runs
 from tests.reproduce import command
@@ -32,6 +32,7 @@ def test_every_experiment_has_small_runs_of_the_small_network(name):
     experiment = experiments.read(name)
     found.cells(experiment)
     assert found.by_name or experiment.pictures
+    assert all(results.is_known(column.metric) for column in experiment.columns)
     for run in found.by_name.values():
         assert run.config.clip.size <= 64 and run.config.model.width == 0.125
         assert run.config.steps or not run.trains

@@ -100,8 +100,8 @@ class Folder:
         if endings:
             shown = [f"{number} {ending}" for ending, number in endings.most_common()]
             self.notes.append(
-                f"{where}: {endings.total()} files do not have the ending of a video, "
-                f"passed over: {formatting.some(shown, 8)}"
+                f"{where}: passed over, without the ending of a video: "
+                f"{formatting.count(endings.total(), 'file')}, {formatting.some(shown, 8)}"
             )
         if not self.paths:
             about = "".join(

@@ -102,7 +102,8 @@ def source_from_folders(
     elif "test" not in splits:
         notes.append(
             f"{videos.where}: its folders have no split `test`, on which configs evaluate "
-            f"by default: set config.data.eval_split to one of {', '.join(sorted(splits))}"
+            f"by default: name one of {', '.join(sorted(splits))}, as test=..., or write "
+            "test= to evaluate on no videos"
         )
     items = [videos.item(name, label, options) for name, label in labels.items()]
     return base.Source(items, splits, class_names, notes=notes)
