@@ -44,8 +44,8 @@ def test_a_folder_is_entered_once_however_many_links_lead_to_it(tmp_path):
     want = ["b/y.mp4", "o1/inner/p.mp4", "o1/o.mp4", "z/deep/y.mp4", "z/x.mp4"]
     assert ids(source) == want
     said = "\n".join(source.notes)
-    assert "links to folders that are searched anyway, passed over: " in said
-    assert "1 links that cannot be followed" in said or "1 broken links" in said
+    assert "passed over, links to folders that are searched anyway" in said
+    assert "links that cannot be followed" in said or "broken links (1)" in said
 
 
 def test_what_is_passed_over_is_said(tmp_path, monkeypatch):
@@ -74,17 +74,17 @@ def test_what_is_passed_over_is_said(tmp_path, monkeypatch):
     source = list_folder(tmp_path)
     assert ids(source) == ["a/x.MTS", "a/y.VOB", "a/z.divx", "b/w.gif"]
     assert sorted(note.removeprefix(f"{tmp_path}: ") for note in source.notes) == [
-        "1 broken links, passed over: b/broken.mp4",
-        "1 folders that cannot be read (Permission denied), passed over: closed",
-        "1 neither files nor folders, passed over: b/pipe.mp4",
-        "passed over, without the ending of a video: 3 files, 2 .txt, 1 without an ending",
+        "passed over, broken links (1): b/broken.mp4",
+        "passed over, folders that cannot be read (Permission denied) (1): closed",
+        "passed over, neither files nor folders (1): b/pipe.mp4",
+        "passed over, without the ending of a video (3): 2 .txt, 1 without an ending",
     ]
 
 
 def test_no_video_at_all(tmp_path):
     touch(tmp_path, "a/x.txt", "a/.x.mp4")
     with pytest.raises(
-        UserError, match="needs videos in it, .*passed over: 1 .txt"
+        UserError, match="needs videos in it; passed over, .*: 1 .txt; endings"
     ) as e:
         list_folder(tmp_path)
     assert "\n" not in str(e.value)

@@ -85,7 +85,7 @@ class Folder:
         else:
             files, left_out = _search(check_folder("videos", where))
         self.notes = [
-            f"{where}: {len(paths)} {what}, passed over: {formatting.some(sorted(paths))}"
+            f"{where}: passed over, {what} ({len(paths)}): {formatting.some(sorted(paths))}"
             for what, paths in left_out.items()
         ]
         self.paths: dict[str, str] = {}
@@ -100,16 +100,16 @@ class Folder:
         if endings:
             shown = [f"{number} {ending}" for ending, number in endings.most_common()]
             self.notes.append(
-                f"{where}: passed over, without the ending of a video: "
-                f"{formatting.count(endings.total(), 'file')}, {formatting.some(shown, 8)}"
+                f"{where}: passed over, without the ending of a video "
+                f"({endings.total()}): {formatting.some(shown, 8)}"
             )
         if not self.paths:
             about = "".join(
                 f"; {note.removeprefix(f'{where}: ')}" for note in self.notes
             )
             raise UserError(
-                f"--videos={where}: needs videos in it, with one of the file name endings "
-                f"{', '.join(sorted(video.SUFFIXES))}{about}"
+                f"--videos={where}: needs videos in it{about}; endings of videos are "
+                f"{', '.join(sorted(video.SUFFIXES))}"
             )
 
     def _owner(self, name: str, path: str) -> tuple[str, str] | None:
