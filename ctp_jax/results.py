@@ -50,6 +50,9 @@ _MEANINGS = {
     "window_iou": "overlap (IoU) in short windows that are given their true first box",
     "ao": "overlap (IoU) in whole videos, tracked from their first box alone",
     "sr": "share of frames in which a track overlaps the object by more than that",
+    "center_error_share": "distance of the boxes' centres, as a share of the root of the "
+    "true box's area",
+    "size_error_share": "difference of the boxes' sizes, as a share of the true one",
     "center_error": "distance of the boxes' centres",
     "size_error": "difference of the boxes' sizes",
     "track_center_error": "distance of the boxes' centres in whole videos, tracked from "

@@ -30,7 +30,10 @@ class CommonFlags(NamedTuple):
 def define_flags(flag_values: Flags) -> CommonFlags:
     """Defines them."""
     init_from = flag_values.string(
-        "init_from", "", "The network: a workdir, a checkpoint, or an exported encoder."
+        "init_from",
+        "",
+        "The network: a workdir, a checkpoint, an encoder that was exported or converted, or "
+        "hf://OWNER/NAME.",
     )
     batch_size = flag_values.integer(
         "batch_size",

@@ -75,6 +75,11 @@ def parse(
     values = Flags()
     if name in ("-h", "--help"):
         cli.parse([name], values, f"{main.__doc__}\n    NAME: {', '.join(names)}")
+    if not name:
+        raise UserError(
+            "no data set is named: needs one as the first argument, video_folder for "
+            f"videos of your own, or one of {', '.join(names)}"
+        )
     if name not in names:
         raise UserError(
             f"data set {name!r}: needs one of {', '.join(names)} as the first argument"

@@ -136,7 +136,10 @@ def read(spec: str) -> Experiment:
     if name.endswith(".py") or "/" in name:
         path = pathlib.Path(name)
         if not path.is_file():
-            raise UserError(f"{name}: no such file")
+            there = [str(each) for each in path.parent.glob("*.py")]
+            raise UserError(
+                f"{name}: no such file{config_lib.did_you_mean(name, there)}"
+            )
     else:
         if name not in names():
             hint = config_lib.did_you_mean(name, names())
