@@ -22,6 +22,12 @@ def quickly():
     compiler.get_compile_options = get_compile_options
 
 
+def environ():
+    """For a process without `quickly`: its programs are compiled so from the beginning."""
+    flags = (f"--{name}={str(value).lower()}" for name, value in QUICK.items())
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": " ".join(flags)}
+
+
 def keep_everything():
     """JAX adds a program without looking at all others, which ones to remove.
 

@@ -18,6 +18,8 @@ import urllib.parse
 
 import pytest
 
+from ctp_jax.storage import object_store
+
 BUCKET = "runs"
 _SIGNED = "AWS4-HMAC-SHA256 Credential=nobody/20260101/us-east-1/s3/aws4_request"
 _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length")
@@ -41,6 +43,8 @@ class Store:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Or the body waits until the client has acknowledged the headers: 40 ms.
+            disable_nagle_algorithm = True
 
             def log_message(self, *_):
                 pass
@@ -277,3 +281,32 @@ def opened(scheme):
         for name, value in store.environ().items():
             patch.setenv(name, value)
         yield store
+
+
+@pytest.fixture(scope="module", params=STORES)
+def store(request):
+    """One store of each kind."""
+    with opened(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+def run(store, request, monkeypatch):
+    """The name of a folder of the bucket; what fails is tried again at once."""
+    quickly(monkeypatch)
+    yield re.sub(r"\W", "_", request.node.name)
+    store.calm()
+
+
+def quickly(monkeypatch):
+    """Clients try what fails four times more, at once."""
+    quick = {"initial_delay": "10ms", "max_delay": "20ms", "max_retries": 4}
+    monkeypatch.setattr(object_store, "_FIRST_RETRIES", quick)
+    monkeypatch.setattr(object_store, "_RETRIES", quick)
+    forget()
+
+
+def forget():
+    """As a new process."""
+    object_store._store.cache_clear()
+    object_store._reached.clear()

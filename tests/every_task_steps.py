@@ -4,6 +4,7 @@ In float64: in float32, relus switch at rounding errors, and batches of a few po
 magnify them to a percent after two steps.
 """
 
+import functools
 import itertools
 import sys
 
@@ -11,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import methods
+from configs import finetune_small, small
 from ctp_jax import modules
 from ctp_jax.tasks import base
 from ctp_jax.train import mesh as mesh_lib
@@ -18,6 +21,61 @@ from ctp_jax.train import optimizer, step
 from ctp_jax.train import state as state_lib
 from ctp_jax.train.epochs import Epochs
 from tests import float64
+
+CONFIGS = {
+    "ctp": lambda: small.get_config(),
+    "ctp_cycle": lambda: small.get_config("truth=cycle"),
+    "recognition": lambda: finetune_small.get_config(),
+    "pace_contrast": lambda: make_pace_contrast(),
+    "coclr": lambda: make_coclr(),
+    **{
+        name: functools.partial(methods.make_config, name, "moving_shapes")
+        for name in methods.METHODS
+    },
+}
+WIDTHS = (
+    ("head", "channels"),
+    ("head", "hidden"),
+    ("head", "memory"),
+    ("contrast", "dim"),
+    ("cep", "hidden"),
+)
+"""Of layers above the encoder; narrow ones do."""
+
+
+def make_pace_contrast():
+    config = methods.make_config("pace", "moving_shapes")
+    config.pace.contrast = 0.1
+    return config
+
+
+def make_coclr():
+    config = methods.make_config("coclr", "moving_shapes_flow")
+    config.coclr.sampler, config.contrast.queue = "random", 16  # full in two steps
+    return config
+
+
+def make_config(name, data_dir):
+    config = CONFIGS[name]()
+    config.data.data_dir, config.data.workers = data_dir, 2
+    config.clip.size, config.clip.num_frames = 32, 4
+    config.clip.scales = (32, 40)
+    if "test" in config:
+        config.test.scales, config.test.num_clips = (36,), 2
+    if "blocks" in config:
+        config.blocks.count, config.blocks.predicted = 3, 1
+    # The tasks are the subject, not the encoder.
+    config.model.name, config.model.conv = "tests.tiny_network", "direct"
+    if "cep" in config:
+        config.cep.layers = 2  # of networks that are called twelve times
+    for group, field in WIDTHS:
+        if field in config.get(group, ()):
+            config[group][field] = min(config[group][field], 16)
+    config.batch_size, config.steps = 8, 4
+    config.optimizer.learning_rate, config.optimizer.schedule = 0.001, "constant"
+    # Adam would divide rounding by rounding where a gradient is nearly 0.
+    config.optimizer.name = "sgd"
+    return config
 
 
 class Runner:
@@ -99,11 +157,9 @@ def _wide(leaf):
 
 
 def main(name, data_dir, file):
-    from tests.test_every_task import make_config
-
     jax.config.update("jax_enable_x64", True)
     with float64.quick_convolutions():
-        np.savez(file, **take_steps(make_config(name, data_dir, 4)))
+        np.savez(file, **take_steps(make_config(name, data_dir)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Convolutions in float64 as products of matrices, for tests that take steps in it.
 
 XLA has loops for them, of 15 nanoseconds a product of two numbers: that was half of what
-such a step took. What convolutions compute is the subject of tests/models.
+such a step took. What convolutions compute is the subject of tests/models/test_layers.py.
 """
 
 import functools

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from configs import common, small
 from ctp_jax.prepare import video
@@ -53,6 +54,13 @@ class Sequences(builders.VideoBuilder):
 def prepare(data_dir):
     options = builders.Options(progress=False, workers=1)
     Sequences(data_dir=data_dir, options=options).download_and_prepare()
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    prepare(folder)
+    return folder
 
 
 def make_config(data_dir="", **flat):

@@ -21,7 +21,6 @@ def moving_square(
     count: int = 16,
     size: tuple[int, int] = (144, 192),
     seed: int = 0,
-    opacity=None,
 ):
     """Frames uint8 (count, *size, 3), and the square's boxes x1 y1 x2 y2 (count, 4).
 
@@ -33,7 +32,6 @@ def moving_square(
         count: number of frames.
         size: height and width.
         seed: another makes another square, on the same background.
-        opacity: of the square in every frame; None: 1.
     """
     height, width = size
     background = texture(np.random.default_rng(1000), height, width) / 2 + 64
@@ -54,7 +52,7 @@ def moving_square(
         # The share of each pixel that the square covers.
         across = np.clip(np.minimum(x - x1, x1 + now - x) + 0.5, 0, 1)
         down = np.clip(np.minimum(y - y1, y1 + now - y) + 0.5, 0, 1)
-        mask = (across * down)[..., None] * (1 if opacity is None else opacity[i])
+        mask = (across * down)[..., None]
         frame = background * (1 - mask) + shown * mask
         frames.append(np.clip(frame + 0.5, 0, 255).astype(np.uint8))
     return np.stack(frames), np.array(boxes)

@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ctp_jax import cli, convert
+from ctp_jax import convert
 from ctp_jax.errors import UserError
 from ctp_jax.interop import names, to_torch
 from ctp_jax.train.checkpoints import export
+from tests.commands import call
 from tests.interop.test_round_trip import model, ours
 
 
 def run(capsys, *arguments):
     """Runs the command in this process; returns the lines that it prints."""
-    convert.FLAGS.unparse_flags()
-    argv = ["convert", *map(str, arguments)]
-    convert.main(cli.parse(argv, convert.FLAGS, ""))
+    call(convert, *arguments)
     return capsys.readouterr().out.splitlines()
 
 

@@ -7,14 +7,13 @@ import re
 import pytest
 
 from ctp_jax import cli, visualize
-from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.train import loop
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "tasks.md"
 
 
 @pytest.mark.slow
-def test_a_task_outside_the_package_in_two_files(tmp_path, monkeypatch):
+def test_a_task_outside_the_package_in_two_files(moving_shapes, tmp_path, monkeypatch):
     task, config_file, evaluator = re.findall(
         r"^```python\n(.*?)```", PAGE.read_text(), re.DOTALL | re.MULTILINE
     )
@@ -28,13 +27,9 @@ def test_a_task_outside_the_package_in_two_files(tmp_path, monkeypatch):
     ):
         (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    data = str(tmp_path / "data")
-    prepare.main(
-        ["moving_shapes", "--train_videos=6", "--test_videos=4", "--data_dir", data]
-    )
     arguments = "small,runlocal,data=moving_shapes,evaluate=my_tasks.zeros"
     config = cli.load_config(f"{folder / 'arrow_config.py'}:{arguments}")
-    config.data.data_dir, config.steps = data, 2
+    config.data.data_dir, config.steps = moving_shapes(12, 6), 2
     config.model.name = "tests.tiny_network"  # for time
     workdir = tmp_path / "run"
     results = loop.train(config, workdir)

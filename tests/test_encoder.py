@@ -22,16 +22,7 @@ from ctp_jax.prepare import video as videos
 from tests.own_videos import made
 from tests.prepare import make_videos
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    place = tmp_path_factory.mktemp("run") / "encoder"
-    return place, made.make_run(place)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return made.make_files(tmp_path_factory.mktemp("videos"))
+run, files = made.run, made.files  # fixtures
 
 
 def test_clips_are_those_of_the_pipeline():

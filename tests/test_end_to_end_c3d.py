@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from configs import finetune_small, ucf_r3d
-from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.train import loop
 from ctp_jax.train.checkpoints import export
 
@@ -24,11 +23,8 @@ SMALL = {
 }
 
 
-def test_from_pretraining_to_retrieval(tmp_path):
-    data_dir = str(tmp_path / "data")
-    flags = ["--train_videos=12", "--test_videos=6", "--data_dir", data_dir]
-    prepare.main(["moving_shapes", *flags])
-    small = SMALL | {"data.data_dir": data_dir}
+def test_from_pretraining_to_retrieval(moving_shapes, tmp_path):
+    small = SMALL | {"data.data_dir": moving_shapes(12, 6)}
     config = ucf_r3d.get_config("runlocal")
     config.update_from_flattened_dict(small)
     config.eval_every, config.clip.size = 0.0, 56

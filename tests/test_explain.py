@@ -12,8 +12,8 @@ from configs import finetune_small, small
 from ctp_jax import config as config_lib
 from ctp_jax import explain, pictures, report
 from ctp_jax.errors import UserError
-from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.train import loop
+from tests.commands import call
 from tests.prepare.make_videos import picture, write_video
 
 
@@ -130,13 +130,11 @@ def test_slopes_are_drawn_frame_by_frame():
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(moving_shapes, tmp_path_factory):
     """Folders of two recognisers, equal ones, and of a run that classifies nothing."""
     folder = tmp_path_factory.mktemp("explain")
-    flags = ["--train_videos=10", "--test_videos=6", f"--data_dir={folder / 'data'}"]
-    prepare.main(["moving_shapes", *flags])
     config = finetune_small.get_config()
-    config.data.data_dir = str(folder / "data")
+    config.data.data_dir = moving_shapes(12, 6)
     config.steps = config.batch_size = 2
     config.optimizer.warmup_steps, config.evaluators = 0, {}
     config.model.name = "tests.tiny_network"
@@ -148,14 +146,9 @@ def runs(tmp_path_factory):
     return folder
 
 
-def command(*flags):
-    explain.FLAGS.unparse_flags()
-    explain.main(explain.FLAGS(["explain", *map(str, flags)])[1:])
-
-
 def test_two_runs_are_explained_on_the_same_videos(runs, tmp_path, capsys):
     one, two = (f"--workdir={runs / name}" for name in ("one", "two"))
-    command(one, two, "--videos=3", "--rows=2", f"--out={tmp_path}", "--arrays")
+    call(explain, one, two, "--videos=3", "--rows=2", f"--out={tmp_path}", "--arrays")
     out = capsys.readouterr().out
     assert "one: " in out and "two: " in out and " of 3 right" in out
     with Image.open(tmp_path / "explain.gif") as animation:
@@ -168,7 +161,7 @@ def test_two_runs_are_explained_on_the_same_videos(runs, tmp_path, capsys):
     assert len(set(arrays["video"][0])) == 3  # evenly spread, so of several classes
     assert (arrays["grad_cam"] >= 0).all() and np.ptp(arrays["guided_grad_cam"]) > 0
     # The page of the run has them.
-    command(one, "--videos=1")
+    call(explain, one, "--videos=1")
     assert "What speaks for a class" in report.write(runs / "one").read_text()
 
 
@@ -209,7 +202,7 @@ def test_mistakes_get_one_line(runs, flags, message):
     if "none.mp4" not in flags:
         flags = ["--videos=1", *flags]
     with pytest.raises(UserError, match=message) as caught:
-        command(*flags)
+        call(explain, *flags)
     assert "\n" not in str(caught.value)
 
 
@@ -230,9 +223,8 @@ def test_a_network_with_relus_of_its_own_is_refused(runs, monkeypatch):
 def test_files_need_no_data_set(runs, tmp_path, capsys):
     path = tmp_path / "mine.mp4"
     write_video(path, [picture(60, 80, shift=4 * i) for i in range(30)])
-    command(
-        f"--workdir={runs / 'one'}", path, "--data_dir=/nowhere", f"--out={tmp_path}"
-    )
+    one = f"--workdir={runs / 'one'}"
+    call(explain, one, path, "--data_dir=/nowhere", f"--out={tmp_path}")
     assert "one: 1 clip\n" in capsys.readouterr().out
     (found,) = explain.explain(str(runs / "one"), [path])
     assert found.label == -1 and found.caption == "mine.mp4"

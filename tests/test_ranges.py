@@ -8,12 +8,12 @@ import re
 import numpy as np
 import pytest
 
-from configs import common
-from ctp_jax import cli, ranges
+from configs import common, ucf_r3d
+from ctp_jax import cli, modules, ranges
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
-from ctp_jax.train import optimizer
+from ctp_jax.train import loop, optimizer
 from ctp_jax.train.epochs import Epochs
 
 CONFIGS = pathlib.Path(common.__file__).parent
@@ -339,3 +339,23 @@ def test_the_ends_of_the_ranges_give_sound_plans():
             assert (boxes[..., 2:] - boxes[..., :2] >= 1).all(), (name, value)
             assert (plan["opacity"] >= 0).all() and (plan["opacity"] <= 1).all()
     assert tried > 30
+
+
+@pytest.mark.slow
+def test_a_run_with_values_at_the_ends_of_their_ranges(moving_shapes, tmp_path, capsys):
+    config = ucf_r3d.get_config("runlocal")
+    config.model.name, config.model.conv = "tests.tiny_network", "direct"
+    modules.allow_named_by(config)
+    config.data.name, config.data.data_dir = "moving_shapes", moving_shapes(12, 6)
+    config.data.split, config.data.eval_split = "train", "all"
+    config.data.prefetch, config.data.fraction = 0, 0.5
+    config.clip.size, config.clip.num_frames, config.steps = 56, 8, 1
+    config.clip.strides, config.clip.scales = (-1000, 0, 1000), (56, (8192, 56))
+    config.game.opacity, config.game.visible = (0.0, 0.0), 0.0
+    config.game.speed, config.game.size_change, config.game.box_jitter = 1e3, 10.0, 10.0
+    config.colour.contrast_delta = config.colour.saturation = 10.0
+    results = loop.train(config, tmp_path)
+    assert 0 <= results["iou"] <= 1
+    # One video of each of ten classes is trained on.
+    expected = "note: 10 of the 18 videos of split 'all', to evaluate on, are also in"
+    assert expected in capsys.readouterr().out

@@ -17,7 +17,7 @@ terminal._SILENT = 0.05
 def main(arguments):
     if arguments:
         print("here", flush=True)
-    time.sleep(0.5)
+    time.sleep(0.25)
 cli.run(main)
 """
 

@@ -5,6 +5,7 @@
 Accidents happen when the process makes the batch of a step: `kill` is SIGKILL, `term`
 SIGTERM, `user` a UserError, `bug` a ValueError, `hang` a minute of silence; `full` makes
 the batch not finite. `evaluating` does it at the second batch of an evaluation instead.
+`waits` changes how long a process waits for the others: attributes of `coordination`.
 """
 
 import json
@@ -62,6 +63,8 @@ def main(workdir, settings, found):
     from ctp_jax.train.distributed.preemption import Preemption
 
     coordination._HEARTBEAT = 20  # the tests wait for it where one is killed
+    for name, value in settings.get("waits", {}).items():
+        setattr(coordination, name, value)
     with (
         Preemption(settings.get("exit_code", 0)) as preemption,
         coordination.joined(found),

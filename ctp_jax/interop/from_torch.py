@@ -5,8 +5,8 @@ shapes. The state dict must have every array of the encoder, in the right shape.
 that are not used are listed.
 """
 
+import bisect
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -214,9 +214,15 @@ def find_width(
     Returns:
         None if no width up to 4 gives these channels.
     """
-    fractions = (k / n for n in (1, 2, 4, 8, 10, 100, 1000) for k in range(1, 4 * n))
-    for width in itertools.chain([network.width], fractions):
+    denominators = (1, 2, 4, 8, 10, 100, 1000)
+    fractions = [network.width, *(k / n for n in denominators for k in range(1, 4 * n))]
+
+    def sizes(width: float) -> list[int]:
         here = network.clone(width=width)
-        if here.channels() == channels and getattr(here, "stem_mid", 0) == stem_mid:
-            return width
-    return None
+        return [getattr(here, "stem_mid", 0), *here.channels()]
+
+    # None of the sizes shrinks as the width grows, so the widths that fit are neighbours.
+    widths, wanted = sorted(set(fractions)), [stem_mid, *channels]
+    first = bisect.bisect_left(widths, wanted, key=sizes)
+    last = bisect.bisect_right(widths, wanted, key=sizes)
+    return min(widths[first:last], key=fractions.index, default=None)

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from ctp_jax.errors import TryLater, UserError
 
 _PATIENCE = 120  # seconds to wait for the lock of another machine
+_POLL = 2  # seconds between two looks at it
 
 
 def absolute(path: str | os.PathLike) -> pathlib.Path:
@@ -129,7 +130,7 @@ def _take(lock: TextIO, busy: str, remedy: str, patience: float | None) -> None:
         if not told:
             _say(f"note: {folder}: waiting for the lock of {holder}")
             told = True
-        time.sleep(2)
+        time.sleep(_POLL)
 
 
 def _say(line: str) -> None:

@@ -1,5 +1,6 @@
 """Injured data sets: what is wrong is found, named, and replaced the same every time."""
 
+import collections
 import dataclasses
 import itertools
 import os
@@ -43,26 +44,32 @@ def no_frames(opened, number):
     injuries.rewrite(opened, number, old.replace(b"video", b"vldeo"))
 
 
-# What happens to a whole record, whichever frames of it are asked for.
+# What happens to a whole record, whichever frames of it are asked for. First those that
+# read all records of the file, while these are sound.
 RECORD = {
+    no_example: "no record with images under 'video'",
+    no_frames: "it has 0 frames, not 12 as indexed",
     flip_bit: "not those that were written",
     flip_bit_of_length: "not those that were written",
     zero_part: "not those that were written",
-    no_example: "no record with images under 'video'",
-    no_frames: "it has 0 frames, not 12 as indexed",
 }
+INJURED = (8, 3, 11, 14, 17)
 
 
-def check_replaced(batches, sound, number, broken):
-    """Rows of `number` that are `broken` are other records; the rest is as it was."""
-    replaced = []
+def check_replaced(batches, sound, broken):
+    """Rows that are `broken(number, times)` are other records; the rest is as it was.
+
+    Gives {number: those that took its place}.
+    """
+    replaced = collections.defaultdict(list)
     for batch, before in zip(batches, sound, strict=True):
-        for row in range(BATCH):
-            hit = before["index"][row] == number and broken(before["times"][row])
-            assert batch["replaced"][row] == hit
+        for row, number in enumerate(before["index"].tolist()):
+            hit = broken(number, before["times"][row])
+            assert batch["replaced"][row] == hit, number
             if hit:
-                assert batch["index"][row] != number
-                replaced.append(int(batch["index"][row]))
+                other = int(batch["index"][row])
+                assert other != number and not broken(other, batch["times"][row])
+                replaced[number].append(other)
             for name in batch if not hit else ():
                 tf.nest.map_structure(
                     lambda x, y, row=row: np.testing.assert_array_equal(x[row], y[row]),
@@ -83,29 +90,35 @@ def check_pure(data_dir, batches):
             assert_same([ours], [tf.nest.map_structure(lambda x, h=half: x[h], whole)])
 
 
-@pytest.mark.parametrize("injure", RECORD, ids=lambda function: function.__name__)
-def test_a_bad_record_is_replaced_and_named(injure, injured, sound_batches, capsys):
-    opened, number = open_records(injured), 8
-    injure(opened, number)
+def check_named(opened, out, reasons):
+    """Each of these records is named once, with its reason and its place."""
+    assert out.count("\n") == len(reasons)
+    for number, reason in reasons.items():
+        start = f"note: pictures/{opened.encoding}: video {opened.ids[number]} cannot "
+        (line,) = (line for line in out.splitlines() if line.startswith(start))
+        assert line.startswith(f"{start}be read: ")
+        assert reason in line
+        path, offset = injuries.shard_of(opened, number), opened.offset[number]
+        assert line.endswith(f"({path}, byte {offset}); another takes its place")
+
+
+def test_a_bad_record_is_replaced_and_named(injured, sound_batches, capsys):
+    opened = open_records(injured)
+    for number, injure in zip(INJURED, RECORD, strict=True):
+        injure(opened, number)
     train = open_set(injured)
     batches = take(train, STEPS)
     out, _ = capsys.readouterr()
-    replaced = check_replaced(batches, sound_batches["jpeg"], number, lambda t: True)
-    assert (
-        len(replaced) == train.bad_records.examples == 3
-        and train.bad_records.records == 1
+    replaced = check_replaced(
+        batches, sound_batches["jpeg"], lambda number, times: number in INJURED
     )
-    assert len(set(replaced)) > 1  # drawn anew in every epoch
-    assert out.count("\n") == 1 and RECORD[injure] in out
-    path, offset = injuries.shard_of(opened, number), opened.offset[number]
-    assert out.startswith(
-        f"note: pictures/jpeg: video {opened.ids[number]} cannot be read: "
-    )
-    assert out.endswith(f"({path}, byte {offset}); another takes its place\n")
+    assert (train.bad_records.examples, train.bad_records.records) == (15, 5)
+    for number in INJURED:  # drawn anew in every epoch
+        assert len(replaced[number]) == 3 and len(set(replaced[number])) > 1
+    check_named(opened, out, dict(zip(INJURED, RECORD.values(), strict=True)))
     for batch in batches:  # a video comes with its own label
         np.testing.assert_array_equal(batch["label"], opened.label[batch["index"]])
-    if injure is flip_bit:
-        check_pure(injured, batches)
+    check_pure(injured, batches)
 
 
 FRAME = 5
@@ -141,25 +154,29 @@ FRAMES_BROKEN = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "encoding"),
-    [*((kind, "jpeg") for kind in FRAMES_BROKEN), (zeros, "png"), (larger, "png")],
-    ids=lambda value: getattr(value, "__name__", value),
+    ("encoding", "kinds"), [("jpeg", FRAMES_BROKEN), ("png", (zeros, larger))]
 )
 def test_a_bad_frame_matters_where_it_is_used(
-    kind, encoding, injured, sound_batches, capsys
+    encoding, kinds, injured, sound_batches, capsys
 ):
-    opened, number = open_records(injured, encoding), 3
-    old = injuries.payload_of(opened, number)
-    new = injuries.with_frame(old, FRAME, kind(encoding))
-    injuries.rewrite(opened, number, new)
+    opened = open_records(injured, encoding)
+    broken = dict(zip(INJURED, kinds, strict=False))
+    for number, kind in broken.items():
+        old = injuries.payload_of(opened, number)
+        new = injuries.with_frame(old, FRAME, kind(encoding))
+        injuries.rewrite(opened, number, new)
     train = open_set(injured, encoding)
     batches = take(train, STEPS)
     replaced = check_replaced(
-        batches, sound_batches[encoding], number, lambda times: FRAME in times
+        batches,
+        sound_batches[encoding],
+        lambda number, times: number in broken and FRAME in times,
     )
-    assert 0 < len(replaced) == train.bad_records.examples
-    assert FRAMES_BROKEN[kind] in capsys.readouterr().out
-    if (kind, encoding) == (zeros, "jpeg"):
+    assert replaced.keys() == broken.keys()
+    assert sum(map(len, replaced.values())) == train.bad_records.examples
+    reasons = {number: FRAMES_BROKEN[kind] for number, kind in broken.items()}
+    check_named(opened, capsys.readouterr().out, reasons)
+    if encoding == "jpeg":
         check_pure(injured, batches)
 
 
@@ -314,13 +331,18 @@ def evaluate(opened):
     return found, batches
 
 
+@pytest.fixture(scope="module")
+def evaluated(sound):
+    found, _ = evaluate(open_set(sound, train=False))
+    assert sorted(found) == list(range(TEST))
+    return found
+
+
 @pytest.mark.parametrize("bad", [2, TEST - 1])  # the last one is also the padding
-def test_an_evaluation_leaves_out_what_is_bad(sound, injured, bad, capsys):
+def test_an_evaluation_leaves_out_what_is_bad(evaluated, injured, bad, capsys):
     flip_bit(open_records(injured, split="test"), bad)
-    expected, _ = evaluate(open_set(sound, train=False))
-    assert sorted(expected) == list(range(TEST))
-    del expected[bad]
-    for count in (1, 2):
+    expected = {n: frames for n, frames in evaluated.items() if n != bad}
+    for count in (2, 1):
         found, batches = {}, []
         for i in range(count):
             held_out = open_set(injured, train=False, share=(i, count))
@@ -337,14 +359,14 @@ def test_an_evaluation_leaves_out_what_is_bad(sound, injured, bad, capsys):
         assert replaced.sum() == 1 and mask.sum() + replaced.sum() == TEST
         (row,) = np.flatnonzero(replaced)
         assert mask[row] == 0 and index[row] == bad and not frames[row].any()
-    single = open_set(injured, train=False)
-    for passes in (1, 2):
-        evaluate(single)
-        assert (single.bad_records.examples, single.bad_records.records) == (passes, 1)
+    single = held_out.bad_records
+    assert (single.examples, single.records) == (1, 1)
+    evaluate(held_out)
+    assert (single.examples, single.records) == (2, 1)
     lines = capsys.readouterr().out.splitlines()
     assert sum("process" in line for line in lines) == 1
     assert all(line.endswith("the evaluation goes on without it") for line in lines)
-    assert len(lines) == 3  # one process, one of the two, and once in two passes
+    assert len(lines) == 2  # one of the two, and the single one once in two passes
 
 
 def test_many_are_counted_rather_than_named(sound, monkeypatch, capsys):

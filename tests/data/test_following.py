@@ -27,9 +27,9 @@ def known_objects():
     return boxes.astype(np.float32), visibility.astype(np.float32)
 
 
-def sample_many(function, seed=0, count=16):
+def sample_many(function, seed=0):
     """Samples of a function of an `Rng`, stacked, as NumPy arrays."""
-    numbers = np.random.default_rng(seed).random((SAMPLES, count), np.float32)
+    numbers = np.random.default_rng(seed).random((SAMPLES, 16), np.float32)
 
     @tf.function(autograph=False)
     def run(rows):

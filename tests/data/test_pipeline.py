@@ -46,6 +46,11 @@ def open_train(config, process_index=0, process_count=1):
     return base.open_pipeline(config, task, True, process_index, process_count)
 
 
+@pytest.fixture(scope="module")
+def train(data_dir):
+    return open_train(make_config(data_dir))
+
+
 def take(iterator, count):
     return list(itertools.islice(iterator, count))
 
@@ -57,24 +62,20 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def test_a_batch_depends_on_the_step_alone(data_dir):
-    config = make_config(data_dir)
-    from_start = take(open_train(config).train_batches(0), 6)
-    from_four = take(open_train(config).train_batches(4), 2)
+def test_a_batch_depends_on_the_step_alone(data_dir, train):
+    from_start = take(train.train_batches(0), 6)
+    from_four = take(open_train(make_config(data_dir)).train_batches(4), 2)
     assert_same(from_start[4:], from_four)
     other = make_config(data_dir, seed=1)
     another = take(open_train(other).train_batches(0), 1)[0]
     assert (another["index"] != from_start[0]["index"]).any()
+    # A late step is as near as the first.
+    assert len(take(train.train_batches(10**12), 1)[0]["frames"]) == 4
 
 
-def test_a_late_step_is_as_near_as_the_first(data_dir):
-    batch = take(open_train(make_config(data_dir)).train_batches(10**12), 1)[0]
-    assert batch["frames"].shape[0] == 4
-
-
-def test_processes_share_the_same_global_batch(data_dir):
+def test_processes_share_the_same_global_batch(data_dir, train):
     config = make_config(data_dir)
-    whole = take(open_train(config).train_batches(1), 3)
+    whole = take(train.train_batches(1), 3)
     for index in (0, 3):  # of four, one video each
         share = take(open_train(config, index, 4).train_batches(1), 3)
         for batch, part in zip(whole, share, strict=True):
@@ -82,8 +83,8 @@ def test_processes_share_the_same_global_batch(data_dir):
             assert_same(row, part)
 
 
-def test_every_epoch_shows_every_video_once_in_another_order(data_dir):
-    batches = take(open_train(make_config(data_dir)).train_batches(0), VIDEOS)
+def test_every_epoch_shows_every_video_once_in_another_order(train):
+    batches = take(train.train_batches(0), VIDEOS)
     order = np.concatenate([b["index"] for b in batches]).reshape(4, VIDEOS)
     for epoch in order:
         assert sorted(epoch) == list(range(VIDEOS))
@@ -147,10 +148,8 @@ def test_evaluation_counts_every_video_once(data_dir):
     assert sum(b["mask"].sum() for b in batches) == 3
 
 
-def test_windows_hold_the_pixels_of_the_frames(data_dir):
+def test_windows_hold_the_pixels_of_the_frames(train):
     """What is read of them equals the whole frames of the same records."""
-    config = make_config(data_dir)
-    train = open_train(config)
     read = reading.read_features(train.records)
     for batch in take(train.train_batches(0), 8):
         for row in range(4):

@@ -12,6 +12,8 @@ from ctp_jax.tasks import ctp, tracker
 from tests import made_sequences
 from tests.made_sequences import FRAMES, HEIGHT, LENGTHS, SIZE, WIDTH, make_video
 
+data_dir = made_sequences.data_dir  # a fixture
+
 
 def starts_of(frames, length):
     """By walking: a window begins with the last frame of the one before."""
@@ -49,13 +51,6 @@ def test_each_row_follows_its_videos(rows):
     # No row can be longer than the shortest by more than a video.
     used = (table[..., 0] >= 0).sum(0)
     assert len(table) == used.max() and used.max() - used.min() <= windows.max()
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tfds")
-    made_sequences.prepare(folder)
-    return folder
 
 
 def batches(data_dir, *share, **flat):

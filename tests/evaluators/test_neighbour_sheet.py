@@ -5,16 +5,12 @@ from PIL import ImageColor
 
 from ctp_jax import pictures
 from ctp_jax.evaluators import neighbour_sheet
+from tests.test_pictures import colour_of
 
 GREEN, RED = (ImageColor.getrgb(colour) for colour in ("#009e73", "#d55e00"))
 
 
-def colour_of(number):
-    """A colour that no text has, for each frame."""
-    return 0, 7 * number, 90
-
-
-def make_sheet(correct, sizes=((120, 160),), name="a class", title="a title"):
+def make_sheet(correct, sizes=((120, 160),), title="a title"):
     q, k = correct.shape
     size = iter(sizes * (q * (k + 1)))
     number = iter(range(1, 30))
@@ -28,8 +24,8 @@ def make_sheet(correct, sizes=((120, 160),), name="a class", title="a title"):
         queries,
         neighbours,
         correct,
-        query_names=[name] * q,
-        neighbour_names=[[name] * k] * q,
+        query_names=["a class"] * q,
+        neighbour_names=[["a class"] * k] * q,
         title=title,
     )
 

@@ -13,26 +13,23 @@ import sys
 
 import pytest
 
-from ctp_jax.prepare import __main__ as prepare
+from tests import compiling
 from tests.launch import starting
 
 CONFIG = "configs/finetune_ucf.py:runlocal"
 
 
 @pytest.fixture(scope="module")
-def flags(tmp_path_factory):
-    data_dir = str(tmp_path_factory.mktemp("data"))
-    videos = ["--train_videos=8", "--test_videos=1", "--data_dir", data_dir]
-    prepare.main(["moving_shapes", *videos])
+def flags(moving_shapes):
     return (
         "--config.data.name=moving_shapes",
-        f"--config.data.data_dir={data_dir}",
+        f"--config.data.data_dir={moving_shapes(12, 6)}",
         "--config.data.split=train",
         "--config.data.eval_split=",
         "--config.num_classes=10",
         "--config.clip.num_frames=4",
-        "--config.clip.size=56",
-        "--config.clip.scales=((75,56),)",
+        "--config.clip.size=32",
+        "--config.clip.scales=((43,32),)",
         # The network is not the subject.
         "--config.model.name=tests.tiny_network",
         # More than anybody waits for: every run here ends by SIGTERM.
@@ -43,12 +40,14 @@ def flags(tmp_path_factory):
 @pytest.fixture(scope="module")
 def environ(tmp_path_factory):
     """Compiled once, and for speed of compiling rather than of running."""
+    quick = compiling.environ()
     return {
+        **quick,
         "PYTHON": sys.executable,
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": tmp_path_factory.mktemp("xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"{quick['XLA_FLAGS']} --xla_backend_optimization_level=0",
     }
 
 

@@ -29,57 +29,48 @@ def test_these_are_all_of_them():
     assert set(models.PUBLISHED) == set(OTHERS)
 
 
+def traced(name, clip=(1, 16, 112, 112, 3), **strides):
+    """An encoder of half width; the shapes of its variables and of all its stages."""
+    encoder = models.create(model_config(name=name, width=0.5, **strides))
+    return encoder, *shapes(encoder, True, clip=clip)
+
+
 @each_network
-@pytest.mark.parametrize(
-    "spatial, size, stride", [((1, 2, 2, 1), 14, 8), ((1, 2, 2, 2), 7, 16)]
-)
-def test_sizes_and_strides(name, spatial, size, stride):
-    encoder = models.create(model_config(name=name, spatial_strides=spatial))
-    frames = 8
+def test_sizes_strides_and_architecture(name):
+    stem, frames = 1, 16 if name == "s3dg" else 8
     if name in models.PUBLISHED:
         stem = models.PUBLISHED[name].stem_stride // 2
+    channels = {"r2d3d18": 128, "tsm50": 1024, "s3dg": 512}.get(name, 256)
+    for spatial, size, stride in (((1, 2, 2, 1), 14, 8), ((1, 2, 2, 2), 7, 16)):
         stride, size = stem * stride, -(-size // stem)
-        frames *= 2 if name == "s3dg" else 1
-    _, features = shapes(encoder)
-    channels = {"r2d3d18": 256, "tsm50": 2048, "s3dg": 1024}.get(name, 512)
-    assert features.shape == (1, 16 // frames, size, size, channels)
-    assert encoder.total_stride() == (frames, stride)
-    # What does not divide is rounded up.
-    _, features = shapes(encoder, clip=(1, 9, 113, 120, 3))
+        encoder, _, stages = traced(name, spatial_strides=spatial)
+        assert stages[-1].shape == (1, 16 // frames, size, size, channels)
+        assert encoder.total_stride() == (frames, stride)
+        described = encoder.architecture()
+        assert json.loads(json.dumps(described)) == described
+        assert described["channels"] == [stage.shape[-1] for stage in stages[1:]]
+        assert described["spatial_strides"] == list(spatial)
+    # What does not divide is rounded up: here in every part with a stride.
+    *_, stages = traced(name, (1, 9, 113, 120, 3), spatial_strides=spatial)
     sizes = -(-9 // frames), -(-113 // stride), -(-120 // stride)
-    assert features.shape == (1, *sizes, channels)
+    assert stages[-1].shape == (1, *sizes, channels)
 
 
 @pytest.mark.parametrize(
-    "name, channels", [("r3d18", (64, 64, 128, 256)), ("c3d", (64, 128, 256, 512))]
+    "name, channels", [("r3d18", (32, 32, 64, 128)), ("c3d", (32, 64, 128, 256))]
 )
 def test_all_stages(name, channels):
-    _, stages = shapes(models.create(model_config(name=name)), True)
     sizes = (16, 56, 56), (16, 56, 56), (8, 28, 28), (4, 14, 14), (2, 14, 14)
-    wanted = [(*size, c) for size, c in zip(sizes, (*channels, 512), strict=True)]
-    assert [s.shape[1:] for s in stages] == wanted
+    wanted = [(*size, c) for size, c in zip(sizes, (*channels, 256), strict=True)]
+    assert [s.shape[1:] for s in traced(name)[2]] == wanted
 
 
-@pytest.mark.parametrize(
-    "name, width",
-    [("r3d18", 1.0), *((name, 0.03) for name in (*NAMES[1:], *OTHERS[1:]))],
-)
-def test_stride_variants_share_their_parameters(name, width):
-    trees = [
-        shapes(
-            models.create(
-                model_config(
-                    name=name, width=width, spatial_strides=s, temporal_strides=t
-                )
-            )
-        )[0]
-        for s, t in [
-            ((1, 2, 2, 1), (1, 2, 2, 2)),
-            ((1, 2, 2, 2), (1, 1, 2, 2)),
-            ((1, 1, 1, 1), (1, 1, 1, 1)),
-        ]
-    ]
-    assert all(tree == trees[0] for tree in trees)
+@pytest.mark.parametrize("name", (*NAMES, *OTHERS[1:]))
+def test_stride_variants_share_their_parameters(name):
+    _, tree, _ = traced(name)
+    assert tree == traced(name, spatial_strides=(1, 2, 2, 2))[1]
+    ones = (1, 1, 1, 1)
+    assert tree == traced(name, spatial_strides=ones, temporal_strides=ones)[1]
 
 
 def test_dtype_follows_the_backend():
@@ -168,15 +159,6 @@ def test_a_network_of_ones_own():
     encoder.check_same_weights(encoder.architecture())
 
 
-@each_network
-def test_architecture_is_json(name):
-    described = models.create(model_config(name=name, width=0.5)).architecture()
-    assert json.loads(json.dumps(described)) == described
-    _, stages = shapes(models.create(model_config(name=name, width=0.5)), True)
-    assert described["channels"] == [stage.shape[-1] for stage in stages[1:]]
-    assert described["spatial_strides"] == [1, 2, 2, 1]
-
-
 PARTS = ("stem", "stage1", "stage2", "stage3", "stage4")
 
 
@@ -227,8 +209,7 @@ def test_frozen_parts_are_as_in_evaluation(name, frozen):
 
 @each_network
 def test_frozen_parameters_are_named_by_their_part(name):
-    encoder = models.create(model_config(name=name, width=0.03))
-    variables, _ = shapes(encoder)
+    encoder, variables, _ = traced(name)
     for parts in range(6):
         marks = encoder.frozen_parameters(variables["params"], parts)
         leaves, _ = jax.tree_util.tree_flatten_with_path(marks)

@@ -18,21 +18,21 @@ BOXES = np.array(
 )
 
 
-def pooled(feature, box, size=SIZE, ratio=2):
+def pooled(feature, box):
     """RoIAlign of one map (h, w, c), point by point, in float64."""
     height, width = feature.shape[:2]
     x1, y1, x2, y2 = np.float64(box) / STRIDE - 0.5
-    out = np.zeros((size, size, feature.shape[2]))
-    for i, j, a, b in itertools.product(range(size), range(size), *[range(ratio)] * 2):
-        y = y1 + (i + (a + 0.5) / ratio) * (y2 - y1) / size
-        x = x1 + (j + (b + 0.5) / ratio) * (x2 - x1) / size
+    out = np.zeros((SIZE, SIZE, feature.shape[2]))
+    for i, j, a, b in itertools.product(range(SIZE), range(SIZE), *[range(2)] * 2):
+        y = y1 + (i + (a + 0.5) / 2) * (y2 - y1) / SIZE
+        x = x1 + (j + (b + 0.5) / 2) * (x2 - x1) / SIZE
         if not (-1 <= y <= height and -1 <= x <= width):
             continue
         y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
         for v, u in itertools.product((int(y), int(y) + 1), (int(x), int(x) + 1)):
             share = max(0, 1 - abs(y - v)) * max(0, 1 - abs(x - u))
             if share:
-                out[i, j] += share * feature[v, u] / ratio**2
+                out[i, j] += share * feature[v, u] / 4
     return out
 
 

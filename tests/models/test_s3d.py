@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax import models
 from ctp_jax.interop import from_torch
+from tests import float64
 
 
 @pytest.mark.slow
@@ -38,7 +39,7 @@ def test_features_statistics_and_gradients():
     for name, gate in linear.items():
         kernel, bias = gate.weight.detach().numpy().T, gate.bias.detach().numpy()
         params[name] = {"dense": {"kernel": kernel, "bias": bias}}
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), float64.quick_convolutions():
         params, stats = jax.tree.map(
             lambda leaf: jnp.asarray(leaf, jnp.float64), (params, found.batch_stats)
         )

@@ -1,6 +1,7 @@
 """A tiny finetuned network, and videos of two classes, for what reads one's own videos."""
 
 import jax
+import pytest
 
 from configs import finetune_small
 from ctp_jax import config as config_lib
@@ -49,6 +50,18 @@ def write_encoder(place, task, variables, provenance, head=True):
             path="",
         ),
     )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Its folder; (config, task, variables)."""
+    place = tmp_path_factory.mktemp("run") / "encoder"
+    return place, make_run(place)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("videos"))
 
 
 def make_files(folder):

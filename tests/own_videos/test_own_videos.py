@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import ctp_jax
-from ctp_jax import classify, cli, features, search
+from ctp_jax import classify, features, search
 from ctp_jax.data import reading
 from ctp_jax.errors import TryLater, UserError
 from ctp_jax.evaluators import recognition
@@ -20,26 +20,10 @@ from ctp_jax.own_videos import command_line, feature_file, inference
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.prepare import video as videos
 from ctp_jax.tasks import base, probe
+from tests.commands import call
 from tests.own_videos import made
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    place = tmp_path_factory.mktemp("run") / "encoder"
-    return place, made.make_run(place)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return made.make_files(tmp_path_factory.mktemp("videos"))
-
-
-def call(command, *arguments):
-    """Runs a command with these arguments."""
-    for name in command.FLAGS:
-        command.FLAGS[name].value = command.FLAGS[name].default
-    argv = [command.__name__, *map(str, arguments)]
-    command.main(cli.parse(argv, command.FLAGS, ""))
+run, files = made.run, made.files  # fixtures
 
 
 def flags_of(run, *more):

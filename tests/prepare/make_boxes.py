@@ -2,21 +2,22 @@
 
 import numpy as np
 
+HEIGHT, WIDTH = 80, 120
 COLOURS = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
 
 
-def paths(count: int, height: int = 80, width: int = 120) -> np.ndarray:
+def paths(count: int) -> np.ndarray:
     """x1 y1 x2 y2 of two rectangles that stay in the frame, int (count, 2, 4)."""
     time = np.arange(count)
     first = np.stack([8 + 2 * time, 10 + time], axis=-1)
-    second = np.stack([width - 40 - time, height - 34 - time // 2], axis=-1)
+    second = np.stack([WIDTH - 40 - time, HEIGHT - 34 - time // 2], axis=-1)
     corners = np.stack([first, second], axis=1)
     return np.concatenate([corners, corners + [[24, 16], [16, 20]]], axis=-1)
 
 
-def draw(boxes: np.ndarray, height: int = 80, width: int = 120) -> np.ndarray:
+def draw(boxes: np.ndarray) -> np.ndarray:
     """uint8 (t, h, w, 3): the objects of (t, n, 4), red and green over black."""
-    frames = np.zeros((len(boxes), height, width, 3), np.uint8)
+    frames = np.zeros((len(boxes), HEIGHT, WIDTH, 3), np.uint8)
     for frame, objects in zip(frames, boxes, strict=True):
         for colour, (x1, y1, x2, y2) in zip(COLOURS, objects, strict=False):
             frame[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = colour

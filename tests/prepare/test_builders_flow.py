@@ -15,14 +15,14 @@ from PIL import Image
 
 from configs import common
 from ctp_jax import flow as flow_lib
-from ctp_jax.data import bad_records, index, pipeline, reading, records
+from ctp_jax.data import bad_records, pipeline, reading, records
 from ctp_jax.data.batch import ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import flow, video
 from ctp_jax.prepare import stored as stored_lib
 from ctp_jax.tasks import render
 from tests.made_tracks import texture
-from tests.prepare.make_sources import contents, prepare_in
+from tests.prepare.make_sources import contents, prepare_in, read_all, resume
 
 SIZE = (72, 96)  # height and width
 
@@ -30,9 +30,9 @@ SIZE = (72, 96)  # height and width
 # What is computed -------------------------------------------------------------------
 
 
-def moving_texture(motions, seed=0):
+def moving_texture(motions):
     """Frames (k, *SIZE, 3) of a texture that moves by (x, y) pixels, one after another."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     wide = Image.fromarray(texture(rng, 160, 200).astype(np.uint8))
     places = np.cumsum([(0, 0), *motions], axis=0)
     height, width = SIZE
@@ -51,11 +51,11 @@ def moving_texture(motions, seed=0):
     )
 
 
-def stored_motion(frames, method, bound=20.0):
+def stored_motion(frames, method):
     """The motion as it is read from the flow frames after the JPEG round trip."""
-    images = [flow_lib.to_image(m, bound) for m in flow_lib.compute(frames, method)]
+    images = [flow_lib.to_image(m, 20) for m in flow_lib.compute(frames, method)]
     files = [video.encode_jpeg(image, 90) for image in images]
-    return flow_lib.from_image(stored_lib.decode(files), bound)
+    return flow_lib.from_image(stored_lib.decode(files), 20)
 
 
 def test_flow_is_the_motion_within_a_tenth_of_a_pixel():
@@ -114,18 +114,6 @@ def prepared(data_dir):
     return prepare_in(data_dir, *FLAGS)
 
 
-def read_all(name, data_dir, stream="rgb"):
-    """{name of video: features}."""
-    opened = records.open_records(name, "all", str(data_dir), stream)
-    read = reading.read_features(opened)
-    return {
-        video_name: tf.nest.map_structure(
-            lambda value: value.numpy(), read(tf.constant(i, tf.int64))
-        )
-        for i, video_name in enumerate(opened.ids)
-    }
-
-
 def test_everything_else_stays_and_flow_is_that_of_the_frames(data_dir, prepared):
     before = read_all("moving_shapes", data_dir)
     after, turned = (read_all(NAME, data_dir, stream) for stream in ("rgb", "flow"))
@@ -179,25 +167,8 @@ def test_statistics_and_picture(data_dir, prepared):
 
 
 def test_resumed_the_same_bytes(data_dir, tmp_path, monkeypatch, capsys):
-    (tmp_path / "moving_shapes").symlink_to(data_dir / "moving_shapes")
-    flags = [*FLAGS, "--split", "test", "--shards", 2, "--name"]
-    prepare_in(tmp_path, *flags, "whole", "--workers", 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(index, "write", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            prepare_in(tmp_path, *flags, "resumed")
-    (receipt,) = (tmp_path / ".preparing_resumed" / "receipts").glob("*-00001-*")
-    receipt.unlink()
-    capsys.readouterr()
-    prepare_in(tmp_path, *flags, "resumed")
-    assert "going on with 1 of 2 shards" in capsys.readouterr().err
-    whole, resumed = (
-        {n.replace(name, "x"): v for n, v in contents(tmp_path / name).items()}
-        for name in ("whole", "resumed")
-    )
-    names = {n for n in whole if "tfrecord" in n or "flow" in n}
-    assert len(names) == 4
-    assert {n: whole[n] for n in names} == {n: resumed[n] for n in names}
+    same = resume(data_dir, tmp_path, FLAGS, "flow", monkeypatch, capsys)
+    assert len(same) == 4
 
 
 # What the pipeline reads ------------------------------------------------------------

@@ -21,9 +21,9 @@ def jpeg(pixels, **options) -> bytes:
     return buffer.getvalue()
 
 
-def grey(number: int, size=(48, 64)) -> np.ndarray:
+def grey(number: int) -> np.ndarray:
     """A frame that `numbers` reads."""
-    return np.full((*size, 3), 20 + 8 * number, np.uint8)
+    return np.full((48, 64, 3), 20 + 8 * number, np.uint8)
 
 
 def write(folder, files: dict[str, bytes]):

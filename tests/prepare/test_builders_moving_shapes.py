@@ -1,5 +1,6 @@
 """The built-in data set: its motions, its pictures, its splits."""
 
+import functools
 import io
 
 import numpy as np
@@ -36,13 +37,11 @@ def test_light_comes_from_above():
     assert bottom / top == pytest.approx(below / above, rel=0.1)
 
 
-def paths(motion, count=400, frames=50, height=72, width=96):
-    """x, y, side, angle of many sprites, (count, frames) each."""
+@functools.cache
+def paths(motion):
+    """x, y, side, angle of many sprites, (400, 50 frames) each."""
     rng = np.random.default_rng(sprites_lib.CLASSES.index(motion))
-    sprites = [
-        sprites_lib.draw_sprite(rng, motion, frames, height, width)
-        for _ in range(count)
-    ]
+    sprites = [sprites_lib.draw_sprite(rng, motion, 50, 72, 96) for _ in range(400)]
     return [
         np.stack([getattr(s, name) for s in sprites])
         for name in ("x", "y", "side", "angle")

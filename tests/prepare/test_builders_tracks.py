@@ -12,12 +12,11 @@ import types
 import cv2
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from configs import common
 from ctp_jax import trackers
-from ctp_jax.data import index, reading, records
+from ctp_jax.data import records
 from ctp_jax.errors import UserError
 from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.prepare import track_statistics, tracks, video
@@ -26,7 +25,7 @@ from ctp_jax.prepare.builders import tracks as builder
 from ctp_jax.tasks import base as tasks
 from ctp_jax.tasks import ctp
 from tests.made_tracks import moving_square, texture
-from tests.prepare.make_sources import contents, prepare_in
+from tests.prepare.make_sources import prepare_in, read_all, resume
 from tests.prepare.make_videos import encode_boxed
 
 OPTIONS = tracks.Options("median_flow", 6, 24, 8, 8.0, 0.5, 0, cv2.__version__)
@@ -177,26 +176,18 @@ def prepared(data_dir):
     return prepare_in(data_dir, "tracks", "--from", "moving_shapes", *FLAGS)
 
 
-def read_all(name, data_dir):
-    """{name of video: (frames, label, annotations)}."""
-    opened = records.open_records(name, "all", str(data_dir))
-    read, found = reading.read_features(opened), {}
-    for i, video_name in enumerate(opened.ids):
-        example = read(tf.constant(i, tf.int64))
-        more = {n: v.numpy() for n, v in example["annotations"].items()}
-        frames = example["frames"].numpy().tolist()
-        found[video_name] = frames, int(example["label"]), more
-    return found
-
-
 def test_everything_else_stays_as_it_is(data_dir, prepared):
     before, after = (
         read_all(name, data_dir) for name in ("moving_shapes", "moving_shapes_tracks")
     )
-    assert {n: v[:2] for n, v in before.items()} == {n: v[:2] for n, v in after.items()}
-    for name, (frames, _, more) in after.items():
-        assert set(more) - set(before[name][2]) == {"tracks", "tracks_visibility"}
-        for kind, values in before[name][2].items():
+    assert before.keys() == after.keys()
+    for name, features in after.items():
+        frames, more = features["frames"], features["annotations"]
+        assert frames.tolist() == before[name]["frames"].tolist()
+        assert features["label"] == before[name]["label"]
+        old = before[name]["annotations"]
+        assert set(more) - set(old) == {"tracks", "tracks_visibility"}
+        for kind, values in old.items():
             np.testing.assert_array_equal(more[kind], values)
         assert more["tracks"].shape == (len(frames), 5, 4)
         assert more["tracks_visibility"].shape == (len(frames), 5)
@@ -218,7 +209,8 @@ def test_statistics_and_pictures(data_dir, prepared):
     folder, _ = records.open_index("moving_shapes_tracks", str(data_dir))
     about = json.loads((folder / "tracks.json").read_text())
     kept, known, moved, still = 0, [], 0, 0
-    for _, _, more in read_all("moving_shapes_tracks", data_dir).values():
+    for features in read_all("moving_shapes_tracks", data_dir).values():
+        more = features["annotations"]
         lengths = more["tracks_visibility"].sum(axis=0)
         kept += (lengths > 0).sum()
         known += lengths[lengths > 0].tolist()
@@ -255,28 +247,9 @@ def test_the_pipeline_reads_tracks(data_dir, prepared):
 
 
 def test_resumed_the_same_bytes(data_dir, tmp_path, monkeypatch, capsys):
-    """And the same with another number of processes."""
-    source = tmp_path / "moving_shapes"
-    source.symlink_to(data_dir / "moving_shapes")
-    flags = ["tracks", "--from", "moving_shapes", "--split", "test", *FLAGS]
-    flags += ["--shards", 2, "--name"]
-    prepare_in(tmp_path, *flags, "whole", "--workers", 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(index, "write", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            prepare_in(tmp_path, *flags, "resumed")
-    (receipt,) = (tmp_path / ".preparing_resumed" / "receipts").glob("*-00001-*")
-    receipt.unlink()
-    capsys.readouterr()
-    prepare_in(tmp_path, *flags, "resumed")
-    assert "going on with 1 of 2 shards" in capsys.readouterr().err
-    whole, resumed = (
-        {n.replace(name, "x"): v for n, v in contents(tmp_path / name).items()}
-        for name in ("whole", "resumed")
-    )
-    names = {n for n in whole if "tfrecord" in n or "tracks" in n}
-    assert len(names) == 5
-    assert {n: whole[n] for n in names} == {n: resumed[n] for n in names}
+    flags = ["tracks", "--from", "moving_shapes", *FLAGS]
+    same = resume(data_dir, tmp_path, flags, "tracks", monkeypatch, capsys)
+    assert len(same) == 5
 
 
 class Boxed(base.VideoBuilder):

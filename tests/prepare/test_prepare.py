@@ -350,7 +350,7 @@ def start_and_wait(data_dir) -> subprocess.Popen:
     """Starts to prepare something long, and waits until it is under way."""
     command = [sys.executable, "-m", "ctp_jax.prepare", "moving_shapes"]
     process = subprocess.Popen(
-        [*command, "--train_videos", "100000", "--data_dir", str(data_dir)],
+        [*command, "--train_videos", "5000", "--data_dir", str(data_dir)],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from ctp_jax import cli, report, results
+from ctp_jax import report, results
 from ctp_jax.errors import UserError
 from ctp_jax.report import __main__, comparison, groups, read
+from tests.commands import call
 from tests.report import make_runs
 from tests.report.html_page import assert_self_contained, curve, lines
 
@@ -232,8 +233,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        __main__.FLAGS.unparse_flags()
-        __main__.main(cli.parse(["report", *arguments], __main__.FLAGS, ""))
+        call(__main__, *arguments)
         return capsys.readouterr().out
 
     for name, top1 in (("a", 0.5), ("b", 0.25)):

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from ctp_jax import cli
 from ctp_jax.errors import UserError
 from ctp_jax.reproduce import __main__ as reproduce
 from ctp_jax.reproduce import work
+from tests.commands import call
 
 FAKE = pathlib.Path(__file__).with_name("fake_run.py")
 
@@ -28,11 +28,9 @@ def start_fake(command, log):
 
 def run(capsys, *arguments):
     """(exit code, output, error) of the command, in this process."""
-    reproduce.FLAGS.unparse_flags()
     code, error = 0, ""
     try:
-        given = ["reproduce", *map(str, arguments)]
-        reproduce.main(cli.parse(given, reproduce.FLAGS, ""))
+        call(reproduce, *arguments)
     except UserError as refused:
         code, error = refused.exit_code, str(refused)
         assert "\n" not in error

@@ -10,7 +10,6 @@ import time
 
 import pytest
 
-from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.reproduce import work
 from tests import forks
 from tests.launch.starting import wait_for
@@ -18,11 +17,8 @@ from tests.reproduce import command as command_lib
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    directory = str(tmp_path_factory.mktemp("data"))
-    given = ["--train_videos=10", "--test_videos=10", "--data_dir", directory]
-    prepare.main(["moving_shapes", *given])
-    return directory
+def data_dir(moving_shapes):
+    return moving_shapes(12, 6)
 
 
 @pytest.fixture(name="command")
@@ -45,7 +41,7 @@ def test_all_runs_are_made_once_and_then_the_table(command):
 
 
 def test_after_a_kill_it_goes_on_where_it_was(command):
-    process = command.start(STEPS="40", PAUSE="0.05")
+    process = command.start(STEPS="20", PAUSE="0.05")
     ended = wait_for(lambda: command.lines("end"))
     second = wait_for(lambda: command.lines("start")[1:])[0]
     metrics = command.root / second[0] / "metrics.jsonl"
@@ -54,13 +50,13 @@ def test_after_a_kill_it_goes_on_where_it_was(command):
     process.communicate()
     os.kill(int(second[2]), signal.SIGKILL)  # the machine is gone, and all on it
     before = len(metrics.read_text().splitlines())
-    code, _, error = command.run(STEPS="40")
+    code, _, error = command.run(STEPS="20")
     assert code == 0, error
     again = command.lines("start")[2:]
     assert ended[0][0] not in [name for name, *_ in again]
     assert again[0][:2] == (second[0], str(before)) and before > 3
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
-    assert steps == [*range(1, 41), 40]
+    assert steps == [*range(1, 21), 20]
 
 
 @pytest.mark.parametrize(
@@ -126,9 +122,9 @@ def test_a_full_disk_stops_everything(command):
 
 
 def test_two_workers_share_the_work(command):
-    other = command.start(STEPS="20", PAUSE="0.05")
+    other = command.start(STEPS="10", PAUSE="0.05")
     wait_for(lambda: command.lines("start"))
-    code, _, _ = command.run(STEPS="20", PAUSE="0.05")
+    code, _, _ = command.run(STEPS="10", PAUSE="0.05")
     other.communicate(timeout=60)
     started = [name for name, *_ in command.lines("start")]
     assert len(started) == len(set(started)) == 4

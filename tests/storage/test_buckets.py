@@ -16,33 +16,15 @@ from ctp_jax.errors import TryLater, UserError
 from ctp_jax.storage import bucket_lock, buckets, files, object_store
 from tests import emulators
 
-QUICK = {"initial_delay": "10ms", "max_delay": "20ms"}
-
-
-@pytest.fixture(scope="module", params=emulators.STORES)
-def store(request):
-    with emulators.opened(request.param) as opened:
-        yield opened
+store = emulators.store
 
 
 @pytest.fixture
 def folder(store, monkeypatch, request):
     """An empty folder; what fails is tried again four times, at once."""
-    quickly(monkeypatch)
+    emulators.quickly(monkeypatch)
     yield buckets.at(buckets.place(f"{store.scheme}://runs/{request.node.name}/x"))
     store.calm()
-
-
-def quickly(monkeypatch):
-    monkeypatch.setattr(object_store, "_FIRST_RETRIES", {**QUICK, "max_retries": 4})
-    monkeypatch.setattr(object_store, "_RETRIES", {**QUICK, "max_retries": 4})
-    forget()
-
-
-def forget():
-    """As a new process."""
-    object_store._store.cache_clear()
-    object_store._reached.clear()
 
 
 def inside(folder, name):
@@ -160,7 +142,7 @@ def test_a_store_that_is_gone(folder, store):
         message = refused(doing, TryLater)
         assert f"{folder.address}: cannot be reached (" in message
         assert "run the same command again" in message
-    forget()
+    emulators.forget()
     assert "cannot be reached" in refused(lambda: buckets.at(folder.place), TryLater)
 
 
@@ -168,7 +150,7 @@ def test_a_store_that_is_silent(folder, store, monkeypatch):
     answers = threading.Event()
     store.trouble = lambda *_: answers.wait(60) and "drop"
     monkeypatch.setattr(object_store, "_PATIENCE", 0.2)
-    forget()
+    emulators.forget()
     message = refused(lambda: buckets.at(folder.place), TryLater)
     answers.set()
     assert "cannot be reached (no answer in 0.2 s)" in message

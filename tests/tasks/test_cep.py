@@ -1,6 +1,5 @@
 """CEP: frames, windows and colours against NumPy, three steps against PyTorch."""
 
-import copy
 import math
 
 import jax
@@ -29,21 +28,6 @@ def make_task(**flat):
     return base.load(config)
 
 
-def make_weights(task, batch):
-    """Of the harness, with a key network that starts as the query network."""
-    from tests.tasks import two_steps
-
-    params, state = two_steps.make_weights(task, batch)
-    stats = state["batch_stats"]
-    key = {
-        "params": params["encoder"],
-        "batch_stats": stats["encoder"],
-        "head": params["head"],
-        "head_stats": stats["head"],
-    }
-    return base.Variables(params, {**state, "networks": {"key": key}})
-
-
 def torch_network(task, weights):
     """Past, present and future once more, the key network moved first."""
     import torch
@@ -68,13 +52,15 @@ def torch_network(task, weights):
                 x = torch.relu(getattr(self, f"bn{i}")(getattr(self, f"dense{i}")(x)))
             return getattr(self, f"dense{self.count}")(x)
 
-    class Branch(nn.Module):
+    class Network(two_steps.Momentum):
         def __init__(self):
-            super().__init__()
-            self.encoder, self.head = two_steps.Encoder(), nn.Module()
-            own = weights.params["head"]["appearance"]
-            self.head.appearance = two_steps.Dense(own)
-            self.head.time = MLP(two_steps.CHANNELS, two_steps.CHANNELS, DIM)
+            head = nn.Module()
+            head.appearance = two_steps.Dense(weights.params["head"]["appearance"])
+            head.time = MLP(two_steps.CHANNELS, two_steps.CHANNELS, DIM)
+            super().__init__(task, head)
+            self.predictors = nn.Module()
+            for name in ("ahead", "back"):
+                self.predictors.add_module(name, MLP(DIM, HIDDEN, HIDDEN, DIM))
 
         def embed(self, clips):
             """Appearance and time, unit vectors (b, c, d), of clips (b, c, 3, t, s, s)."""
@@ -83,42 +69,16 @@ def torch_network(task, weights):
             both = own.embedding(torch.relu(own.hidden(pooled))), self.head.time(pooled)
             return [normalize(x).unflatten(0, (len(clips), -1)) for x in both]
 
-    class Network(Branch):
-        def __init__(self):
-            super().__init__()
-            self.predictors = nn.Module()
-            for name in ("ahead", "back"):
-                self.predictors.add_module(name, MLP(DIM, HIDDEN, HIDDEN, DIM))
-
-        def begin(self, weights):
-            keys = Branch().double()
-            keys.load_state_dict(self.state_dict(), strict=False)
-            self.keys = [keys]  # in a list: not among the parameters
-            self.queue = torch.tensor(weights.state["queue"]["key"])
-            self.pointer = 0
-
-        def move(self, keys):
-            own = dict(self.named_parameters())
-            with torch.no_grad():
-                for name, mine in keys.named_parameters():
-                    other, keep = own[name], options.momentum
-                    mine.mul_(keep).add_(other, alpha=1 - keep)
-
         def forward(self, clips, batch):
             appearance, time = self.embed(clips[:, :3])
-            self.move(self.keys[0])
-            with torch.no_grad():
-                keys, wanted = self.keys[0].embed(clips)
+            keys, wanted = self.embed_keys(clips)
             keys = keys[:, 3]
             total = 0.0
             for query, key in zip(appearance, keys, strict=True):
                 logits = torch.cat([query @ key, (query @ self.queue.T).flatten()])
                 total -= (logits / options.temperature).log_softmax(0)[:3].sum()
             total /= len(clips)
-            self.queue = self.queue.clone()
-            for key in keys:
-                self.queue[self.pointer] = key
-                self.pointer = (self.pointer + 1) % QUEUE
+            self.enter(keys)
             past, present, future = time.unbind(1)
             f, b = self.predictors.ahead, self.predictors.back
 
@@ -138,23 +98,6 @@ def torch_network(task, weights):
             total += sum(error(*each) for each in predicted) / 6
             return total + 0.3 * sum(error(*each) for each in again) / 6
 
-        def state(self):
-            """Ours after a step: there, the key network has moved once more."""
-            moved = copy.deepcopy(self.keys[0])
-            self.move(moved)
-            ours = weights.state["networks"]["key"]
-            parts = {"params": "encoder", "batch_stats": "encoder"}
-            parts |= {"head": "head", "head_stats": "head"}
-            found = {
-                name: two_steps.read(ours[name], getattr(moved, part))
-                for name, part in parts.items()
-            }
-            return {
-                "networks": {"key": found},
-                "queue": {"key": self.queue.numpy()},
-                "pointer": np.int32(self.pointer),
-            }
-
     return Network()
 
 
@@ -165,7 +108,7 @@ def test_three_steps_equal_torch():
 
     task = make_task()
     batches = [made.make_batch(task, train=True, seed=seed) for seed in range(3)]
-    weights = make_weights(task, batches[0])
+    weights = two_steps.make_weights(task, batches[0])
     two_steps.check(task, weights, torch_network(task, weights), batches)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -58,49 +59,24 @@ def make_batch(task, seed=0):
 def torch_network(task, weights):
     """The method as the release orders it: the key network moves, then sees the keys."""
     import torch
-    from torch.nn.functional import normalize
 
     from tests.tasks import two_steps
 
-    options, choice = task.config.contrast, task.config.coclr
+    choice = task.config.coclr
 
-    class Branch(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.encoder = two_steps.Encoder()
-            self.head = two_steps.Dense(weights.params["head"])
-
-        def embed(self, clips):
-            pooled = self.encoder(clips).mean(dim=(2, 3, 4))
-            return normalize(self.head.embedding(torch.relu(self.head.hidden(pooled))))
-
-    def load(network):
-        branch = Branch().double()
-        two_steps.copy(network["params"], branch.encoder)
-        two_steps.copy(network["batch_stats"], branch.encoder)
-        two_steps.copy(network["head"], branch.head)
-        return branch.requires_grad_(False)
-
-    class Network(Branch):
+    class Network(two_steps.Momentum):
         def begin(self, weights):
-            # In a tuple: no part of the parameters.
-            self.others = (
-                load(weights.state["networks"]["key"]),
-                load(weights.state["sampler"]).eval(),
-            )
-            self.queue = {
-                name: torch.tensor(rows)
-                for name, rows in weights.state["queue"].items()
-            }
-            self.pointer = 0
+            super().begin(weights)
+            self.keys.append(self.load(weights.state["sampler"]).eval())
+            self.queue = jax.tree.map(torch.tensor, weights.state["queue"])
 
         def forward(self, clips, batch):
-            keys, sampler = self.others
+            keys, sampler = self.keys
             query = self.embed(clips[:, 0])
             key, other = keys.embed(clips[:, 1]), sampler.embed(clips[:, 2])
             source = torch.tensor(batch["index"])
             logits = [(query * key).sum(1, keepdim=True), query @ self.queue["key"].T]
-            logits = torch.cat(logits, 1) / options.temperature
+            logits = torch.cat(logits, 1) / task.config.contrast.temperature
             same = source[:, None] == self.queue["source"][None]
             alike = (other @ self.queue["other"].T).masked_fill(same, -2.0)
             chosen = torch.topk(alike, choice.nearest, dim=1).indices
@@ -121,31 +97,16 @@ def torch_network(task, weights):
             return -likely.log().mean()
 
         def after_step(self):
-            keys, keep = self.others[0], options.momentum
-            for part in ("encoder", "head"):
-                pairs = zip(
-                    getattr(keys, part).parameters(),
-                    getattr(self, part).parameters(),
-                    strict=True,
-                )
-                for mine, other in pairs:
-                    mine.data = keep * mine.data + (1 - keep) * other.data
+            self.move(self.keys[0])
 
         def state(self):
-            keys, old = self.others[0], weights.state["networks"]["key"]
-            network = {
-                name: two_steps.read(old[name], keys.encoder)
-                for name in ("params", "batch_stats")
-            }
-            network["head"] = two_steps.read(old["head"], keys.head)
-            queue = {name: rows.numpy() for name, rows in self.queue.items()}
             return {
-                "networks": {"key": network},
-                "queue": queue,
+                "networks": {"key": self.numbers(self.keys[0])},
+                "queue": {name: rows.numpy() for name, rows in self.queue.items()},
                 "pointer": np.int32(self.pointer),
             }
 
-    return Network()
+    return Network(task, two_steps.Dense(weights.params["head"]))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +114,7 @@ def torch_network(task, weights):
 )
 def test_two_steps_are_pytorch_s(leave_own, first_source):
     """With a full queue, its own key or not; and with one that is full after a step."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     from tests.tasks import two_steps
 
     task = make_task(**{"coclr.leave_own": leave_own, "jitter.probability": 0.0})
@@ -175,32 +136,18 @@ def test_two_steps_are_pytorch_s(leave_own, first_source):
         state["networks"],
     )
     weights = weights._replace(state=state)
-    given = ("_draw_other",)
+    assert task.config.optimizer.name == "adam"
     network = torch_network(task, weights)
-    rule = task.config.optimizer
-
-    def adam(params):
-        return torch.optim.Adam(
-            params, two_steps.RATE, eps=rule.epsilon, weight_decay=rule.weight_decay
-        )
-
-    assert rule.name == "adam"
-    two_steps.check(task, weights, network, batches, make_rule=adam, given=given)
+    two_steps.check(task, weights, network, batches, given=("_draw_other",))
 
 
 def test_the_sampler_stays_as_it_is():
-    task = make_task()
-    batch = make_batch(task)
-    variables = jax.jit(task.init)(jax.random.key(0), batch)
-    (loss, out), grads = jax.jit(
-        jax.value_and_grad(
-            lambda params: task.loss(
-                variables._replace(params=params), batch, 0, jax.random.key(1)
-            ),
-            has_aux=True,
-        )
-    )(variables.params)
-    assert np.isfinite(loss) and set(grads) == {"encoder", "head"}
+    task, state = started()
+    batch, variables = make_batch(task), state.variables
+    loss, out = jax.jit(lambda *of: task.loss(*of, 0, jax.random.key(1)))(
+        variables, batch
+    )
+    assert np.isfinite(loss) and set(variables.params) == {"encoder", "head"}
     after = task.after_step(
         base.Variables(variables.params, out.state), out.carry, jnp.int32(0)
     )
@@ -363,7 +310,7 @@ def test_clips_and_captions(stream):
     batch["flip"] = jnp.tile(jnp.array([[True, False, True]]), (made.VIDEOS, 1))
     batch["choice"] = jnp.ones_like(batch["choice"])  # strong
     batch["times"] = jnp.zeros((*batch["choice"].shape, made.FRAMES), jnp.int32)
-    found = np.asarray(task.draw(batch))
+    found = np.asarray(jax.jit(task.draw)(batch))
     assert found.shape[:2] == (made.VIDEOS, 3)
     for video in range(made.VIDEOS):
         for clip in range(3):
@@ -387,7 +334,8 @@ def test_clips_and_captions(stream):
 # The sampler ------------------------------------------------------------------------
 
 
-def exported(stream="flow", **changes):
+@functools.cache
+def exported(stream="flow"):
     """A run of InfoNCE as it is exported, and its config."""
     config = made.shrink(infonce_config.get_config(f"data=none,stream={stream}"))
     config.batch_size = made.VIDEOS
@@ -396,7 +344,7 @@ def exported(stream="flow", **changes):
     batch = dict(made.make_batch(task, True))
     variables = jax.jit(task.init)(jax.random.key(7), batch)
     params, stats, architecture = task.encoder(variables)
-    found = export.Encoder(
+    return export.Encoder(
         params=jax.tree.map(np.asarray, params),
         batch_stats=jax.tree.map(lambda leaf: np.asarray(leaf) + 0.5, stats),
         architecture=architecture,
@@ -405,20 +353,22 @@ def exported(stream="flow", **changes):
         provenance={"config": config_lib.as_dict(config), "steps": 9},
         path="runs/x",
     )
-    return dataclasses.replace(found, **changes)
 
 
-def start_state(task):
+@functools.cache
+def started():
+    """A task, and its state before the first step."""
     import optax
 
+    task = make_task(**{"coclr.sampler": "runs/x"})
     batch = make_batch(task)
     init = jax.jit(lambda rng: state_lib.initial(task, optax.sgd(0.1), rng, batch, 0.0))
-    return init(jax.random.key(0))
+    return task, init(jax.random.key(0))
 
 
 def test_sampler_and_encoder_come_from_two_runs():
-    task, sampler = make_task(**{"coclr.sampler": "runs/x"}), exported()
-    state, known, line = init_from.start_other(task, start_state(task), sampler)
+    (task, state), sampler = started(), exported()
+    state, known, line = init_from.start_other(task, state, sampler)
     assert line.startswith("config.coclr.sampler runs/x, after 9 steps: loaded ")
     assert known == ["model_state/sampler"]
     own = exported("rgb")
@@ -454,9 +404,10 @@ def test_sampler_and_encoder_come_from_two_runs():
     ],
 )
 def test_another_sampler_is_refused(changes, message):
-    task = make_task(**{"coclr.sampler": "runs/x"})
+    fields = dict(changes)
+    sampler = exported(fields.pop("stream", "flow"))
     with pytest.raises(UserError, match=message) as raised:
-        init_from.start_other(task, start_state(task), exported(**changes))
+        init_from.start_other(*started(), dataclasses.replace(sampler, **fields))
     text = str(raised.value)
     assert text.startswith("config.coclr.sampler: ") and "\n" not in text
 

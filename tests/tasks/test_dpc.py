@@ -57,10 +57,8 @@ def test_the_authors_numbers():
         assert (head.channels, head.dropout, head.project) == (256, 0.1, True)
 
 
-def rng_of(seed, count=64):
-    return rng_lib.Rng(
-        tf.constant(np.random.default_rng(seed).random(count), tf.float32)
-    )
+def rng_of(seed):
+    return rng_lib.Rng(tf.constant(np.random.default_rng(seed).random(64), tf.float32))
 
 
 def test_frame_numbers_are_the_releases():
@@ -293,13 +291,7 @@ def test_two_steps_equal_torch(name, project):
     task = make_task(name, **{"head.project": project})
     batches = [made.make_batch(task, train=True, seed=seed) for seed in range(2)]
     weights = two_steps.make_weights(task, batches[0])
-
-    def adam(params):
-        return torch.optim.Adam(params, two_steps.RATE, weight_decay=1e-2)
-
-    rule = {} if name == "memdpc" else {"make_rule": adam}
-    network = Network(weights.params)
-    two_steps.check(task, weights, network, batches, **rule)
+    two_steps.check(task, weights, Network(weights.params), batches)
 
 
 def test_captions_name_the_blocks_and_say_what_was_found():

@@ -1,6 +1,5 @@
 """MoCo, and the momentum encoder and queue that it shares: against PyTorch and NumPy."""
 
-import copy
 import itertools
 
 import jax
@@ -33,89 +32,26 @@ def make_task(**flat):
     return base.load(config)
 
 
-def make_weights(task, batch):
-    """Of the harness, with key networks that start as the query network."""
-    from tests.tasks import two_steps
-
-    params, state = two_steps.make_weights(task, batch)
-    key = {
-        "params": params["encoder"],
-        "batch_stats": state["batch_stats"]["encoder"],
-        "head": params["head"],
-        "head_stats": {},
-    }
-    return base.Variables(params, {**state, "networks": {"key": key}})
-
-
 def torch_network(task, weights):
     """MoCo as the release orders it: the key network moves before it computes keys."""
     import torch
-    from torch.nn.functional import cross_entropy, normalize
+    from torch.nn.functional import cross_entropy
 
     from tests.tasks import two_steps
 
-    options = task.config.contrast
-
-    class Branch(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.encoder = two_steps.Encoder()
-            self.head = two_steps.Dense(weights.params["head"])
-
-        def embed(self, clips):
-            pooled = self.encoder(clips).mean(dim=(2, 3, 4))
-            return normalize(self.head.embedding(torch.relu(self.head.hidden(pooled))))
-
-    class Network(Branch):
-        def begin(self, weights):
-            keys = Branch().double()
-            keys.load_state_dict(self.state_dict())
-            self.keys = [keys]  # in a list: not among the parameters
-            self.queue = torch.tensor(weights.state["queue"]["key"])
-            self.pointer = 0
-
-        def move(self, keys):
-            with torch.no_grad():
-                pairs = zip(keys.parameters(), self.parameters(), strict=True)
-                for mine, other in pairs:
-                    mine.mul_(options.momentum).add_(other, alpha=1 - options.momentum)
-
+    class Network(two_steps.Momentum):
         def forward(self, clips, batch):
             query = self.embed(clips[:, 0])
-            self.move(self.keys[0])
-            with torch.no_grad():
-                key = self.keys[0].embed(clips[:, 1])
+            key = self.embed_keys(clips[:, 1])
             own = (query * key).sum(1, keepdim=True)
-            logits = torch.cat([own, query @ self.queue.T], 1) / options.temperature
+            logits = torch.cat([own, query @ self.queue.T], 1)
             self.enter(key)
-            return self.loss_of(logits, batch)
+            return self.loss_of(logits / task.config.contrast.temperature, batch)
 
         def loss_of(self, logits, batch):
             return cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
 
-        def enter(self, key):
-            self.queue = self.queue.clone()
-            for row in key:
-                self.queue[self.pointer] = row
-                self.pointer = (self.pointer + 1) % len(self.queue)
-
-        def state(self):
-            """Ours after a step: there, the key network has moved once more."""
-            moved = copy.deepcopy(self.keys[0])
-            self.move(moved)
-            ours = weights.state["networks"]["key"]
-            parts = {"params": "encoder", "batch_stats": "encoder", "head": "head"}
-            found = {
-                name: two_steps.read(ours[name], getattr(moved, part))
-                for name, part in parts.items()
-            }
-            return {
-                "networks": {"key": found},
-                "queue": {"key": self.queue.numpy()},
-                "pointer": np.int32(self.pointer),
-            }
-
-    return Network()
+    return Network(task, two_steps.Dense(weights.params["head"]))
 
 
 def test_three_steps_equal_torch():
@@ -125,7 +61,7 @@ def test_three_steps_equal_torch():
 
     task = make_task()
     batches = [made.make_batch(task, train=True, seed=seed) for seed in range(3)]
-    weights = make_weights(task, batches[0])
+    weights = two_steps.make_weights(task, batches[0])
     two_steps.check(task, weights, torch_network(task, weights), batches)
 
 
@@ -244,7 +180,7 @@ def test_sizes_and_initialisation_are_those_of_the_release():
         variables.state["networks"]["key"]["params"],
     )
     assert task.chance_loss() == np.log(1 + QUEUE)
-    found = jax.jit(task.predict)(variables, batch)["embedding"]
+    found = jax.eval_shape(task.predict, variables, batch)["embedding"]
     assert found.shape == (made.VIDEOS, 2, 128)
 
 

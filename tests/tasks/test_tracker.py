@@ -1,5 +1,6 @@
 """A track through a whole video is what the network says window by window."""
 
+import functools
 import json
 
 import jax
@@ -21,26 +22,20 @@ from tests import forks, made_sequences
 from tests.made_sequences import FRAMES, LENGTHS, SIZE, make_config
 from tests.tasks.made_clips import Split
 
+data_dir = made_sequences.data_dir  # a fixture
 
-def by_hand(task, variables, frames, first):
-    """The tracks of one video, in shares of the frame: a loop over its windows."""
-    height, width = frames.shape[1:3]
+
+def by_hand(task, network, frames, first):
+    """The tracks of one video, in shares of the frame: a loop over its windows.
+
+    `network(frames, query)` gives the deltas of one box.
+    """
     count, query = len(frames), np.asarray(first, np.float64)
     track = []
     for start in range(0, max(count - 1, 1), FRAMES - 1):
         times = np.minimum(start + np.arange(FRAMES), count - 1)
-        clip = resample.crop_resize_flip(
-            jnp.asarray(frames[times])[None],
-            jnp.float32([[0, 0, height, width]]),
-            jnp.float32([[height, width]]),
-            jnp.zeros(1, bool),
-            SIZE,
-        )
-        features, _ = task.features(variables, clip, train=False)
-        deltas, _ = task.trajectories(
-            variables, features, jnp.float32(query)[None, None]
-        )
-        deltas = np.float64(deltas[0, 0]) * np.array(task.config.head.target_scale)
+        deltas = np.float64(network(frames[times], np.float32(query)))
+        deltas *= np.array(task.config.head.target_scale)
         centre, side = (query[:2] + query[2:]) / 2, query[2:] - query[:2]
         centres, sides = centre + deltas[:, :2], side * np.exp(deltas[:, 2:])
         boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
@@ -74,13 +69,6 @@ def evaluate(data_dir, devices):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tfds")
-    made_sequences.prepare(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def evaluated(data_dir):
     return evaluate(data_dir, 1)
 
@@ -88,6 +76,21 @@ def evaluated(data_dir):
 @pytest.mark.slow
 def test_the_chain_is_the_network_window_by_window(evaluated, data_dir):
     task, variables, every, _ = evaluated
+
+    @jax.jit
+    def network(variables, frames, query):
+        height, width = frames.shape[1:3]
+        clip = resample.crop_resize_flip(
+            frames[None],
+            jnp.float32([[0, 0, height, width]]),
+            jnp.float32([[height, width]]),
+            jnp.zeros(1, bool),
+            SIZE,
+        )
+        features, _ = task.features(variables, clip, train=False)
+        return task.trajectories(variables, features, query[None, None])[0][0, 0]
+
+    network = functools.partial(network, variables)
     found = every.evaluators["sequences"]._tracks()
     tracks = {track.number: track for track in found}
     assert sorted(tracks) == list(range(len(LENGTHS)))
@@ -99,7 +102,7 @@ def test_the_chain_is_the_network_window_by_window(evaluated, data_dir):
         np.testing.assert_allclose(track.truth, boxes[:, 0] / share, atol=1e-5)
         np.testing.assert_array_equal(track.visible, visibility[:, 0] > 0)
         first = boxes[0, 0] / share * SIZE
-        expected = by_hand(task, variables, np.stack(frames), first)
+        expected = by_hand(task, network, np.stack(frames), first)
         np.testing.assert_allclose(track.tracks[""], expected, atol=2e-4)
         moved = np.abs(expected - expected[0]).max()
         assert len(expected) == 1 or moved > 0.01

@@ -194,8 +194,8 @@ def test_in_an_evaluation_cycles_are_games(data_dir):
         "preset",
     ]
     assert (batch["plan"]["weights"][[0, 2, 3]] == 1).all()
-    variables = jax.jit(task.init)(jax.random.key(0), batch)
-    outputs = jax.jit(task.predict)(variables, batch)
+    variables = jax.eval_shape(task.init, jax.random.key(0), batch)
+    outputs = jax.eval_shape(task.predict, variables, batch)
     assert outputs["weights"].shape == (4, 2, FRAMES)
     config = make_config(data_dir, cycle=3)
     assert base.load(config).clip_spec(train=False).follow == ()

@@ -31,7 +31,7 @@ def test_three_steps_equal_torch():
 
     task = make_task()
     batches = [made.make_batch(task, train=True, seed=seed) for seed in range(3)]
-    weights = test_moco.make_weights(task, batches[0])
+    weights = two_steps.make_weights(task, batches[0])
     two_steps.check(task, weights, test_moco.torch_network(task, weights), batches)
 
 

@@ -7,6 +7,7 @@ difference is rounding. In float32 that would be a percent after two steps: relu
 at rounding errors, and batches of a few positions magnify them.
 """
 
+from copy import deepcopy
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import normalize
 
 from ctp_jax.tasks.base import Variables
 from ctp_jax.train import mesh as mesh_lib
@@ -24,6 +26,8 @@ from tests.tasks import made_clips as made
 CHANNELS = 4
 RATE = 0.01
 TOLERANCE = 1e-6
+KEPT = {"params": "encoder", "batch_stats": "encoder"}  # of a key network, and where
+KEPT |= {"head": "head", "head_stats": "head"}
 
 
 class Encoder(nn.Module):
@@ -56,10 +60,73 @@ class Dense(nn.Module):
             self.add_module(name, nn.Linear(*leaf["kernel"].shape))
 
 
+class Momentum(nn.Module):
+    """Of a method with a key network and a queue: all but `forward`.
+
+    The key network moves before it computes keys, as in the releases.
+    """
+
+    def __init__(self, task, head):
+        super().__init__()
+        self.keep = task.config.contrast.momentum
+        self.encoder, self.head = Encoder(), head
+
+    def embed(self, clips):
+        pooled = self.encoder(clips).mean(dim=(2, 3, 4))
+        return normalize(self.head.embedding(torch.relu(self.head.hidden(pooled))))
+
+    def begin(self, weights):
+        self.first = weights.state["networks"]["key"]
+        self.keys = [self.load(self.first)]  # in a list: not among the parameters
+        self.queue = torch.tensor(weights.state["queue"]["key"])
+        self.pointer = 0
+
+    def load(self, network):
+        """A module like this one, with the numbers of a network of ours."""
+        found = deepcopy(self).requires_grad_(False)
+        for name, part in KEPT.items():
+            copy(network[name], getattr(found, part))
+        return found
+
+    def move(self, keys):
+        own = dict(self.named_parameters())
+        with torch.no_grad():
+            for name, mine in keys.named_parameters():
+                mine.mul_(self.keep).add_(own[name], alpha=1 - self.keep)
+
+    def embed_keys(self, clips):
+        self.move(self.keys[0])
+        return self.keys[0].embed(clips)
+
+    def enter(self, key):
+        self.queue = self.queue.clone()
+        for row in key:
+            self.queue[self.pointer] = row
+            self.pointer = (self.pointer + 1) % len(self.queue)
+
+    def numbers(self, keys):
+        """Of a key network, in the tree of ours."""
+        return {
+            name: read(self.first[name], getattr(keys, part))
+            for name, part in KEPT.items()
+        }
+
+    def state(self):
+        """Ours after a step: there, the key network has moved once more."""
+        moved = deepcopy(self.keys[0])
+        self.move(moved)
+        return {
+            "networks": {"key": self.numbers(moved)},
+            "queue": {"key": self.queue.numpy()},
+            "pointer": np.int32(self.pointer),
+        }
+
+
 def make_weights(task, batch) -> Variables:
     """Float64 variables away from their initial values, as NumPy arrays.
 
-    What a task keeps besides statistics (further networks, a queue) is as `init` has it.
+    What a task keeps besides statistics (a sampler, a queue) is as `init` has it; but a
+    key network starts as the query network here, too.
     """
     with jax.enable_x64(True):
         drawn = made.make_weights(task, batch)
@@ -67,7 +134,11 @@ def make_weights(task, batch) -> Variables:
         if set(drawn.state) != {"batch_stats"}:
             init = jax.jit(lambda rng, batch: task.init(rng, batch).state)
             kept = dict(init(jax.random.key(2), batch))
-        kept["batch_stats"] = drawn.state.get("batch_stats", {})
+        stats = kept["batch_stats"] = drawn.state.get("batch_stats", {})
+        if "networks" in kept:
+            key = {"params": drawn.params["encoder"], "head": drawn.params["head"]}
+            key |= {"batch_stats": stats["encoder"], "head_stats": stats["head"]}
+            kept["networks"] = {"key": key}
         return jax.tree.map(_wide, Variables(drawn.params, kept))
 
 
@@ -100,8 +171,8 @@ def check(
             optimiser. If it has `state()`, its entries are compared with those of our
             state, by name.
         batches: one a step.
-        make_rule: an optimiser of PyTorch, from the parameters; by default the SGD of the
-            config. The rate is `RATE`.
+        make_rule: an optimiser of PyTorch, from the parameters; by default the SGD or the
+            Adam of the config. The rate is `RATE`.
         given: methods of the task, besides `draw`, whose results are the same for both:
             arrays that depend on the batch alone, such as frames to reconstruct.
     """
@@ -112,12 +183,17 @@ def check(
     copy(weights.state.get("batch_stats", {}), network)
     if hasattr(network, "begin"):
         network.begin(weights)
-    sgd = {"momentum": rule.momentum, "weight_decay": rule.weight_decay}
-    theirs = (make_rule or (lambda params: torch.optim.SGD(params, RATE, **sgd)))(
-        [each for each in network.parameters() if each.requires_grad]
-    )
-    batches = [_draw(task, batch, ("draw", *given)) for batch in batches]
-    for name in ("draw", *given):
+    own = [each for each in network.parameters() if each.requires_grad]
+    decay = {"lr": RATE, "weight_decay": rule.weight_decay}
+    if make_rule:
+        theirs = make_rule(own)
+    elif rule.name == "adam":
+        theirs = torch.optim.Adam(own, eps=rule.epsilon, **decay)
+    else:
+        theirs = torch.optim.SGD(own, momentum=rule.momentum, **decay)
+    drawing = {name: jax.jit(getattr(task, name)) for name in ("draw", *given)}
+    batches = [_draw(drawing, batch) for batch in batches]
+    for name in drawing:
         setattr(task, name, lambda batch, name=name: batch[name])
     before = weights
     with jax.enable_x64(True), float64.quick_convolutions():
@@ -155,9 +231,9 @@ def _start(task, weights):
     return run, jax.device_put(now, mesh_lib.replicated(mesh))
 
 
-def _draw(task, batch, names):
+def _draw(drawing, batch):
     """The batch in NumPy, with the results of these methods, float64."""
-    found = {name: jax.jit(getattr(task, name))(batch) for name in names}
+    found = {name: method(batch) for name, method in drawing.items()}
     return jax.tree.map(np.asarray, dict(batch)) | jax.tree.map(_wide, found)
 
 

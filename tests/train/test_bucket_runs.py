@@ -15,11 +15,12 @@ from ctp_jax.tasks import base
 from ctp_jax.train import loop
 from ctp_jax.train.checkpoints import init_from, restore
 from tests import emulators
+from tests.commands import call
 from tests.own_videos import made
-from tests.own_videos.test_own_videos import call
-from tests.storage.test_buckets import quickly
 from tests.toy_data import ToyPipeline, opener, toy_config
 from tests.train.distributed import toy_processes as toy
+
+run = emulators.run
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +35,6 @@ def on_disk(tmp_path_factory):
 def store():
     with emulators.opened("gs") as opened:
         yield opened
-
-
-@pytest.fixture
-def run(store, request, monkeypatch):
-    """The name of a folder of the bucket; what fails is tried again at once."""
-    quickly(monkeypatch)
-    yield re.sub(r"\W", "_", request.node.name)
-    store.calm()
 
 
 def address(store, run):

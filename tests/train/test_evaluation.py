@@ -11,7 +11,6 @@ import pytest
 
 from configs import common
 from ctp_jax.errors import UserError
-from ctp_jax.prepare import __main__ as prepare
 from ctp_jax.train import evaluation
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train.distributed.preemption import Preemption
@@ -81,13 +80,9 @@ def run(every, state):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(moving_shapes):
     """Results of the recogniser and of the probe, for each of `SETTINGS`."""
-    data_dir = str(tmp_path_factory.mktemp("data"))
-    sizes = [f"--train_videos={TRAIN}", f"--test_videos={TEST}"]
-    arguments = ["moving_shapes", *sizes, "--data_dir", data_dir]
-    prepare.main(arguments)
-    arguments = ["-c", SCRIPT, data_dir, json.dumps(SETTINGS)]
+    arguments = ["-c", SCRIPT, moving_shapes(TRAIN, TEST), json.dumps(SETTINGS)]
     flags = "--xla_force_host_platform_device_count=8"
     return json.loads(forks.run(arguments, {"XLA_FLAGS": flags}).splitlines()[-1])
 

@@ -7,17 +7,9 @@ import time
 import pytest
 
 from ctp_jax.train.watchdog import Watchdog
+from tests.launch.starting import wait_for
 
 SECONDS = 0.2
-
-
-def wait_for(holds):
-    """Waits until a condition holds, with a generous limit for slow machines."""
-    for _ in range(3000):
-        if holds():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never happened")
 
 
 @pytest.fixture

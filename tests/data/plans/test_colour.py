@@ -69,8 +69,8 @@ def clip_plan():
 
 
 # Five standard errors of a share, and of moments of a uniform variable.
-def share_error(share, count=EXAMPLES):
-    return 5 * np.sqrt(share * (1 - share) / count)
+def share_error(share):
+    return 5 * np.sqrt(share * (1 - share) / EXAMPLES)
 
 
 def assert_uniform(values, bound):

@@ -16,21 +16,8 @@ from ctp_jax.train.checkpoints import manager
 from ctp_jax.train.checkpoints.retention import RetentionPolicy
 from ctp_jax.train.state import TrainState
 from tests import emulators
-from tests.storage.test_buckets import forget, quickly
 
-
-@pytest.fixture(scope="module", params=emulators.STORES)
-def store(request):
-    with emulators.opened(request.param) as opened:
-        yield opened
-
-
-@pytest.fixture
-def run(store, request, monkeypatch):
-    """The name of a folder of the bucket; what fails is tried again at once."""
-    quickly(monkeypatch)
-    yield re.sub(r"\W", "_", request.node.name)
-    store.calm()
+store, run = emulators.store, emulators.run
 
 
 def state_of(value):
@@ -181,7 +168,7 @@ def test_trouble_that_stays_is_one_line(store, run, trouble, kind, message):
     checkpoints.save(2, state_of(2), {"config": {"seed": 2}})
     with pytest.raises(UserError) as caught:
         checkpoints.wait()
-    forget()
+    emulators.forget()
     with pytest.raises(UserError) as at_the_start:
         opened(store, run)
     for each in (caught, at_the_start):

@@ -28,14 +28,21 @@ def state_of(value, width=3):
     return TrainState(jnp.int32(value), params, {}, (jnp.zeros(()),))
 
 
-@pytest.fixture
-def saved(tmp_path):
-    checkpoints = manager.Checkpoints(tmp_path, RetentionPolicy(3))
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("original")
+    checkpoints = manager.Checkpoints(workdir, RetentionPolicy(3))
     for step in (1, 2, 3):
         meta = {"config": toy_config().to_dict(), "interval": {"loss": 0.1}}
         checkpoints.save(step, state_of(step), meta)
     checkpoints.close()
-    return tmp_path
+    return workdir
+
+
+@pytest.fixture
+def saved(original, tmp_path):
+    """A workdir with the checkpoints of steps 1, 2 and 3."""
+    return shutil.copytree(original, tmp_path, dirs_exist_ok=True)
 
 
 def restore(workdir, check=lambda step, meta: None):

@@ -29,10 +29,17 @@ def there(workdir):
     return sorted(p.name for p in (workdir / "checkpoints").iterdir())
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("original")
+    save(workdir, 10, 20)
+    return workdir
+
+
 @pytest.fixture
-def run(tmp_path):
-    save(tmp_path, 10, 20)
-    return tmp_path
+def run(original, tmp_path):
+    """A workdir with the checkpoints of steps 10 and 20."""
+    return shutil.copytree(original, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize("number", ["21", "100", "999999999"])

@@ -67,7 +67,11 @@ def test_each_process_reads_its_share_and_evaluates_it_once(one, two):
     ],
 )
 def test_an_error_on_one_ends_all_with_its_message(tmp_path, on, kind, code, message):
-    codes, outputs = toy.run(tmp_path, count=2, at={"6": kind}, on=on, **SLOW)
+    # For the other one, which does not meet the error.
+    waits = {"_TOGETHER": 1}
+    codes, outputs = toy.run(
+        tmp_path, count=2, at={"6": kind}, on=on, waits=waits, **SLOW
+    )
     assert codes == [code, code], outputs
     for index, output in enumerate(outputs):
         last = output.splitlines()[-1]
@@ -123,8 +127,11 @@ def test_an_evaluation_that_fails_on_all_costs_no_steps(tmp_path):
 
 
 def test_kill_of_one_ends_all_and_nothing_is_lost(two, tmp_path, tmp_path_factory):
+    waits = {"_PATIENCE": 3, "_POLL": 1000, "_TOGETHER": 1}  # the killed one is gone
     for on, step in ((0, "6"), (1, "10")):
-        codes, outputs = toy.run(tmp_path, count=2, at={step: "kill"}, on=on)
+        codes, outputs = toy.run(
+            tmp_path, count=2, at={step: "kill"}, on=on, waits=waits
+        )
         assert codes[on] == -signal.SIGKILL and codes[1 - on] not in (0, None), outputs
     # What was written by two is read by one.
     alone = shutil.copytree(tmp_path, tmp_path_factory.mktemp("alone") / "run")
@@ -162,11 +169,11 @@ def test_killed_at_random_it_is_the_same_run(tmp_path):
     assert codes == [0], outputs
     rng = np.random.default_rng(5)
     for kill in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
-        (process,) = toy.start(tmp_path / "killed", config=config, pause=0.05)
+        (process,) = toy.start(tmp_path / "killed", config=config, pause=0.02)
         for line in process.stdout:
             if line.startswith("step "):
                 break
-        time.sleep(rng.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.3))
         process.send_signal(kill)
         process.communicate(timeout=120)
         assert process.returncode == (0 if kill == signal.SIGTERM else -kill)
@@ -184,23 +191,17 @@ def catches_sigterm(process):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_sigterm_while_nobody_else_is_there(tmp_path):
+    command = [sys.executable, "-m", "tests.toy_run", tmp_path, '{"exit_code": 75}']
+    started = []
     for index in ("0", "1"):
         meeting = [f"localhost:{toy.free_port()}", "2", index]
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.toy_run",
-                tmp_path,
-                '{"exit_code": 75}',
-                *meeting,
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
+        started.append(
+            subprocess.Popen([*command, *meeting], stderr=subprocess.PIPE, text=True)
         )
-        while not catches_sigterm(process):
-            time.sleep(0.05)
-        time.sleep(1)  # well into the wait for the other
+    while not all(map(catches_sigterm, started)):
+        time.sleep(0.05)
+    time.sleep(1)  # well into the wait for the others
+    for process in started:
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
         assert err == "stopped by SIGTERM: nothing to save\n"

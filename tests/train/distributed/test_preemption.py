@@ -116,6 +116,7 @@ def test_a_second_run_in_the_workdir_is_refused(tmp_path, monkeypatch, capsys):
     text = (tmp_path / ".lock").read_text()
     (tmp_path / ".lock").write_text("process 1 on elsewhere")
     monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    monkeypatch.setattr(files, "_POLL", 0.1)
     with pytest.raises(TryLater, match="process 1 on elsewhere.*delete"):
         loop.train(config, tmp_path, opener())
     assert "waiting for the lock of process 1 on elsewhere" in capsys.readouterr().err
