@@ -45,7 +45,9 @@ def test_a_gain_within_two_standard_errors_is_none():
     assert found["iou"]._replace(videos=1).standing == results.EVEN
 
 
-@pytest.mark.parametrize("name", ["top1", "x/top5", "retrieval_top20", "iou", "eval_loss"])
+@pytest.mark.parametrize(
+    "name", ["top1", "x/top5", "retrieval_top20", "iou", "eval_loss"]
+)
 def test_known_metrics(name):
     assert results.is_known(name) and not results.is_known(f"{name}x")
 
