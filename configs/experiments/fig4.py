@@ -4,6 +4,7 @@ The shares and numbers of the paper are in the figure alone. Its text: with pret
 of the labels are as good as all of them without.
 """
 
+MEASURED = "seed 0: 17.3 to 45.3 %, from scratch 6.7 to 12.7"
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
 COLUMNS = {
     f"{100 * share:g} %": {

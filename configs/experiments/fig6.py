@@ -5,6 +5,7 @@ Which data the encoder of the figure was pretrained on is not said.
 
 from configs.experiments import common
 
+MEASURED = "seed 0: 45.3 %, from scratch 8.0"
 COLUMNS = {
     "UCF": {
         **common.UCF,

@@ -11,6 +11,10 @@ three stages share the frames; it needs `python -m ctp_jax.prepare flow --from N
 from configs import common
 from configs.experiments import common as experiments
 
+MEASURED = (
+    "moving_shapes, three seeds: "
+    "[results.md](results.md#fourteen-methods-on-equal-terms)"
+)
 METHODS = ("ctp", *experiments.METHODS)
 SPLITS = {"arid6": ("train01", "test01"), "fight300": ("train01", "test01")}
 """Of data sets whose splits are not train and test."""

@@ -2,6 +2,7 @@
 
 from configs.experiments import common
 
+MEASURED = "seed 0: stride 4 45.3 %, 8 36.0"
 COLUMNS = common.UCF_H51
 LABELS = ("Stride",)
 ROWS = {
