@@ -41,7 +41,7 @@ def test_all_runs_are_made_once_and_then_the_table(command):
 
 
 def test_after_a_kill_it_goes_on_where_it_was(command):
-    process = command.start(STEPS="20", PAUSE="0.05")
+    process = command.start(STEPS="40", PAUSE="0.05")
     ended = wait_for(lambda: command.lines("end"))
     second = wait_for(lambda: command.lines("start")[1:])[0]
     metrics = command.root / second[0] / "metrics.jsonl"
@@ -50,13 +50,13 @@ def test_after_a_kill_it_goes_on_where_it_was(command):
     process.communicate()
     os.kill(int(second[2]), signal.SIGKILL)  # the machine is gone, and all on it
     before = len(metrics.read_text().splitlines())
-    code, _, error = command.run(STEPS="20")
+    code, _, error = command.run(STEPS="40")
     assert code == 0, error
     again = command.lines("start")[2:]
     assert ended[0][0] not in [name for name, *_ in again]
     assert again[0][:2] == (second[0], str(before)) and before > 3
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
-    assert steps == [*range(1, 21), 20]
+    assert steps == [*range(1, 41), 40]
 
 
 @pytest.mark.parametrize(
