@@ -35,9 +35,7 @@ if "CTP_TESTS" not in os.environ:
             prefix="ctp_jax_tests_", dir=MEMORY, ignore_cleanup_errors=True
         )
         os.environ["TMPDIR"] = OTHERS.name
-        tempfile.tempdir = (
-            None  # pytest has asked already, and would get the same again
-        )
+        tempfile.tempdir = None  # is looked up anew: pytest has asked for it before
 
 from jaxtyping import install_import_hook
 
