@@ -50,7 +50,7 @@ class SequencesEvaluator(Evaluator):
         track_center_error, track_size_error, and with `_share`: means of `errors` of these
             tracks, in pixels of the stored frames.
         *_stay_put: the same for a box that stays where it was given.
-        *_gain_error: of ao, sr and the errors, see `ctp_jax.metrics_file`, over tracks.
+        *_gain_error: of ao, sr and the errors, see `ctp_jax.metrics_file`, over videos.
         sequences_videos: that were tracked.
         ao_kcf, sr50_kcf, sr75_kcf: with `kcf`, those of the tracker KCF.
     """
@@ -148,13 +148,14 @@ class SequencesEvaluator(Evaluator):
                 values = np.concatenate([each[name] for each in scores[suffix]])
                 yield name + suffix, float(values.mean()) if values.size else 0.0
             yield f"track_per_frame{suffix}", per_frame(tracks, suffix)
+        videos = np.array([track.number for track in tracks])
         for name in scores[""][0]:
             pairs = zip(scores[""], scores[BASELINE], strict=True)
-            gains = [
-                one[name].mean() - two[name].mean() if one[name].size else np.nan
-                for one, two in pairs
-            ]
-            if (error := gain_error(np.array(gains))) is not None:
+            gains = [one[name].sum() - two[name].sum() for one, two in pairs]
+            counts = [each[name].size for each in scores[""]]
+            # Objects of one video are not independent.
+            by_video = (np.bincount(videos, each) for each in (gains, counts))
+            if (error := gain_error(*by_video)) is not None:
                 yield name + GAIN_ERROR, error
         yield f"sequences_{VIDEOS}", len({track.number for track in tracks})
 

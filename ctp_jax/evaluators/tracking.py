@@ -40,7 +40,7 @@ class TrackingEvaluator(Evaluator):
             the clip.
         iou_per_frame: array (t,).
         *_stay_put: the same for a baseline, the query box in every frame.
-        *_gain_error: see `ctp_jax.metrics_file`; of two videos or more.
+        *_gain_error: see `ctp_jax.metrics_file`.
         videos: how many there were.
     """
 
@@ -70,8 +70,8 @@ class TrackingEvaluator(Evaluator):
             # Without a box that counts, there is nothing to say.
             yield name, float(known.mean()) if known.size else 0.0
             if name + BASELINE in values:
-                gain = (each - values[name + BASELINE]).reshape(len(counts), -1)
-                error = gain_error(mean(gain, counts.reshape(gain.shape), axis=1))
+                gain = np.where(counts, each - values[name + BASELINE], 0.0)
+                error = gain_error(gain.sum(axis=(1, 2)), counts.sum(axis=(1, 2)))
                 if error is not None:
                     yield name + GAIN_ERROR, error
         for suffix in ("", BASELINE):

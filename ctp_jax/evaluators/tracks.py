@@ -10,7 +10,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 
 from ctp_jax.ops.boxes import area_xyxy, iou_xyxy
 
@@ -90,11 +90,26 @@ def mean(
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def gain_error(gains: Float[np.ndarray, " n"]) -> float | None:
-    """The standard error of the mean of n gains; NaN ones are left out, None of fewer than
-    two."""
-    gains = gains[np.isfinite(gains)]
-    return float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else None
+def gain_error(
+    totals: Num[np.ndarray, " n"], counts: Num[np.ndarray, " n"]
+) -> float | None:
+    """The standard error of the mean gain of all boxes, where n videos are independent.
+
+    Of a ratio of sums, so that a video counts by its boxes (Cochran, "Sampling Techniques",
+    section 6.3). Of a single video, whose error is not known, it is the gain itself.
+
+    Args:
+        totals: sum of the gains of each video's boxes.
+        counts: how many boxes that are; without any, a video is left out.
+    """
+    totals, counts = totals[counts > 0], counts[counts > 0]
+    if not len(counts):
+        return None
+    gain, n = totals.sum() / counts.sum(), len(counts)
+    if n == 1:
+        return abs(float(gain))
+    rest = np.square(totals - counts * gain).sum() * n / (n - 1)
+    return float(np.sqrt(rest) / counts.sum())
 
 
 def per_frame(tracks: list[Track], name: str) -> Float[np.ndarray, " f"]:

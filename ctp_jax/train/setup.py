@@ -282,14 +282,17 @@ def _batches(setup: Setup, start: int) -> tuple[Batch, Iterator[Batch]]:
     return first, itertools.chain([first], batches)
 
 
-def _has_other_length(workdir: pathlib.Path, config: ConfigDict) -> bool:
-    """Whether the config there is of a longer or shorter run, begun and not finished."""
+def _was_made_longer(setup: Setup, done: int | None) -> bool:
+    """Whether the config there is of a longer run, begun when this one was finished."""
+    if done not in (None, setup.total):
+        return False
     try:
-        stored = untrusted.load_json(workdir / "config.json")
+        shape = {"epochs": float, "steps": int}
+        stored = untrusted.load_json(setup.workdir / "config.json", shape)
     except (OSError, ValueError):
         return False
-    differences = config_lib.differences(stored, config)
-    return bool(config_lib.sort_differences(differences)[1])
+    steps = setup.epochs.total_steps(stored["epochs"], stored["steps"])
+    return steps > setup.total
 
 
 def _describe(setup: Setup, target: state_lib.TrainState) -> None:
@@ -330,7 +333,7 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     to_do = (done is None or done < total) and not finished.exported_results(
         setup.workdir, config, total
     )
-    to_do |= _has_other_length(setup.workdir, config)
+    to_do |= _was_made_longer(setup, done)
     if jax.process_index() == 0 and to_do:
         workdir_lib.write_json(
             setup.workdir / "config.json", config_lib.as_dict(config)

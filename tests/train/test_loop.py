@@ -82,9 +82,14 @@ def test_back_at_its_length_a_run_is_what_it_was(whole_run, tmp_path):
     """It was begun as a longer one, and stopped before a step of that."""
     shutil.copytree(whole_run, tmp_path / "run")
     config = (whole_run / "config.json").read_text()
-    longer = json.loads(config) | {"epochs": 9.0}
+    longer = json.loads(config) | {"steps": 40}
     (tmp_path / "run" / "config.json").write_text(json.dumps(longer))
     loop.train(toy_config(), tmp_path / "run", opener())
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == json.loads(
+        config
+    )
+    # A shorter command changes nothing of what is finished.
+    loop.train(toy_config(steps=6), tmp_path / "run", opener())
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == json.loads(
         config
     )
