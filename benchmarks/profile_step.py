@@ -49,7 +49,7 @@ def purposes(text: str) -> dict[str, tuple[str, str]]:
         known = collections.Counter(part for part in parts if part[0] != REST)
         found[each.name] = known.most_common(1)[0][0] if known else (REST, "")
         if _ONEDNN in each.line:
-            # XLA leaves the name out where it has to transpose what goes in: of gradients.
+            # XLA drops the name where it transposes the operands, which are gradients'.
             found[each.name] = "convolution, backward", ""
     return found
 

@@ -179,7 +179,7 @@ def placed(place: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """An error in a few words, on one line; of what the system says without the path."""
+    """An error in a few words, on one line; what the system refused, without its path."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())[:200]
 

@@ -16,7 +16,7 @@ class Flags(flags.FlagValues):
     """
 
     def string(self, name: str, *about: Any) -> flags.FlagHolder:
-        """Of its name, default and help text, like all others here."""
+        """Arguments: name, default, help text; so for all here but `choice`."""
         return flags.DEFINE_string(name, *about, flag_values=self)
 
     def strings(self, name: str, *about: Any) -> flags.FlagHolder:
@@ -32,7 +32,7 @@ class Flags(flags.FlagValues):
         return flags.DEFINE_boolean(name, *about, flag_values=self)
 
     def choice(self, name: str, *about: Any) -> flags.FlagHolder:
-        """Of its name, default, the possible values and help text."""
+        """Arguments: name, default, the possible values, help text."""
         return flags.DEFINE_enum(name, *about, flag_values=self)
 
     def integer(self, name: str, *about: Any, **bounds: int) -> flags.FlagHolder:

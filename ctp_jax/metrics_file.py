@@ -16,8 +16,7 @@ KCF = "_kcf"
 BASELINES = {BASELINE: "a box that stays", CHANCE: "chance", KCF: "the tracker KCF"}
 """Of several baselines of a metric, the first is what it is judged by."""
 GAIN_ERROR = "_gain_error"
-"""Metric `x_gain_error` is the standard error, over videos, of `x` minus that baseline
-on the same video."""
+"""Metric `x_gain_error` is the standard error, over videos, of `x` minus `x_stay_put`."""
 VIDEOS = "videos"
 """The number of videos of an accuracy: `retrieval_videos` of `retrieval_top1`."""
 

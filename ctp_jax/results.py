@@ -120,8 +120,8 @@ class Result(NamedTuple):
 def standing(result: Result, other: float | None, error: float = 0.0) -> str:
     """Whether a result is better than another value of the same metric.
 
-    A difference counts from two standard errors on, and where none is known as soon as it
-    can be seen; on a single video none counts.
+    A difference counts from two standard errors on. Where no error is known, it counts as
+    soon as it can be seen; on a single video, never.
 
     Args:
         result: has a standard error if it is a share of the videos.

@@ -98,8 +98,8 @@ def open_records(
     if numbers is None:
         raise UserError(
             f"data set {name!r} has no split {split!r}; its splits are "
-            f"{', '.join(sorted(found.splits))}: set config.data.split, and "
-            "config.data.eval_split or that to nothing, which evaluates on no videos"
+            f"{', '.join(sorted(found.splits))}: set config.data.split and "
+            "config.data.eval_split; where that is empty, nothing is evaluated"
         )
     table = {
         field.name: getattr(found, field.name)
@@ -185,9 +185,10 @@ def find_directory(name: str, data_dir: str, needs: Sequence[str] = ()) -> epath
 
 
 def _prepared(data_dir: str) -> list[str]:
-    """Names of the folders that may be data sets."""
+    """Names of what may be data sets."""
+    folder = epath.Path(data_dir)
     try:
-        return [each.name for each in epath.Path(data_dir).iterdir()]
+        return [each.name for each in folder.iterdir()] if folder.is_dir() else []
     except OSError:
         return []
 

@@ -32,8 +32,8 @@ def define_flags(flag_values: Flags) -> CommonFlags:
     init_from = flag_values.string(
         "init_from",
         "",
-        "The network: a workdir, a checkpoint, an encoder that was exported or converted, or "
-        "hf://OWNER/NAME.",
+        "The network: a workdir, a checkpoint, an encoder that was exported or "
+        "converted, or hf://OWNER/NAME.",
     )
     batch_size = flag_values.integer(
         "batch_size",

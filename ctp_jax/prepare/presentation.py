@@ -25,6 +25,7 @@ import av.video.stream
 import numpy as np
 
 _PICTURES = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+_PICTURE_FORMATS = re.compile("image2|.*_pipe")  # FFmpeg's names
 
 
 class VideoError(Exception):
@@ -44,6 +45,7 @@ class Presentation:
         seconds: time of the end, as announced; 0 if it is unknown.
         discontinuous: whether files of the format may be cut and joined anywhere, as
             MPEG-TS: what cannot be decoded before the first frame is not missing.
+        pictures: whether the format is one of pictures, of which a file may hold several.
     """
 
     streams: tuple[av.stream.Stream, ...]
@@ -52,6 +54,7 @@ class Presentation:
     frames: int
     seconds: float
     discontinuous: bool
+    pictures: bool
 
     @property
     def longest_pause(self) -> float:
@@ -62,8 +65,15 @@ class Presentation:
         """Width and height of a frame in square pixels; the height is kept."""
         return max(1, round(width * self.pixel_aspect)), height
 
+    def check_moves(self, frames: int) -> None:
+        """Raises `VideoError` for a single picture, given the number of frames."""
+        if self.pictures and frames == 1:
+            raise VideoError("a picture, not a video")
+
     def check_complete(self, frames: int, errors: int, end: float) -> None:
         """Raises `VideoError` if more than a tenth of what is announced is missing.
+
+        And for a single picture.
 
         Containers may announce a few frames too many; a tenth missing is damage.
 
@@ -72,6 +82,7 @@ class Presentation:
             errors: how often the decoder failed: the frames that are known to be lost.
             end: latest time in what was read of all streams, in seconds.
         """
+        self.check_moves(frames)
         announced = max(self.frames, frames + errors)
         if frames < 0.9 * announced:
             what = f"{frames} of {announced} frames"
@@ -92,11 +103,8 @@ def decide(
         source: its path or contents.
 
     Raises:
-        VideoError: no video stream, no decoder for it, or the file is a picture.
+        VideoError: no video stream, or no decoder for it.
     """
-    name = container.format.name
-    if name == "image2" or name.endswith("_pipe"):  # how FFmpeg reads single pictures
-        raise VideoError("a picture, not a video")
     stream = _choose_stream(container)
     rates = (stream.average_rate, stream.guessed_rate)
     # A single frame may last a tick of the clock: that is no rate.
@@ -117,6 +125,7 @@ def decide(
         frames=frames,
         seconds=min(filter(None, (tagged, own, whole)), default=0.0),
         discontinuous=bool(container.format.flags & av.format.Flags.ts_discont.value),
+        pictures=bool(_PICTURE_FORMATS.fullmatch(container.format.name)),
     )
 
 

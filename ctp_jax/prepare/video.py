@@ -223,6 +223,7 @@ def announced_times(
             for packet in _packets(container, shown.streams[:1])
             if packet.stream is stream and packet.size and not packet.is_discard
         ]
+    shown.check_moves(len(times))
     return sorted(times, key=lambda time: -1.0 if time is None else time), shown
 
 

@@ -124,9 +124,8 @@ def _evaluation(run: Run) -> list[Step]:
             [*_MAIN, *finetune, *more, f"--workdir={workdir}_finetuned"],
         ),
     ]
-    return (
-        steps[1:] if splits["test"] == "" else steps
-    )  # neighbours need held-out videos
+    # Neighbours are those of held-out videos.
+    return steps[1:] if splits["test"] == "" else steps
 
 
 def _config(name: str, arguments: Sequence[str]) -> str:
@@ -157,7 +156,7 @@ def _flags(command: Sequence[str]) -> list[str]:
     for word in command:
         last = words[-1] if words else ""
         known = ("--config", "--workdir", *_PROCESSES)
-        waits = last in known or last.startswith("--config.") and "=" not in last
+        waits = last in known or (last.startswith("--config.") and "=" not in last)
         if waits and not word.startswith("--"):
             words[-1] += f"={word}"
         else:

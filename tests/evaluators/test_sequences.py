@@ -102,8 +102,8 @@ def test_numbers(objects):
     windows, windows_all, per_frame = [], [], [[] for _ in range(T)]
     stay, overlaps, overlaps_stay, size = [], [], [], []
     centre, centre_stay = [], []
-    shares = []
-    for truth, chained, given, visible in videos:
+    shares, of_video = [], []
+    for number, (truth, chained, given, visible) in enumerate(videos):
         for n in range(objects):
             for which, boxes in enumerate(given):
                 first = which * (T - 1)
@@ -132,6 +132,7 @@ def test_numbers(objects):
                 a, b = chained[i, n] * pixels, truth[i, n] * pixels
                 overlaps.append(toolkit_iou(a, b))
                 overlaps_stay.append(toolkit_iou(truth[0, n] * pixels, b))
+                of_video.append(number)
                 middle = (a[:2] + a[2:] - b[:2] - b[2:]) / 2
                 centre.append(np.hypot(*middle))
                 moved = (truth[0, n] - truth[i, n]) * pixels
@@ -158,6 +159,14 @@ def test_numbers(objects):
     }
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-9, err_msg=name)
+    # Objects of a video count together: their gains are not independent.
+    gains = np.array(overlaps) - overlaps_stay
+    rest = [
+        (gains[of] - gains.mean()).sum()
+        for of in (np.array(of_video) == number for number in set(of_video))
+    ]
+    error = np.sqrt(np.sum(np.square(rest)) * len(rest) / (len(rest) - 1)) / len(gains)
+    assert found["ao_gain_error"] == pytest.approx(error)
     assert found["window_iou_per_frame_stay_put"][0] == pytest.approx(1.0)
     assert len(found["track_per_frame"]) == max(LENGTHS)
     # `videos` are those of the evaluator `tracking`, which a run may have, too.

@@ -123,6 +123,19 @@ def test_jpeg_quality_and_chroma():
     assert np.abs(np.asarray(decoded).astype(int) - image).max() <= 8
 
 
+def test_several_pictures_in_a_file_are_a_video(tmp_path):
+    images = [Image.fromarray(picture(48, 64, shift=9 * i)) for i in range(4)]
+    for count in (1, 4):
+        path = tmp_path / f"{count}.mjpeg"
+        with open(path, "wb") as file:
+            for image in images[:count]:
+                image.save(file, format="JPEG")
+    assert len(decode(path)) == len(video.announced_times(path)[0]) == 4
+    for read in (decode, video.announced_times):
+        with pytest.raises(video.VideoError, match="a picture, not a video"):
+            read(tmp_path / "1.mjpeg")
+
+
 def make_bad(folder, kind):
     path = folder / "bad.mp4"
     if kind == "empty":

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from ctp_jax import models, results
+from ctp_jax.reproduce import __main__ as reproduce
 from ctp_jax.reproduce import experiments, overview, plan, runs
 from tests.report import make_runs
 from tests.reproduce import command
@@ -212,3 +213,13 @@ def test_small_features_have_time_to_squeeze():
     for config in games:
         time, _ = models.create(config.model).total_stride()
         assert config.clip.num_frames // time > 1
+
+
+def test_a_metric_that_nobody_has_is_named_before_any_run(tmp_path, capsys):
+    path = tmp_path / "sweep.py"
+    path.write_text(COLUMN.replace("top1", "topp") + "ROWS = {'r': None}\n")
+    reproduce._check_metrics([experiments.read(str(path))])
+    assert capsys.readouterr().err == (
+        "note: sweep, column 'c': no evaluator of ctp_jax has a metric 'topp'; did you "
+        "mean top5?\n"
+    )

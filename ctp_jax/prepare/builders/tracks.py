@@ -32,9 +32,9 @@ class Tracks(derived.Derived):
             "min_valid", 16, "Frames in which it must be known.", lower_bound=1
         )
         about = "Standard deviation of the grey levels in a box that is followed."
-        values.number("min_std", 8.0, about, upper_bound=127, lower_bound=0)
+        values.number("min_std", 8.0, about, lower_bound=0, upper_bound=127)
         about = "Overlap of a track's first box and where it ends when followed back."
-        values.number("min_iou", 0.5, about, upper_bound=1, lower_bound=0)
+        values.number("min_iou", 0.5, about, lower_bound=0, upper_bound=1)
         values.integer("seed", 0, "Another follows other boxes.", lower_bound=0)
 
     @classmethod
