@@ -185,8 +185,7 @@ def _measured(values: Mapping[str, Any], data: str) -> str:
     """A line for each metric: its value and baseline, the videos, what it is."""
     heads = ("number", "value", "without a network", "on", "what it is")
     rows = []
-    numbers = {k: v for k, v in values.items() if isinstance(v, (int, float))}
-    for name, each in results.results(numbers).items():
+    for name, each in results.results(values).items():
         known = [(each.baseline, each.how), *each.more]
         beside = ", ".join(f"{results.show(name, v)}, {how}" for v, how in known if how)
         on = formatting.count(each.videos, "held-out video") if each.videos else ""

@@ -154,8 +154,10 @@ def results(values: Mapping[str, Any]) -> dict[str, Result]:
     """The metrics of an evaluation, each with its baseline and number of videos.
 
     Args:
-        values: numbers by name, of a line of `metrics.jsonl`.
+        values: of a line of `metrics.jsonl`, by name; null is a number there that is not
+            finite. What is no number is left out.
     """
+    values = {k: v for k, v in values.items() if v is None or is_number(v)}
     found = {}
     for name, value in values.items():
         # A baseline and its error stand beside their metric; a number of videos beside
@@ -173,6 +175,11 @@ def results(values: Mapping[str, Any]) -> dict[str, Result]:
         more = tuple(known[1:])
         found[name] = Result(name, _finite(value), *first, more, videos, gain_error)
     return found
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one of Python, or an array of NumPy or JAX that holds one."""
+    return isinstance(value, (int, float)) or getattr(value, "shape", None) == ()
 
 
 def _finite(value: Any) -> Any:

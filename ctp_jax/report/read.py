@@ -75,7 +75,7 @@ class Run:
     def measured(self) -> dict[str, results_lib.Result]:
         """The metrics of the last evaluation with their baselines."""
         last = self.held_out[-1] if self.held_out else {}
-        others = ("kind", "step", "epoch")
+        others = ("step", "epoch")
         return results_lib.results({k: v for k, v in last.items() if k not in others})
 
     def attempt(self, what: str, make: Callable, *args: Any) -> Any:

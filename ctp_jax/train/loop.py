@@ -14,7 +14,7 @@ from ctp_jax import formatting
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError, refusals
 from ctp_jax.storage import buckets
-from ctp_jax.train import evaluation, finished, metrics, step
+from ctp_jax.train import console, evaluation, finished, metrics, step
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import setup as setup_lib
 from ctp_jax.train import workdir as workdir_lib
@@ -100,13 +100,13 @@ class Run:
         steps = max(self.done, self.total)
         exported = finished.exported_results(self.workdir, self.config, steps)
         if self.total > 0 and exported is not None:
-            metrics.say(
+            console.say(
                 f"{self.workdir}: this run is finished, "
                 f"{formatting.count(steps, 'step')}; its encoder is in encoder/"
             )
             results, others = exported
             if others:
-                metrics.say(
+                console.say(
                     f"note: its results are of another evaluation ({others}): for this one, "
                     f"add --config.init_from={self.workdir} --config.init_head "
                     "--config.epochs=0 --config.steps=0 and another --workdir"
@@ -117,7 +117,7 @@ class Run:
         writer = metrics.MetricWriter(
             self.workdir, -1 if stale else self.done, self.eval_pending, self.pass_on
         )
-        watchdog = Watchdog(self.config.data.stall_after, metrics.say_here)
+        watchdog = Watchdog(self.config.data.stall_after, console.say_here)
         with contextlib.closing(writer), contextlib.closing(watchdog):
             self.writer, self.watchdog = writer, watchdog
             if self.total == 0:
@@ -128,7 +128,7 @@ class Run:
                 self._steps(start.batches)
             self.setup.checkpoints.wait()
         if self.preemption.preempted:
-            metrics.say(
+            console.say(
                 f"stopped by {self.preemption.name or 'another process'} after step "
                 f"{self.done}/{self.total}, which is saved: run the same command to "
                 "resume"
@@ -159,7 +159,7 @@ class Run:
         meter, before = metrics.Meter(clips), None
         profile = Profile(config.get("profile", ""), self.workdir)
         if start < self.total:
-            metrics.say("first step: compiling, minutes for large networks on CPUs")
+            console.say("first step: compiling, minutes for large networks on CPUs")
         for number in range(start + 1, self.total + 1):
             began = time.perf_counter()
             with self.watchdog.waiting(f"the batch of step {number}"):
@@ -184,7 +184,7 @@ class Run:
             meter.step(waited)
             if number == start + 1:
                 jax.block_until_ready(values)
-                metrics.say_first_step(time.perf_counter() - began)
+                console.say_first_step(time.perf_counter() - began)
                 self.preemption.nothing_to_save = False
                 meter.restart()
             last = number == self.total
@@ -220,7 +220,7 @@ class Run:
                 with contextlib.suppress(Exception):
                     self._save()
                     self.setup.checkpoints.wait()
-                    metrics.say(f"step {self.done}/{self.total} is saved")
+                    console.say(f"step {self.done}/{self.total} is saved")
             raise
 
     def _log(self, meter: metrics.Meter) -> None:
@@ -228,7 +228,7 @@ class Run:
         values = self.interval.means() | meter.read(self.total - self.done)
         meter.restart()
         at, ends = self.epochs.at(self.done), self.epochs.at(self.total)
-        metrics.say(metrics.train_line(self.done, self.total, (at, ends), values))
+        console.say(console.train_line(self.done, self.total, (at, ends), values))
         self.writer.write("train", self.done, {"epoch": at, **values})
 
     def _make_pending_evaluation(self) -> None:
@@ -258,9 +258,9 @@ class Run:
             evaluations, self.state, self.preemption, self.watchdog
         )
         seconds = time.perf_counter() - began
-        metrics.say(metrics.eval_line(self.done, self.results, seconds))
+        console.say(console.eval_line(self.done, self.results, seconds))
         for note in (note for each in evaluations for note in each.notes()):
-            metrics.say(f"  {note}")
+            console.say(f"  {note}")
         at = self.epochs.at(self.done)
         self.writer.write("eval", self.done, {"epoch": at, **self.results})
         evaluation.save_all(evaluations, self.workdir, self.done, arrays)
@@ -318,14 +318,14 @@ class Run:
         place = export.export_encoder(
             self.workdir, self.setup.task, self.state, provenance
         )
-        metrics.say(
+        console.say(
             f"finished after {formatting.count(self.done, 'step')} ({epochs:.1f} epochs)"
         )
         self._say_results()
-        metrics.say(f"  encoder      {place}")
-        metrics.say(f"  metrics      {self.workdir / 'metrics.jsonl'}")
-        metrics.say(f"  checkpoints  {self.workdir / 'checkpoints'}")
+        console.say(f"  encoder      {place}")
+        console.say(f"  metrics      {self.workdir / 'metrics.jsonl'}")
+        console.say(f"  checkpoints  {self.workdir / 'checkpoints'}")
 
     def _say_results(self) -> None:
-        for name, text in metrics.results(self.results).items():
-            metrics.say(f"  {name:<18} {text}")
+        for name, text in console.results(self.results).items():
+            console.say(f"  {name:<18} {text}")

@@ -1,4 +1,4 @@
-"""The metrics of a run: printed, and written to `metrics.jsonl` and TensorBoard.
+"""The metrics of a run: measured, and written to `metrics.jsonl` and TensorBoard.
 
 Metrics stay on the device until they are logged, so that the loop does not wait for the
 step that it has just started.
@@ -14,32 +14,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from ctp_jax import metrics_file
-from ctp_jax import results as results_lib
-from ctp_jax.errors import UserError, reason, shown
-from ctp_jax.formatting import duration, folded, number, wrapped
+from ctp_jax.errors import UserError, reason
+from ctp_jax.results import is_number
 from ctp_jax.storage import files
+from ctp_jax.train import console
 from ctp_jax.train.passing_on import PassOn
-
-
-def say(line: str) -> None:
-    """Prints a line on process 0 only, folded if it is long."""
-    if jax.process_index() == 0:
-        print(folded(shown(line)), flush=True)
-
-
-def say_here(line: str) -> None:
-    """Prints a line about this process, with its number if there are several."""
-    several = jax.process_count() > 1
-    print(folded(f"process {jax.process_index()}: " * several + line), flush=True)
-
-
-def say_first_step(seconds: float) -> None:
-    """Says how long the first step took, unless that was short."""
-    if seconds > 5:
-        say(f"first step: {duration(seconds)}, compilation included")
 
 
 class Interval:
@@ -181,7 +162,7 @@ class MetricWriter:
                 self._pass_on(step, _numbers(line))
             except Exception as error:  # noqa: BLE001 (code of others, over a network)
                 self._pass_on = None
-                say(f"note: no more metrics are passed on: {reason(error)}")
+                console.say(f"note: no more metrics are passed on: {reason(error)}")
 
     def sync(self) -> None:
         """Flushes to the disk, before a checkpoint is saved that relies on these lines."""
@@ -195,78 +176,8 @@ class MetricWriter:
                 file.close()
 
 
-def train_line(
-    step: int,
-    total: int,
-    epochs: tuple[float, float],
-    values: Mapping[str, float],
-) -> str:
-    """The line printed during training.
-
-    Metrics named `loss_<part>` follow the loss in brackets, then come the other metrics.
-
-    Args:
-        step: steps done.
-        total: steps of the run.
-        epochs: done, and of the run.
-        values: metrics, and those of `Meter.read`.
-    """
-    parts = {k[5:]: v for k, v in values.items() if k.startswith("loss_")}
-    brackets = " ".join(f"{name} {number(value)}" for name, value in parts.items())
-    width = len(f"{epochs[1]:.1f}")
-    fields = [
-        f"step {step:>{len(str(total))}}/{total}",
-        f"epoch {epochs[0]:>{width}.1f}",
-        f"loss {number(values['loss'])}" + (f" ({brackets})" if parts else ""),
-    ]
-    for name, value in values.items():
-        if name not in _PLACED and not name.startswith("loss_"):
-            fields.append(f"{name} {number(value)}")
-    if "grad_norm" in values:
-        fields.append(f"grad {number(values['grad_norm'])}")
-    if "learning_rate" in values:
-        fields.append(f"lr {values['learning_rate']:.3g}")
-    if values.get("replaced"):
-        fields.append(f"{values['replaced']:.0f} replaced")
-    if "clips_per_second" in values:
-        fields.append(f"{values['clips_per_second']:5.1f} clips/s")
-        fields.append(f"input {round(100 * values['input_share']):>2}%")
-        fields.append(f"eta {duration(values['eta'])}")
-    return wrapped(fields)
-
-
-_PLACED = ("loss", "grad_norm", "learning_rate", "epoch", "replaced")
-_PLACED += ("clips_per_second", "input_share", "eta")
-
-
-def eval_line(step: int, values: Mapping[str, Any], seconds: float) -> str:
-    """What is printed after an evaluation: its numbers and its duration.
-
-    On lines of at most 100 characters; all but the first begin with spaces.
-    """
-    numbers = [f"{name} {text}" for name, text in results(values).items()]
-    return wrapped([f"eval at step {step}:", *numbers, f"({duration(seconds)})"])
-
-
-def results(values: Mapping[str, Any]) -> dict[str, str]:
-    """The numbers of an evaluation as text, each with that of its baseline."""
-    found = {k: v for k, v in values.items() if _is_number(v)}
-    texts = {}
-    for name, each in results_lib.results(found).items():
-        known = [(each.baseline, each.how), *each.more]
-        beside = ", ".join(f"{how}: {number(v)}" for v, how in known if v is not None)
-        texts[name] = number(found[name]) + f" ({beside})" * bool(beside)
-    return texts
-
-
-def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float, np.number)) or getattr(value, "shape", 1) == ()
-    )
-
-
 def _fits(value: Any) -> bool:
-    return isinstance(value, str) or _is_number(value)
+    return isinstance(value, str) or is_number(value)
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from ctp_jax.train import metrics
+from ctp_jax.train import console
 
 FOLDER = "profile"
 """In the workdir; TensorBoard's profile plugin and Perfetto read what lies in it."""
@@ -38,4 +38,4 @@ class Profile:
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
-            metrics.say(f"profile of steps from {self._first} on: {self._folder}")
+            console.say(f"profile of steps from {self._first} on: {self._folder}")

@@ -19,7 +19,7 @@ from ctp_jax.data import selection
 from ctp_jax.data.batch import Batch
 from ctp_jax.storage import buckets, files, untrusted
 from ctp_jax.tasks import base
-from ctp_jax.train import evaluation, finished, metrics, optimizer, step
+from ctp_jax.train import console, evaluation, finished, optimizer, step
 from ctp_jax.train import mesh as mesh_lib
 from ctp_jax.train import state as state_lib
 from ctp_jax.train import workdir as workdir_lib
@@ -97,7 +97,7 @@ def open_setup(
         # Called when there is something to delete; `epochs` is set by then.
         permanent=lambda step: epochs.passes(step, config.keep_every),
     )
-    checkpoints = manager.Checkpoints(workdir, keep, metrics.say)
+    checkpoints = manager.Checkpoints(workdir, keep, console.say)
     encoder = other = None
     if checkpoints.latest() is None:
         encoder = init_from.read_checked(config, task)
@@ -202,7 +202,7 @@ def restore_or_init(setup: Setup) -> ResumePoint:
     restored = setup.checkpoints.restore(
         target,
         lambda step, meta: restore.check_same_run(
-            setup.workdir, step, meta, target, setup.config, metrics.say
+            setup.workdir, step, meta, target, setup.config, console.say
         ),
     )
     if setup.total == 0:
@@ -231,13 +231,13 @@ def _start_from(setup: Setup, state: state_lib.TrainState) -> state_lib.TrainSta
     known = []
     if setup.other is not None:
         state, known, line = init_from.start_other(setup.task, state, setup.other)
-        metrics.say(line)
+        console.say(line)
     if setup.encoder is not None:
         names = setup.pipeline.class_names if setup.config.init_head else None
         state, lines = init_from.start(setup.task, state, setup.encoder, names, known)
-        metrics.say("\n".join(lines))
+        console.say("\n".join(lines))
     elif setup.total == 0 or setup.task.frozen(state.params):
-        metrics.say("note: config.init_from is empty, so the encoder is random")
+        console.say("note: config.init_from is empty, so the encoder is random")
     if setup.encoder is None and setup.other is None:
         return state
     return jax.device_put(state, mesh_lib.replicated(setup.mesh))
@@ -256,12 +256,12 @@ def _resume(
     done = int(state.step)
     if done != expected:
         batches = _batches(setup, done)[1]
-    metrics.say(
+    console.say(
         f"resuming from the checkpoint of step {done}/{setup.total}"
         + "; config.init_from is not read again" * bool(setup.config.init_from)
     )
     if meta["videos"] != video_digest(setup.pipeline):
-        metrics.say(
+        console.say(
             "note: the training videos are not those that this run had so far: from here "
             "on, batches and epochs are those of the new ones"
         )
@@ -299,7 +299,7 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     """Prints what is about to run; writes config and versions to the workdir."""
     config, epochs = setup.config, setup.epochs
     hosts = jax.process_count()
-    metrics.say(
+    console.say(
         f"{config.task}: {state_lib.count(target.params):,} parameters, "
         f"{formatting.count(epochs.num_examples, 'video')}, batch {config.batch_size} on "
         f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
@@ -307,27 +307,27 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
         + f", {formatting.count(setup.total, 'step')} ({epochs.at(setup.total):.1f} epochs)"
     )
     if config.batch_size > epochs.num_examples:
-        metrics.say("note: the batch is larger than the data set")
+        console.say("note: the batch is larger than the data set")
     if 0 < setup.total <= config.optimizer.warmup_steps:
-        metrics.say(
+        console.say(
             f"note: the run ends within config.optimizer.warmup_steps = "
             f"{config.optimizer.warmup_steps}: the learning rate stays low"
         )
     if skipped := getattr(setup.pipeline, "skipped", 0):
         needed = max(config.data.min_frames, setup.task.clip_spec(True).min_frames)
-        metrics.say(
+        console.say(
             f"note: {skipped} of {skipped + epochs.num_examples} videos of split "
             f"{config.data.split!r} left out, with fewer than {needed} frames"
         )
     if config.ema:
-        metrics.say(
+        console.say(
             "note: evaluation and export take the moving average of the parameters "
             f"(config.ema = {config.ema})"
         )
     opened = [getattr(each.pipelines[0], "records", None) for each in setup.evaluations]
     if (trained_on := getattr(setup.pipeline, "records", None)) is not None:
         for line in selection.overlaps(trained_on, filter(None, opened)):
-            metrics.say(line)
+            console.say(line)
     done, total = setup.checkpoints.latest(), setup.total
     # A finished run keeps the config that its results came from.
     to_do = (done is None or done < total) and not finished.exported_results(

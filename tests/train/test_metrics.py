@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctp_jax.train import metrics
+from ctp_jax.train import console, metrics
 
 
 def test_train_line():
@@ -23,11 +23,11 @@ def test_train_line():
         "input_share": 0.031,
         "eta": 250.0,
     }
-    assert metrics.train_line(150, 3000, (1.6, 30.0), values) == (
+    assert console.train_line(150, 3000, (1.6, 30.0), values) == (
         "step  150/3000  epoch  1.6  loss 3.210 (center 2.010 size 1.200)  iou 0.412  "
         "grad 2.000  lr 0.01\n     12.3 clips/s  input  3%  eta 4m10s"
     )
-    short = metrics.train_line(1, 9, (0.1, 1.0), {"loss": 2e-5})
+    short = console.train_line(1, 9, (0.1, 1.0), {"loss": 2e-5})
     assert short == "step 1/9  epoch 0.1  loss 2.00e-05"
 
 
@@ -126,8 +126,8 @@ def test_results_stand_beside_their_baseline():
         "top1": "0.250 (chance: 0.100)",
         "odd_stay_put": "1.000",
     }
-    assert metrics.results(values) == texts
-    lines = metrics.eval_line(30, {**values, "center_error": 1.5}, 2.0).splitlines()
+    assert console.results(values) == texts
+    lines = console.eval_line(30, {**values, "center_error": 1.5}, 2.0).splitlines()
     assert " ".join(" ".join(lines).split()) == (
         "eval at step 30: iou 0.600 (a box that stays: 0.480) top1 0.250 (chance: 0.100) "
         "odd_stay_put 1.000 center_error 1.500 (2.0s)"
