@@ -56,6 +56,13 @@ SMALL_NETWORKS = {
 }
 """Network -> with --scale=small; others stay."""
 
+DATA = (
+    *("ucf101", "hmdb51", "kinetics400", "something_something_v1", "got10k"),
+    *("gym99", "gym288", "ssv2", "ntu60"),
+    *("gym_fx_s1", "gym_ub_s1", "gym_vault", "gym_floor"),
+)
+"""Data sets of the paper and of SEVERE."""
+
 SIZES = {
     ("ucf101", "train01"): 9537,
     ("ucf101", "test01"): 3783,

@@ -19,7 +19,10 @@ ROWS = {
         "paper": (83.9, 53.6),
     },
     ("GOT-10k", "Real annotation"): {
-        "pretrain": "configs/got10k_real_r3d.py",
+        "pretrain": {
+            "config": "configs/got10k_real_r3d.py",
+            "small": {"game.num_trajectories": 1},
+        },
         "paper": (77.0, 51.4),
     },
     ("GOT-10k", "Pre-set (x1)"): {

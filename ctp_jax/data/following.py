@@ -12,22 +12,7 @@ import tensorflow as tf
 
 from ctp_jax.data import clips
 from ctp_jax.data.batch import VISIBILITY, ClipSpec
-from ctp_jax.data.records import Records
 from ctp_jax.data.rng import Rng
-from ctp_jax.errors import UserError
-
-
-def check(opened: Records, spec: ClipSpec) -> None:
-    """Raises `UserError` for a data set without what `spec.follow` names."""
-    for name in spec.follow:
-        if name and name not in opened.features.annotations:
-            command = f"tracks --from {opened.name}"
-            if name != "tracks":
-                command = f"boxes --name {opened.name}_boxes --videos DIR"
-            raise UserError(
-                f"data set {opened.name!r} has no {name} in its frames, which clips should "
-                f"follow: `python -m ctp_jax.prepare {command}` makes one that has"
-            )
 
 
 def sample_clips(

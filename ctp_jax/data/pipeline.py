@@ -108,7 +108,7 @@ class Pipeline:
         else:  # not read
             features = dataclasses.replace(opened.features, other="")
             opened = dataclasses.replace(opened, features=features)
-        following.check(opened, spec)
+        records.check_followed(opened, spec.follow)
         self.records = opened
         self.class_names = opened.class_names
         limit = 0 if train else config.data.eval_videos

@@ -7,6 +7,7 @@ TensorFlow.
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -45,6 +46,11 @@ class Records(index.Table):
     def ids(self) -> np.ndarray:
         """str (n,), names of the videos; decoded at the first access."""
         return np.char.decode(self.id_bytes, "utf-8", "backslashreplace")
+
+    def digest(self) -> str:
+        """12 hexadecimal digits, of the videos' names in their order and of their boxes."""
+        names = b"\n".join(self.id_bytes.tolist())
+        return hashlib.sha256(names + self.features.digest.encode()).hexdigest()[:12]
 
     def id_of(self, number: int) -> str:
         """Name of one video, without decoding all of them as `ids` does."""
@@ -118,6 +124,19 @@ def check_other(name: str, features: tfrecord.Features) -> None:
             f"data set {name!r}: has no stored flow: run `python -m ctp_jax.prepare flow "
             f"--from {name}` and set config.data.name to {name}_flow"
         )
+
+
+def check_followed(opened: Records, follow: Sequence[str]) -> None:
+    """Raises `UserError` for a data set without what `follow` of a `ClipSpec` names."""
+    for name in follow:
+        if name and name not in opened.features.annotations:
+            command = f"tracks --from {opened.name}"
+            if name != "tracks":
+                command = f"boxes --name {opened.name}_boxes --videos DIR"
+            raise UserError(
+                f"data set {opened.name!r} has no {name} in its frames, which clips should "
+                f"follow: `python -m ctp_jax.prepare {command}` makes one that has"
+            )
 
 
 def open_index(

@@ -99,7 +99,8 @@ def main(arguments):
             for experiment, each in zip(chosen[::-1], cells[::-1], strict=True)
             for name, place in plan.places(each).items()
         }
-        print("\n".join(plan.lines(own, root, plan.Rates(root, RATE.value), of)))
+        rates = plan.Rates(root, RATE.value)
+        print("\n".join(plan.lines(own, ordered, root, rates, of)))
         return
     failed = None
     if not TABLE.value:
@@ -130,7 +131,9 @@ def _make(own, ordered, root, chosen) -> None:
     """Makes the runs; `work.Failed` is raised after all others are made."""
     made_by = {k: v for each in chosen for k, v in each.made_by.items()}
     left = [run for run in own if not plan.is_finished(run, root)]
-    plan.check_there(left, root, made_by)
+    # For all shards: none starts, and waits for those that cannot.
+    all_left = [run for run in ordered if not plan.is_finished(run, root)]
+    plan.check_there(all_left, root, made_by)
     print(f"{len(own)} runs, {len(left)} to make in {root}", flush=True)
     work.Worker(root, ordered, WAIT.value).make(own)
 
@@ -195,10 +198,10 @@ def _settings() -> runs_lib.Settings:
         raise UserError(
             "--data: the full-size tables are on the paper's data: needs --scale=small"
         )
-    known = {name for name, _ in experiments.shared()["SIZES"]} | {""}
+    known = experiments.shared()["DATA"]
     for role in data:
-        if role not in known:
-            meant = config.closest(role, known) or ", ".join(sorted(known - {""}))
+        if role not in ("", *known):
+            meant = config.closest(role, known) or ", ".join(known)
             raise UserError(f"--data={role}=...: no data set of the paper: {meant}?")
     overrides = {}
     for each in OVERRIDE.value:

@@ -14,12 +14,12 @@ its last evaluation, and `values`, which replace `{name}` in paths of configs. W
 dictionary with any of `_ROW`.
 """
 
-import ast
 import dataclasses
 import fnmatch
 import functools
 import importlib.util
 import pathlib
+import re
 import runpy
 import traceback
 from collections.abc import Mapping, Sequence
@@ -36,6 +36,22 @@ _ROW = {
     "missing": "why there is no run",
     "chance": "True: what guesses come to that look at no video",
 }
+RUN = ("config", "arguments", "frames", "small")
+"""What a run may have beside fields."""
+_TYPES = {
+    "config": ("text", str),
+    "arguments": ("text", str),
+    "frames": ("a whole number", int),
+    "small": ("a dictionary, why not, or None", (Mapping, str, type(None))),
+    "transfer": ("a dictionary", Mapping),
+    "paper": ("a tuple", (tuple, list)),
+    "columns": ("a tuple", (tuple, list)),
+    "missing": ("text", str),
+    "chance": ("True or False", bool),
+    "metric": ("text", str),
+    "values": ("a dictionary", Mapping),
+}
+"""What the entries of rows, columns and runs must be."""
 _FILE = {
     "TITLE": str,
     "LABELS": tuple,  # above the parts of the rows' names
@@ -160,17 +176,19 @@ def read(spec: str) -> Experiment:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         at = f" (line {line})" * (line is not None)
         raise UserError(f"{path}{at}: {kind}{error}") from error
-    if "TITLE" not in found:
-        docstring = ast.get_docstring(ast.parse(path.read_text())) or path.stem
-        found["TITLE"] = docstring.partition("\n")[0].rstrip(".")
-    return _experiment(path, found)
+    title = ((found["__doc__"] or "").strip() or path.stem).partition("\n")[0]
+    # Tables of other arguments are other files.
+    name = re.sub(r"[^\w.+-]+", "-", f"{path.stem}-{arguments}".rstrip("-"))
+    return _experiment(path, name, {"TITLE": title.rstrip("."), **found})
 
 
-def _experiment(path: pathlib.Path, found: Mapping[str, Any]) -> Experiment:
-    given = {name: found[name] for name in _FILE if name in found}
-    for name, value in given.items():
-        if not isinstance(value, _FILE[name]):
-            raise UserError(f"{path}: {name}: must be a {_FILE[name].__name__}")
+def _experiment(path: pathlib.Path, name: str, found: Mapping[str, Any]) -> Experiment:
+    given = {key: found[key] for key in _FILE if key in found}
+    for key, value in given.items():
+        if not isinstance(value, _FILE[key]):
+            raise UserError(f"{path}: {key}: must be a {_FILE[key].__name__}")
+    if not all(isinstance(seed, int) and seed >= 0 for seed in given.get("SEEDS", ())):
+        raise UserError(f"{path}: SEEDS: needs whole numbers from 0")
     if "ROWS" not in given and "PICTURES" not in given:
         raise UserError(f"{path}: has no ROWS: see docs/experiments.md")
     columns = [
@@ -187,9 +205,9 @@ def _experiment(path: pathlib.Path, found: Mapping[str, Any]) -> Experiment:
                 f"{path}: row {row.name!r}: needs {len(labels)} parts, LABELS"
             )
     more = ("SEEDS", "FIGURE", "PICTURES", "MADE_BY", "MEASURED")
-    more = {name.lower(): given[name] for name in more if name in given}
+    more = {key.lower(): given[key] for key in more if key in given}
     title = given["TITLE"]
-    return Experiment(path.stem, title, labels, columns, rows, **more)
+    return Experiment(name, title, labels, columns, rows, **more)
 
 
 def chosen(
@@ -221,34 +239,56 @@ def is_run(described: Any) -> bool:
     return isinstance(described, Mapping) and "config" in described
 
 
-def _column(path: pathlib.Path, label: str, described: Any) -> Column:
+def _check(place: str, described: Mapping[str, Any]) -> None:
+    """Raises `UserError` for entries of other types, those of inner runs included."""
+    if "seed" in described:
+        raise UserError(f"{place}: 'seed': SEEDS and --seeds set it")
+    for name, value in described.items():
+        what, types = _TYPES.get(name, ("", object))
+        if not isinstance(value, types):
+            raise UserError(f"{place}: {name!r} = {value!r}: needs {what}")
+        if is_run(value) or (isinstance(value, Mapping) and name in _TYPES):
+            _check(place, value)
+
+
+def _column(path: pathlib.Path, label: Any, described: Any) -> Column:
+    place = f"{path}: column {label!r}"
     if not isinstance(described, Mapping) or "metric" not in described:
-        raise UserError(f"{path}: column {label!r}: needs a dictionary with 'metric'")
+        raise UserError(f"{place}: needs a dictionary with 'metric'")
+    _check(place, described)
     run = {k: v for k, v in described.items() if k not in ("metric", "values")}
     if run and not is_run(run):
-        raise UserError(f"{path}: column {label!r}: needs 'config'")
-    return Column(label, described["metric"], run or None, described.get("values", {}))
+        raise UserError(f"{place}: needs 'config'")
+    values = described.get("values", {})
+    return Column(str(label), described["metric"], run or None, values)
 
 
 def _row(path: pathlib.Path, label: Any, described: Any, columns: list[Column]) -> Row:
-    parts = label if isinstance(label, tuple) else (label,)
+    parts = tuple(map(str, label if isinstance(label, tuple) else (label,)))
+    place = f"{path}: row {', '.join(parts)!r}"
+    if isinstance(described, Mapping):
+        _check(place, described)
     if described is None or isinstance(described, str) or is_run(described):
         return Row(parts, described)
-    name = ", ".join(parts)
     if not isinstance(described, Mapping):
-        raise UserError(f"{path}: row {name!r}: needs a run or a dictionary")
+        raise UserError(f"{place}: needs a run or a dictionary")
     for key in described:
         if key not in _ROW:
             hint = config_lib.did_you_mean(key, _ROW) or f": one of {', '.join(_ROW)}"
-            raise UserError(f"{path}: row {name!r}: no such entry {key!r}{hint}")
+            raise UserError(f"{place}: no such entry {key!r}{hint}")
+    pretrain = described.get("pretrain")
+    if not (pretrain is None or isinstance(pretrain, str) or is_run(pretrain)):
+        raise UserError(f"{place}: 'pretrain' = {pretrain!r}: needs a run or None")
     numbers = described.get("paper", ())
     if len(numbers) > len(columns):
-        raise UserError(f"{path}: row {name!r}: more numbers than columns in 'paper'")
+        raise UserError(f"{place}: more numbers than columns in 'paper'")
+    if not all(isinstance(number, (int, float, type(None))) for number in numbers):
+        raise UserError(f"{place}: 'paper' = {numbers!r}: needs numbers or None")
     labels = [column.label for column in columns]
     pairs = zip(labels, numbers, strict=False)
     paper = {column: number for column, number in pairs if number is not None}
     row = Row(parts, **{**described, "paper": paper})
     for pattern in row.columns:
         if not fnmatch.filter(labels, pattern):
-            raise UserError(f"{path}: row {name!r}: no column fits {pattern!r}")
+            raise UserError(f"{place}: no column fits {pattern!r}")
     return row

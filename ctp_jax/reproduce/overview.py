@@ -20,7 +20,9 @@ def update(path: pathlib.Path, clips_per_second: float) -> None:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"--overview={path}: needs the marks {BEGIN.strip()!r} and END")
+        raise UserError(
+            f"--overview={path}: needs the marks {BEGIN.strip()!r} and {END.strip()!r}"
+        )
     with files.replacing(path) as new:
         new.write_text(before + BEGIN + table(clips_per_second) + END + after)
 

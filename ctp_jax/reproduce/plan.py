@@ -21,7 +21,7 @@ from ctp_jax.reproduce.runs import Run
 from ctp_jax.storage import untrusted
 
 MARK = "reproduce.json"
-"""In the folder of a run: the command that it was made by, and the basis of its name."""
+"""In the folder of a run: its command, the basis of its name, digests of its videos."""
 
 REFERENCE = 16 * 112 * 112
 """Pixels of the clips that clips per second are of; others cost in proportion."""
@@ -59,14 +59,38 @@ def _marks(root: str) -> Iterator[tuple[pathlib.Path, dict]]:
             yield path.parent, untrusted.load_json(path, shape)
 
 
-def check_unchanged(runs: Iterable[Run], root: str) -> None:
-    """Raises `UserError` where a command made another run in `root` before.
+def mark_of(run: Run) -> dict[str, Any]:
+    """The contents of `MARK` for a run that starts."""
+    return {"command": command_of(run), "basis": run.basis, "videos": _videos(run)}
 
-    That is so if a config file has changed since: its old results are not mixed with new
-    ones.
+
+def _videos(run: Run) -> dict[str, str]:
+    """{split: digest} of the splits of a run that are there."""
+    found, data = {}, run.config.data
+    for split in filter(None, (data.split, data.eval_split)):
+        with contextlib.suppress(UserError):
+            found[split] = _digest(data.name, split, data.data_dir)
+    return found
+
+
+def check_unchanged(runs: Iterable[Run], root: str) -> None:
+    """Raises `UserError` where other runs or data are meant than those in `root`.
+
+    That is so if a config file has changed since, or with another data set of the same
+    name: old results are not mixed with new ones.
     """
-    made = {mark["command"]: (folder, mark["basis"]) for folder, mark in _marks(root)}
+    marks = list(_marks(root))
+    made = {mark["command"]: (folder, mark["basis"]) for folder, mark in marks}
+    videos = {folder.name: mark.get("videos", {}) for folder, mark in marks}
     for run in runs:
+        before = videos.get(run.name, {})
+        for split, digest in _videos(run).items() if before else ():
+            if before.get(split, digest) != digest:
+                raise UserError(
+                    f"{os.path.join(root, run.name)}: split {split} of {run.config.data.name} "
+                    "had other videos, or boxes, when this run was made: name those with "
+                    "--data_dir, move the folder away, or use another --root"
+                )
         folder, before = made.get(command_of(run), (None, {}))
         if folder is None or folder.name == run.name:
             continue
@@ -89,8 +113,9 @@ def check_there(runs: Iterable[Run], root: str, made_by: Mapping[str, str]) -> N
     missing: dict[str, str] = {}
     for run in runs:
         data = run.config.data
+        follow = specs.clip_spec(run.config).follow
         for split in filter(None, (data.split, data.eval_split)):
-            if found := _why_not(data.name, split, data.data_dir):
+            if found := _why_not(data.name, split, data.data_dir, follow):
                 missing[found[0]] = found[1]
         for value in run.overrides.values():
             if isinstance(value, str) and runs_lib.ROOT in value:
@@ -109,15 +134,18 @@ def check_there(runs: Iterable[Run], root: str, made_by: Mapping[str, str]) -> N
 
 
 @functools.cache
-def _why_not(name: str, split: str, data_dir: str) -> tuple[str, str] | None:
-    """(what is missing, how to make it), or None if the split is prepared."""
+def _why_not(name: str, split: str, data_dir: str, follow) -> tuple[str, str] | None:
+    """(what is missing, how to make it), or None if the split is prepared.
+
+    `follow`: of a `ClipSpec`.
+    """
     folder = records.default_data_dir(data_dir)
     try:
         records.find_directory(name, folder)
     except UserError:
-        return f"data set {name}", records.prepare_command(name, data_dir)
+        return f"data set {name}", records.prepare_command(name, data_dir, follow)
     try:
-        _open(name, split, data_dir)
+        records.check_followed(_open(name, split, data_dir), follow)
         return None
     except UserError as error:
         return f"split {split} of data set {name}", str(error)
@@ -126,6 +154,11 @@ def _why_not(name: str, split: str, data_dir: str) -> tuple[str, str] | None:
 @functools.cache
 def _open(name: str, split: str, data_dir: str) -> records.Records:
     return records.open_records(name, split, data_dir)
+
+
+@functools.cache
+def _digest(name: str, split: str, data_dir: str) -> str:
+    return _open(name, split, data_dir).digest()
 
 
 def clips(run: Run, published: bool = False) -> float | None:
@@ -140,6 +173,8 @@ def clips(run: Run, published: bool = False) -> float | None:
     Returns:
         None where the size of a data set is not known.
     """
+    from ctp_jax.evaluators import base  # not above: it imports JAX
+
     config, data = run.config, run.config.data
 
     def size_of(split):
@@ -154,14 +189,18 @@ def clips(run: Run, published: bool = False) -> float | None:
     used = size * data.fraction
     epochs = config.steps * config.batch_size / used or config.epochs
     frames = specs.frames_per_video(config) * used * epochs
+    passes = set()  # evaluators that look at the same share one
     for name, options in config.evaluators.items() if held_out else ():
         videos = options.videos or data.eval_videos or held_out
         every = options.every or config.eval_every
         times = max(1, math.floor(epochs / every)) if every else 1
+        looks_at = base.load(name, options).LOOKS_AT
         tested = config.test.num_clips if "test" in config else 1
-        if name in ("retrieval", "knn"):
-            tested, videos = config.probe.num_clips, videos + used
-        frames += _EVALUATED * times * tested * videos * config.clip.num_frames
+        if looks_at == "features":
+            gallery = min(used, config.probe.gallery_videos or used)
+            tested, videos = config.probe.num_clips, videos + gallery
+        passes.add((looks_at, times * tested * videos * config.clip.num_frames))
+    frames += _EVALUATED * sum(each for _, each in passes)
     return frames * config.clip.size**2 / REFERENCE
 
 
@@ -215,21 +254,29 @@ def places(cells: Mapping[tuple[str, str], Sequence[Run] | str]) -> dict[str, st
 
 
 def lines(
-    runs: Sequence[Run], root: str, rates: Rates, of: Mapping[str, str]
+    runs: Sequence[Run],
+    everything: Sequence[Run],
+    root: str,
+    rates: Rates,
+    of: Mapping[str, str],
 ) -> list[str]:
-    """The plan: a line for each run, with its place in `of`, and the sum of what is left."""
+    """The plan: a line for each run, with its place in `of`, and the sum of what is left.
+
+    Numbers are those in `everything`, of all shards.
+    """
     texts, total, unknown = [], 0.0, 0
     width = max((len(run.name) for run in runs), default=0)
-    for number, run in enumerate(runs, 1):
+    numbers = {run.name: number for number, run in enumerate(everything, 1)}
+    for run in runs:
         if is_finished(run, root):
             state = "finished"
         else:
             hours = rates.hours(run)
             total, unknown = total + (hours or 0), unknown + (hours is None)
             state = "time unknown" if hours is None else duration(3600 * hours)
-        needs = ", ".join(str(runs.index(n) + 1) for n in run.needs if n in runs)
+        needs = ", ".join(str(numbers[needed.name]) for needed in run.needs)
         parts = [
-            f"{number:>4}",
+            f"{numbers[run.name]:>4}",
             f"{run.name:<{width}}",
             state,
             f"after {needs}" * bool(needs),

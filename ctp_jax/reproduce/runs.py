@@ -1,11 +1,11 @@
 """The runs that tables need: each once, by the digest of its effective config."""
 
+import copy
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -18,8 +18,6 @@ from ctp_jax.storage import untrusted
 
 ROOT = "{root}"
 """In a value of a field: the folder of all runs."""
-
-_NO_FIELDS = ("config", "arguments", "frames", "small")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,16 +93,6 @@ class Run:
         ]
 
 
-class _Form(NamedTuple):
-    """A run without its seed; `needs` are descriptions of runs, by field."""
-
-    spec: str
-    fields: dict[str, Any]
-    needs: dict[str, Any]
-    config: ConfigDict
-    basis: dict[str, Any]
-
-
 class Runs:
     """All runs of some experiments.
 
@@ -115,7 +103,6 @@ class Runs:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.by_name: dict[str, Run] = {}
-        self._forms: dict[str, _Form] = {}
         self._overridden: set[str] = set()
 
     def cells(self, experiment: Experiment) -> dict[tuple[str, str], list[Run] | str]:
@@ -154,38 +141,34 @@ class Runs:
 
     def _make(self, described: Mapping[str, Any], values, seed: int) -> Run:
         """The run of a description, and before it the runs that it needs."""
-        key = json.dumps([described, values], sort_keys=True, default=str)
-        if key not in self._forms:
-            self._forms[key] = self._form(described, values)
-        form = self._forms[key]
-        needs = {k: self._make(v, values, seed) for k, v in form.needs.items()}
-        config = form.config.copy_and_resolve_references()
-        config.seed = seed
-        basis = {**form.basis, "seed": seed}
-        basis |= {field: f"run {run.name}" for field, run in needs.items()}
-        name = _name(config, basis, needs)
-        overrides = {**form.fields, "seed": seed, **needs}
-        made = Run(name, form.spec, overrides, config, basis, tuple(needs.values()))
-        return self.by_name.setdefault(name, made)
-
-    def _form(self, described: Mapping[str, Any], values) -> "_Form":
-        """What the runs of a description have in common over seeds."""
-        spec, fields = self._at_scale(described, values)
-        config = cli.load_config(spec)
-        needs = {k: v for k, v in fields.items() if experiments.is_run(v)}
+        spec, described = self._at_scale(described, values)
+        config = copy.deepcopy(_load(spec))
+        fields = {k: v for k, v in described.items() if k not in experiments.RUN}
+        needs = {
+            field: self._make(value, values, seed)
+            for field, value in fields.items()
+            if experiments.is_run(value)
+        }
         for field, value in list(fields.items()):
             # Checks the field of a run, too.
             if specs.assign(config, field, "" if field in needs else value, spec):
                 continue
             del fields[field]  # so that equal runs have equal commands
-        if frames := described.get("frames"):
-            fields["steps"] = config.steps = _steps_of(config, frames)
         counted = {*fields}  # even of those that change no results
+        overridden = self._override(config, spec)
+        frames = described.get("frames")
+        if frames and "steps" not in overridden:
+            fields["steps"] = config.steps = _steps_of(config, frames)
         if self.settings.data_dir:
             config.data.data_dir = fields["data.data_dir"] = self.settings.data_dir
-        fields |= self._override(config, spec)
+        config.seed = seed
         config_lib.validate(config)
-        return _Form(spec, fields, needs, config, _basis(config, counted))
+        basis = _basis(config, counted)
+        basis |= {field: f"run {run.name}" for field, run in needs.items()}
+        name = _name(config, basis, needs)
+        overrides = {**fields, **overridden, "seed": seed, **needs}
+        made = Run(name, spec, overrides, config, basis, tuple(needs.values()))
+        return self.by_name.setdefault(name, made)
 
     def _override(self, config: ConfigDict, spec: str) -> dict[str, Any]:
         """Sets the fields that the user overrides for all runs, where there are such."""
@@ -193,14 +176,20 @@ class Runs:
         trains = config.steps or config.epochs
         for field, text in self.settings.overrides.items():
             length = field in ("steps", "epochs")
-            if field in config_lib.flatten(config) and (trains or not length):
-                found[field] = specs.parse(config, field, text)
-                specs.assign(config, field, found[field], spec)
-                self._overridden.add(field)
+            if field not in config_lib.flatten(config) or (length and not trains):
+                continue
+            if field == "epochs" and config.steps:
+                raise UserError(
+                    f"--override=epochs: {spec} has config.steps = {config.steps}, which "
+                    "counts: give --override=steps=N"
+                )
+            found[field] = specs.parse(config, field, text)
+            specs.assign(config, field, found[field], spec)
+            self._overridden.add(field)
         return found
 
     def _at_scale(self, described, values) -> tuple[str, dict[str, Any]]:
-        """(config with arguments, fields to override) at the scale that is chosen."""
+        """(config with arguments, the description) at the scale that is chosen."""
         small = described.get("small", {}) if self.settings.small else {}
         if small is None or isinstance(small, str):
             raise NoSmallForm(small or "it has no small form")
@@ -214,13 +203,12 @@ class Runs:
             spec = spec.format_map(values)
         except (KeyError, ValueError, IndexError) as error:
             raise UserError(f"config {spec!r}: no value for {error}") from error
-        return specs.path(spec), {
-            k: v for k, v in described.items() if k not in _NO_FIELDS
-        }
+        return specs.path(spec), described
 
     def check_overrides(self) -> None:
         """Raises `UserError` for a field that no run has, or that the table itself sets."""
-        needs = {field for form in self._forms.values() for field in form.needs}
+        every = [run.overrides.items() for run in self.by_name.values()]
+        needs = {k for each in every for k, v in each if isinstance(v, Run)}
         for field in self.settings.overrides:
             if field == "seed":
                 raise UserError("--override=seed: --seeds sets it: give that")
@@ -234,6 +222,11 @@ class Runs:
                 known = {name for each in configs for name in config_lib.flatten(each)}
                 hint = config_lib.suggestion(field, sorted(known))
                 raise UserError(f"--override={field}: no run has this field; {hint}")
+
+
+@functools.cache
+def _load(spec: str) -> ConfigDict:
+    return cli.load_config(spec)
 
 
 def _place(experiment: Experiment, row: Row, column: Column) -> str:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
 from ctp_jax import modules
+from ctp_jax.data.batch import ClipSpec
 from ctp_jax.errors import UserError
 from ctp_jax.reproduce import experiments
 
@@ -117,20 +118,25 @@ def parse(config: ConfigDict, field: str, text: str) -> Any:
 
 def frames_per_video(config: ConfigDict) -> int:
     """Frames that a training step draws of each video."""
+    spec = clip_spec(config)
+    return spec.num_clips * spec.num_frames
+
+
+def clip_spec(config: ConfigDict) -> ClipSpec:
+    """The clips that a config's task trains on."""
     rest = ("data", "optimizer", "evaluators", "probe", "init_from", "seed")
     fields = {k: v for k, v in config_lib.as_dict(config).items() if k not in rest}
     key = json.dumps(fields)
-    if key not in _FRAMES:
+    if key not in _SPECS:
         from ctp_jax.tasks import base  # not above: it imports JAX
 
         modules.allow_named_by(config)
         if "coclr" in config:  # what it samples with does not matter here
             config = config.copy_and_resolve_references()
             config.coclr.sampler = "random"
-        spec = base.load(config).clip_spec(train=True)
-        _FRAMES[key] = spec.num_clips * spec.num_frames
-    return _FRAMES[key]
+        _SPECS[key] = base.load(config).clip_spec(train=True)
+    return _SPECS[key]
 
 
-_FRAMES: dict[str, int] = {}
-"""`frames_per_video` of configs, which takes a while."""
+_SPECS: dict[str, ClipSpec] = {}
+"""`clip_spec` of configs, which takes a while."""

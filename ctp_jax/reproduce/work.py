@@ -63,7 +63,7 @@ class Worker:
             Failed: some failed; the message names each, its log, and why.
             TryLater: a signal stopped a run, which is saved; or what is left needs runs
                 that other processes make.
-            UserError: the disk is full.
+            UserError: the disk is full. Workers that wait for these runs give up, too.
         """
         left = [run for run in own if not plan.is_finished(run, self.root)]
         for run in left:
@@ -73,7 +73,13 @@ class Worker:
             while left:
                 before = len(left)
                 self._note_failures(left, own, began)
-                left = [run for run in left if not self._settled(run)]
+                try:
+                    left = [run for run in left if not self._settled(run)]
+                except UserError as error:
+                    if not isinstance(error, TryLater):
+                        for run in left:
+                            self._give_up(run, str(error))
+                    raise
                 if left and len(left) == before:
                     waits = f"{len(left)} runs wait for others: {self._reason(left[0])}"
                     if not self.wait:
@@ -131,18 +137,18 @@ class Worker:
 
     def _made(self, run: Run, folder: pathlib.Path) -> bool:
         """Runs the process; False if another one already works on this run."""
-        mark = {"command": plan.command_of(run), "basis": run.basis}
         with files.replacing(folder / plan.MARK) as new:
-            new.write_text(json.dumps(mark, indent=1) + "\n")
+            new.write_text(json.dumps(plan.mark_of(run), indent=1) + "\n")
         number = f"[{self.everything.index(run) + 1}/{len(self.everything)}] {run.name}"
         began = time.monotonic()
         with (folder / LOG).open("ab") as log:
+            before = log.tell()
             with terminal.held_back():  # until there is a process to pass them on to
                 self._process = start(run.command(self.root), log)
             code = self._watch(folder / LOG, number)
         self._process = None
         self._check_signal()
-        last = _last_line(folder / LOG).removeprefix("error: ")
+        last = _last_line(folder / LOG, before).removeprefix("error: ")
         if code == 0 and plan.is_finished(run, self.root):
             # Another worker may have failed to make it meanwhile.
             (folder / FAILED).unlink(missing_ok=True)
@@ -164,6 +170,9 @@ class Worker:
     def _fail(self, run: Run, reason: str) -> None:
         """Notes it here, and for other workers."""
         self.failed[run.name] = reason
+        self._give_up(run, reason)
+
+    def _give_up(self, run: Run, reason: str) -> None:
         folder = pathlib.Path(self.root, run.name)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FAILED).write_text(reason)
@@ -236,10 +245,10 @@ def start(command: Sequence[str], log) -> subprocess.Popen:
     )
 
 
-def _last_line(path: pathlib.Path) -> str:
-    """The last line of a log that is not empty."""
+def _last_line(path: pathlib.Path, begin: int = 0) -> str:
+    """The last line of a log that is not empty, from a byte on; or ''."""
     with path.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+        file.seek(max(begin, os.fstat(file.fileno()).st_size - 4096))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 

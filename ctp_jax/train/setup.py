@@ -1,7 +1,6 @@
 """Opens everything that a config names, and finds the step to start from."""
 
 import dataclasses
-import hashlib
 import itertools
 import pathlib
 import secrets
@@ -170,12 +169,9 @@ def _check_data(pipeline: evaluation.Pipeline) -> None:
 
 
 def video_digest(pipeline: evaluation.Pipeline) -> str:
-    """A digest of a pipeline's videos by their names and boxes; empty where it has none."""
+    """`Records.digest` of a pipeline; empty where it has none."""
     opened = getattr(pipeline, "records", None)
-    if opened is None:
-        return ""
-    names = b"\n".join(opened.id_bytes.tolist())
-    return hashlib.sha256(names + opened.features.digest.encode()).hexdigest()[:12]
+    return "" if opened is None else opened.digest()
 
 
 def restore_or_init(setup: Setup) -> ResumePoint:

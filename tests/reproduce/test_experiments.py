@@ -65,7 +65,7 @@ def test_hours_of_the_papers_runs():
         experiments.read("table5"), ["Ours, UCF"], ["UCF top-1"]
     )
     (retrieval,) = found.cells(column)["Ours, UCF", "UCF top-1"]
-    expected = 2 * 10 * (9537 + 3783) / 3  # for nearest neighbours, and for k-NN
+    expected = 10 * (9537 + 3783) / 3  # nearest neighbours and k-NN look at the same
     assert plan.clips(retrieval, published=True) == pytest.approx(expected)
     column = experiments.chosen(experiments.read("table3"), ["R3D, None, None"], ["SS"])
     (ssv1,) = found.cells(column)["R3D, None, None", "SS"]
@@ -175,6 +175,24 @@ COLUMN = "COLUMNS = {'c': {'config': 'configs/finetune_small.py', 'metric': 'top
             "config.batch_size = -1",
         ),
         (COLUMN + "ROWS = {'r': 'configs/small.py:{x}'}", "no value for 'x'"),
+        (COLUMN + "ROWS = {'r': None}\nSEEDS = ('0',)", "SEEDS: needs whole numbers"),
+        (COLUMN + "ROWS = {'r': {'paper': 83.9}}", "'paper' = 83.9: needs a tuple"),
+        (COLUMN + "ROWS = {'r': {'paper': {'c': 83.9}}}", "needs a tuple"),
+        (COLUMN + "ROWS = {'r': {'paper': ('83.9',)}}", "needs numbers or None"),
+        (COLUMN + "ROWS = {'r': {'transfer': 'freeze'}}", "needs a dictionary"),
+        (COLUMN + "ROWS = {'r': {'pretrain': {'steps': 1}}}", "needs a run or None"),
+        (COLUMN + "ROWS = {'r': {'columns': None}}", "'columns' = None: needs a tuple"),
+        (COLUMN + "ROWS = {'r': {'missing': 3}}", "'missing' = 3: needs text"),
+        (COLUMN + "ROWS = {'r': {'config': 3}}", "'config' = 3: needs text"),
+        (COLUMN + "ROWS = {'r': {'config': 'a', 'seed': 3}}", "'seed': SEEDS and"),
+        (COLUMN + "ROWS = {'r': {'config': 'a', 'frames': '9'}}", "a whole number"),
+        (
+            COLUMN + "ROWS = {'r': {'config': 'a', 'init_from': {'config': 'b', "
+            "'small': ['c']}}}",
+            "'small' = ['c']: needs a dictionary",
+        ),
+        ("ROWS = {}\nCOLUMNS = {'c': {'metric': ['top1']}}", "'metric' = ['top1']"),
+        ("ROWS = {}\nCOLUMNS = {'c': {'metric': 'a', 'values': 'b'}}", "a dictionary"),
     ],
 )
 def test_what_is_wrong_in_a_file_of_ones_own(
@@ -185,6 +203,34 @@ def test_what_is_wrong_in_a_file_of_ones_own(
     path.write_text(text)
     code, _, error = command.run(capsys, path, "--plan", f"--root={tmp_path}/runs")
     assert code == 2 and str(path.stem) in error and expected in error
+
+
+def test_labels_may_be_numbers_and_titles_in_any_encoding(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_bytes(
+        b'# coding: latin-1\n"""Caf\xe9."""\n'
+        b'COLUMNS = {1: {"config": "configs/finetune_small.py", "metric": "top1"}}\n'
+        b'ROWS = {1.0: "configs/small.py", 2.0: None}\n'
+    )
+    experiment = experiments.read(str(path))
+    assert experiment.title == "Caf\xe9"
+    assert [row.name for row in experiment.rows] == ["1.0", "2.0"]
+    assert list(runs.Runs(runs.Settings()).cells(experiment)) == [
+        ("1.0", "1"),
+        ("2.0", "1"),
+    ]
+
+
+def test_tables_of_other_arguments_are_other_files():
+    names = {
+        experiments.read(f"methods{arguments}").name
+        for arguments in ("", ":data=mine", ":data=mine,methods=ctp+moco")
+    }
+    assert names == {
+        "methods",
+        "methods-data-mine",
+        "methods-data-mine-methods-ctp+moco",
+    }
 
 
 def test_the_example_runs(capsys, tmp_path):

@@ -162,7 +162,7 @@ def test_small_forms_are_on_the_data_that_are_chosen():
 
 def test_every_method_sees_as_many_frames():
     _, cells = made("methods:data=moving_shapes,clips=4800", seeds=(0,))
-    cells = cells["methods"]
+    (cells,) = cells.values()
     clips = {"vcop": 3, "vcp": 3, "prp": 2, "temptrans": 4, "moco": 2, "cep": 4}
     for method in ("ctp", "rotation", "memdpc", *clips):
         (run,) = cells[method, "moving_shapes k-NN"]
@@ -181,9 +181,40 @@ def test_every_method_sees_as_many_frames():
     assert abs(seen - 4800 * 8) <= 3 * 16 * 2 * 8
 
 
+def test_as_many_frames_are_seen_with_other_clips(tmp_path):
+    given = {"batch_size": "32", "clip.num_frames": "16"}
+    _, cells = made(
+        "methods:data=moving_shapes,clips=4800", overrides=given, seeds=(0,)
+    )
+    for method in ("ctp", "rotation", "vcop"):
+        config = (
+            cells["methods-data-moving_shapes-clips-4800"][
+                method, "moving_shapes k-NN"
+            ][0]
+            .needs[0]
+            .config
+        )
+        frames = 32 * 16 * (3 if method == "vcop" else 1)
+        assert abs(config.steps * frames - 4800 * 8) <= frames / 2
+    # A form for the small scale may have its own number, and steps come before frames.
+    path = tmp_path / "own.py"
+    path.write_text(
+        'COLUMNS = {"IoU": {"metric": "iou"}}\nROWS = {"r": {"config": '
+        '"configs/small.py", "frames": 12800, "small": {"frames": 1280}}}\n'
+    )
+    for settings, steps in (
+        ({}, 100),
+        ({"small": True}, 10),
+        ({"small": True, "overrides": {"steps": "7"}}, 7),
+    ):
+        _, cells = made(str(path), **settings)
+        assert only(cells["own"], "r", "IoU").config.steps == steps
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        ({"small": True, "overrides": {"epochs": "3"}}, "give --override=steps=N"),
         ({"overrides": {"batch_sizes": "8"}}, "did you mean --config.batch_size?"),
         ({"overrides": {"batch_size": "many"}}, "needs a value as Python writes it"),
         ({"overrides": {"batch_size": "0.5"}}, "batch_size"),

@@ -112,6 +112,8 @@ def test_a_full_disk_stops_everything(command):
     code, _, error = command.run(FAILS="game.speed", FAILS_WITH=line)
     assert code == 2 and "the disk is full" in error
     assert len(command.lines("start")) == 1
+    # Workers that wait for what this one has not made give up.
+    assert len([*command.root.glob("*/failed.txt")]) == 4
     work_room, work._ROOM = work._ROOM, 1 << 62
     try:
         code, _, error = command.run()
@@ -211,6 +213,15 @@ def test_a_config_that_changed_is_said(command):
     assert len(command.lines("start")) == 1
 
 
+def test_other_data_of_the_same_name_are_said(command, monkeypatch):
+    assert command.run()[0] == 0
+    code, out, _ = command.run()  # the same
+    assert code == 0 and "0 to make" in out
+    monkeypatch.setattr(work.plan, "_digest", lambda *_: "another")
+    code, _, error = command.run("--table")
+    assert code == 2 and "of moving_shapes had other videos, or boxes" in error
+
+
 def test_missing_data_are_all_said_before_anything_starts(tmp_path, capsys):
     given = [f"--data_dir={tmp_path}/data", f"--root={tmp_path}/runs"]
     code, _, error = command_lib.run(capsys, "table3", *given)
@@ -220,6 +231,9 @@ def test_missing_data_are_all_said_before_anything_starts(tmp_path, capsys):
     path = f"{tmp_path}/runs/imagenet_resnet18"
     assert f"python -m ctp_jax.convert resnet18-f37072fd.pth {path}" in error
     assert not pathlib.Path(tmp_path, "runs").exists()
+    # By every shard: none waits for runs of others, who cannot make them.
+    for shard in ("--shard=0/9", "--shard=8/9"):
+        assert command_lib.run(capsys, "table3", *given, shard)[2] == error
     # What is left out is not missed.
     code, _, error = command_lib.run(
         capsys, "table3", *given, "--columns=H51", "--rows=*None*"
@@ -243,14 +257,19 @@ def test_addresses(tmp_path, capsys, monkeypatch):
 
 
 def test_a_real_process_and_its_last_words(tmp_path, data_dir, capsys):
-    """A task that is none is refused by `ctp_jax.main`, not before."""
+    """An encoder that is not there is missed by `ctp_jax.main`, a task that is none before."""
     (tmp_path / "own.py").write_text('ROWS = {"r": "configs/small.py"}\n' + COLUMN)
     given = [f"--root={tmp_path}/runs", f"--data_dir={data_dir}"]
-    given += ["--override=task=x"]
-    code, out, error = command_lib.run(capsys, tmp_path / "own.py", *given)
+    code, _, error = command_lib.run(
+        capsys, tmp_path / "own.py", *given, "--override=task=x"
+    )
+    assert code == 2 and "config.task = 'x': no such task; choose one of" in error
+    nowhere = tmp_path / "nowhere"
+    code, out, error = command_lib.run(
+        capsys, tmp_path / "own.py", *given, f"--override=init_from={nowhere}"
+    )
     assert code == 1 and "1 of 1 runs were not made" in error
-    assert "config.task = 'x': no such task; choose one of" in error
-    assert "log.txt)" in error and "failed: config.task" in out
+    assert f"{nowhere}: " in error and "log.txt)" in error and "failed: " in out
 
 
 COLUMN = 'COLUMNS = {"IoU": {"metric": "iou"}}\n'
