@@ -37,7 +37,8 @@ class SequencesEvaluator(Evaluator):
     """Overlap in windows that are given their true first box, and in whole videos.
 
     Only frames count in which the object is visible. Objects that are not visible in the
-    first frame of a window, or of a video, are left out there.
+    first frame of a window, or of a video, are left out there. So is the last window of a
+    video where it is shorter than the others.
 
     Yields:
         window_iou: mean over windows of the mean over frames 2 to t, the paper's.
@@ -50,9 +51,9 @@ class SequencesEvaluator(Evaluator):
         track_center_error, track_size_error, and with `_share`: means of `errors` of these
             tracks, in pixels of the stored frames.
         *_stay_put: the same for a box that stays where it was given.
+        *_kcf: with `kcf`, the same for the tracker KCF.
         *_gain_error: of ao, sr and the errors, see `ctp_jax.metrics_file`, over videos.
         sequences_videos: that were tracked.
-        ao_kcf, sr50_kcf, sr75_kcf: with `kcf`, those of the tracker KCF.
     """
 
     def __init__(self, held_out: Any, kcf: bool = False):
@@ -64,7 +65,7 @@ class SequencesEvaluator(Evaluator):
         """
         self._records, self._kcf = held_out, kcf
         self._no_kcf = ""
-        self._followed: dict[tuple[int, int], np.ndarray] = {}
+        self._followed: dict[tuple, np.ndarray] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -124,29 +125,52 @@ class SequencesEvaluator(Evaluator):
             self._add_kcf(found)
         return found
 
+    def _whole_windows(self) -> list[tuple[tuple[int, int], dict[str, np.ndarray]]]:
+        """((video, which), window) of those that count, in order."""
+        found = []
+        for number, windows in sorted(self._windows.items()):
+            for which, window in sorted(windows.items()):
+                length = window["boxes"].shape[1]
+                whole = len(window["times"]) == length
+                if whole or self._records.num_frames[number] < length:
+                    found.append(((number, which), window))
+        return found
+
     def _add_kcf(self, tracks: list[Track]) -> None:
-        """Adds KCF's tracks, each of which is made once in a run."""
-        new = [each for each in tracks if each[:2] not in self._followed]
+        """Adds KCF's boxes, which are made once in a run, to tracks and to windows."""
+        wanted = {
+            track[:2]: (track.number, range(len(track.truth)), track.truth[0])
+            for track in tracks
+        }
+        for key, window in self._whole_windows():
+            for of in np.flatnonzero(window["visible"][:, 0]):
+                times = window["times"].tolist()
+                wanted[*key, of] = key[0], times, window["boxes"][of, 0]
+        new = [key for key in wanted if key not in self._followed]
         try:
-            made = follow_with_kcf(self._records, new)
+            made = follow_with_kcf(self._records, [wanted[key] for key in new])
         except UserError as error:
             self._no_kcf = f"no baseline of KCF: {error}"
             return
-        for track, boxes in zip(new, made, strict=True):
-            self._followed[track[:2]] = boxes
+        self._followed.update(zip(new, made, strict=True))
         for track in tracks:
             track.tracks[KCF] = self._followed[track[:2]]
+        for key, window in self._whole_windows():
+            window["kcf"] = np.array(window["boxes"])
+            for of in np.flatnonzero(window["visible"][:, 0]):
+                window["kcf"][of, : len(window["times"])] = self._followed[*key, of]
 
     def results(self) -> Iterator[tuple[str, Any]]:
         tracks = self._tracks()
-        for suffix in ("", BASELINE):
+        for suffix in tracks[0].tracks:
             yield from self._of_windows(suffix)
         scores: dict[str, list[dict[str, np.ndarray]]] = {}
         for suffix in tracks[0].tracks:
             scores[suffix] = [self._scores(track, suffix) for track in tracks]
             for name in scores[suffix][0]:
                 values = np.concatenate([each[name] for each in scores[suffix]])
-                yield name + suffix, float(values.mean()) if values.size else 0.0
+                if values.size:
+                    yield name + suffix, float(values.mean())
             yield f"track_per_frame{suffix}", per_frame(tracks, suffix)
         videos = np.array([track.number for track in tracks])
         for name in scores[""][0]:
@@ -160,15 +184,15 @@ class SequencesEvaluator(Evaluator):
         yield f"sequences_{VIDEOS}", len({track.number for track in tracks})
 
     def _of_windows(self, suffix: str) -> Iterator[tuple[str, Any]]:
-        every = [each for video in self._windows.values() for each in video.values()]
+        every = [window for _, window in self._whole_windows()]
         seen = np.concatenate([each["visible"] for each in every])
+        found = {
+            "": lambda each: each["predicted"],
+            BASELINE: lambda each: each["boxes"][:, :1],
+            KCF: lambda each: each["kcf"],
+        }[suffix]
         overlap = np.concatenate(
-            [
-                iou_xyxy(
-                    each["boxes"][:, :1] if suffix else each["predicted"], each["boxes"]
-                )
-                for each in every
-            ]
+            [iou_xyxy(found(each), each["boxes"]) for each in every]
         )
         counted = seen[:, 0] & seen[:, 1:].any(axis=1)
         if not counted.any():

@@ -7,6 +7,7 @@ width and height.
 import concurrent.futures
 import os
 import pathlib
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,12 +124,14 @@ def per_frame(tracks: list[Track], name: str) -> Float[np.ndarray, " f"]:
     return mean(overlap, seen, axis=0)
 
 
-def follow_with_kcf(records: Any, tracks: list[Track]) -> list[np.ndarray]:
-    """KCF's boxes for each track, in threads: OpenCV and the decoder need no Python.
+def follow_with_kcf(
+    records: Any, wanted: Iterable[tuple[int, Sequence[int], np.ndarray]]
+) -> list[np.ndarray]:
+    """KCF's boxes, (f, 4) for each, in threads: OpenCV and the decoder need no Python.
 
     Args:
         records: `ctp_jax.data.records.Records` of the videos.
-        tracks: objects to follow from their first box.
+        wanted: the number of a record, its frames, and the box in the first of these.
 
     Raises:
         UserError: there is no such tracker, see `ctp_jax.trackers.require`.
@@ -141,14 +144,14 @@ def follow_with_kcf(records: Any, tracks: list[Track]) -> list[np.ndarray]:
 
     read = reading.read_features(records)
 
-    def follow(track: Track) -> np.ndarray:
-        number, times = track.number, range(len(track.truth))
+    def follow(each) -> np.ndarray:
+        number, times, box = each
         sides = np.tile([records.width[number], records.height[number]], 2)
         frames = reading.stored_frames(records, number, times, read)
-        return trackers.follow(frames, track.truth[0] * sides, "kcf")[0] / sides
+        return trackers.follow(frames, box * sides, "kcf")[0] / sides
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(follow, tracks))
+        return list(pool.map(follow, wanted))
 
 
 def draw(directory: pathlib.Path, records: Any, tracks: list[Track]) -> None:

@@ -108,6 +108,8 @@ def test_numbers(objects):
             for which, boxes in enumerate(given):
                 first = which * (T - 1)
                 at = [i for i in range(first, min(first + T, len(truth)))]
+                if len(at) < min(T, len(truth)):
+                    continue  # the rest of a video
                 if not visible[first, n] or not visible[at[1:], n].any():
                     continue
                 iou = {
@@ -172,6 +174,54 @@ def test_numbers(objects):
     # `videos` are those of the evaluator `tracking`, which a run may have, too.
     assert found["sequences_videos"] == len(LENGTHS) and "videos" not in found
     assert not any(name.endswith("_kcf") for name in found)
+
+
+def test_kcf_is_given_what_the_network_is(monkeypatch):
+    """The first box of a window, and of a video; each is followed once in a run."""
+    asked = []
+
+    def drift(records, wanted):
+        asked.append(len(wanted))
+        return [box + 0.01 * np.arange(len(times))[:, None] for _, times, box in wanted]
+
+    monkeypatch.setattr(sequences, "follow_with_kcf", drift)
+    videos = make(objects=2)
+    evaluator = sequences.SequencesEvaluator(HELD, kcf=True)
+    for _ in range(2):
+        feed(evaluator, videos)
+        found = dict(evaluator.results())
+    assert asked[1] == 0
+    pixels = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
+    windows, overlaps = [], []
+    for truth, _, given, visible in videos:
+        for n in range(2):
+            drifted = truth[0, n] + 0.01 * np.arange(len(truth))[:, None]
+            overlaps += [
+                toolkit_iou(drifted[i] * pixels, truth[i, n] * pixels)
+                for i in range(1, len(truth))
+                if visible[i, n]
+            ]
+            for first in range(0, len(given) * (T - 1), T - 1):
+                after = [i for i in range(first + 1, first + T) if i < len(truth)]
+                seen = [i for i in after if visible[i, n]]
+                if len(after) == T - 1 and visible[first, n] and seen:
+                    start = truth[first, n]
+                    each = [
+                        box_iou(start + 0.01 * (i - first), truth[i, n]) for i in seen
+                    ]
+                    windows.append(np.mean(each))
+    assert found["window_iou_kcf"] == pytest.approx(np.mean(windows))
+    assert found["ao_kcf"] == pytest.approx(np.mean(overlaps))
+
+
+def test_without_a_frame_to_score_there_is_no_score():
+    held = Held(**{**vars(HELD), "num_frames": np.ones(4, int)})
+    evaluator = sequences.SequencesEvaluator(held)
+    box = np.full((1, 1, 4), 0.5) + [0, 0, 0.1, 0.1]
+    feed(evaluator, [(box, box, [box], np.ones((1, 1), bool))])
+    found = dict(evaluator.results())
+    assert not {"ao", "sr50", "window_iou"} & found.keys()
+    assert found["sequences_videos"] == 1
 
 
 def test_a_box_left_of_the_image_is_moved_as_the_toolkit_does():
