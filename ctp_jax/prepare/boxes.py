@@ -5,12 +5,14 @@ continuous pixels of the frame, from 0; `visibility` (k, n) in [0, 1], 0 where a
 is absent or its box cannot be used (the box is then the last known one, or zeros). Boxes
 that reach over the border stay as they are: cut ones would shrink and stop where the
 object goes on moving. GOT-10k's measures bind both boxes to the image themselves.
+`causes` (k, n) are not stored but counted: numbers in `CAUSES`.
 
 Imports no TensorFlow, see `ctp_jax.prepare.video`.
 """
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -27,7 +29,15 @@ Annotate = Callable[[int, tuple[int, int]], Mapping[str, np.ndarray]]
 shown. It returns {name: float32 (k, ...)}, `boxes` in these pixels."""
 
 FORMATS = ("xywh", "xyxy")
-ABSENCE, COVER = "absence.label", "cover.label"
+ABSENCE, COVER, CUT = "absence.label", "cover.label", "cut_by_image.label"
+CAUSES = (
+    "",
+    "are no numbers, or far away",
+    "are no more than a pixel wide or high",
+    "are outside the frame",
+    "leave the frame, and would not as x1,y1,x2,y2",
+)
+"""What is odd about a box. But for the last, its object is not visible there."""
 _FAR = 1e6  # pixels; what is farther away is no box
 
 
@@ -40,6 +50,8 @@ class File:
     Attributes:
         path: see `box_files.read_rows`. GOT-10k's `absence.label` and `cover.label` beside
             it count: an object is as visible as its cover in eighths, unless it is absent.
+        cut: also give `cut` (k, n), GOT-10k's `cut_by_image.label`: 1 where the border of
+            the image cuts the object; 0 without the file.
         objects: n; the objects that appear after the first n are left out.
         first_pixel: coordinate of the left upper corner of the frame; -1: 0 for 'csv',
             else 1.
@@ -52,6 +64,7 @@ class File:
     first_pixel: int = -1
     first_frame: int = -1
     box_format: str = ""
+    cut: bool = False
 
     def __call__(self, count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """The annotations; raises `VideoError` for a file that does not fit the video."""
@@ -71,17 +84,35 @@ class File:
         elif len(frames) != count:
             raise VideoError(f"{name}: {len(frames)} boxes for {count} frames")
         corners = rows.boxes - (own if self.first_pixel < 0 else self.first_pixel)
-        if not self.box_format and not rows.corners:
-            _check_format(name, rows.boxes, size)
+        mistaken = np.zeros(len(corners), bool)
         if self.box_format != "xyxy" and not rows.corners:
-            corners[:, 2:] = corners[:, :2] + rows.boxes[:, 2:]
+            with np.errstate(
+                invalid="ignore", over="ignore"
+            ):  # `settle` leaves them out
+                corners[:, 2:] = corners[:, :2] + rows.boxes[:, 2:]
+            mistaken = _would_fit_as_corners(rows.boxes, size)
+            known = np.isfinite(rows.boxes).all(axis=-1).sum()
+            if not self.box_format and 2 * mistaken.sum() > known:
+                raise VideoError(
+                    f"{name}: {mistaken.sum()} of {known} boxes x,y,w,h leave the frame "
+                    f"of {size[0]}x{size[1]}, and x1,y1,x2,y2 would not: pass "
+                    "--box_format=xyxy, or xywh if they are right"
+                )
         kept = rows.objects < self.objects
         place = frames[kept], rows.objects[kept]
         boxes = np.zeros((count, self.objects, 4))
         visibility = np.zeros((count, self.objects))
         boxes[place], visibility[place] = corners[kept], rows.visibility[kept]
-        visibility *= _cover(os.path.dirname(self.path), count)[:, None]
-        found = settle(boxes, visibility, size)
+        labels = functools.partial(_labels, os.path.dirname(self.path), count)
+        cover = np.clip(labels(COVER, 8) / 8, 0, 1) * (labels(ABSENCE, 0) != 1)
+        found = settle(boxes, visibility * cover[:, None], size)
+        odd = np.zeros_like(found["causes"])
+        odd[place] = mistaken[kept] * CAUSES.index(CAUSES[-1])
+        found["causes"] = np.where(found["visibility"] > 0, odd, found["causes"])
+        if self.cut:
+            found["cut"] = np.tile(
+                np.float32(labels(CUT, 0) == 1)[:, None], self.objects
+            )
         if not found["visibility"].any():
             raise VideoError(
                 f"{name}: none of its {len(frames)} boxes is visible, inside the frame of "
@@ -104,19 +135,22 @@ def settle(
         size: width and height of the frames.
 
     Returns:
-        float32 `boxes` (k, n, 4) and `visibility` (k, n), see the top of this file.
+        float32 `boxes` (k, n, 4) and `visibility` (k, n), and int `causes` (k, n), see the
+        top of this file.
     """
-    usable = np.all(np.abs(boxes) < _FAR, axis=-1)
-    x1, y1, x2, y2 = np.moveaxis(np.where(usable[..., None], boxes, 0), -1, 0)
-    usable &= (x2 - x1 > 1) & (y2 - y1 > 1)
-    usable &= (x2 > 0) & (y2 > 0) & (x1 < size[0]) & (y1 < size[1])
-    visible = usable & (visibility > 0)
+    known = np.all(np.abs(boxes) < _FAR, axis=-1)
+    x1, y1, x2, y2 = np.moveaxis(np.where(known[..., None], boxes, 0), -1, 0)
+    large = (x2 - x1 > 1) & (y2 - y1 > 1)
+    inside = (x2 > 0) & (y2 > 0) & (x1 < size[0]) & (y1 < size[1])
+    causes = np.select([visibility <= 0, ~known, ~large, ~inside], [0, 1, 2, 3], 0)
+    visible = (visibility > 0) & (causes == 0)
     last = np.where(visible, np.arange(len(boxes))[:, None], -1)
     last = np.maximum.accumulate(last, axis=0)[..., None]
     held = np.take_along_axis(boxes, np.maximum(last, 0), axis=0)
     return {
         "boxes": np.where(last >= 0, held, 0).astype(np.float32),
         "visibility": np.where(visible, visibility, 0).astype(np.float32),
+        "causes": causes,
     }
 
 
@@ -141,34 +175,23 @@ def annotations(
     return found
 
 
-def _check_format(name: str, boxes: np.ndarray, size: tuple[int, int]) -> None:
-    """Raises `VideoError` if most boxes are far out of the frame, but not as corners."""
-    boxes = boxes[np.isfinite(boxes).all(axis=-1)]
-    far = np.multiply(size, 1.1)
-    leaves = (boxes[:, :2] + boxes[:, 2:] > far).any(axis=-1)
+def _would_fit_as_corners(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Which boxes x,y,w,h, (m, 4), leave a frame, but would not as x1,y1,x2,y2."""
+    boxes = np.where(np.abs(boxes) < _FAR, boxes, np.nan)
+    leaves = (boxes[:, :2] + boxes[:, 2:] > np.multiply(size, 1.1)).any(axis=-1)
     fits = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= np.add(size, 1))
-    fits = fits.all(axis=-1)
-    wrong = int((leaves & fits).sum())
-    if 2 * wrong > len(boxes):
-        raise VideoError(
-            f"{name}: {wrong} of {len(boxes)} boxes x,y,w,h leave the frame of "
-            f"{size[0]}x{size[1]}, and x1,y1,x2,y2 would not: pass --box_format=xyxy, or "
-            "xywh if they are right"
-        )
+    return leaves & fits.all(axis=-1)
 
 
-def _cover(folder: str, count: int) -> np.ndarray:
-    """Visibility (k,) by GOT-10k's files of labels in a folder; 1 without them."""
-    visible = np.ones(count)
-    for file in (ABSENCE, COVER):
-        path = os.path.join(folder, file)
-        if epath.Path(path).exists():
-            cells = box_files.read_text(path).split()
-            if len(cells) != count:
-                raise VideoError(f"{file}: {len(cells)} values for {count} frames")
-            values = np.array([box_files.number(file, "a value", c) for c in cells])
-            visible *= values != 1 if file == ABSENCE else np.clip(values / 8, 0, 1)
-    return visible
+def _labels(folder: str, count: int, file: str, usual: float) -> np.ndarray:
+    """GOT-10k's labels (k,) in a file of a folder; `usual` without it."""
+    path = os.path.join(folder, file)
+    if not epath.Path(path).exists():
+        return np.full(count, usual)
+    cells = box_files.read_text(path).split()
+    if len(cells) != count:
+        raise VideoError(f"{file}: {len(cells)} values for {count} frames")
+    return np.array([box_files.number(file, "a value", cell) for cell in cells])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +201,7 @@ class Survey:
     Attributes:
         digest: of their contents.
         lines: of the file that are not blank.
-        labels: whether both files of labels are there.
+        labels: whether the files are there that say what is visible.
     """
 
     digest: str
@@ -194,7 +217,8 @@ def survey(files: Mapping[str, File]) -> dict[str, Survey]:
 
 def _survey(file: File) -> Survey:
     found, folder = [], os.path.dirname(file.path)
-    for path in (file.path, *(os.path.join(folder, name) for name in (ABSENCE, COVER))):
+    labels = (ABSENCE, COVER, *((CUT,) if file.cut else ()))
+    for path in (file.path, *(os.path.join(folder, name) for name in labels)):
         try:
             with remote.opened(path, box_files.MAX_BYTES) as opened:
                 found.append(opened.read())
@@ -202,7 +226,7 @@ def _survey(file: File) -> Survey:
             found.append(b"")
     whole = b"".join(hashlib.sha256(data).digest() for data in found)
     lines = sum(bool(line.strip()) for line in found[0].splitlines())
-    return Survey(hashlib.sha256(whole).hexdigest(), lines, all(found))
+    return Survey(hashlib.sha256(whole).hexdigest(), lines, all(found[:3]))
 
 
 def digest(seen: Mapping[str, Survey]) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from ctp_jax.prepare import shards, workers
@@ -87,6 +88,7 @@ def write(
         "sha256": {shard.name: shard.sha256 for shard in made},
         "boxes": digest,
         "visible_frames": sum(shard.visible_frames for shard in made),
+        "causes": np.sum([shard.causes for shard in made], axis=0).tolist(),
     }
     path = epath.Path(directory) / FILE
     path.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")

@@ -22,6 +22,7 @@ from etils import epath
 from ctp_jax import formatting, terminal
 from ctp_jax.data import tfrecord
 from ctp_jax.errors import UserError, allowed_bad
+from ctp_jax.prepare import boxes
 from ctp_jax.prepare import schema as schema_lib
 from ctp_jax.prepare import workers as workers_lib
 from ctp_jax.storage import remote, untrusted
@@ -67,6 +68,7 @@ class Shard:
         contents: digest of the frames of every record: equal for equal videos.
         skipped: (name, reason) of the videos that could not be used.
         visible_frames: with a visible object, where the videos have boxes.
+        causes: how many boxes, and in how many videos, have each of `boxes.CAUSES`.
     """
 
     fingerprint: str
@@ -77,6 +79,7 @@ class Shard:
     contents: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     visible_frames: int = 0
+    causes: Sequence[Sequence[int]] = ((0, 0),) * len(boxes.CAUSES)
 
 
 def deal(
@@ -150,7 +153,7 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
     """
     serialize = schema_lib.Serializer(order.schema)
     digest, position, rows, contents, skipped = hashlib.sha256(), 0, [], [], []
-    visible = 0
+    visible, causes = 0, np.zeros((len(boxes.CAUSES), 2), int)
     with remote.replacing(order.file) as file:
         for item, result in results:
             if isinstance(result, str):
@@ -167,6 +170,11 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
             position = start + len(payload) + len(after)
             seen = result.annotations.get("visibility", np.zeros((0, 1)))
             visible += int((seen > 0).any(axis=-1).sum())
+            if "causes" in result.annotations:
+                own = np.bincount(
+                    result.annotations["causes"].ravel(), None, len(causes)
+                )
+                causes += np.stack([own, own > 0], axis=-1)
     about = {
         "fingerprint": order.fingerprint,
         "name": os.path.basename(order.file),
@@ -176,6 +184,7 @@ def write(order: Order, results: Iterable[workers_lib.Result]) -> None:
         "contents": contents,
         "skipped": skipped,
         "visible_frames": visible,
+        "causes": causes.tolist(),
     }
     with remote.replacing(order.receipt) as file:
         file.write(json.dumps(about).encode())

@@ -6,7 +6,7 @@ from etils import epath
 
 from ctp_jax.data import records
 from ctp_jax.formatting import command, count
-from ctp_jax.prepare import provenance
+from ctp_jax.prepare import boxes, provenance
 from ctp_jax.storage import remote
 
 _HELD_OUT = ("test", "val")  # what names of splits begin with
@@ -43,12 +43,19 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
                 f"  note: with so few videos, numbers measured on {split} will be coarse"
             )
     if shape := found.features.annotations.get("visibility"):
-        seen = provenance.read(directory).get("visible_frames")
+        about = provenance.read(directory)
+        seen, causes = about.get("visible_frames"), about.get("causes")
         if isinstance(seen, int):  # the file may be a stranger's
             lines.append(
                 f"  boxes of at most {shape[0]} objects a video, one or more of them "
                 f"visible in {seen / found.num_frames.sum():.1%} of the frames"
             )
+        with contextlib.suppress(TypeError, ValueError):  # likewise
+            lines += [
+                f"  boxes that {cause}: {number:,} in {count(videos, 'video')}"
+                for (number, videos), cause in zip(causes, boxes.CAUSES, strict=True)
+                if cause and number
+            ]
     if len(found.class_names) == 1:
         lines.append(
             f"  one class, {found.class_names[0]!r}: if its videos belong to several "

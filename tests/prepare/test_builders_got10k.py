@@ -46,8 +46,10 @@ def test_from_sequences_to_records(tmp_path, capsys):
         lines={3: "-1,-1,-1,-1", 4: "nan,5,nan,5", 5: "9,9,1,20", 6: "500,5,30,30"},
         absence={7: 1},
         cover={8: 0, 9: 4},
+        cut_by_image={0: 1, 2: 1},
     )
     write_sequence(top / "train" / train[3])
+    write_sequence(top / "train" / "unlisted")
     write_sequence(top / "val" / "GOT-10k_Val_000001", out)
     (top / "val" / "GOT-10k_Val_000001" / "cover.label").unlink()
     short = write_sequence(top / "val" / "GOT-10k_Val_000002")
@@ -64,6 +66,7 @@ def test_from_sequences_to_records(tmp_path, capsys):
         f"train: 2 of 5 listed sequences are not in {top}, or have no groundtruth.txt: "
         + ", ".join((train[2], train[4])),
         "train: left out, known to have wrong boxes: 1 sequence: " + train[3],
+        "train: left out, not in list.txt: 1 sequence: unlisted",
         "test: left out, with a box for the first frame only: 2 sequences",
         "1 of 4 sequences lack absence.label or cover.label: what these say counts as "
         + "visible, the first is val/GOT-10k_Val_000001",
@@ -73,6 +76,13 @@ def test_from_sequences_to_records(tmp_path, capsys):
         "boxes of at most 1 objects a video, one or more of them visible in 83.3%"
         in (out_text)
     )
+    for line in (
+        "boxes that are no numbers, or far away: 1 in 1 video\n",
+        "boxes that are no more than a pixel wide or high: 2 in 1 video\n",
+        "boxes that are outside the frame: 1 in 1 video\n",
+    ):
+        assert line in out_text
+    assert "x1,y1,x2,y2" not in out_text
     assert "GOT-10k_Val_000002: groundtruth.txt: 12 boxes for 11 frames" in out_text
     opened = records.open_records("got10k", "all", str(tmp_path / "data"))
     read, found = reading.read_features(opened), {}
@@ -92,6 +102,8 @@ def test_from_sequences_to_records(tmp_path, capsys):
     second = found[f"train/{train[1]}"]
     expected = [1.0] * 3 + [0] * 6 + [0.5, 1, 1]
     np.testing.assert_array_equal(second["visibility"][:, 0], expected)
+    cut = [1.0, 0, 1] + [0] * 9
+    np.testing.assert_array_equal(second["cut"][:, 0], cut)
     for i in range(3, 9):
         np.testing.assert_array_equal(second["boxes"][i], second["boxes"][2])
     # It sticks out and stays whole; as the file has it, x1 = -12.
@@ -107,6 +119,19 @@ def test_from_sequences_to_records(tmp_path, capsys):
     assert again.startswith(
         "already prepared, but since then the boxes, or what they are made from, changed"
     )
+
+
+def test_corners_by_mistake_are_said(tmp_path, capsys):
+    """The layout has one format, so it is a line, and no reason to leave the video out."""
+    lines = {i: f"{70 - i},9,{75 - i},{30 + i}" for i in range(4)}
+    lines[6] = "inf,5,-inf,1e300"
+    write_sequence(tmp_path / "train" / "a", lines=lines)
+    flags = ["got10k", "--videos", tmp_path, "--data_dir", tmp_path / "data"]
+    code, out, errors = run_main(capsys, *flags)
+    assert code == 0, errors
+    line = "boxes that leave the frame, and would not as x1,y1,x2,y2: 4 in 1 video"
+    assert line in out
+    assert "boxes that are no numbers, or far away: 1 in 1 video" in out
 
 
 LAYOUTS = {

@@ -54,7 +54,7 @@ class Got10k(base.VideoBuilder):
         return base.Source(
             [item(name, file, options) for name, file in files.items()],
             {split: list(each) for split, each in splits.items()},
-            annotations={"boxes": (1, 4), "visibility": (1,)},
+            annotations={"boxes": (1, 4), "visibility": (1,), "cut": (1,)},
             missing=missing,
             notes=notes,
             digest=boxes.digest({name: seen[name] for name in files}),
@@ -97,13 +97,19 @@ def choose(
         if bad:
             notes.append(
                 f"{split}: left out, known to have wrong boxes: "
-                f"{formatting.count(len(bad), 'sequence')}: {formatting.some(bad)}"
+                f"{formatting.count(len(bad), 'sequence')}: {', '.join(bad)}"
+            )
+        if unlisted := [name for name in found if name not in names]:
+            notes.append(
+                f"{split}: left out, not in list.txt: "
+                f"{formatting.count(len(unlisted), 'sequence')}: "
+                f"{formatting.some(unlisted)}"
             )
         kept = [name for name in names if name in found and name not in BAD]
         if kept:
             splits[split] = {
                 f"{split}/{name}": boxes.File(
-                    os.path.join(found[name], BOXES), box_format="xywh"
+                    os.path.join(found[name], BOXES), box_format="xywh", cut=True
                 )
                 for name in kept
             }
