@@ -35,6 +35,7 @@ BOXES_ONLY = FLAGS.boolean(
     False,
     "Draw heat and boxes without pixels, for videos that must not be published.",
 )
+GUIDED = FLAGS.boolean("guided", False, "Also draw guided backpropagation by itself.")
 ARRAYS = FLAGS.boolean(
     "arrays", False, "Also write explain.npz: everything as numbers."
 )
@@ -54,7 +55,8 @@ class Explained(NamedTuple):
         predicted: the class with the highest logit.
         clip: uint8 (t, s, s, 3).
         grad_cam: float32 (t, s, s).
-        guided_grad_cam: float32 (t, s, s, 3).
+        guided: float32 (t, s, s, 3), guided backpropagation.
+        guided_grad_cam: float32 (t, s, s, 3), the product of the two.
         boxes: (n, t, 4) of the data set, NaN where there is none; n may be 0.
         shares: float64 (3,), inside the boxes: of Grad-CAM, of guided Grad-CAM, of all
             pixels; NaN without boxes or saliency.
@@ -67,6 +69,7 @@ class Explained(NamedTuple):
     predicted: int
     clip: np.ndarray
     grad_cam: np.ndarray
+    guided: np.ndarray
     guided_grad_cam: np.ndarray
     boxes: np.ndarray
     shares: np.ndarray
@@ -74,7 +77,9 @@ class Explained(NamedTuple):
     def without_pixels(self) -> "Explained":
         """What is measured, in little memory."""
         none = np.zeros(0)
-        return self._replace(clip=none, grad_cam=none, guided_grad_cam=none)
+        return self._replace(
+            clip=none, grad_cam=none, guided=none, guided_grad_cam=none
+        )
 
 
 def main(arguments):
@@ -88,6 +93,8 @@ def main(arguments):
     """
     if not WORKDIRS.value:
         raise UserError("--workdir is missing: name the run of a classifier")
+    if GUIDED.value and BOXES_ONLY.value:
+        raise UserError("--guided and --boxes_only exclude each other: it shows edges")
     if VIDEOS.value in ([], ["0"]):
         raise UserError("--videos: give names, or a number above 0")
     if TRUE.value and (CLASS.value or arguments):
@@ -119,7 +126,9 @@ def main(arguments):
         print(summary(short[workdir], found), flush=True)
     out = buckets.place(OUT.value or WORKDIRS.value[0])
     drawn = {name: found[: ROWS.value] for name, found in runs.items()}
-    for path in visualize.save(draw(drawn, BOXES_ONLY.value), out, stem="explain"):
+    for path in visualize.save(
+        draw(drawn, BOXES_ONLY.value, GUIDED.value), out, stem="explain"
+    ):
         print(shown(path))
     if ARRAYS.value:
         print(shown(_save_arrays(runs, out)))
@@ -172,6 +181,8 @@ def explain(
         if not batch["mask"][0]:  # it cannot be read
             continue
         chosen = int(labels(batch)[0]) if wanted == TRUE_CLASS else wanted
+        if wanted == TRUE_CLASS and chosen < 0:
+            raise UserError(f"--true: the class of {video} is not known: give --class")
         found = look(state.variables, batch, np.full(rows, chosen, np.int32))
         found, clips = jax.device_get((found, see(batch)[0]))
         for number in range(len(clips)):
@@ -201,6 +212,7 @@ def _explained(
         int(logits.argmax()),
         clips[number],
         grad_cam,
+        found.guided[number],
         guided,
         boxes,
         np.array([share_inside(each, boxes) for each in maps]),
@@ -235,12 +247,13 @@ def summary(name: str, explained: Sequence[Explained]) -> str:
     )
 
 
-def draw(runs: Runs, boxes_only: bool = False) -> visualize.Drawn:
+def draw(runs: Runs, boxes_only: bool = False, guided: bool = False) -> visualize.Drawn:
     """Rows of frames, Grad-CAM and guided Grad-CAM, run by run under every clip.
 
     Args:
         runs: by their names, the same clips of each.
         boxes_only: grey in place of pixels, and no guided Grad-CAM: it shows edges.
+        guided: also a row of guided backpropagation.
 
     Raises:
         UserError: the clips of the runs are not the same ones, or not of one size.
@@ -258,9 +271,10 @@ def draw(runs: Runs, boxes_only: bool = False) -> visualize.Drawn:
     first = next(iter(runs))
     columns = list(zip(*runs.values(), strict=True))
     same = all(np.array_equal(a.clip, b.clip) for a, *rest in columns for b in rest)
-    parts = (
-        ["frames"] * (not same) + ["Grad-CAM"] + ["guided Grad-CAM"] * (not boxes_only)
-    )
+    slopes = {"guided backpropagation": lambda each: each.guided} if guided else {}
+    if not boxes_only:
+        slopes["guided Grad-CAM"] = lambda each: each.guided_grad_cam
+    parts = ["frames"] * (not same) + ["Grad-CAM", *slopes]
     title = ["frames"] * same + [f"{name}: {', '.join(parts)}" for name in runs]
     for clips in columns:
         for name, each in zip(runs, clips, strict=True):
@@ -273,10 +287,9 @@ def draw(runs: Runs, boxes_only: bool = False) -> visualize.Drawn:
                 names.append(each.caption)
             rows.append((heat, each.boxes[:0]))
             names.append(f"{prefix}Grad-CAM of {each.answer}")
-            if not boxes_only:
-                slopes = pictures.slopes_as_pixels(each.guided_grad_cam)
-                rows.append((slopes, each.boxes[:0]))
-                names.append(f"{prefix}guided Grad-CAM")
+            for what, of in slopes.items():
+                rows.append((pictures.slopes_as_pixels(of(each)), each.boxes[:0]))
+                names.append(f"{prefix}{what}")
     return visualize.Drawn(
         np.stack([row[0] for row in rows]),
         [row[1] for row in rows],

@@ -14,7 +14,7 @@ from ctp_jax import cli, devices
 from ctp_jax.errors import UserError, placed, refusals
 from ctp_jax.flags import Flags
 from ctp_jax.own_videos.reader import SHORT_SIDE, Frame, first_frame, read_frames
-from ctp_jax.own_videos.writer import VideoWriter
+from ctp_jax.own_videos.writer import SIDES, VideoWriter
 from ctp_jax.storage import files
 
 FLAGS = Flags()
@@ -66,7 +66,13 @@ def main(arguments):
 
         trackers.require(TRACKER.value)
     first = first_frame(video, START.value, FPS.value)
-    check_box(box, *first.image.shape[1::-1])
+    width, height = first.image.shape[1::-1]
+    check_box(box, width, height)
+    low, high = SIDES
+    if min(width, height) < low or max(width, height) > high:
+        raise UserError(
+            f"{video}: {width}x{height} pixels: needs sides of {low} to {high}: scale it"
+        )
     devices.start()
     follower = Follower(INIT_FROM.value)
 

@@ -88,7 +88,7 @@ def follow(
     Returns:
         boxes: float64 (t, 4), x1 y1 x2 y2; where the object is lost, the last known box.
         ok: bool (t,), whether the box is known. All False if less than `SMALLEST` pixels
-            of the first box are in the image.
+            of the first box are in the image, or the tracker cannot start from it.
 
     Raises:
         UserError: see `require`.
@@ -134,10 +134,13 @@ class _Followed:
             "median_flow": cv2.legacy.TrackerMedianFlow,
         }[tracker].create()
         image = cv2.cvtColor(first, cv2.COLOR_RGB2BGR)
-        self._tracker.init(image, tuple(map(int, (*low, *self._shape))))
-        if tracker == "kcf":
-            # Its `init` looks at no pixels: it learns from the first update.
-            self._tracker.update(image)
+        try:
+            self._tracker.init(image, tuple(map(int, (*low, *self._shape))))
+            if tracker == "kcf":
+                # Its `init` looks at no pixels: it learns from the first update.
+                self._tracker.update(image)
+        except cv2.error:  # CSRT, of some boxes that are much wider than high
+            self.alive = False
 
     def update(self, image: np.ndarray) -> np.ndarray | None:
         """The box in the next frame, or None if the object is lost."""

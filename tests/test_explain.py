@@ -29,6 +29,7 @@ def make_explained(video, rng, shape=(5, 16), boxes=1, **fields):
             0, 256, (t, s, s, 3), "uint8"
         ),
         "grad_cam": rng.uniform(size=(t, s, s)),
+        "guided": rng.normal(size=(t, s, s, 3)),
         "guided_grad_cam": rng.normal(size=(t, s, s, 3)),
         "boxes": np.tile([2.0, 3.0, 9.0, 12.0], (boxes, t, 1)),
         "shares": np.array([0.5, 0.25, 0.125]),
@@ -65,6 +66,14 @@ def test_rows_of_two_runs_stand_under_the_same_clip():
     np.testing.assert_array_equal(drawn.clips[8], heat[0])
     # Boxes are on the frames only.
     assert [len(each) for each in drawn.boxes] == [1, 0, 0, 0, 0] * 2
+    drawn = explain.draw(runs, guided=True)
+    parts = "Grad-CAM, guided backpropagation, guided Grad-CAM"
+    assert drawn.title == f"frames | pretrained: {parts} | scratch: {parts}"
+    assert (
+        drawn.animated == 7 and drawn.names[2] == "pretrained: guided backpropagation"
+    )
+    slopes = pictures.slopes_as_pixels(runs["pretrained"][0].guided)
+    np.testing.assert_array_equal(drawn.clips[2], slopes)
 
 
 def test_frames_of_a_run_that_sees_others_are_drawn_too():
@@ -160,9 +169,17 @@ def test_two_runs_are_explained_on_the_same_videos(runs, tmp_path, capsys):
     assert (arrays["video"][0] == arrays["video"][1]).all()
     assert len(set(arrays["video"][0])) == 3  # evenly spread, so of several classes
     assert (arrays["grad_cam"] >= 0).all() and np.ptp(arrays["guided_grad_cam"]) > 0
+    product = arrays["grad_cam"][..., None] * arrays["guided"]
+    np.testing.assert_allclose(arrays["guided_grad_cam"], product, rtol=1e-6)
     # The page of the run has them.
     call(explain, one, "--videos=1")
     assert "What speaks for a class" in report.write(runs / "one").read_text()
+
+
+def test_a_true_class_that_is_not_known_is_said(runs, monkeypatch):
+    monkeypatch.setattr(explain, "labels", lambda batch: np.array([-1]))
+    with pytest.raises(UserError, match="--true: the class of .* is not known"):
+        list(explain.explain(str(runs / "one"), 1, explain.TRUE_CLASS))
 
 
 def test_videos_and_classes_by_name(runs):

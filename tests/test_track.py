@@ -195,6 +195,16 @@ def test_wrong_boxes_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("size", [(10, 40), (40, 1)])
+def test_frames_that_cannot_be_written_are_one_line(
+    size, run, tmp_path, monkeypatch, capsys
+):
+    Image.new("RGB", size).save(tmp_path / "1.png")
+    with pytest.raises(UserError, match=r"x\d+ pixels: needs sides of 16 to 8192"):
+        flags = {"box": "0,0,8,1", "init_from": run, "out": str(tmp_path / "out")}
+        start(monkeypatch, capsys, tmp_path, **flags)
+
+
 def test_corners_by_mistake_are_said(capsys):
     track.check_box(track.parse_box("30,20,20,20"), WIDTH, HEIGHT)
     assert capsys.readouterr().out == ""

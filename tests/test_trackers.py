@@ -125,6 +125,15 @@ def test_a_box_that_shows_nothing_is_not_followed(tracker, box):
     np.testing.assert_array_equal(boxes, np.tile(box, (3, 1)))
 
 
+def test_a_box_that_a_tracker_cannot_start_from_is_not_followed():
+    """CSRT's `init` fails on it, though it is inside the image."""
+    frames = np.random.default_rng(0).integers(0, 256, (2, 240, 320, 3), "uint8")
+    box = np.array([20.0, 210.0, 260.0, 215.0])
+    boxes, ok = trackers.follow(iter(frames), box, "csrt")
+    assert not ok.any()
+    np.testing.assert_array_equal(boxes, [box, box])
+
+
 def test_wrong_arguments():
     frames, truth = moving_square(count=1)
     with pytest.raises(ValueError, match="four finite numbers"):

@@ -13,6 +13,8 @@ from ctp_jax import pictures
 from ctp_jax.own_videos.reader import Frame
 
 _CODECS = ("libx264", "mpeg4")  # the first that PyAV was built with
+SIDES = 16, 8192
+"""Pixels of the sides of a frame: with fewer or more, the codecs fail."""
 _TICKS = 1000  # of a written video, in a second
 
 
@@ -20,11 +22,7 @@ class VideoWriter:
     """Writes frames with boxes to an MP4 file, which `close` completes."""
 
     def __init__(self, path: pathlib.Path):
-        """Opens the file.
-
-        Args:
-            path: of it.
-        """
+        """Opens the file."""
         self._container = av.open(str(path), "w")
         self._stream: av.VideoStream | None = None
         self._start, self._last = 0.0, -1
@@ -36,7 +34,7 @@ class VideoWriter:
                 self._container.mux(self._stream.encode())
 
     def write(self, frame: Frame, boxes: Sequence[np.ndarray]) -> None:
-        """Adds a frame; all must have the size of the first.
+        """Adds a frame; all must have the size of the first, and sides within `SIDES`.
 
         Args:
             frame: shown at its time.
