@@ -37,8 +37,6 @@ if "CTP_TESTS" not in os.environ:
         os.environ["TMPDIR"] = OTHERS.name
         tempfile.tempdir = None  # is looked up anew: pytest has asked for it before
 
-from jaxtyping import install_import_hook
-
 from tests import checking, compiling, rare_collections
 
 # A shell ignores SIGINT for what it starts in the background, and nohup SIGHUP, and so
@@ -46,7 +44,7 @@ from tests import checking, compiling, rare_collections
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-install_import_hook("ctp_jax", f"{checking.__name__}.check")
+checking.install()
 compiling.quickly()
 compiling.keep_everything()
 

@@ -192,6 +192,8 @@ class Pipeline:
         dataset = dataset.prefetch(self._prefetch)
         options = tf.data.Options()
         options.autotune.enabled = False
+        # Rewriting the graph takes longer than it saves: what can be fused is fused.
+        options.experimental_optimization.apply_default_optimizations = False
         options.threading.private_threadpool_size = self._workers
         # Examples are decoded in parallel: one decoder uses one core.
         options.threading.max_intra_op_parallelism = 1
