@@ -41,9 +41,15 @@ def only(monkeypatch, box):
     monkeypatch.setattr(tracks, "draw_starts", lambda _, n, m: np.zeros(m, int))
 
 
-@pytest.mark.parametrize("tracker", ["kcf", "median_flow"])
-def test_the_teacher_is_within_a_pixel_at_three_pixels_a_frame(tracker, monkeypatch):
-    frames, truth = moving_square(velocity=(3, -1), count=24, start=(20, 70))
+@pytest.mark.parametrize(
+    ("tracker", "side"),
+    # KCF moves by whole pixels: of some squares it is off by two (docs/data.md).
+    [("kcf", 32), *(("median_flow", side) for side in (24, 32, 60))],
+)
+def test_the_teacher_is_within_a_pixel_at_three_pixels_a_frame(
+    tracker, side, monkeypatch
+):
+    frames, truth = moving_square(side, velocity=(3, -1), count=24, start=(20, 70))
     only(monkeypatch, truth[0])
     options = dataclasses.replace(OPTIONS, tracker=tracker, tracks=1)
     boxes, known = tracks.track(frames, "a", options)

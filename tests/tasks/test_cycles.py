@@ -107,12 +107,54 @@ def params():
     return np.float64(1.5), rng.normal(0, [3, 3, 4, 4], (FRAMES, FRAMES, 4))
 
 
-def make_task(cycle_loss):
+def make_task(cycle_loss, kind=Task):
     config = small.get_config("truth=cycle")
     config.clip.num_frames, config.model.name = FRAMES, "tests.tiny_network"
     config.head.target_scale = SCALE
     config.truth.cycle_loss = cycle_loss
-    return Task(config)
+    return kind(config)
+
+
+def labels_of(task, params, batch):
+    """What the clips with cycles are to predict."""
+    params = dict(zip(("encoder", "head"), params, strict=True))
+    state = {"batch_stats": {"encoder": jnp.zeros(())}}
+    variables, truth = base.Variables(params, state), task.targets(batch)
+    clips = task.draw(batch)[:, 0]
+    features, _ = task.features(variables, clips, train=True)
+    predicted = task.trajectories(variables, features, truth.query)[1]
+    wanted, _ = task._close_cycles(variables, clips, truth, predicted)
+    return np.asarray(wanted.boxes)[np.arange(VIDEOS) % 4 > 0]
+
+
+class Sees(Task):
+    """Its boxes are around what is bright, as large as the query."""
+
+    def apply_encoder(self, params, batch_stats, clips, train):
+        at = jnp.stack(jnp.meshgrid(*[jnp.arange(SIZE) + 0.5] * 2), axis=-1)
+        light = clips.mean(-1, keepdims=True)
+        sums = [each.sum((2, 3), keepdims=True) for each in (light * at, light)]
+        return sums[0] / sums[1], batch_stats  # (b, t, 1, 1, 2)
+
+    def trajectories(self, variables, features, query):
+        half = (query[..., 2:] - query[..., :2])[:, :, None] / 2
+        centre = features[:, None, :, 0, 0]
+        return 0 * centre, jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def test_the_label_of_a_moving_square_is_its_track():
+    corner = np.array([2, 4]) + np.arange(FRAMES)[:, None] * [3, 1]  # of 3 x 5 pixels
+    clip = np.zeros((FRAMES, SIZE, SIZE, 3), np.float32)
+    for frame, (x, y) in zip(clip, corner, strict=True):
+        frame[y : y + 5, x : x + 3] = 200
+    track = np.concatenate([corner, corner + [3, 5]], axis=-1)
+    boxes = np.tile(np.float32(track), (VIDEOS, 1, 1, 1))
+    plan = {"truth": boxes, "boxes": boxes, "weights": np.ones(boxes.shape[:3])}
+    batch = {"clips": np.tile(clip, (VIDEOS, 1, 1, 1, 1, 1)), "plan": plan}
+    labels = labels_of(
+        make_task(0.0, Sees), (0.0, 0.0), jax.tree.map(jnp.asarray, batch)
+    )
+    np.testing.assert_allclose(labels, boxes[: len(labels)], atol=1e-4)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
@@ -130,6 +172,7 @@ def test_losses_labels_and_gradients_equal_brute_force(batch, params, weight):
     main, classical, labels, static = brute_force(params, batch)
     assert 0 < static < 1
     assert float(value) == pytest.approx(main + weight * classical, rel=1e-4)
+    np.testing.assert_allclose(labels_of(task, given, batch), labels, rtol=1e-4)
     metrics = {name: float(each) for name, each in output.metrics.items()}
     assert metrics["loss"] == float(value)
     assert metrics["cycle_static"] == pytest.approx(static)
