@@ -86,9 +86,8 @@ class File:
         corners = rows.boxes - (own if self.first_pixel < 0 else self.first_pixel)
         mistaken = np.zeros(len(corners), bool)
         if self.box_format != "xyxy" and not rows.corners:
-            with np.errstate(
-                invalid="ignore", over="ignore"
-            ):  # `settle` leaves them out
+            # `settle` leaves out what is not finite.
+            with np.errstate(invalid="ignore", over="ignore"):
                 corners[:, 2:] = corners[:, :2] + rows.boxes[:, 2:]
             mistaken = _would_fit_as_corners(rows.boxes, size)
             known = np.isfinite(rows.boxes).all(axis=-1).sum()
