@@ -138,7 +138,7 @@ class SequencesEvaluator(Evaluator):
 
     def _add_kcf(self, tracks: list[Track]) -> None:
         """Adds KCF's boxes, which are made once in a run, to tracks and to windows."""
-        wanted = {
+        wanted: dict[tuple, Any] = {
             track[:2]: (track.number, range(len(track.truth)), track.truth[0])
             for track in tracks
         }

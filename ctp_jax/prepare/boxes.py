@@ -109,9 +109,8 @@ class File:
         odd[place] = mistaken[kept] * CAUSES.index(CAUSES[-1])
         found["causes"] = np.where(found["visibility"] > 0, odd, found["causes"])
         if self.cut:
-            found["cut"] = np.tile(
-                np.float32(labels(CUT, 0) == 1)[:, None], self.objects
-            )
+            cut = (labels(CUT, 0) == 1).astype(np.float32)
+            found["cut"] = np.tile(cut[:, None], self.objects)
         if not found["visibility"].any():
             raise VideoError(
                 f"{name}: none of its {len(frames)} boxes is visible, inside the frame of "
@@ -179,7 +178,7 @@ def _would_fit_as_corners(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarra
     boxes = np.where(np.abs(boxes) < _FAR, boxes, np.nan)
     leaves = (boxes[:, :2] + boxes[:, 2:] > np.multiply(size, 1.1)).any(axis=-1)
     fits = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= np.add(size, 1))
-    return leaves & fits.all(axis=-1)
+    return np.logical_and(leaves, fits.all(axis=-1))
 
 
 def _labels(folder: str, count: int, file: str, usual: float) -> np.ndarray:

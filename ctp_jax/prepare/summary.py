@@ -44,7 +44,7 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
             )
     if shape := found.features.annotations.get("visibility"):
         about = provenance.read(directory)
-        seen, causes = about.get("visible_frames"), about.get("causes")
+        seen, causes = about.get("visible_frames"), about.get("causes", ())
         if isinstance(seen, int):  # the file may be a stranger's
             lines.append(
                 f"  boxes of at most {shape[0]} objects a video, one or more of them "
@@ -53,7 +53,7 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
         with contextlib.suppress(TypeError, ValueError):  # likewise
             lines += [
                 f"  boxes that {cause}: {number:,} in {count(videos, 'video')}"
-                for (number, videos), cause in zip(causes, boxes.CAUSES, strict=True)
+                for (number, videos), cause in zip(causes, boxes.CAUSES, strict=False)
                 if cause and number
             ]
     if len(found.class_names) == 1:
