@@ -304,6 +304,16 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     )
     if config.batch_size > epochs.num_examples:
         console.say("note: the batch is larger than the data set")
+    for name, what in (
+        ("eval_every", "evaluations"),
+        ("checkpoint_every", "checkpoints"),
+    ):
+        apart = config[name] * epochs.num_examples / config.batch_size
+        if 0 < apart < 20 < setup.total / apart:  # a few videos, many epochs
+            console.say(
+                f"note: {setup.total / apart:.0f} {what}, one every {apart:.2g} steps "
+                f"(config.{name} = {config[name]:g} epochs): a larger number saves time"
+            )
     if 0 < setup.total <= config.optimizer.warmup_steps:
         console.say(
             f"note: the run ends within config.optimizer.warmup_steps = "

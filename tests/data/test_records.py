@@ -1,5 +1,6 @@
 """The index and random access, against TensorFlow's own readers."""
 
+import dataclasses
 import io
 import os
 import pathlib
@@ -106,6 +107,21 @@ def test_a_data_set_of_tfds_reads_as_tfds_reads_it(foreign):
                 np.testing.assert_array_equal(
                     actual["annotations"]["boxes"], expected["boxes"]
                 )
+
+
+def test_the_digest_is_of_names_in_order_and_of_boxes(foreign):
+    data_dir, config = foreign
+    whole, again = (
+        records.open_records(f"fake_ucf/{config}", "all", data_dir) for _ in range(2)
+    )
+    assert whole.digest() == again.digest()
+    features = dataclasses.replace(whole.features, digest="other boxes")
+    others = [
+        records.select(whole, np.arange(len(whole))[::-1]),
+        records.select(whole, np.arange(len(whole) - 1)),
+        dataclasses.replace(whole, features=features),
+    ]
+    assert len({each.digest() for each in [whole, *others]}) == 4
 
 
 def test_all_is_every_split(foreign):

@@ -134,10 +134,7 @@ def test_other_videos_are_said_on_resume_and_a_short_run_at_its_start(
     class Pipeline(ToyPipeline):
         def __init__(self, *arguments, **more):
             super().__init__(*arguments, **more)
-            features = types.SimpleNamespace(digest=boxes)
-            self.records = types.SimpleNamespace(
-                id_bytes=np.array([b"a"] * names), features=features
-            )
+            self.records = types.SimpleNamespace(digest=lambda: f"{names} {boxes}")
 
     def open_pipeline(config, spec, plan, train, *share):
         return (Pipeline if train else ToyPipeline)(config, train, *share)
@@ -149,9 +146,12 @@ def test_other_videos_are_said_on_resume_and_a_short_run_at_its_start(
         out = capsys.readouterr().out
         assert out.count("note: the training videos are not those") == other
         assert out.count("within config.optimizer.warmup_steps = 6") == 1
+        assert "saves time" not in out
+    fields["eval_every"] = 0.05  # of an epoch of four steps
     loop.train(toy_config(steps=8, **fields), tmp_path, open_pipeline)
     out = capsys.readouterr().out  # the same videos again, and more steps
     assert "warmup_steps" not in out and "the training videos" not in out
+    assert "note: 40 evaluations, one every 0.2 steps (config.eval_every = 0.05" in out
 
 
 def test_resumed_with_every_option_of_the_optimizer(tmp_path, capsys):
