@@ -1,5 +1,6 @@
 """What jaxtyping's import hook puts around every function of ours, in tests."""
 
+import inspect
 from importlib.machinery import SourceFileLoader
 from unittest import mock
 
@@ -13,6 +14,7 @@ check = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 
 def install():
     """Checks all functions of ours that are imported from now on."""
+    jaxtyping.jaxtyped = _jaxtyped
     jaxtyping.install_import_hook("ctp_jax", f"{__name__}.check")
     loader = _import_hook._JaxtypingLoader
     if "exec_module" in vars(loader):
@@ -20,6 +22,27 @@ def install():
         # Theirs looks elsewhere for compiled files until all that a module of ours imports
         # is imported: all of TensorFlow would be compiled anew, in every process.
         del loader.exec_module
+
+
+def _jaxtyped(*, typechecker):
+    """jaxtyping's decorator, which takes much longer, only where there are shapes."""
+    check_shapes = jaxtyping._decorator.jaxtyped(typechecker=typechecker)
+
+    def decorate(decorated):
+        if inspect.isfunction(decorated) and not _names_shapes(decorated):
+            return typechecker(decorated)
+        return check_shapes(decorated)
+
+    return decorate
+
+
+def _names_shapes(function):
+    """Or classes in quotes, which may be imported for types alone: jaxtyping knows those."""
+    annotations = inspect.get_annotations(function).values()
+    return any(
+        "jaxtyping" in repr(each) or (not isinstance(each, type) and "'" in repr(each))
+        for each in annotations
+    )
 
 
 def _get_code(self, name):
