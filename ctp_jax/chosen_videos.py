@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from ctp_jax import config as config_lib
 from ctp_jax.data.batch import Batch
 from ctp_jax.errors import UserError
+from ctp_jax.formatting import some
 from ctp_jax.storage import buckets, files
 
 Videos = int | Sequence[str] | Sequence[pathlib.Path]
@@ -86,8 +87,8 @@ def _select(videos: Any, config, spec, plan, train, *share):
 def find(name: str, known: Sequence[str], flag: str, place: str) -> int:
     """The number of a name; `UserError` if it is not known."""
     if name not in known:
-        like = config_lib.closest(name, known) or known[0]
-        raise UserError(f"--{flag}={name}: {place} has none of that name: try {like}")
+        hint = config_lib.did_you_mean(name, known) or f": it has {some(known)}"
+        raise UserError(f"--{flag}={name}: {place} has none of that name{hint}")
     return list(known).index(name)
 
 

@@ -82,7 +82,15 @@ def main(arguments):
     other = None
     if TRACKER.value:
         images = (frame.image for frame in frames())
-        other = trackers.follow(images, box, TRACKER.value)[0]
+        other, known = trackers.follow(images, box, TRACKER.value)
+        if not known.all():
+            lost = START.value + int(np.argmin(known))
+            print(
+                f"note: {TRACKER.value} does not see the object in frame {lost}, and "
+                "leaves its box there"
+                + f" (it needs {trackers.SMALLEST} pixels a side)"
+                * (not known[0])
+            )
     for path in save(out, follower.follow(frames(), box, other), TRACKER.value):
         print(path)
 
@@ -110,7 +118,9 @@ def check_box(box: np.ndarray, width: int, height: int) -> None:
             "in pixels of the video"
         )
     if min(box[:2]) < -1 or box[2] > width + 1 or box[3] > height + 1:
-        mistaken = ": it is x,y,w,h, not x1,y1,x2,y2" * bool(min(box[:2]) >= 0)
+        corners = box[2:] - box[:2]  # if they were given in place of width and height
+        fits = (corners > box[:2]).all() and (corners <= [width + 1, height + 1]).all()
+        mistaken = "; --box is x,y,w,h, and would fit as x1,y1,x2,y2" * bool(fits)
         print(f"note: --box, {x1},{y1} to {x2},{y2}, leaves {frame}{mistaken}")
 
 

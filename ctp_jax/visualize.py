@@ -170,7 +170,7 @@ def _rows(clips: np.ndarray, overlay: Any, names: list[str], title: str) -> Draw
     if overlay.boxes is not None:
         boxes = flat(overlay.boxes)
     predicted = None if overlay.predicted is None else flat(overlay.predicted)
-    title += ": true boxes" * bool(boxes.size)
+    title += ": boxes" * bool(boxes.size)
     title += ", predicted ones dashed" * (predicted is not None)
     per_video = 1 if overlay.clips else len(chosen)
     if len(chosen) > 1:

@@ -23,7 +23,7 @@ SMALL = {
 }
 
 
-def test_from_pretraining_to_retrieval(moving_shapes, tmp_path):
+def test_from_pretraining_to_retrieval(moving_shapes, tmp_path, capsys):
     small = SMALL | {"data.data_dir": moving_shapes(12, 6)}
     config = ucf_r3d.get_config("runlocal")
     config.update_from_flattened_dict(small)
@@ -38,6 +38,7 @@ def test_from_pretraining_to_retrieval(moving_shapes, tmp_path):
     config.update_from_flattened_dict(small)
     config.init_from, config.freeze = str(tmp_path / "pretrained"), "stem+2"
     results = loop.train(config, tmp_path / "finetuned")
+    assert "parameters (stem+2 frozen), 12 videos" in capsys.readouterr().out
     assert 0 <= results["top1"] <= 1 and 0 <= results["retrieval_top1"] <= 1
     after = export.load_encoder(tmp_path / "finetuned")
     for kind in ("params", "batch_stats"):

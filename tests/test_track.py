@@ -163,6 +163,15 @@ def test_a_file_and_another_tracker_beside_it(run, tmp_path, monkeypatch, capsys
     assert np.abs(expected[-1] - expected[0]).max() > 4
 
 
+def test_a_box_that_opencv_cannot_follow_is_said(
+    folder, run, tmp_path, monkeypatch, capsys
+):
+    flags = {"init_from": run, "out": str(tmp_path / "out"), "tracker": "kcf"}
+    said = start(monkeypatch, capsys, folder, box="10,10,3,9", start=2, **flags)
+    assert "note: kcf does not see the object in frame 2, and leaves its box " in said
+    assert "(it needs 4 pixels a side)" in said
+
+
 def test_windows_hold_few_frames():
     frames = [reader.Frame(i, i / 10, np.zeros((2, 2, 3), np.uint8)) for i in range(8)]
     for count, expected in (
@@ -209,7 +218,10 @@ def test_corners_by_mistake_are_said(capsys):
     track.check_box(track.parse_box("30,20,20,20"), WIDTH, HEIGHT)
     assert capsys.readouterr().out == ""
     track.check_box(track.parse_box("30,20,50,40"), WIDTH, HEIGHT)
-    assert "leaves the frame of 64x48 pixels: it is x,y,w,h" in capsys.readouterr().out
+    said = "leaves the frame of 64x48 pixels; --box is x,y,w,h, and would fit as x1"
+    assert said in capsys.readouterr().out
+    track.check_box(track.parse_box("50,20,30,40"), WIDTH, HEIGHT)
+    assert capsys.readouterr().out.endswith("leaves the frame of 64x48 pixels\n")
 
 
 def test_what_cannot_track_is_one_line(network, folder, tmp_path, monkeypatch, capsys):

@@ -198,18 +198,19 @@ def find_directory(name: str, data_dir: str, needs: Sequence[str] = ()) -> epath
         raise UserError(
             f"data set {name!r} is not prepared in {data_dir}: run "
             f"`{prepare_command(name, data_dir, needs)}`, or say where it is: "
-            f"--config.data.data_dir (benchmarks: --data_dir){hint}"
+            f"--config.data.data_dir (of commands without a config: --data_dir){hint}"
         )
     return versions[max(versions)]
 
 
 def _prepared(data_dir: str) -> list[str]:
-    """Names of what may be data sets."""
+    """Names of what may be data sets; hidden are unfinished ones."""
     folder = epath.Path(data_dir)
     try:
-        return [each.name for each in folder.iterdir()] if folder.is_dir() else []
+        names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
     except OSError:
         return []
+    return [name for name in names if not name.startswith(".")]
 
 
 def prepare_command(

@@ -30,12 +30,13 @@ shown. It returns {name: float32 (k, ...)}, `boxes` in these pixels."""
 
 FORMATS = ("xywh", "xyxy")
 ABSENCE, COVER, CUT = "absence.label", "cover.label", "cut_by_image.label"
+MISTAKEN = "leave the frame, and would not as x1,y1,x2,y2"
 CAUSES = (
     "",
     "are no numbers, or far away",
     "are no more than a pixel wide or high",
     "are outside the frame",
-    "leave the frame, and would not as x1,y1,x2,y2",
+    MISTAKEN,
 )
 """What is odd about a box. But for the last, its object is not visible there."""
 _FAR = 1e6  # pixels; what is farther away is no box
@@ -106,7 +107,7 @@ class File:
         cover = np.clip(labels(COVER, 8) / 8, 0, 1) * (labels(ABSENCE, 0) != 1)
         found = settle(boxes, visibility * cover[:, None], size)
         odd = np.zeros_like(found["causes"])
-        odd[place] = mistaken[kept] * CAUSES.index(CAUSES[-1])
+        odd[place] = mistaken[kept] * CAUSES.index(MISTAKEN)
         found["causes"] = np.where(found["visibility"] > 0, odd, found["causes"])
         if self.cut:
             cut = (labels(CUT, 0) == 1).astype(np.float32)

@@ -53,6 +53,8 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
         with contextlib.suppress(TypeError, ValueError):  # likewise
             lines += [
                 f"  boxes that {cause}: {number:,} in {count(videos, 'video')}"
+                + ": look at them, or pass --box_format=xyxy"
+                * (cause == boxes.MISTAKEN)
                 for (number, videos), cause in zip(causes, boxes.CAUSES, strict=False)
                 if cause and number
             ]
@@ -77,10 +79,10 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
 
 
 def next_step(config: str, name: str, data_dir: str) -> str:
-    """The command that pretrains on a prepared data set; '' if none is known.
+    """The command that trains on a prepared data set; '' if none is known.
 
     Args:
-        config: takes the data set and its splits as arguments; or ''.
+        config: takes the data set and its splits as arguments, after its own; or ''.
         name: of the data set.
         data_dir: as it was given.
     """
@@ -92,7 +94,8 @@ def next_step(config: str, name: str, data_dir: str) -> str:
     test = min((each for each in splits if each.startswith(_HELD_OUT)), default="")
     if not train:
         return ""
-    config += f":data={name}" + f",train={train}" * (train != "train")
+    config += "," if ":" in config else ":"
+    config += f"data={name}" + f",train={train}" * (train != "train")
     words = ["python", "-m", "ctp_jax.main"]
     words.append(f"--config={config}" + f",test={test}" * (test != "test"))
     words += [f"--config.data.data_dir={data_dir}"] * bool(data_dir)

@@ -147,7 +147,7 @@ def _sheet(rows: list, options: tracks.Options) -> bytes:
         pictures.with_margins(clips),
         np.stack(kept),
         np.stack(dropped),
-        title=f"{options.tracker}; coloured: kept, white: dropped",
+        title=f"{options.tracker}; solid: kept, dashed: dropped",
         names=names,
         columns=_COLUMNS,
     )

@@ -76,7 +76,7 @@ def last_words(workdir: str | os.PathLike) -> list[str]:
     run = read.read(workdir)
     beside = verdict.other(run)
     said = verdict.verdict(run, beside).replace("\u00a0", " ")
-    lines = [formatting.folded(f"  {'verdict':<11}  {said}", " " * 15)]
+    lines = [formatting.folded(f"  {'verdict':<11}  {said}", " " * 15)] if said else []
     for why, command in commands.next_steps(run, beside):
         lines += [
             f"  next         {why}:",

@@ -95,6 +95,10 @@ def diverged(run: Run) -> str:
     )
 
 
+_FOLLOWED = {"preset": "patches", "real": "objects", "teacher": "a tracker's boxes"}
+"""What a run follows, by the first source of its boxes (`config.truth`) that it has."""
+
+
 def verdict(run: Run, beside: Other | None) -> str:
     """What the run has come to: a sentence without its full stop, '' for nothing.
 
@@ -108,10 +112,10 @@ def verdict(run: Run, beside: Other | None) -> str:
         said.append(f"not finished, {run.step or 0:,}{of} steps")
     if astray := diverged(run):
         said.append(astray)
-    preset = finite(run.fields.get("truth.preset"))
-    objects = "objects" if preset == 0 else "patches"
+    shares = {each: finite(run.fields.get(f"truth.{each}")) for each in _FOLLOWED}
+    objects = next((_FOLLOWED[each] for each, share in shares.items() if share), None)
     measured = run.measured()
-    if sentence := results.sentence(measured, objects):
+    if sentence := results.sentence(measured, objects or "patches"):
         said.append(sentence)
     elif len(run.train) > 1 and not astray:
         first, last = (number(run.train[i].get("loss") or 0) for i in (0, -1))

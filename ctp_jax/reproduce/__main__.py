@@ -101,6 +101,9 @@ def main(arguments):
         }
         rates = plan.Rates(root, RATE.value)
         print("\n".join(plan.lines(own, ordered, root, rates, of)))
+        missing = plan.missing(_left(ordered, root), root, _made_by(chosen))
+        for what, how in missing.items():
+            print(f"not there yet: {what}: {how}")
         return
     failed = None
     if not TABLE.value:
@@ -129,13 +132,18 @@ def _check_metrics(chosen) -> None:
 
 def _make(own, ordered, root, chosen) -> None:
     """Makes the runs; `work.Failed` is raised after all others are made."""
-    made_by = {k: v for each in chosen for k, v in each.made_by.items()}
-    left = [run for run in own if not plan.is_finished(run, root)]
     # For all shards: none starts, and waits for those that cannot.
-    all_left = [run for run in ordered if not plan.is_finished(run, root)]
-    plan.check_there(all_left, root, made_by)
-    print(f"{len(own)} runs, {len(left)} to make in {root}", flush=True)
+    plan.check_there(_left(ordered, root), root, _made_by(chosen))
+    print(f"{len(own)} runs, {len(_left(own, root))} to make in {root}", flush=True)
     work.Worker(root, ordered, WAIT.value).make(own)
+
+
+def _left(runs, root) -> list[plan.Run]:
+    return [run for run in runs if not plan.is_finished(run, root)]
+
+
+def _made_by(chosen) -> dict[str, str]:
+    return {k: v for each in chosen for k, v in each.made_by.items()}
 
 
 def _draw(specs, chosen, cells, root) -> None:

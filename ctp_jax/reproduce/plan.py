@@ -103,34 +103,41 @@ def check_unchanged(runs: Iterable[Run], root: str) -> None:
 
 
 def check_there(runs: Iterable[Run], root: str, made_by: Mapping[str, str]) -> None:
-    """Raises `UserError`, with all of them, for data and files that are not there.
+    """Raises `UserError` if there is a `missing`."""
+    if found := missing(runs, root, made_by):
+        each = [
+            f"({n}) {what}: {how}" for n, (what, how) in enumerate(found.items(), 1)
+        ]
+        raise UserError(
+            f"not there yet: {'; '.join(each)}. Then the same command again, or leave out "
+            "what needs them: --rows, --columns"
+        )
+
+
+def missing(
+    runs: Iterable[Run], root: str, made_by: Mapping[str, str]
+) -> dict[str, str]:
+    """{data or file that is not there: how to make it}.
 
     Args:
         runs: that are to be made.
         root: the folder of all runs.
         made_by: see `Experiment`.
     """
-    missing: dict[str, str] = {}
+    remedies: dict[str, str] = {}
     for run in runs:
         data = run.config.data
         follow = specs.clip_spec(run.config).follow
         for split in filter(None, (data.split, data.eval_split)):
             if found := _why_not(data.name, split, data.data_dir, follow):
-                missing[found[0]] = found[1]
+                remedies[found[0]] = found[1]
         for value in run.overrides.values():
             if isinstance(value, str) and runs_lib.ROOT in value:
                 path = value.replace(runs_lib.ROOT, root)
                 if not os.path.exists(path):
                     remedy = made_by.get(value, "put it there")
-                    missing[path] = remedy.replace(runs_lib.ROOT, root)
-    if missing:
-        each = [
-            f"({n}) {what}: {how}" for n, (what, how) in enumerate(missing.items(), 1)
-        ]
-        raise UserError(
-            f"not there yet: {'; '.join(each)}. Then the same command again, or leave out "
-            "what needs them: --rows, --columns"
-        )
+                    remedies[path] = remedy.replace(runs_lib.ROOT, root)
+    return remedies
 
 
 @functools.cache
@@ -205,11 +212,11 @@ def clips(run: Run, published: bool = False) -> float | None:
 
 
 class Rates:
-    """Clips of `REFERENCE` pixels per second: measured in the runs there are, or given."""
+    """Clips of `REFERENCE` pixels per second: measured in the runs there are, or `given`."""
 
     def __init__(self, root: str, given: float | None):
         """Reads what the runs in `root` logged, of whatever table they are."""
-        self._given, self._measured = given, {}
+        self.given, self._measured = given, {}
         for folder, mark in _marks(root):
             lines = _lines(folder)
             found = [x["clips_per_second"] for x in lines if x.get("clips_per_second")]
@@ -220,7 +227,7 @@ class Rates:
     def hours(self, run: Run) -> float | None:
         """Hours of a run; None if that cannot be told."""
         measured = self._measured.get(_kind(run.basis))
-        rate = statistics.median(measured) if measured else self._given
+        rate = statistics.median(measured) if measured else self.given
         amount = clips(run) if rate else None
         return amount / rate / 3600 if amount is not None and rate else None
 
@@ -288,5 +295,11 @@ def lines(
         line += f": {duration(3600 * total)}"
     if unknown:
         line += f"{', and' if unknown < left else ':'} {unknown} of unknown length"
-        line += "\n(--clips_per_second=N, of R3D-18 with 16 frames of 112 pixels)"
+        if rates.given:
+            line += " (no size of their data is known)"
+        else:
+            line += (
+                ".\n--clips_per_second=N tells how long: the clips of 16 frames of 112 "
+                "pixels on which R3D-18 trains"
+            )
     return [*texts, line]

@@ -261,7 +261,7 @@ class Task(encoder.Task):
     ) -> base.Overlay:
         """The true boxes, and the predicted ones if there are `outputs`.
 
-        Boxes that are not known are NaN. Where there are several, the captions say the
+        Boxes that are not known are NaN. Unless all are of the game, the captions say the
         sources.
         """
         plan, truth = batch["plan"], self.targets(batch)
@@ -275,8 +275,7 @@ class Task(encoder.Task):
             if predicted is not None:
                 anywhere = known.any(axis=-2, keepdims=True)
                 predicted = np.where(anywhere, predicted, np.nan)
-            sources = np.array(SOURCES)[np.asarray(plan["origin"])].tolist()
-            captions = sources if len(set(self._mixture.period)) > 1 else captions
+            captions = np.array(SOURCES)[np.asarray(plan["origin"])].tolist()
         return base.Overlay(captions, shown, predicted)
 
 

@@ -296,8 +296,9 @@ def _describe(setup: Setup, target: state_lib.TrainState) -> None:
     config, epochs = setup.config, setup.epochs
     hosts = jax.process_count()
     console.say(
-        f"{config.task}: {state_lib.count(target.params):,} parameters, "
-        f"{formatting.count(epochs.num_examples, 'video')}, batch {config.batch_size} on "
+        f"{config.task}: {state_lib.count(target.params):,} parameters"
+        + (f" ({config.freeze} frozen), " if config.get("freeze") else ", ")
+        + f"{formatting.count(epochs.num_examples, 'video')}, batch {config.batch_size} on "
         f"{setup.mesh.size} x {jax.devices()[0].device_kind}"
         + f" of {hosts} processes" * (hosts > 1)
         + f", {formatting.count(setup.total, 'step')} ({epochs.at(setup.total):.1f} epochs)"

@@ -122,16 +122,31 @@ def test_from_sequences_to_records(tmp_path, capsys):
 
 
 def test_corners_by_mistake_are_said(tmp_path, capsys):
-    """The layout has one format, so it is a line, and no reason to leave the video out."""
+    """GOT-10k's boxes are never corners: it is a line, and leaves no video out."""
     lines = {i: f"{70 - i},9,{75 - i},{30 + i}" for i in range(4)}
     lines[6] = "inf,5,-inf,1e300"
     write_sequence(tmp_path / "train" / "a", lines=lines)
     flags = ["got10k", "--videos", tmp_path, "--data_dir", tmp_path / "data"]
     code, out, errors = run_main(capsys, *flags)
     assert code == 0, errors
-    line = "boxes that leave the frame, and would not as x1,y1,x2,y2: 4 in 1 video"
-    assert line in out
+    line = "boxes that leave the frame, and would not as x1,y1,x2,y2: 4 in 1 video: "
+    assert line + "look at them, or pass --box_format=xyxy" in out
     assert "boxes that are no numbers, or far away: 1 in 1 video" in out
+    flags += ["--box_format=xyxy", "--name=corners"]
+    assert run_main(capsys, *flags)[0] == 0
+    opened = records.open_records("corners", "train", str(tmp_path / "data"))
+    read = reading.read_features(opened)(tf.constant(0, tf.int64))["annotations"]
+    np.testing.assert_allclose(read["boxes"][1, 0], [68, 8, 73, 30], atol=1e-4)
+
+
+def test_frames_without_boxes_are_said(tmp_path, capsys):
+    write_sequence(tmp_path / "val" / "a")
+    (write_sequence(tmp_path / "val" / "b") / "groundtruth.txt").unlink()
+    flags = ["got10k", "--videos", tmp_path, "--data_dir", tmp_path / "data"]
+    code, out, errors = run_main(capsys, *flags)
+    assert code == 0 and "  val: 1 of 1 video\n" in out
+    said = "note: val: left out, without groundtruth.txt: 1 folder of frames: b"
+    assert errors == [said]
 
 
 LAYOUTS = {

@@ -388,8 +388,9 @@ def test_killed_run_is_not_taken_for_whole_and_is_cleaned_up(tmp_path):
         run(*SHAPES, "--data_dir", tmp_path)
     process.kill()
     process.communicate(timeout=60)
-    with pytest.raises(UserError, match="not prepared"):
+    with pytest.raises(UserError, match="not prepared") as caught:
         records.open_records("moving_shapes", "train", str(tmp_path))
+    assert "did you mean" not in str(caught.value)  # the hidden folder of the other
     assert "12 of 12" in run(*SHAPES, "--data_dir", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["moving_shapes"]
 

@@ -85,7 +85,8 @@ class VideoBuilder(  # pyright: ignore[reportGeneralTypeIssues]
     UNUSED = ()
     """Of the flags that all data sets have, those that do nothing here."""
     CONFIG = ""
-    """A config that pretrains on any data set; empty: the documentation names others."""
+    """A config, perhaps with arguments, for any data set that is prepared like this; empty:
+    the documentation names others."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keeps data sets out of TFDS's registry: their names may be taken there."""

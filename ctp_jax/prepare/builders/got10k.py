@@ -3,6 +3,7 @@
 import collections
 import functools
 import os
+from typing import NamedTuple
 
 from ctp_jax import formatting
 from ctp_jax.errors import UserError
@@ -24,17 +25,22 @@ class Got10k(base.VideoBuilder):
     deeper, as its archives unpack. Boxes count pixels from 1. The official test split has
     a box for the first frame only: it is left out."""
 
+    CONFIG = "configs/track_got10k.py:small"
     DESCRIPTION = "GOT-10k: generic objects, each with a box in every frame."
     HOMEPAGE = "http://got-10k.aitestunion.com"
 
     @classmethod
     def define_flags(cls, values: Flags) -> None:
         values.string("videos", "", "The folder that has train and val.")
+        values.choice(
+            "box_format", "xywh", [*boxes.FORMATS], "Of a data set of this layout."
+        )
 
     @classmethod
     def make_source(cls, arguments, options) -> base.Source:
         top = folders.check_folder("videos", arguments.videos)
-        splits, missing, notes = choose(*find_sequences(os.path.abspath(top)), top)
+        found = find_sequences(os.path.abspath(top))
+        splits, missing, notes = choose(found, top, arguments.box_format)
         seen = boxes.survey(
             {n: f for files in splits.values() for n, f in files.items()}
         )
@@ -74,42 +80,63 @@ def item(name: str, file: boxes.File, options: base.Options) -> base.Item:
     return base.Item(name, -1, encode)
 
 
+class Found(NamedTuple):
+    """What lies below a folder, by split.
+
+    Attributes:
+        there: {name: path} of the sequences.
+        listed: names in list.txt.
+        boxless: names of folders of frames without boxes.
+    """
+
+    there: dict[str, dict[str, str]]
+    listed: dict[str, list[str]]
+    boxless: dict[str, list[str]]
+
+
 def choose(
-    there: dict[str, dict[str, str]], listed: dict[str, list[str]], top: str
+    found: Found, top: str, box_format: str
 ) -> tuple[dict[str, dict[str, boxes.File]], list[tuple[str, str]], list[str]]:
-    """The sequences to take, of those of `find_sequences`.
+    """The sequences to take.
 
     Returns:
         ({split: {name: file of boxes}}, (split, name) of missing ones, notes).
     """
     splits, missing, notes = {}, [], []
     for split in ("train", "val", "test"):
-        found = there.get(split, {})
-        names = list(dict.fromkeys(listed.get(split, sorted(found))))
-        absent = [name for name in names if name not in found]
-        bad = [name for name in names if name in found and name in BAD]
+        there = found.there.get(split, {})
+        names = list(dict.fromkeys(found.listed.get(split, sorted(there))))
+        absent = [name for name in names if name not in there]
+        bad = [name for name in names if name in there and name in BAD]
+        boxless = [n for n in found.boxless.get(split, ()) if n not in names]
         missing += [(split, name) for name in absent]
         if absent:
             notes.append(
                 f"{split}: {len(absent)} of {len(names)} listed sequences are not in "
                 f"{top}, or have no {BOXES}: {formatting.some(absent)}"
             )
+        if boxless:
+            notes.append(
+                f"{split}: left out, without {BOXES}: "
+                f"{formatting.count(len(boxless), 'folder')} of frames: "
+                f"{formatting.some(boxless)}"
+            )
         if bad:
             notes.append(
                 f"{split}: left out, known to have wrong boxes: "
                 f"{formatting.count(len(bad), 'sequence')}: {', '.join(bad)}"
             )
-        if unlisted := [name for name in found if name not in names]:
+        if unlisted := [name for name in there if name not in names]:
             notes.append(
                 f"{split}: left out, not in list.txt: "
                 f"{formatting.count(len(unlisted), 'sequence')}: "
                 f"{formatting.some(unlisted)}"
             )
-        kept = [name for name in names if name in found and name not in BAD]
+        kept = [name for name in names if name in there and name not in BAD]
         if kept:
             splits[split] = {
                 f"{split}/{name}": boxes.File(
-                    os.path.join(found[name], BOXES), box_format="xywh", cut=True
+                    os.path.join(there[name], BOXES), box_format=box_format, cut=True
                 )
                 for name in kept
             }
@@ -121,18 +148,16 @@ def choose(
     return splits, missing, notes
 
 
-def find_sequences(top: str) -> tuple[dict[str, dict[str, str]], dict[str, list[str]]]:
+def find_sequences(top: str) -> Found:
     """The sequences below a folder, which are not searched themselves.
 
     The split is that of the outermost folder below `top` that is named after one, as in
     `full_data/train_data/GOT-10k_Train_split_01/GOT-10k_Train_000001`; else the one that
     the sequence or `top` is named after.
-
-    Returns:
-        ({split: {name: path}}, {split: names in its list.txt}).
     """
     there: dict[str, dict[str, str]] = collections.defaultdict(dict)
-    listed: dict[str, list[str]] = {}
+    listed: dict[str, list[str]] = collections.defaultdict(list)
+    boxless: dict[str, list[str]] = collections.defaultdict(list)
     whole = folders.split_of(os.path.basename(top))[0]
     waiting, entered = [(top, "")], set()
     while waiting:
@@ -143,11 +168,14 @@ def find_sequences(top: str) -> tuple[dict[str, dict[str, str]], dict[str, list[
         names = os.path.join(folder, "list.txt")
         if (split or whole) and os.path.isfile(names):
             lines = lists.read_lines(names)
-            listed.setdefault(split or whole, []).extend(line for _, line in lines)
+            listed[split or whole].extend(line for _, line in lines)
         try:
-            inside = sorted(e.name for e in os.scandir(folder) if e.is_dir())
+            entries = list(os.scandir(folder))
         except OSError:
-            inside = []
+            entries = []
+        inside = sorted(entry.name for entry in entries if entry.is_dir())
+        if not inside and any(entry.name.endswith(".jpg") for entry in entries):
+            boxless[split or whole].append(folders.text(os.path.basename(folder)))
         for name in inside:
             where = os.path.join(folder, name)
             if folders.is_hidden(name):
@@ -157,7 +185,7 @@ def find_sequences(top: str) -> tuple[dict[str, dict[str, str]], dict[str, list[
                 there[own or whole].setdefault(folders.text(name), where)
             else:
                 waiting.append((where, own))
-    return there, listed
+    return Found(there, listed, boxless)
 
 
 Builder = Got10k

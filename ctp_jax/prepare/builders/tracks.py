@@ -17,6 +17,7 @@ class Tracks(derived.Derived):
 
     DESCRIPTION = "Videos of another data set with boxes that a tracker followed."
     NAME = "{from}_tracks"
+    CONFIG = "configs/small.py:truth=teacher"
     UNUSED = ("short_side", "quality")
     encode = staticmethod(tracks.encode_tracks)
     write_statistics = staticmethod(track_statistics.write)
