@@ -80,8 +80,13 @@ def _evaluation(run: Run) -> list[Step]:
     fields, workdir = run.fields, _workdir(run)
     if fields.get("data.stream") == "flow":  # the commands below read RGB
         return []
+    python = ["python", "-m"]
+    if fields.get("truth.real"):
+        box = ["--box=X,Y,W,H", f"--init_from={workdir}", "--out=tracked"]
+        follow = [*python, "ctp_jax.track", "VIDEO", *box]
+        return [("a box in a video of your own, followed", follow)]
     if not _has_classes(run):
-        python, made = ["python", "-m"], "features.npz"
+        made = "features.npz"
         network = [f"--init_from={workdir}", f"--out={made}"]
         alike = [f"--in={made}", "--out=similar.png"]
         return [

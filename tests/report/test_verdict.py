@@ -202,6 +202,28 @@ def test_videos_without_classes_have_features(tmp_path):
     ]
 
 
+def test_what_was_trained_on_real_boxes_follows_one(tmp_path):
+    workdir = pretrained(tmp_path, ["walk", "run"], **{"truth.real": 1})
+    ((_, command),) = commands.next_steps(read.read(workdir), None)
+    assert command[2:4] == ["ctp_jax.track", "VIDEO"]
+    assert f"--init_from={workdir}" in command
+
+
+@pytest.mark.parametrize(
+    ("shares", "followed"),
+    [
+        ({"preset": 1, "real": 1}, "patches"),
+        ({"preset": 0, "real": 1}, "objects"),
+        ({"preset": 0, "real": 0, "teacher": 1}, "a tracker's boxes"),
+    ],
+)
+def test_the_verdict_says_what_is_followed(tmp_path, shares, followed):
+    fields = {f"truth.{name}": share for name, share in shares.items()}
+    workdir = pretrained(tmp_path, [], **fields)
+    said = verdict.verdict(read.read(workdir), None)
+    assert f"follows {followed} " in said
+
+
 def test_the_comparison_comes_next(tmp_path):
     workdir = tmp_path / "ft"
     typed = ["--config", "configs/finetune_small.py", "--config.init_from=runs/pre"]
