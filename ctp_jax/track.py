@@ -85,11 +85,12 @@ def main(arguments):
         other, known = trackers.follow(images, box, TRACKER.value)
         if not known.all():
             lost = START.value + int(np.argmin(known))
+            seen = np.diff(box.reshape(2, 2).clip(0, [width, height]), axis=0)
+            small = f", of which less than {trackers.SMALLEST} pixels a side are in it"
             print(
-                f"note: {TRACKER.value} does not see the object in frame {lost}, and "
-                "leaves its box there"
-                + f" (it needs {trackers.SMALLEST} pixels a side)"
-                * (not known[0])
+                f"note: {TRACKER.value} loses the object in frame {lost}"
+                + small * bool((seen < trackers.SMALLEST).any())
+                + ": its box stays there from then on"
             )
     for path in save(out, follower.follow(frames(), box, other), TRACKER.value):
         print(path)
@@ -120,6 +121,7 @@ def check_box(box: np.ndarray, width: int, height: int) -> None:
     if min(box[:2]) < -1 or box[2] > width + 1 or box[3] > height + 1:
         corners = box[2:] - box[:2]  # if they were given in place of width and height
         fits = (corners > box[:2]).all() and (corners <= [width + 1, height + 1]).all()
+        fits &= min(box[:2]) >= -1
         mistaken = "; --box is x,y,w,h, and would fit as x1,y1,x2,y2" * bool(fits)
         print(f"note: --box, {x1},{y1} to {x2},{y2}, leaves {frame}{mistaken}")
 

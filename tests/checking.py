@@ -37,7 +37,10 @@ def _jaxtyped(*, typechecker):
 
 
 def _names_shapes(function):
-    """Or classes in quotes, which may be imported for types alone: jaxtyping knows those."""
+    """Whether an annotation has a shape, or a class in quotes, which jaxtyping looks up.
+
+    It does not look into `type X = ...`, `NewType` and type variables; we have none.
+    """
     annotations = inspect.get_annotations(function).values()
     return any(
         "jaxtyping" in repr(each) or (not isinstance(each, type) and "'" in repr(each))

@@ -204,7 +204,7 @@ def find_directory(name: str, data_dir: str, needs: Sequence[str] = ()) -> epath
 
 
 def _prepared(data_dir: str) -> list[str]:
-    """Names of what may be data sets; hidden are unfinished ones."""
+    """Names of what may be data sets: none that is hidden, and so unfinished."""
     folder = epath.Path(data_dir)
     try:
         names = [each.name for each in folder.iterdir()] if folder.is_dir() else []

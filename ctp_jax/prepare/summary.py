@@ -11,6 +11,7 @@ from ctp_jax.storage import remote
 
 _HELD_OUT = ("test", "val")  # what names of splits begin with
 _FEW = 20
+_REMEDY = "; if they are corners: --box_format=xyxy --overwrite"
 
 
 def describe(name: str, root: str, expected: dict[str, int] | None = None) -> str:
@@ -53,8 +54,7 @@ def describe(name: str, root: str, expected: dict[str, int] | None = None) -> st
         with contextlib.suppress(TypeError, ValueError):  # likewise
             lines += [
                 f"  boxes that {cause}: {number:,} in {count(videos, 'video')}"
-                + ": look at them, or pass --box_format=xyxy"
-                * (cause == boxes.MISTAKEN)
+                + _REMEDY * (cause == boxes.MISTAKEN)
                 for (number, videos), cause in zip(causes, boxes.CAUSES, strict=False)
                 if cause and number
             ]
@@ -94,10 +94,12 @@ def next_step(config: str, name: str, data_dir: str) -> str:
     test = min((each for each in splits if each.startswith(_HELD_OUT)), default="")
     if not train:
         return ""
-    config += "," if ":" in config else ":"
-    config += f"data={name}" + f",train={train}" * (train != "train")
-    words = ["python", "-m", "ctp_jax.main"]
-    words.append(f"--config={config}" + f",test={test}" * (test != "test"))
+    own = ":" in config  # arguments; what it takes for held out may depend on them
+    config += ("," if own else ":") + f"data={name}"
+    config += f",train={train}" * (train != "train")
+    config += f",test={test}" * (bool(test) and (own or test != "test"))
+    words = ["python", "-m", "ctp_jax.main", f"--config={config}"]
+    words += ["--config.data.eval_split="] * (not test)
     words += [f"--config.data.data_dir={data_dir}"] * bool(data_dir)
     return f"next:\n  {command([*words, f'--workdir=runs/{name}'])}"
 

@@ -52,11 +52,14 @@ def next_steps(run: Run, beside: verdict.Other | None) -> list[Step]:
             else:
                 more = {"config.steps": str(4 * (run.step or 0))}
                 steps.append(("four times as long", _changed(run, more, "_longer")))
+    exported = (run.path / "encoder" / "encoder.json").exists()
+    if exported and run.fields.get("truth.real"):
+        track = ["python", "-m", "ctp_jax.track", "VIDEO", "--box=X,Y,W,H"]
+        track += [f"--init_from={_workdir(run)}", "--out=tracked"]
+        steps.append(("a box in a video of your own, followed", track))
     if run.fields.get("task") in _DOWNSTREAM or run.fields.get("init_from"):
         return steps + _comparison(run, beside)
-    if (run.path / "encoder" / "encoder.json").exists():
-        steps += _evaluation(run)
-    return steps
+    return steps + (_evaluation(run) if exported else [])
 
 
 def _comparison(run: Run, beside: verdict.Other | None) -> list[Step]:
@@ -80,13 +83,8 @@ def _evaluation(run: Run) -> list[Step]:
     fields, workdir = run.fields, _workdir(run)
     if fields.get("data.stream") == "flow":  # the commands below read RGB
         return []
-    python = ["python", "-m"]
-    if fields.get("truth.real"):
-        box = ["--box=X,Y,W,H", f"--init_from={workdir}", "--out=tracked"]
-        follow = [*python, "ctp_jax.track", "VIDEO", *box]
-        return [("a box in a video of your own, followed", follow)]
     if not _has_classes(run):
-        made = "features.npz"
+        python, made = ["python", "-m"], "features.npz"
         network = [f"--init_from={workdir}", f"--out={made}"]
         alike = [f"--in={made}", "--out=similar.png"]
         return [

@@ -103,7 +103,7 @@ def check_unchanged(runs: Iterable[Run], root: str) -> None:
 
 
 def check_there(runs: Iterable[Run], root: str, made_by: Mapping[str, str]) -> None:
-    """Raises `UserError` if there is a `missing`."""
+    """Raises `UserError` if anything is `missing`, with all of it."""
     if found := missing(runs, root, made_by):
         each = [
             f"({n}) {what}: {how}" for n, (what, how) in enumerate(found.items(), 1)
@@ -212,11 +212,11 @@ def clips(run: Run, published: bool = False) -> float | None:
 
 
 class Rates:
-    """Clips of `REFERENCE` pixels per second: measured in the runs there are, or `given`."""
+    """Clips of `REFERENCE` pixels per second: measured in the runs there are, or given."""
 
     def __init__(self, root: str, given: float | None):
         """Reads what the runs in `root` logged, of whatever table they are."""
-        self.given, self._measured = given, {}
+        self._given, self._measured = given, {}
         for folder, mark in _marks(root):
             lines = _lines(folder)
             found = [x["clips_per_second"] for x in lines if x.get("clips_per_second")]
@@ -227,7 +227,7 @@ class Rates:
     def hours(self, run: Run) -> float | None:
         """Hours of a run; None if that cannot be told."""
         measured = self._measured.get(_kind(run.basis))
-        rate = statistics.median(measured) if measured else self.given
+        rate = statistics.median(measured) if measured else self._given
         amount = clips(run) if rate else None
         return amount / rate / 3600 if amount is not None and rate else None
 
@@ -289,17 +289,15 @@ def lines(
             f"after {needs}" * bool(needs),
         ]
         texts.append(wrapped([*filter(None, parts), of[run.name]], indent=" " * 6))
-    left = sum(not is_finished(run, root) for run in runs)
+    waiting = [run for run in runs if not is_finished(run, root)]
+    left = len(waiting)
     line = f"{len(runs)} runs, {left} to make"
     if unknown < left or not left:
         line += f": {duration(3600 * total)}"
     if unknown:
         line += f"{', and' if unknown < left else ':'} {unknown} of unknown length"
-        if rates.given:
-            line += " (no size of their data is known)"
+        if any(rates.hours(run) is None and clips(run) for run in waiting):
+            line += ".\n--clips_per_second=N says it: of 16 frames of 112 pixels, for R3D-18"
         else:
-            line += (
-                ".\n--clips_per_second=N tells how long: the clips of 16 frames of 112 "
-                "pixels on which R3D-18 trains"
-            )
+            line += ", whose data are not there"
     return [*texts, line]

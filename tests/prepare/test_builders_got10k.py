@@ -2,18 +2,22 @@
 
 import os
 import pathlib
+import shlex
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+from configs import common
+from ctp_jax import cli
 from ctp_jax.data import reading, records
 from ctp_jax.errors import UserError
 from ctp_jax.prepare.builders import got10k
 from tests.prepare.make_boxes import draw, paths, seen
 from tests.prepare.make_sources import make_source, run_main, touch
 
+CONFIGS = pathlib.Path(common.__file__).parent
 COUNT = 12
 PATH = paths(COUNT)[:, :1]  # one object
 
@@ -122,15 +126,15 @@ def test_from_sequences_to_records(tmp_path, capsys):
 
 
 def test_corners_by_mistake_are_said(tmp_path, capsys):
-    """GOT-10k's boxes are never corners: it is a line, and leaves no video out."""
+    """In the summary: GOT-10k's boxes are none, so that no video is left out for it."""
     lines = {i: f"{70 - i},9,{75 - i},{30 + i}" for i in range(4)}
     lines[6] = "inf,5,-inf,1e300"
     write_sequence(tmp_path / "train" / "a", lines=lines)
     flags = ["got10k", "--videos", tmp_path, "--data_dir", tmp_path / "data"]
     code, out, errors = run_main(capsys, *flags)
     assert code == 0, errors
-    line = "boxes that leave the frame, and would not as x1,y1,x2,y2: 4 in 1 video: "
-    assert line + "look at them, or pass --box_format=xyxy" in out
+    line = "boxes that leave the frame, and would not as x1,y1,x2,y2: 4 in 1 video; "
+    assert line + "if they are corners: --box_format=xyxy --overwrite\n" in out
     assert "boxes that are no numbers, or far away: 1 in 1 video" in out
     flags += ["--box_format=xyxy", "--name=corners"]
     assert run_main(capsys, *flags)[0] == 0
@@ -145,8 +149,24 @@ def test_frames_without_boxes_are_said(tmp_path, capsys):
     flags = ["got10k", "--videos", tmp_path, "--data_dir", tmp_path / "data"]
     code, out, errors = run_main(capsys, *flags)
     assert code == 0 and "  val: 1 of 1 video\n" in out
-    said = "note: val: left out, without groundtruth.txt: 1 folder of frames: b"
+    said = "note: val: left out, without groundtruth.txt: 1 folder of frames: val/b"
     assert errors == [said]
+
+
+@pytest.mark.parametrize("held_out", ["", "val", "test"])
+@pytest.mark.parametrize("name", ["got10k", "mine"])
+def test_the_next_command_takes_the_splits_that_are_there(
+    name, held_out, tmp_path, capsys
+):
+    for split in filter(None, ("train", held_out)):
+        write_sequence(tmp_path / split / "a")
+    flags = ["--videos", tmp_path, "--data_dir", tmp_path / "data", "--name", name]
+    code, out, _ = run_main(capsys, "got10k", *flags)
+    words = shlex.split(out.partition("next:\n")[2].replace("\\\n", ""))
+    given = dict(word.split("=", 1) for word in words if word.startswith("--"))
+    config = cli.load_config(str(CONFIGS / given["--config"].removeprefix("configs/")))
+    assert code == 0 and config.data.split == "train"
+    assert given.get("--config.data.eval_split", config.data.eval_split) == held_out
 
 
 LAYOUTS = {

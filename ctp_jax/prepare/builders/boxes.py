@@ -26,7 +26,7 @@ class Boxes(video_folder.VideoFolder):
     Splits and classes are those of video_folder."""
 
     DESCRIPTION = "A folder of videos with boxes."
-    CONFIG = "configs/small.py:truth=real"
+    CONFIG = "configs/track_got10k.py:small"
 
     @classmethod
     def define_flags(cls, values: Flags) -> None:

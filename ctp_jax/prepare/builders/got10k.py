@@ -33,7 +33,10 @@ class Got10k(base.VideoBuilder):
     def define_flags(cls, values: Flags) -> None:
         values.string("videos", "", "The folder that has train and val.")
         values.choice(
-            "box_format", "xywh", [*boxes.FORMATS], "Of a data set of this layout."
+            "box_format",
+            "xywh",
+            [*boxes.FORMATS],
+            "xyxy: the four numbers are x1,y1,x2,y2, in another data set of the layout.",
         )
 
     @classmethod
@@ -86,7 +89,7 @@ class Found(NamedTuple):
     Attributes:
         there: {name: path} of the sequences.
         listed: names in list.txt.
-        boxless: names of folders of frames without boxes.
+        boxless: folders of frames without boxes, below the folder.
     """
 
     there: dict[str, dict[str, str]]
@@ -108,7 +111,11 @@ def choose(
         names = list(dict.fromkeys(found.listed.get(split, sorted(there))))
         absent = [name for name in names if name not in there]
         bad = [name for name in names if name in there and name in BAD]
-        boxless = [n for n in found.boxless.get(split, ()) if n not in names]
+        boxless = [
+            each
+            for each in found.boxless.get(split, ())
+            if os.path.basename(each) not in names
+        ]
         missing += [(split, name) for name in absent]
         if absent:
             notes.append(
@@ -165,21 +172,20 @@ def find_sequences(top: str) -> Found:
         if os.path.realpath(folder) in entered:
             continue  # a link
         entered.add(os.path.realpath(folder))
-        names = os.path.join(folder, "list.txt")
-        if (split or whole) and os.path.isfile(names):
-            lines = lists.read_lines(names)
+        list_file = os.path.join(folder, "list.txt")
+        if (split or whole) and os.path.isfile(list_file):
+            lines = lists.read_lines(list_file)
             listed[split or whole].extend(line for _, line in lines)
         try:
-            entries = list(os.scandir(folder))
+            names = [n for n in sorted(os.listdir(folder)) if not folders.is_hidden(n)]
         except OSError:
-            entries = []
-        inside = sorted(entry.name for entry in entries if entry.is_dir())
-        if not inside and any(entry.name.endswith(".jpg") for entry in entries):
-            boxless[split or whole].append(folders.text(os.path.basename(folder)))
+            names = []
+        inside = [n for n in names if os.path.isdir(os.path.join(folder, n))]
+        ends = {os.path.splitext(name)[1].lower() for name in names}
+        if not inside and ends & frames.SUFFIXES:
+            boxless[split or whole].append(folders.text(os.path.relpath(folder, top)))
         for name in inside:
             where = os.path.join(folder, name)
-            if folders.is_hidden(name):
-                continue
             own = split or folders.split_of(name)[0]
             if os.path.isfile(os.path.join(where, BOXES)):
                 there[own or whole].setdefault(folders.text(name), where)
