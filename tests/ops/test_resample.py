@@ -113,6 +113,7 @@ def test_sampling_over_time_equals_brute_force(way, backend, width, monkeypatch)
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_both_ways_agree_on_a_batch_and_in_the_gradient():
     rng = np.random.default_rng(4)
     batch, patches = made.made_batch(rng, 2), made.made_patches(rng, 2)

@@ -101,6 +101,7 @@ def torch_network(task, weights):
     return Network()
 
 
+@pytest.mark.slow
 def test_three_steps_equal_torch():
     """Losses, both networks, predictors, the queue and its pointer, which comes round."""
     pytest.importorskip("torch", reason="compares with PyTorch")

@@ -112,6 +112,7 @@ def torch_network(task, weights):
 @pytest.mark.parametrize(
     ("leave_own", "first_source"), [(0.0, 20), (1.0, 20), (1.0, -1)]
 )
+@pytest.mark.slow
 def test_two_steps_are_pytorch_s(leave_own, first_source):
     """With a full queue, its own key or not; and with one that is full after a step."""
     pytest.importorskip("torch")

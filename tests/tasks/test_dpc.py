@@ -230,6 +230,7 @@ def test_dropout_takes_a_share_of_the_state_anew_in_every_step():
 
 
 @pytest.mark.parametrize(("name", "project"), [("dpc", False), ("memdpc", True)])
+@pytest.mark.slow
 def test_two_steps_equal_torch(name, project):
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
     from tests.tasks import two_steps

@@ -152,6 +152,7 @@ def test_positives_are_keys_of_the_class_or_the_own_one():
         np.testing.assert_array_equal(found, np.array(want, bool))
 
 
+@pytest.mark.slow
 def test_three_steps_equal_torch():
     """UberNCE with Adam; InfoNCE has the loss of MoCo. Labels travel with the keys."""
     pytest.importorskip("torch", reason="compares with PyTorch")

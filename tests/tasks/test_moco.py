@@ -54,6 +54,7 @@ def torch_network(task, weights):
     return Network(task, two_steps.Dense(weights.params["head"]))
 
 
+@pytest.mark.slow
 def test_three_steps_equal_torch():
     """Losses, both networks, the queue and its pointer, which comes round."""
     pytest.importorskip("torch", reason="compares with PyTorch")

@@ -212,6 +212,7 @@ def torch_network(torch, rates):
     return Network()
 
 
+@pytest.mark.slow
 def test_two_steps_equal_torch():
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
     from tests.tasks import two_steps

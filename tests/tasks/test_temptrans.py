@@ -174,6 +174,7 @@ def test_all_clips_show_the_same_part_of_the_frame():
         assert (np.asarray(batch[name]) == np.asarray(batch[name])[:, :1]).all()
 
 
+@pytest.mark.slow
 def test_two_steps_equal_torch():
     """All four clips say their transformation, the first two also the speed."""
     torch = pytest.importorskip("torch", reason="compares with PyTorch")

@@ -24,6 +24,7 @@ def make_task(**flat):
     return base.load(config)
 
 
+@pytest.mark.slow
 def test_three_steps_equal_torch():
     """MoCo's losses, networks and queue, with tubelets for what is common to a pair."""
     pytest.importorskip("torch", reason="compares with PyTorch")
