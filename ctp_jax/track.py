@@ -83,14 +83,17 @@ def main(arguments):
     if TRACKER.value:
         images = (frame.image for frame in frames())
         other, known = trackers.follow(images, box, TRACKER.value)
-        if not known.all():
-            lost = START.value + int(np.argmin(known))
-            seen = np.diff(box.reshape(2, 2).clip(0, [width, height]), axis=0)
-            small = f", of which less than {trackers.SMALLEST} pixels a side are in it"
+        if not known[0]:
+            low, high = box.reshape(2, 2).clip(0, [width, height])
+            why = f", which has less than {trackers.SMALLEST} pixels a side inside the frame"
+            why *= bool(min(high - low) < trackers.SMALLEST)
             print(
-                f"note: {TRACKER.value} loses the object in frame {lost}"
-                + small * bool((seen < trackers.SMALLEST).any())
-                + ": its box stays there from then on"
+                f"note: {TRACKER.value} cannot start from this box{why}: its own stays"
+            )
+        elif not known.all():
+            lost = START.value + int(np.argmin(known))
+            print(
+                f"note: {TRACKER.value} loses the object in frame {lost}: its box stays"
             )
     for path in save(out, follower.follow(frames(), box, other), TRACKER.value):
         print(path)
@@ -119,11 +122,13 @@ def check_box(box: np.ndarray, width: int, height: int) -> None:
             "in pixels of the video"
         )
     if min(box[:2]) < -1 or box[2] > width + 1 or box[3] > height + 1:
-        corners = box[2:] - box[:2]  # if they were given in place of width and height
-        fits = (corners > box[:2]).all() and (corners <= [width + 1, height + 1]).all()
-        fits &= min(box[:2]) >= -1
-        mistaken = "; --box is x,y,w,h, and would fit as x1,y1,x2,y2" * bool(fits)
-        print(f"note: --box, {x1},{y1} to {x2},{y2}, leaves {frame}{mistaken}")
+        from ctp_jax.prepare.boxes import would_fit_as_corners
+
+        sides, remedy = box[2:] - box[:2], ""
+        if would_fit_as_corners(np.array([[*box[:2], *sides]]), (width, height))[0]:
+            numbers = (f"{value:g}" for value in (*box[:2], *(sides - box[:2])))
+            remedy = f"; if x1,y1,x2,y2 were given: --box={','.join(numbers)}"
+        print(f"note: --box, {x1},{y1} to {x2},{y2}, leaves {frame}{remedy}")
 
 
 class Follower:

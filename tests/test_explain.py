@@ -204,6 +204,7 @@ def test_videos_and_classes_by_name(runs):
             "--videos=left_999999: moving_shapes, split 'test',",
         ),
         (["--class=lefd"], "--class=lefd: .*; did you mean left"),
+        (["--class=zzzz"], "--class=zzzz: .* has none of that name: it has "),
         (["--class=left", "--true"], "exclude each other"),
         (["--workdir={}/pretext"], "config.task = 'ctp' has no classes to explain"),
         (["--workdir={}/none"], "no run"),

@@ -168,8 +168,8 @@ def test_a_box_that_opencv_cannot_follow_is_said(
 ):
     flags = {"init_from": run, "out": str(tmp_path / "out"), "tracker": "kcf"}
     said = start(monkeypatch, capsys, folder, box="10,10,3,9", start=2, **flags)
-    loses = "note: kcf loses the object in frame 2, of which less than 4 pixels a side "
-    assert f"{loses}are in it: its box stays there from then on" in said
+    why = "this box, which has less than 4 pixels a side inside the frame"
+    assert f"note: kcf cannot start from {why}: its own stays\n" in said
 
 
 def test_windows_hold_few_frames():
@@ -218,7 +218,9 @@ def test_corners_by_mistake_are_said(capsys):
     track.check_box(track.parse_box("30,20,20,20"), WIDTH, HEIGHT)
     assert capsys.readouterr().out == ""
     track.check_box(track.parse_box("30,20,50,40"), WIDTH, HEIGHT)
-    said = "leaves the frame of 64x48 pixels; --box is x,y,w,h, and would fit as x1"
+    said = (
+        "leaves the frame of 64x48 pixels; if x1,y1,x2,y2 were given: --box=30,20,20,20"
+    )
     assert said in capsys.readouterr().out
     for box in ("50,20,30,40", "-20,10,30,40"):
         track.check_box(track.parse_box(box), WIDTH, HEIGHT)

@@ -90,7 +90,7 @@ class File:
             # `settle` leaves out what is not finite.
             with np.errstate(invalid="ignore", over="ignore"):
                 corners[:, 2:] = corners[:, :2] + rows.boxes[:, 2:]
-            mistaken = _would_fit_as_corners(rows.boxes, size)
+            mistaken = would_fit_as_corners(rows.boxes, size)
             known = np.isfinite(rows.boxes).all(axis=-1).sum()
             if not self.box_format and 2 * mistaken.sum() > known:
                 raise VideoError(
@@ -174,11 +174,20 @@ def annotations(
     return found
 
 
-def _would_fit_as_corners(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Which boxes x,y,w,h, (m, 4), leave a frame, but would not as x1,y1,x2,y2."""
+def would_fit_as_corners(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Which boxes leave a frame as x,y,w,h, but would not as x1,y1,x2,y2.
+
+    Args:
+        boxes: float (m, 4), pixels from 0 or 1.
+        size: width and height of the frame.
+
+    Returns:
+        bool (m,).
+    """
     boxes = np.where(np.abs(boxes) < _FAR, boxes, np.nan)
     leaves = (boxes[:, :2] + boxes[:, 2:] > np.multiply(size, 1.1)).any(axis=-1)
     fits = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= np.add(size, 1))
+    fits &= boxes[:, :2] >= -1
     return np.logical_and(leaves, fits.all(axis=-1))
 
 

@@ -300,10 +300,9 @@ def _check(
     if len(skipped) > allowed:
         needed = math.ceil(100 * len(skipped) / tried) / 100
         raise TooManyBad(
-            f"{len(skipped)} of the {formatting.count(tried, 'video')} tried so far "
-            "cannot be used, and "
-            f"--max_bad={max_bad:g} allows {allowed} of {total}: repair or remove them, "
-            f"or leave them out: pass --max_bad={needed:g}"
+            f"{len(skipped)} of the {formatting.count(tried, 'video')} tried so far cannot "
+            f"be used, and --max_bad={max_bad:g} allows {allowed} of {total}: repair or "
+            f"remove them, or leave them out: pass --max_bad={needed:g}"
             + (" or more" if tried < total else ""),
             skipped,
         )

@@ -271,7 +271,7 @@ def lines(
 
     Numbers are those in `everything`, of all shards.
     """
-    texts, total, unknown = [], 0.0, 0
+    texts, total, unknown, of_known_data = [], 0.0, 0, False
     width = max((len(run.name) for run in runs), default=0)
     numbers = {run.name: number for number, run in enumerate(everything, 1)}
     for run in runs:
@@ -280,6 +280,7 @@ def lines(
         else:
             hours = rates.hours(run)
             total, unknown = total + (hours or 0), unknown + (hours is None)
+            of_known_data |= hours is None and clips(run) is not None
             state = "time unknown" if hours is None else duration(3600 * hours)
         needs = ", ".join(str(numbers[needed.name]) for needed in run.needs)
         parts = [
@@ -289,15 +290,17 @@ def lines(
             f"after {needs}" * bool(needs),
         ]
         texts.append(wrapped([*filter(None, parts), of[run.name]], indent=" " * 6))
-    waiting = [run for run in runs if not is_finished(run, root)]
-    left = len(waiting)
+    left = sum(not is_finished(run, root) for run in runs)
     line = f"{len(runs)} runs, {left} to make"
     if unknown < left or not left:
         line += f": {duration(3600 * total)}"
     if unknown:
         line += f"{', and' if unknown < left else ':'} {unknown} of unknown length"
-        if any(rates.hours(run) is None and clips(run) for run in waiting):
-            line += ".\n--clips_per_second=N says it: of 16 frames of 112 pixels, for R3D-18"
+        if of_known_data:
+            line += (
+                ".\nTheir times follow from --clips_per_second=N, of R3D-18 on 16 frames "
+                "of 112 pixels"
+            )
         else:
             line += ", whose data are not there"
     return [*texts, line]

@@ -97,7 +97,8 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
     code, out, _ = command.run(capsys, "table7", "--plan", *flags)
     assert re.search(r" 1  ctp-.*  1h36m  row 16", out)  # at 500 clips of 16 frames
     assert (
-        ", and 2 of unknown length.\n--clips_per_second=N says it: of 16 frames " in out
+        ", and 2 of unknown length.\nTheir times follow from --clips_per_second=N, "
+        in out
     )
     # A run of several tables; its place in the first.
     code, out, _ = command.run(capsys, "table1", "table5", "--plan", *flags[1:])

@@ -25,9 +25,9 @@ class Got10k(base.VideoBuilder):
     deeper, as its archives unpack. Boxes count pixels from 1. The official test split has
     a box for the first frame only: it is left out."""
 
-    CONFIG = "configs/track_got10k.py:small"
     DESCRIPTION = "GOT-10k: generic objects, each with a box in every frame."
     HOMEPAGE = "http://got-10k.aitestunion.com"
+    CONFIG = "configs/track_got10k.py:small"
 
     @classmethod
     def define_flags(cls, values: Flags) -> None:
@@ -89,7 +89,7 @@ class Found(NamedTuple):
     Attributes:
         there: {name: path} of the sequences.
         listed: names in list.txt.
-        boxless: folders of frames without boxes, below the folder.
+        boxless: folders that have frames and no boxes, as paths from that folder.
     """
 
     there: dict[str, dict[str, str]]
