@@ -3,8 +3,9 @@
 Needs neither data nor TensorFlow: the batch has the shapes of the pipeline's.
 """
 
+import argparse
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from configs import ucf_r3d
+from ctp_jax.models import resnet3d
 from ctp_jax.ops import colour
 from ctp_jax.tasks import base, ctp
 from ctp_jax.train import mesh as mesh_lib
@@ -25,6 +27,26 @@ CANVAS = (144, 148)
 
 DRAWING, OPTIMISER = "drawing", "optimiser"
 """What JAX calls these parts of the step, so that a profile can tell them apart."""
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, models: Collection[str] = resnet3d.NAMES
+) -> None:
+    """The flags that say which step is run: those of `make_config` but for `conv`.
+
+    Args:
+        parser: gets them.
+        models: that may be chosen.
+    """
+    cpu = jax.default_backend() == "cpu"
+    add = parser.add_argument
+    add("--model", choices=[*models], default="r3d18", help="network")
+    dtypes = ("float32", "bfloat16")
+    add("--dtype", choices=dtypes, default=dtypes[not cpu], help="of convolutions")
+    add("--batch", type=int, default=2 if cpu else 32, help="clips")
+    add("--width", type=float, default=1.0, help="of the network")
+    add("--size", type=int, default=112, help="of a clip, in pixels")
+    add("--frames", type=int, default=16, help="of a clip")
 
 
 def make_config(

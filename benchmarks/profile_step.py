@@ -25,7 +25,6 @@ import time
 import jax
 
 from benchmarks import hlo, measure, pretraining, roofline
-from ctp_jax.models import resnet3d
 from ctp_jax.ranges import CONVOLUTIONS
 
 _ONEDNN = "__onednn$convolution"
@@ -122,20 +121,14 @@ def main():
     parser = measure.make_parser(__spec__.name, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="timed calls of a side")
     cpu = jax.default_backend() == "cpu"
-    parser.add_argument("--model", default="r3d18", choices=resnet3d.NAMES)
-    parser.add_argument("--batch", type=int, default=2 if cpu else 32, help="clips")
-    parser.add_argument(
-        "--dtype",
-        default="float32" if cpu else "bfloat16",
-        choices=("float32", "bfloat16"),
-    )
+    pretraining.add_arguments(parser)
     parser.add_argument("--conv", default="auto", choices=CONVOLUTIONS)
-    parser.add_argument("--width", type=float, default=1.0, help="of the network")
     parser.add_argument("--steps", type=int, default=1 if cpu else 5, help="traced")
     arguments = parser.parse_args()
     config = pretraining.make_config(
         *(arguments.model, arguments.batch),
         *(arguments.dtype, arguments.width, arguments.conv),
+        *(arguments.size, arguments.frames),
     )
     rates = ceilings(arguments.rounds)
     running = pretraining.Running(config, pretraining.make_batch(config))

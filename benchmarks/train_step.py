@@ -195,19 +195,13 @@ def parse(argv=None):
     cpu = jax.default_backend() == "cpu"
     parser = measure.make_parser(__spec__.name, __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="timed calls of a side")
+    pretraining.add_arguments(parser, models.MODULES)
     add = parser.add_argument
-    add("--model", choices=[*models.MODULES], default="r3d18", help="network")
-    dtypes = ("float32", "bfloat16")
-    add("--dtype", choices=dtypes, default=dtypes[not cpu], help="of convolutions")
-    add("--batch", type=int, default=2 if cpu else 32, help="clips")
     ways = CONVOLUTIONS
     add("--conv", nargs="+", choices=ways, default=["auto"], help="of our sides")
     add("--peers", nargs="*", choices=PEERS, default=PEERS[:2], help="of PyTorch")
     add("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="of PyTorch")
     add("--steps", type=int, default=1 if cpu else 10, help="in a timed call")
-    add("--width", type=float, default=1.0, help="of the network")
-    add("--size", type=int, default=112, help="of a clip, in pixels")
-    add("--frames", type=int, default=16, help="of a clip")
     arguments = parser.parse_args(argv)
     if arguments.model not in resnet3d.NAMES or not measure.is_installed("torch"):
         arguments.peers = []  # there are no others in PyTorch
