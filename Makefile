@@ -18,6 +18,8 @@ QUICK = tests/ops tests/models tests/tasks \
 .PHONY: demo demo-pretrained demo-without test check check-newest pytest test-beam lint
 .PHONY: install clean
 
+# XLA allocates what a step needs anew in every step: large pages make that quicker.
+demo: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 demo: $(VENV)/.installed
 	@echo "1 of 4. The game: patches move over videos, and a network learns to follow them."
 	$(RUN) -m ctp_jax.prepare moving_shapes --data_dir $(DEMO)/data

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from ctp_jax import cli, formatting, large_pages
+from ctp_jax import cli, formatting
 from ctp_jax import devices as devices_lib
 
 PACKAGES = ("jax", "flax", "tensorflow-cpu", "tensorflow", "torch")
@@ -45,8 +45,6 @@ def run(main: Callable[[], Any], devices: bool = True) -> None:
         main: of the benchmark.
         devices: whether it needs those of JAX.
     """
-
-    large_pages.start_again()
 
     def checked(arguments):
         if devices and not {"-h", "--help"} & set(arguments):

@@ -25,10 +25,9 @@ if sys.platform == "win32":
 
 # Ctrl-C ends a command with one line from here on, while its modules are imported, too.
 if _IS_COMMAND:
-    from ctp_jax import large_pages, terminal
+    from ctp_jax import terminal
 
     terminal.end_on_interrupt()
-    large_pages.start_again()
 
 
 def __getattr__(name: str) -> Any:

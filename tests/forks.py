@@ -25,8 +25,7 @@ def start(arguments, environ=None):
         environ: in addition to that of the tests; not what JAX reads on import.
     """
     arguments = [str(each) for each in arguments]
-    # A fork does not start again with large pages.
-    environ = {"GLIBC_TUNABLES": "", **os.environ, **(environ or {})}
+    environ = {**os.environ, **(environ or {})}
     if sys.platform == "linux":
         return _Forked(arguments, environ)
     return subprocess.Popen(  # elsewhere, libraries may not survive a fork

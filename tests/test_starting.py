@@ -5,7 +5,6 @@ import os
 import pty
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
@@ -64,25 +63,3 @@ def test_windows_is_sent_to_wsl(argument, error):
     *before, line = run.stderr.splitlines()
     assert line.startswith(f"{error}ctp_jax runs on Linux and") and "WSL" in line
     assert bool(before) == bool(error)
-
-
-@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="needs glibc")
-@pytest.mark.parametrize(
-    "given, expected", [(None, "glibc.malloc.hugetlb=1"), ("", "")]
-)
-def test_a_command_starts_again_with_large_pages(given, expected):
-    """In the same process and once; a choice of the user's stays."""
-    script = """
-    import os, sys
-    from ctp_jax import large_pages
-    large_pages.start_again()
-    print(os.getpid(), sys.argv[1:], repr(os.environ["GLIBC_TUNABLES"]))
-    """
-    env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
-    env |= {} if given is None else {"GLIBC_TUNABLES": given}
-    command = [sys.executable, "-c", textwrap.dedent(script), "a b", "--c"]
-    with subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, text=True
-    ) as process:
-        said = process.communicate()[0]
-    assert said == f"{process.pid} ['a b', '--c'] {expected!r}\n"
