@@ -20,6 +20,8 @@ count=$1 config=$2 workdir=$3
 shift 3
 cd "$(dirname "$0")/.."
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
+# Large pages: steps are faster (docs/performance.md).
+export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 python=${PYTHON:-python3}
 free='import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
 port=$("$python" -c "$free")

@@ -234,10 +234,12 @@ def start(command: Sequence[str], log) -> subprocess.Popen:
     """Starts `python` with a command line whose output goes to a file.
 
     In a session of its own: a terminal's Ctrl-C would reach it beside our signal, and a
-    second one ends a run without saving.
+    second one ends a run without saving. With large pages of memory, which glibc asks
+    for only if it is told before a process starts (docs/performance.md).
     """
     return subprocess.Popen(
         [sys.executable, *command],
+        env={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -22,5 +22,6 @@ COPY configs configs
 
 RUN useradd --create-home --uid 1000 ctp
 USER 1000
-ENV TFDS_DATA_DIR=/shared/data
+ENV TFDS_DATA_DIR=/shared/data \
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 ENTRYPOINT ["tini", "--", "python", "-m", "ctp_jax.main"]

@@ -13,6 +13,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 BIN = pathlib.Path(__file__).parent / "bin"
 STAND_IN = BIN / "stand_in.py"
+LARGE_PAGES = "glibc.malloc.hugetlb=1"
+"""What every way to start a run tells glibc, unless it is told something else."""
 # The interpreter of the tests comes first: the fakes ask for `python3`, and a version
 # manager's `python3` is a shell script that takes longer than they do.
 PATH = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -31,9 +33,10 @@ def start(script, *arguments, fakes=False, **environ):
         **environ: environment variables besides the present ones.
     """
     path = f"{BIN}:{PATH}" if fakes else PATH
+    inherited = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
     process = subprocess.Popen(
         [LAUNCH / script, *arguments],
-        env={**os.environ, "PATH": path, **{k: str(v) for k, v in environ.items()}},
+        env={**inherited, "PATH": path, **{k: str(v) for k, v in environ.items()}},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

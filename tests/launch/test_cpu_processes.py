@@ -51,6 +51,7 @@ def test_by_default_it_is_the_cpu(tmp_path, monkeypatch):
     starting.end(start(tmp_path, "0"))
     (record,) = starting.records(tmp_path, 1)
     assert record["environ"]["JAX_PLATFORMS"] == "cpu"
+    assert record["environ"]["GLIBC_TUNABLES"] == starting.LARGE_PAGES
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])

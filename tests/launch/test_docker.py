@@ -100,6 +100,12 @@ def test_it_runs_as_somebody_and_gets_signals(path):
     assert yaml.safe_load(entry) == ["tini", "--", "python", "-m", "ctp_jax.main"]
 
 
+@every
+def test_it_asks_for_large_pages(path):
+    environ = {k: v for k, v in instructions(path) if k == "ENV"}["ENV"].split()
+    assert f"GLIBC_TUNABLES={starting.LARGE_PAGES}" in environ
+
+
 def test_what_stays_outside():
     for path in ("runs/a/config.json", ".venv/bin/python", ".git/HEAD", "data/x.avi"):
         assert ignored(path), path

@@ -54,3 +54,4 @@ def test_one_host(tmp_path):
         "--config.steps": "(1, 2)",
     }
     assert 0.75 < float(record["environ"]["XLA_PYTHON_CLIENT_MEM_FRACTION"]) < 1
+    assert record["environ"]["GLIBC_TUNABLES"] == starting.LARGE_PAGES

@@ -12,7 +12,7 @@ import pytest
 
 from ctp_jax.reproduce import work
 from tests import forks
-from tests.launch.starting import wait_for
+from tests.launch.starting import LARGE_PAGES, wait_for
 from tests.reproduce import command as command_lib
 
 
@@ -132,6 +132,18 @@ def test_two_workers_share_the_work(command):
     assert len(started) == len(set(started)) == 4
     # One had nothing left that was not being made, or both were in time.
     assert {code, other.returncode} <= {0, 75} and 0 in (code, other.returncode)
+
+
+@pytest.mark.parametrize("given", [None, ""])
+def test_runs_ask_for_large_pages(given, tmp_path, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", given)
+    code = "import os; print(os.environ['GLIBC_TUNABLES'])"
+    with (tmp_path / "log").open("w") as log:
+        assert work.start(["-c", code], log).wait() == 0
+    expected = LARGE_PAGES if given is None else given
+    assert (tmp_path / "log").read_text() == f"{expected}\n"
 
 
 def test_a_run_that_somebody_else_started_is_left_alone(command):

@@ -23,7 +23,7 @@ signals = []
 
 
 def write():
-    names = ("SLURM_", "XLA_PYTHON", "JAX_PLATFORMS", "SRUN_")
+    names = ("SLURM_", "XLA_PYTHON", "JAX_PLATFORMS", "SRUN_", "GLIBC_")
     environ = {k: v for k, v in os.environ.items() if k.startswith(names)}
     about = {"argv": sys.argv[1:], "environ": environ, "signals": signals}
     temporary = record.with_suffix(".tmp")
