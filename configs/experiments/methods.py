@@ -72,6 +72,8 @@ def pretrain(method, frames):
 def columns_of(data, labelled, fraction):
     """The columns of a data set, `NAME` or `NAME:TRAIN:TEST`."""
     name, *splits = data.split(":")
+    if len(splits) not in (0, 2):
+        raise ValueError(f"data={data}: needs NAME or NAME:TRAIN:TEST")
     train, test = splits or SPLITS.get(name, ("train", "test"))
     splits = f"train={train},test={test}"
     values = {

@@ -214,7 +214,11 @@ def _prepared(data_dir: str) -> list[str]:
 
 
 def prepare_command(
-    name: str, data_dir: str = "", needs: Sequence[str] = (), foreign: bool = False
+    name: str,
+    data_dir: str = "",
+    needs: Sequence[str] = (),
+    foreign: bool = False,
+    split: str = "",
 ) -> str:
     """The command that prepares the data set.
 
@@ -223,6 +227,7 @@ def prepare_command(
         data_dir: where to, if not where data are by default.
         needs: annotations that it should have, 'boxes' or 'tracks'.
         foreign: TFDS prepared it.
+        split: that is wanted.
     """
     where = f" --data_dir {data_dir}" if data_dir else ""
     if foreign or "/" in name:
@@ -241,7 +246,9 @@ def prepare_command(
         return f"python -m ctp_jax.prepare {builder}{named} --videos DIR --lists DIR{where}"
     if "boxes" in needs:
         return f"python -m ctp_jax.prepare boxes --name {name} --videos DIR{where}"
-    return f"python -m ctp_jax.prepare video_folder --name {name} --videos DIR{where}"
+    lists = " --lists DIR" * bool(re.fullmatch(r"(train|test)\d\d", split))
+    command = f"python -m ctp_jax.prepare video_folder --name {name} --videos DIR"
+    return f"{command}{lists}{where}"
 
 
 def _scan_foreign(directory: epath.Path, name: str, data_dir: str) -> index.Index:

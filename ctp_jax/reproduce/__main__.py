@@ -10,6 +10,7 @@ import sys
 from ctp_jax import cli, config, results, terminal
 from ctp_jax.errors import UserError
 from ctp_jax.flags import Flags
+from ctp_jax.formatting import count
 from ctp_jax.reproduce import experiments, plan, work
 from ctp_jax.reproduce import runs as runs_lib
 from ctp_jax.storage import files
@@ -81,12 +82,12 @@ def main(arguments):
     ]
     _check_metrics(chosen)
     runs = runs_lib.Runs(_settings())
-    index, count = _shard(SHARD.value)
+    index, shards = _shard(SHARD.value)
     cells = [runs.cells(each) for each in chosen]
-    runs.check_overrides()
+    runs.check_settings()
     ordered = runs_lib.in_order(runs.by_name.values())
     root = _root(ROOT.value)
-    own = ordered[index::count]
+    own = ordered[index::shards]
     if COMMANDS.value:
         for run in own:
             print(shlex.join(["python", *run.command(root)]))
@@ -134,7 +135,8 @@ def _make(own, ordered, root, chosen) -> None:
     """Makes the runs; `work.Failed` is raised after all others are made."""
     # For all shards: none starts, and waits for those that cannot.
     plan.check_there(_left(ordered, root), root, _made_by(chosen))
-    print(f"{len(own)} runs, {len(_left(own, root))} to make in {root}", flush=True)
+    left = len(_left(own, root))
+    print(f"{count(len(own), 'run')}, {left} to make in {root}", flush=True)
     work.Worker(root, ordered, WAIT.value).make(own)
 
 
@@ -157,17 +159,14 @@ def _draw(specs, chosen, cells, root) -> None:
         if tables.none_made(runs, root):
             print(tables.other_flags(experiment, root))
             continue
-        names = {run.config.data.name for run in tables.runs_of(runs)}
-        if SCALE.value == "small" and names:
-            title = (
-                f"{experiment.title}. Small networks and runs on "
-                f"{', '.join(sorted(names))}: not to be compared with the paper's numbers"
-            )
-            experiment = dataclasses.replace(experiment, title=title)
-        table = tables.collect(experiment, runs, root)
+        shown = table = tables.collect(_entitled(experiment, runs), runs, root)
+        if ROWS.value or COLUMNS.value:  # the files are of the whole table
+            experiment = experiments.read(spec)
+            runs = runs_lib.Runs(_settings()).cells(experiment)
+            table = tables.collect(_entitled(experiment, runs), runs, root)
         drawn, missing = pictures.draw(experiment, runs, root, _settings())
         table.missing.extend(missing)
-        print(f"{tables.text(table)}\n")
+        print(f"{tables.text(shown)}\n")
         words = ["python", "-m", "ctp_jax.reproduce", spec, f"--root={root}", *flags]
         command = shlex.join(commands.published(words))
         name = experiment.name + "-small" * (SCALE.value == "small")
@@ -176,8 +175,21 @@ def _draw(specs, chosen, cells, root) -> None:
         print()
 
 
-_OF_TABLES = ("scale", "data", "data_dir", "seeds", "splits")
-_OF_TABLES += ("override", "rows", "columns")
+def _entitled(experiment, cells):
+    """The experiment, whose title says so if its runs are small."""
+    from ctp_jax.reproduce import tables
+
+    names = {run.config.data.name for run in tables.runs_of(cells)}
+    if SCALE.value != "small" or not names:
+        return experiment
+    title = (
+        f"{experiment.title}. Small networks and runs on {', '.join(sorted(names))}: "
+        "not to be compared with the paper's numbers"
+    )
+    return dataclasses.replace(experiment, title=title)
+
+
+_OF_TABLES = ("scale", "data", "data_dir", "seeds", "splits", "override")
 """Flags that decide which runs a table is of; not where they are, or how they were made."""
 
 
@@ -192,7 +204,10 @@ def _root(text: str) -> str:
         raise UserError(
             f"--root={text}: needs a folder on a disk that all workers share"
         )
-    return os.path.normpath(os.path.expanduser(text))
+    root = os.path.normpath(os.path.expanduser(text))
+    if os.path.exists(root) and not os.path.isdir(root):
+        raise UserError(f"--root={text}: is a file: name a folder")
+    return root
 
 
 def _settings() -> runs_lib.Settings:

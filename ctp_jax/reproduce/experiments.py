@@ -175,7 +175,8 @@ def read(spec: str) -> Experiment:
         line = lines[-1] if lines else getattr(error, "lineno", None)
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         at = f" (line {line})" * (line is not None)
-        raise UserError(f"{path}{at}: {kind}{error}") from error
+        text = error.msg if isinstance(error, SyntaxError) else error
+        raise UserError(f"{path}{at}: {kind}{text}") from error
     title = ((found["__doc__"] or "").strip() or path.stem).partition("\n")[0]
     # Tables of other arguments are other files.
     name = re.sub(r"[^\w.+-]+", "-", f"{path.stem}-{arguments}".rstrip("-"))
@@ -220,10 +221,11 @@ def chosen(
             i for i in items if any(fnmatch.fnmatchcase(name(i), p) for p in patterns)
         ]
         if items and not left:
-            there = "; ".join(map(name, items))
+            there = list(map(name, items))
+            hint = config_lib.did_you_mean(patterns[0], there)
             raise UserError(
                 f"--{flag}={','.join(patterns)}: no such {flag} of {experiment.name}: "
-                f"there are {there}"
+                f"there are {'; '.join(there)}{hint}"
             )
         return left
 
@@ -253,8 +255,11 @@ def _check(place: str, described: Mapping[str, Any]) -> None:
 
 def _column(path: pathlib.Path, label: Any, described: Any) -> Column:
     place = f"{path}: column {label!r}"
-    if not isinstance(described, Mapping) or "metric" not in described:
+    if not isinstance(described, Mapping):
         raise UserError(f"{place}: needs a dictionary with 'metric'")
+    if "metric" not in described:
+        given = ", ".join(map(repr, described)) or "nothing"
+        raise UserError(f"{place}: needs 'metric', a number to show; it has {given}")
     _check(place, described)
     run = {k: v for k, v in described.items() if k not in ("metric", "values")}
     if run and not is_run(run):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import math
 import os
 import pathlib
@@ -14,14 +15,19 @@ from ctp_jax import config as config_lib
 from ctp_jax import metrics_file
 from ctp_jax.data import records
 from ctp_jax.errors import UserError
-from ctp_jax.formatting import duration, wrapped
+from ctp_jax.formatting import count, duration, wrapped
 from ctp_jax.reproduce import experiments, specs
 from ctp_jax.reproduce import runs as runs_lib
 from ctp_jax.reproduce.runs import Run
-from ctp_jax.storage import untrusted
+from ctp_jax.storage import files, untrusted
 
 MARK = "reproduce.json"
-"""In the folder of a run: its command, the basis of its name, digests of its videos."""
+"""In the folder of a run: its command, the basis of its name, digests of its videos, what
+it computes (`clips`) and, once it was made, the seconds that it took."""
+LOG = "log.txt"
+"""Likewise: what it printed."""
+FAILED = "failed.txt"
+"""Likewise: why it failed, or which run that it needs, for workers that wait for it."""
 
 REFERENCE = 16 * 112 * 112
 """Pixels of the clips that clips per second are of; others cost in proportion."""
@@ -44,6 +50,16 @@ def is_finished(run: Run, root: str | os.PathLike) -> bool:
     return any(line["kind"] == "eval" for line in _lines(folder))
 
 
+def state(run: Run, root: str | os.PathLike) -> str:
+    """'finished', 'failed', 'begun', or '' for a run that nobody started."""
+    folder = pathlib.Path(root, run.name)
+    if is_finished(run, root):
+        return "finished"
+    if (folder / FAILED).exists() and (folder / LOG).exists():
+        return "failed"
+    return "begun" if (folder / "metrics.jsonl").exists() else ""
+
+
 def _lines(folder: pathlib.Path) -> list[dict]:
     try:
         return metrics_file.read(folder / "metrics.jsonl")[0]
@@ -61,7 +77,25 @@ def _marks(root: str) -> Iterator[tuple[pathlib.Path, dict]]:
 
 def mark_of(run: Run) -> dict[str, Any]:
     """The contents of `MARK` for a run that starts."""
-    return {"command": command_of(run), "basis": run.basis, "videos": _videos(run)}
+    mark = {"command": command_of(run), "basis": run.basis, "videos": _videos(run)}
+    return mark | {"clips": clips(run)}
+
+
+def note(folder: pathlib.Path, mark: Mapping[str, Any], seconds: float = 0.0) -> None:
+    """Writes `MARK` of a run, over what is there; adds seconds to those that it took."""
+    known = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = untrusted.load_json(folder / MARK)
+    seconds += _number(known, "seconds") or 0.0
+    with files.replacing(folder / MARK) as new:
+        new.write_text(
+            json.dumps({**known, **mark, "seconds": seconds}, indent=1) + "\n"
+        )
+
+
+def _number(mark: Mapping[str, Any], name: str) -> float | None:
+    value = mark.get(name)
+    return value if isinstance(value, (int, float)) else None
 
 
 def _videos(run: Run) -> dict[str, str]:
@@ -150,7 +184,8 @@ def _why_not(name: str, split: str, data_dir: str, follow) -> tuple[str, str] | 
     try:
         records.find_directory(name, folder)
     except UserError:
-        return f"data set {name}", records.prepare_command(name, data_dir, follow)
+        how = records.prepare_command(name, data_dir, follow, split=split)
+        return f"data set {name}", how
     try:
         records.check_followed(_open(name, split, data_dir), follow)
         return None
@@ -215,21 +250,35 @@ class Rates:
     """Clips of `REFERENCE` pixels per second: measured in the runs there are, or given."""
 
     def __init__(self, root: str, given: float | None):
-        """Reads what the runs in `root` logged, of whatever table they are."""
-        self._given, self._measured = given, {}
+        """Reads what the runs in `root` took, of whatever table they are."""
+        self._given, self._rates, self._more = given, {}, {}
         for folder, mark in _marks(root):
-            lines = _lines(folder)
+            kind, lines = _kind(mark["basis"]), _lines(folder)
+            took, amount = _number(mark, "seconds"), _number(mark, "clips")
             found = [x["clips_per_second"] for x in lines if x.get("clips_per_second")]
             if found:
                 rate = statistics.median(found) * _share(mark["basis"])
-                self._measured.setdefault(_kind(mark["basis"]), []).append(rate)
+            elif took and amount:
+                rate = amount / took  # it only evaluates
+            else:
+                continue
+            self._rates.setdefault(kind, []).append(rate)
+            if took and amount:
+                more = max(0.0, took - amount / rate)
+                self._more.setdefault(kind, []).append(more)
 
     def hours(self, run: Run) -> float | None:
-        """Hours of a run; None if that cannot be told."""
-        measured = self._measured.get(_kind(run.basis))
+        """Hours of a run: its start, compiling included, and its clips.
+
+        None if that cannot be told.
+        """
+        kind = _kind(run.basis)
+        measured = self._rates.get(kind)
         rate = statistics.median(measured) if measured else self._given
         amount = clips(run) if rate else None
-        return amount / rate / 3600 if amount is not None and rate else None
+        if amount is None or not rate:
+            return None
+        return (statistics.median(self._more.get(kind, [0.0])) + amount / rate) / 3600
 
 
 def _kind(basis: Mapping[str, Any]) -> tuple:
@@ -275,31 +324,31 @@ def lines(
     width = max((len(run.name) for run in runs), default=0)
     numbers = {run.name: number for number, run in enumerate(everything, 1)}
     for run in runs:
-        if is_finished(run, root):
-            state = "finished"
-        else:
+        text = state(run, root)
+        if text != "finished":
             hours = rates.hours(run)
             total, unknown = total + (hours or 0), unknown + (hours is None)
             of_known_data |= hours is None and clips(run) is not None
-            state = "time unknown" if hours is None else duration(3600 * hours)
+            time = "time unknown" if hours is None else duration(3600 * hours)
+            text = time + f" ({text})" * bool(text)
         needs = ", ".join(str(numbers[needed.name]) for needed in run.needs)
         parts = [
             f"{numbers[run.name]:>4}",
             f"{run.name:<{width}}",
-            state,
+            text,
             f"after {needs}" * bool(needs),
         ]
         texts.append(wrapped([*filter(None, parts), of[run.name]], indent=" " * 6))
     left = sum(not is_finished(run, root) for run in runs)
-    line = f"{len(runs)} runs, {left} to make"
+    line = f"{count(len(runs), 'run')}, {left} to make"
     if unknown < left or not left:
         line += f": {duration(3600 * total)}"
     if unknown:
         line += f"{', and' if unknown < left else ':'} {unknown} of unknown length"
         if of_known_data:
             line += (
-                ".\nTheir times follow from --clips_per_second=N, of R3D-18 on 16 frames "
-                "of 112 pixels"
+                ".\nThe unknown times follow from --clips_per_second=N, of R3D-18 on 16 "
+                "frames of 112 pixels"
             )
         else:
             line += ", whose data are not there"

@@ -205,8 +205,18 @@ class Runs:
             raise UserError(f"config {spec!r}: no value for {error}") from error
         return specs.path(spec), described
 
-    def check_overrides(self) -> None:
-        """Raises `UserError` for a field that no run has, or that the table itself sets."""
+    def check_settings(self) -> None:
+        """Raises `UserError` for settings that no run follows, or that the table makes."""
+        names = {run.config.data.name for run in self.by_name.values()}
+        for role, text in self.settings.data.items():
+            name = text.partition(":")[0]
+            if names and not any(each.startswith(name) for each in names):
+                flag = f"--data={role}={text}" if role else f"--data={text}"
+                raise UserError(
+                    f"{flag}: no run here is on {role or 'data of the paper'}, but on "
+                    f"{', '.join(sorted(names))}; `methods` takes its data as "
+                    f"methods:data={text}"
+                )
         every = [run.overrides.items() for run in self.by_name.values()]
         needs = {k for each in every for k, v in each if isinstance(v, Run)}
         for field in self.settings.overrides:

@@ -99,7 +99,8 @@ def assign(config: ConfigDict, field: str, value: Any, spec: str) -> bool:
     try:
         config.update_from_flattened_dict({field: value})
     except (TypeError, ValueError) as error:
-        raise UserError(f"{spec}: field {field!r} = {value!r}: {error}") from error
+        kind = type(known[field]).__name__
+        raise UserError(f"{spec}: field {field!r} = {value!r}: needs {kind}") from error
     return config_lib.flatten(config)[field] != known[field]
 
 

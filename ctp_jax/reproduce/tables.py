@@ -135,9 +135,12 @@ def _why_not(
             if _value(found[run.name], metric) is None:
                 reasons.append(f"{run.name} has no {metric}")
             continue
-        started = pathlib.Path(root, run.name, "metrics.jsonl").exists()
-        reasons.append(f"{run.name} is {'not finished' if started else 'not made'}")
+        state = plan.state(run, root)
+        reasons.append(f"{run.name} {_STATES.get(state, 'is not made')}")
     return ", ".join(reasons)
+
+
+_STATES = {"failed": "failed, see its log.txt", "begun": "is not finished"}
 
 
 def _grouped(lines: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -18,11 +17,6 @@ from ctp_jax.formatting import duration
 from ctp_jax.reproduce import plan
 from ctp_jax.reproduce.runs import Run
 from ctp_jax.storage import files
-
-LOG = "log.txt"
-"""In the folder of a run: what it printed."""
-FAILED = "failed.txt"
-"""Likewise: why it failed, for workers that wait for it."""
 
 _ROOM = 1 << 28  # bytes that must be free before a run starts
 _POLL = 30  # seconds between two looks for runs of other processes
@@ -67,7 +61,7 @@ class Worker:
         """
         left = [run for run in own if not plan.is_finished(run, self.root)]
         for run in left:
-            pathlib.Path(self.root, run.name, FAILED).unlink(missing_ok=True)
+            pathlib.Path(self.root, run.name, plan.FAILED).unlink(missing_ok=True)
         began, told = time.time(), False
         with self._signals():
             while left:
@@ -81,7 +75,8 @@ class Worker:
                             self._give_up(run, str(error))
                     raise
                 if left and len(left) == before:
-                    waits = f"{len(left)} runs wait for others: {self._reason(left[0])}"
+                    wait = "run waits" if len(left) == 1 else "runs wait"
+                    waits = f"{len(left)} {wait} for others: {self._reason(left[0])}"
                     if not self.wait:
                         break
                     if not told:
@@ -98,7 +93,7 @@ class Worker:
     def _note_failures(self, left, own, began: float) -> None:
         """Looks which of the needed runs other workers failed to make."""
         for needed in {n for run in left for n in self._missing(run)} - {*own}:
-            mark = pathlib.Path(self.root, needed.name, FAILED)
+            mark = pathlib.Path(self.root, needed.name, plan.FAILED)
             with contextlib.suppress(OSError):
                 if mark.stat().st_mtime > began or time.time() > began + _GRACE:
                     self.failed[needed.name] = mark.read_text()
@@ -137,21 +132,21 @@ class Worker:
 
     def _made(self, run: Run, folder: pathlib.Path) -> bool:
         """Runs the process; False if another one already works on this run."""
-        with files.replacing(folder / plan.MARK) as new:
-            new.write_text(json.dumps(plan.mark_of(run), indent=1) + "\n")
+        plan.note(folder, plan.mark_of(run))
         number = f"[{self.everything.index(run) + 1}/{len(self.everything)}] {run.name}"
         began = time.monotonic()
-        with (folder / LOG).open("ab") as log:
+        with (folder / plan.LOG).open("ab") as log:
             before = log.tell()
             with terminal.held_back():  # until there is a process to pass them on to
                 self._process = start(run.command(self.root), log)
-            code = self._watch(folder / LOG, number)
+            code = self._watch(folder / plan.LOG, number, before)
         self._process = None
+        plan.note(folder, {}, time.monotonic() - began)
         self._check_signal()
-        last = _last_line(folder / LOG, before).removeprefix("error: ")
+        last = _last_line(folder / plan.LOG, before).removeprefix("error: ")
         if code == 0 and plan.is_finished(run, self.root):
             # Another worker may have failed to make it meanwhile.
-            (folder / FAILED).unlink(missing_ok=True)
+            (folder / plan.FAILED).unlink(missing_ok=True)
             took = duration(time.monotonic() - began)
             print(f"{number}: {_results(folder)} ({took})", flush=True)
             return True
@@ -163,7 +158,7 @@ class Worker:
             raise UserError(_full(folder))
         if code < 0:
             last = f"killed by {signal.Signals(-code).name} after: {last}"
-        self._fail(run, f"{last or f'ended with {code}'} ({folder / LOG})")
+        self._fail(run, f"{last or f'ended with {code}'} ({folder / plan.LOG})")
         print(f"{number}: failed: {last}", flush=True)
         return True
 
@@ -175,10 +170,10 @@ class Worker:
     def _give_up(self, run: Run, reason: str) -> None:
         folder = pathlib.Path(self.root, run.name)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FAILED).write_text(reason)
+        (folder / plan.FAILED).write_text(reason)
 
-    def _watch(self, log: pathlib.Path, number: str) -> int:
-        """Waits for the process; shows its last line on a terminal."""
+    def _watch(self, log: pathlib.Path, number: str, begin: int) -> int:
+        """Waits for the process; shows its last line, after byte `begin`, on a terminal."""
         assert self._process is not None
         live = sys.stdout.isatty()
         if not live:
@@ -190,7 +185,7 @@ class Worker:
                 break
             except subprocess.TimeoutExpired:
                 width = shutil.get_terminal_size().columns - 1
-                text = f"{number}: {_last_line(log)}"[:width]
+                text = f"{number}: {_last_line(log, begin)}"[:width]
                 print(f"\r\x1b[K{text}", end="", flush=True)
         if live:
             print("\r\x1b[K", end="")
@@ -248,11 +243,16 @@ def start(command: Sequence[str], log) -> subprocess.Popen:
 
 
 def _last_line(path: pathlib.Path, begin: int = 0) -> str:
-    """The last line of a log that is not empty, from a byte on; or ''."""
+    """The last line of a log, with what was wrapped of it, from a byte on; or ''."""
     with path.open("rb") as file:
         file.seek(max(begin, os.fstat(file.fileno()).st_size - 4096))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    found: list[str] = []
+    for line in filter(str.strip, reversed(lines)):
+        found.insert(0, line.strip())
+        if not line[0].isspace():
+            break
+    return "  ".join(found)
 
 
 def _full(folder: pathlib.Path) -> str:

@@ -96,8 +96,13 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
     make_runs.write_metrics(folder, [{"kind": "train", "step": 1, **r} for r in rates])
     code, out, _ = command.run(capsys, "table7", "--plan", *flags)
     assert re.search(r" 1  ctp-.*  1h36m  row 16", out)  # at 500 clips of 16 frames
+    # It computed for 10 seconds and took an hour more, to compile, say.
+    mark |= {"clips": 5000, "seconds": 3610.0}
+    (folder / "reproduce.json").write_text(json.dumps(mark))
+    code, out, _ = command.run(capsys, "table7", "--plan", *flags)
+    assert re.search(r" 1  ctp-.*  2h36m  row 16", out)
     assert (
-        ", and 2 of unknown length.\nTheir times follow from --clips_per_second=N, "
+        ", and 2 of unknown length.\nThe unknown times follow from --clips_per_second=N, "
         in out
     )
     # A run of several tables; its place in the first.
@@ -126,6 +131,15 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
         (["table4", "--rows=none such"], "no such rows of table4: there are DPC"),
         (["table4", "--columns=UCFF"], "no such columns of table4: there are UCF; H51"),
         (["table4", "--data=mine"], "needs --scale=small"),
+        (
+            ["methods", "--scale=small", "--data=mine:a:b"],
+            "--data=mine:a:b: no run here is on data of the paper, but on arid6, ",
+        ),
+        (
+            ["methods:data=mine:a", "--plan"],
+            "data=mine:a: needs NAME or NAME:TRAIN:TEST",
+        ),
+        (["table4", f"--root={__file__}"], "is a file: name a folder"),
         (
             ["table4", "--scale=small", "--data=ucf=mine"],
             "data set of the paper: ucf101",

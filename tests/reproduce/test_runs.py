@@ -225,5 +225,5 @@ def test_as_many_frames_are_seen_with_other_clips(tmp_path):
 )
 def test_wrong_overrides_are_one_line(settings, expected):
     with pytest.raises(UserError) as error:
-        made("table7", **settings)[0].check_overrides()
+        made("table7", **settings)[0].check_settings()
     assert expected in str(error.value) and "\n" not in str(error.value)

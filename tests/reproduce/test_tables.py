@@ -144,7 +144,8 @@ def test_runs_with_other_flags_are_no_empty_table(tmp_path, capsys):
     write(tmp_path, run, top1=0.5)
     assert "50.0" in command.run(capsys, "table7", *flags, *more, "--data_dir=/d")[1]
     page = (tmp_path / "tables" / "table7-small.md").read_text()
-    there = f"{none}; tables there were drawn with {' '.join(more)} --rows=8\n"
+    assert "| 16 |" in page  # of the whole table
+    there = f"{none}; tables there were drawn with {' '.join(more)}\n"
     assert command.run(capsys, "table7", *flags)[1] == there
     assert command.run(capsys, "table7", *flags, "--scale=small")[1] == there
     assert (tmp_path / "tables" / "table7-small.md").read_text() == page

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ctp_jax.reproduce import work
+from ctp_jax.reproduce import plan, work
 from tests import forks
 from tests.launch.starting import LARGE_PAGES, wait_for
 from tests.reproduce import command as command_lib
@@ -103,8 +103,18 @@ def test_a_failure_stops_its_row_alone(command):
     code, out, _ = command.run("--table")
     assert code == 0 and "speed 2.0     50.0" in out
     assert "missing:\nspeed 1.0, finetuned: recognition-" in out and "not made" in out
+    _, out, _ = command.run("--plan")
+    (failed,) = [line for line in out.splitlines() if "(failed)" in line]
+    assert "ctp-" in failed
     # Mended, that row alone is made.
     assert command.run()[0] == 0 and len(command.lines("end")) == 4
+
+
+def test_the_last_line_of_a_log_is_a_whole_one(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("before\nstep 5  loss 1\n      2 clips/s\n\n")
+    assert work._last_line(log) == "step 5  loss 1  2 clips/s"
+    assert work._last_line(log, begin=log.stat().st_size) == ""
 
 
 def test_a_full_disk_stops_everything(command):
@@ -181,7 +191,7 @@ def test_what_is_made_has_not_failed(command, monkeypatch):
     """A worker that failed leaves its mark, and another one makes the run."""
 
     def start(arguments, log):
-        pathlib.Path(log.name).with_name(work.FAILED).write_text("no good")
+        pathlib.Path(log.name).with_name(plan.FAILED).write_text("no good")
         return command_lib.start_fake(arguments, log)
 
     monkeypatch.setattr(work, "start", start)
@@ -189,8 +199,8 @@ def test_what_is_made_has_not_failed(command, monkeypatch):
     assert not [*command.root.glob("*/failed.txt")]
     # Nor is a mark believed that comes later.
     (made,) = (path.parent for path in command.root.glob("*/reproduce.json"))
-    (made / work.FAILED).write_text("no good")
-    os.utime(made / work.FAILED, (time.time() + 60,) * 2)
+    (made / plan.FAILED).write_text("no good")
+    os.utime(made / plan.FAILED, (time.time() + 60,) * 2)
     code, _, error = command.run("--shard=2/4")
     assert code == 0, error
     assert len(command.lines("end")) == 2
