@@ -22,8 +22,8 @@ from ctp_jax.reproduce.runs import Run
 from ctp_jax.storage import files, untrusted
 
 MARK = "reproduce.json"
-"""In the folder of a run: its command, the basis of its name, digests of its videos, what
-it computes (`clips`) and, once it was made, the seconds that it took."""
+"""In the folder of a run: its command, the basis of its name, digests of its videos, the
+seconds that it took so far, and, once it is made, `clips`."""
 LOG = "log.txt"
 """Likewise: what it printed."""
 FAILED = "failed.txt"
@@ -77,8 +77,7 @@ def _marks(root: str) -> Iterator[tuple[pathlib.Path, dict]]:
 
 def mark_of(run: Run) -> dict[str, Any]:
     """The contents of `MARK` for a run that starts."""
-    mark = {"command": command_of(run), "basis": run.basis, "videos": _videos(run)}
-    return mark | {"clips": clips(run)}
+    return {"command": command_of(run), "basis": run.basis, "videos": _videos(run)}
 
 
 def note(folder: pathlib.Path, mark: Mapping[str, Any], seconds: float = 0.0) -> None:

@@ -99,9 +99,15 @@ def assign(config: ConfigDict, field: str, value: Any, spec: str) -> bool:
     try:
         config.update_from_flattened_dict({field: value})
     except (TypeError, ValueError) as error:
-        kind = type(known[field]).__name__
-        raise UserError(f"{spec}: field {field!r} = {value!r}: needs {kind}") from error
+        kind = type(known[field])
+        needed = _KINDS.get(kind, kind.__name__)
+        raise UserError(
+            f"{spec}: field {field!r} = {value!r}: needs {needed}"
+        ) from error
     return config_lib.flatten(config)[field] != known[field]
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 
 
 def parse(config: ConfigDict, field: str, text: str) -> Any:

@@ -141,12 +141,14 @@ class Worker:
                 self._process = start(run.command(self.root), log)
             code = self._watch(folder / plan.LOG, number, before)
         self._process = None
-        plan.note(folder, {}, time.monotonic() - began)
+        with contextlib.suppress(OSError):  # a full disk is told below
+            plan.note(folder, {}, time.monotonic() - began)
         self._check_signal()
         last = _last_line(folder / plan.LOG, before).removeprefix("error: ")
         if code == 0 and plan.is_finished(run, self.root):
             # Another worker may have failed to make it meanwhile.
             (folder / plan.FAILED).unlink(missing_ok=True)
+            plan.note(folder, {"clips": plan.clips(run)})
             took = duration(time.monotonic() - began)
             print(f"{number}: {_results(folder)} ({took})", flush=True)
             return True

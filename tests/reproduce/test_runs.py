@@ -217,7 +217,10 @@ def test_as_many_frames_are_seen_with_other_clips(tmp_path):
         ({"small": True, "overrides": {"epochs": "3"}}, "give --override=steps=N"),
         ({"overrides": {"batch_sizes": "8"}}, "did you mean --config.batch_size?"),
         ({"overrides": {"batch_size": "many"}}, "needs a value as Python writes it"),
-        ({"overrides": {"batch_size": "0.5"}}, "batch_size"),
+        (
+            {"overrides": {"batch_size": "0.5"}},
+            "field 'batch_size' = 0.5: needs a whole number",
+        ),
         ({"overrides": {"data.fraction": "2"}}, "config.data.fraction = 2"),
         ({"overrides": {"seed": "5"}}, "--override=seed: --seeds sets it"),
         ({"overrides": {"init_from": "/x"}}, "sets it to another of its runs"),
