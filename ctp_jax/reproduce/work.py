@@ -47,6 +47,7 @@ class Worker:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
     _process: subprocess.Popen | None = None
     _signal: signal.Signals | None = None
+    _told: set[str] = dataclasses.field(default_factory=set)
 
     def make(self, own: Sequence[Run]) -> None:
         """Makes what is missing of these runs, in their order.
@@ -151,6 +152,10 @@ class Worker:
             plan.note(folder, {"clips": plan.clips(run)})
             took = duration(time.monotonic() - began)
             print(f"{number}: {_results(folder)} ({took})", flush=True)
+            for line in _lines(folder / plan.LOG, before):
+                if line.startswith("note: ") and line not in self._told:
+                    self._told.add(line)
+                    print(f"  {line}", flush=True)
             return True
         if code == _STOPPED and "another run uses this folder" in last:
             return False
@@ -244,17 +249,22 @@ def start(command: Sequence[str], log) -> subprocess.Popen:
     )
 
 
-def _last_line(path: pathlib.Path, begin: int = 0) -> str:
-    """The last line of a log, with what was wrapped of it, from a byte on; or ''."""
+def _lines(path: pathlib.Path, begin: int = 0) -> list[str]:
+    """The lines of a log, from a byte on, each with what was wrapped of it."""
     with path.open("rb") as file:
-        file.seek(max(begin, os.fstat(file.fileno()).st_size - 4096))
-        lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
+        file.seek(begin)
+        text = file.read().decode(errors="replace").replace("\r", "\n")
     found: list[str] = []
-    for line in filter(str.strip, reversed(lines)):
-        found.insert(0, line.strip())
-        if not line[0].isspace():
-            break
-    return "  ".join(found)
+    for line in filter(str.strip, text.split("\n")):
+        if found and line[0].isspace():
+            found[-1] += f"  {line.strip()}"
+        else:
+            found.append(line.strip())
+    return found
+
+
+def _last_line(path: pathlib.Path, begin: int = 0) -> str:
+    return next(reversed(_lines(path, begin)), "")
 
 
 def _full(folder: pathlib.Path) -> str:

@@ -27,6 +27,7 @@ def main(arguments):
     metrics = workdir / "metrics.jsonl"
     done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     note("start", workdir.name, done, os.getpid())
+    print("note: a run that is not real,\n    and says so")
     if os.environ.get("FAILS", "no such run") in " ".join(arguments):
         print(os.environ.get("FAILS_WITH", "error: no good"))
         sys.exit(int(os.environ.get("FAILS_CODE", "2")))

@@ -110,6 +110,11 @@ def test_a_failure_stops_its_row_alone(command):
     assert command.run()[0] == 0 and len(command.lines("end")) == 4
 
 
+def test_notes_of_runs_are_passed_on_once(command):
+    code, out, _ = command.run()
+    assert code == 0 and out.count("note: a run that is not real,  and says so") == 1
+
+
 def test_the_last_line_of_a_log_is_a_whole_one(tmp_path):
     log = tmp_path / "log.txt"
     log.write_text("before\nstep 5  loss 1\n      2 clips/s\n\n")
