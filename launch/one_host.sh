@@ -13,6 +13,6 @@ shift 2
 cd "$(dirname "$0")/.."
 # The step donates its state, so nearly all of the memory may be preallocated.
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
-# Large pages: steps on CPUs, and reading for all, are faster (docs/performance.md).
+# Large pages: steps on CPUs are faster (docs/performance.md).
 export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 exec "${PYTHON:-python3}" -m ctp_jax.main --config="$config" --workdir="$workdir" "$@"

@@ -32,8 +32,6 @@ if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
   export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 fi
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
-# Large pages: steps on CPUs, and reading for all, are faster (docs/performance.md).
-export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 
 # Not --kill-on-bad-exit=1, which clusters may have as their default: 75 is such an exit,
 # so the first process to end after a save would have the others killed, and srun, which

@@ -26,8 +26,6 @@ if [ $# -lt 1 ] || [ -z "${SLURM_ARRAY_TASK_COUNT:-}" ]; then
   exit 2
 fi
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
-# Large pages: steps on CPUs, and reading for all, are faster (docs/performance.md).
-export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 if [[ " $*" != *" --shard"* ]]; then
   # With 3 or 0,5, what is left of an array, the shards would be others than before.
   if ((SLURM_ARRAY_TASK_COUNT != SLURM_ARRAY_TASK_MAX + 1)); then

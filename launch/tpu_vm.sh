@@ -62,8 +62,7 @@ start)
   # A crash is tried again, a user error (2) is not; `stop` waits for the save.
   # shellcheck disable=SC2016 # $USER and $PWD are those of the worker
   on all 'cd ctp_jax && sudo systemd-run --unit=ctp --collect --uid="$USER" \
-    --working-directory="$PWD" --setenv=GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
-    --property=TimeoutStopSec=300 \
+    --working-directory="$PWD" --property=TimeoutStopSec=300 \
     --property=Restart=on-failure --property=RestartSec=30 \
     --property=RestartPreventExitStatus=2 --property=StartLimitBurst=5 \
     --property=StartLimitIntervalSec=3600 \

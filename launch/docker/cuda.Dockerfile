@@ -28,6 +28,5 @@ USER 1000
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
-    TFDS_DATA_DIR=/shared/data \
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+    TFDS_DATA_DIR=/shared/data
 ENTRYPOINT ["tini", "--", "python", "-m", "ctp_jax.main"]

@@ -21,6 +21,5 @@ COPY configs configs
 RUN useradd --create-home --uid 1000 ctp
 # As this user it evaluates and prepares; TPU pods on GKE need root (jobset_tpu.yaml).
 USER 1000
-ENV TFDS_DATA_DIR=/shared/data \
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+ENV TFDS_DATA_DIR=/shared/data
 ENTRYPOINT ["tini", "--", "python", "-m", "ctp_jax.main"]

@@ -14,7 +14,7 @@ LAUNCH = ROOT / "launch"
 BIN = pathlib.Path(__file__).parent / "bin"
 STAND_IN = BIN / "stand_in.py"
 LARGE_PAGES = "glibc.malloc.hugetlb=1"
-"""What every way to start a run tells glibc, unless it is told something else."""
+"""What runs on CPUs tell glibc, unless it is told something else."""
 # The interpreter of the tests comes first: the fakes ask for `python3`, and a version
 # manager's `python3` is a shell script that takes longer than they do.
 PATH = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"

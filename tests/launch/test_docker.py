@@ -100,8 +100,8 @@ def test_it_runs_as_somebody_and_gets_signals(path):
     assert yaml.safe_load(entry) == ["tini", "--", "python", "-m", "ctp_jax.main"]
 
 
-@every
-def test_it_asks_for_large_pages(path):
+def test_the_one_for_the_cpu_asks_for_large_pages():
+    path = starting.LAUNCH / "docker/cpu.Dockerfile"
     environ = {k: v for k, v in instructions(path) if k == "ENV"}["ENV"].split()
     assert f"GLIBC_TUNABLES={starting.LARGE_PAGES}" in environ
 

@@ -47,7 +47,6 @@ def test_every_job_has_its_shard(tmp_path):
         *("--shard=2/4", "--wait"),
     ]
     assert 0.75 < float(record["environ"]["XLA_PYTHON_CLIENT_MEM_FRACTION"]) < 1
-    assert record["environ"]["GLIBC_TUNABLES"] == starting.LARGE_PAGES
 
 
 # What Slurm's manual gives for --array=0,5, 4-7, 0-6:2 and 3, in the last job.

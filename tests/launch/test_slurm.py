@@ -46,7 +46,6 @@ def test_every_task_gets_the_same_command(tmp_path):
         }
         assert record["environ"]["SLURM_PROCID"] == str(index)
         assert record["environ"]["SRUN_CPUS_PER_TASK"] == "7"
-        assert record["environ"]["GLIBC_TUNABLES"] == starting.LARGE_PAGES
     assert not requeued(tmp_path)
 
 

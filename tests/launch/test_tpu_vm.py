@@ -110,7 +110,6 @@ def test_what_a_worker_starts(tmp_path):
         "--config.x=(1, 'two')",
     ]
     assert service[:2] == ["systemd-run", "--unit=ctp"]
-    assert f"--setenv=GLIBC_TUNABLES={starting.LARGE_PAGES}" in service
     assert f"--uid={getpass.getuser()}" in service
     assert f"--working-directory={home}/ctp_jax" in service
     # A user error would only happen again.
