@@ -6,17 +6,16 @@ Prints for 8 training clips which share of the hidden layer's outputs is above 0
 share of its units responds to any of their boxes. A unit that never does learns nothing.
 """
 
-import sys
-
 import jax
 
-from ctp_jax import visualize
+from ctp_jax import cli, visualize
+from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import restore
 
 
 def activity(task, variables, batch):
-    """Shares of outputs above 0, and of units with one."""
+    """Shares, both (), of outputs above 0, and of units with one in a batch."""
     clips = task.draw(batch)[:, 0]
     features, _ = task.features(variables, clips, train=True)
     _, seen = task._head.apply(
@@ -29,8 +28,15 @@ def activity(task, variables, batch):
     return above.mean(), above.any(0).mean()
 
 
-def main(workdir):
+def main(arguments):
+    if len(arguments) != 1:
+        raise UserError("name the folder of one run: python docs/head_activity.py RUN")
+    (workdir,) = arguments
     config = visualize.config_of_run(workdir)
+    if config.task != "ctp":
+        raise UserError(
+            f"{workdir}: config.task = {config.task!r}: needs a run of 'ctp'"
+        )
     config.batch_size = 8
     task = base.load(config)
     source = base.open_pipeline(config, task, True)
@@ -44,4 +50,4 @@ def main(workdir):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    cli.run(main)

@@ -162,7 +162,11 @@ def _draw(specs, chosen, cells, root) -> None:
         shown = table = tables.collect(_entitled(experiment, runs), runs, root)
         if ROWS.value or COLUMNS.value:  # the files are of the whole table
             experiment = experiments.read(spec)
-            runs = runs_lib.Runs(_settings()).cells(experiment)
+            try:
+                runs = runs_lib.Runs(_settings()).cells(experiment)
+            except UserError as error:  # in rows that were not asked for
+                print(f"{tables.text(shown)}\n\nnote: no files are written: {error}\n")
+                continue
             table = tables.collect(_entitled(experiment, runs), runs, root)
         drawn, missing = pictures.draw(experiment, runs, root, _settings())
         table.missing.extend(missing)

@@ -257,14 +257,15 @@ def _lines(path: pathlib.Path, begin: int = 0) -> list[str]:
     found: list[str] = []
     for line in filter(str.strip, text.split("\n")):
         if found and line[0].isspace():
-            found[-1] += f"  {line.strip()}"
+            found[-1] += f" {line.strip()}"
         else:
             found.append(line.strip())
     return found
 
 
 def _last_line(path: pathlib.Path, begin: int = 0) -> str:
-    return next(reversed(_lines(path, begin)), "")
+    """The last of `_lines`; ''. It looks at the end alone: logs of long runs are long."""
+    return next(reversed(_lines(path, max(begin, path.stat().st_size - 4096))), "")
 
 
 def _full(folder: pathlib.Path) -> str:

@@ -133,7 +133,7 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
         (["table4", "--data=mine"], "needs --scale=small"),
         (
             ["methods", "--scale=small", "--data=mine:a:b"],
-            "--data=mine:a:b: no run here is on data of the paper, but on arid6, ",
+            "--data=mine: no run here is on data of the paper, but on arid6, ",
         ),
         (
             ["methods:data=mine:a", "--plan"],

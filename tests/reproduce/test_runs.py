@@ -230,3 +230,8 @@ def test_wrong_overrides_are_one_line(settings, expected):
     with pytest.raises(UserError) as error:
         made("table7", **settings)[0].check_settings()
     assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_data_may_be_for_columns_that_are_left_out():
+    data = {"ucf101": "mine:train:test", "something_something_v1": "other:train:test"}
+    made("table7", small=True, data=data)[0].check_settings()

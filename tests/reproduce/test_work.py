@@ -112,13 +112,22 @@ def test_a_failure_stops_its_row_alone(command):
 
 def test_notes_of_runs_are_passed_on_once(command):
     code, out, _ = command.run()
-    assert code == 0 and out.count("note: a run that is not real,  and says so") == 1
+    assert code == 0 and out.count("note: a run that is not real, and says so") == 1
+
+
+def test_a_wrong_row_that_was_not_asked_for(command):
+    sweep = command.root.parent / "sweep.py"
+    bad = 'ROWS["bad"] = {"config": "configs/small.py", "game.sped": 1.0}\n'
+    sweep.write_text(sweep.read_text() + bad)
+    code, out, _ = command.run("--rows=speed 1.0")
+    assert code == 0 and "50.0" in out
+    assert "note: no files are written: " in out and "'game.sped': no such field" in out
 
 
 def test_the_last_line_of_a_log_is_a_whole_one(tmp_path):
     log = tmp_path / "log.txt"
     log.write_text("before\nstep 5  loss 1\n      2 clips/s\n\n")
-    assert work._last_line(log) == "step 5  loss 1  2 clips/s"
+    assert work._last_line(log) == "step 5  loss 1 2 clips/s"
     assert work._last_line(log, begin=log.stat().st_size) == ""
 
 
