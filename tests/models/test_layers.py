@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from ctp_jax.errors import UserError
+from ctp_jax.models.conv import few_channels
 from ctp_jax.models.conv.conv3d import conv3d
 from ctp_jax.models.layers import BatchNorm, Conv3D
 from ctp_jax.ranges import CONVOLUTIONS
@@ -143,6 +144,42 @@ def test_convolution_over_time_alone_at_every_padding(features, padding):
 def test_frames_at_every_padding(strides, padding, impl):
     x, k = example((1, 3, 3), 5, 8, frames=4)
     compare(x, k, strides, (0, padding, padding), impl)
+
+
+# frames, kernel, padding, channels, features
+THIN = {
+    "same size": (6, (3, 3, 3), (1, 1, 1), 8, 8),
+    "not padded": (6, (3, 3, 3), (0, 0, 0), 8, 8),
+    "over space": (3, (1, 3, 3), (0, 1, 1), 32, 40),
+    "padded by more than the kernel": (2, (3, 3, 3), (3, 2, 4), 5, 8),
+    "all sizes differ": (4, (2, 3, 5), (1, 2, 0), 16, 8),
+    "without rows": (4, (3, 1, 3), (2, 0, 1), 16, 24),
+    "one frame": (1, (3, 3, 3), (1, 1, 1), 8, 8),
+}
+
+
+@pytest.mark.parametrize("impl", ["taps", "winograd", "onednn"])
+@pytest.mark.parametrize("case", THIN)
+def test_few_channels(case, impl, monkeypatch):
+    frames, kernel, padding, channels, features = THIN[case]
+    monkeypatch.setattr(few_channels, "_PIXELS", 1)
+    x, k = example(kernel, channels, features, frames)
+    assert few_channels.applies(x.shape, k.shape, (1, 1, 1))
+    compare(x, k, (1, 1, 1), padding, impl)
+
+
+@pytest.mark.parametrize(
+    "size, kernel, strides, applies",
+    [
+        ((8, 28, 28, 32), (3, 3, 3), (1, 1, 1), True),
+        ((8, 28, 28, 33), (3, 3, 3), (1, 1, 1), False),
+        ((8, 14, 14, 8), (3, 3, 3), (1, 1, 1), False),
+        ((8, 28, 28, 8), (3, 3, 3), (1, 2, 2), False),
+        ((8, 28, 28, 8), (3, 1, 1), (1, 1, 1), False),
+    ],
+)
+def test_which_kernels_have_gradients_of_few_channels(size, kernel, strides, applies):
+    assert few_channels.applies((2, *size), (*kernel, size[-1], 8), strides) == applies
 
 
 def test_winograd_takes_two_thirds_of_the_products():

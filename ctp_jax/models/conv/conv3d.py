@@ -3,13 +3,22 @@
 Activations are (b, t, h, w, c), kernels (t, h, w, in, out).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ctp_jax import ranges
 from ctp_jax.errors import UserError
-from ctp_jax.models.conv import direct, few_frames, onednn, space_to_depth, temporal
+from ctp_jax.models.conv import (
+    direct,
+    few_channels,
+    few_frames,
+    onednn,
+    space_to_depth,
+    temporal,
+)
 from ctp_jax.models.conv.temporal import Triple
 
 
@@ -45,6 +54,9 @@ def conv3d(
               frames as in 'folded', since XLA has no fast gradient of their kernels
               there. On TPUs 'direct'.
 
+            On CPUs, all but 'direct' get kernels' gradients of layers of few channels from
+            `ctp_jax.models.conv.few_channels`.
+
     Returns:
         The output. Along each axis, its size is
         (size + 2 padding - kernel) // stride + 1.
@@ -64,18 +76,22 @@ def conv3d(
     impl = _choose(impl, kernel.shape, few)
     if impl == "direct":
         return direct.convolve(x, kernel, strides, padding)
-    dtype = x.dtype
-    if jax.default_backend() == "cpu" and dtype.itemsize < 4:
+    dtype, on_cpu = x.dtype, jax.default_backend() == "cpu"
+    if on_cpu and dtype.itemsize < 4:
         # CPUs compute in float32 anyway. This way the result is rounded only once.
         x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-    if impl == "folded":
-        y = space_to_depth.convolve(x, kernel, strides, padding)
-    elif impl == "few frames":
-        y = few_frames.convolve(x, kernel, strides, padding)
-    elif impl == "onednn":
-        y = onednn.convolve(x, kernel, strides, padding)
+    ways = {
+        "folded": space_to_depth.convolve,
+        "few frames": few_frames.convolve,
+        "onednn": onednn.convolve,
+        "taps": temporal.convolve,
+        "winograd": functools.partial(temporal.convolve, winograd=True),
+    }
+    way = functools.partial(ways[impl], strides=strides, padding=padding)
+    if on_cpu and few_channels.applies(x.shape, kernel.shape, strides):
+        y = few_channels.convolve(x, kernel, padding, way)
     else:
-        y = temporal.convolve(x, kernel, strides, padding, impl == "winograd")
+        y = way(x, kernel)
     return y.astype(dtype)
 
 
