@@ -4,8 +4,8 @@
 
 Runs the step of configs/ucf_r3d.py on a made-up batch on one device: needs neither data
 nor TensorFlow. All sides start from the same parameters and the same clips, and their
-first losses and gradients are compared. They are timed in turn, PyTorch's in processes of
-their own.
+first losses and gradients are compared. They are timed in turn, on CPUs
+PyTorch's in processes of their own.
 
     ours, CONV      the real step: draws the clips, looks for NaN, counts IoU
     torch ...       see benchmarks/torch_step.py, which favours PyTorch: its clips are
@@ -101,14 +101,15 @@ def make_sides(arguments):
     if arguments.peers and ours is not None:
         from benchmarks import torch_step
 
+        torch_step.begin()
+        cpu = jax.default_backend() == "cpu"
+        step = torch_step.Apart if cpu else torch_step.Step
         state, clips = jax.device_get(ours.state), np.asarray(ours.draw())
         boxes = batch["plan"]["boxes"]
         for variant in torch_step.variants(
             arguments.dtype, arguments.peers, arguments.layouts
         ):
-            make = functools.partial(
-                torch_step.Apart, variant, first, state, clips, boxes
-            )
+            make = functools.partial(step, variant, first, state, clips, boxes)
             sides.append(Side(variant.name, make))
     return sides, roofline.layers(first)
 

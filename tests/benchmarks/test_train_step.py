@@ -22,7 +22,8 @@ def test_a_made_up_batch_is_one_that_can_be_played():
     assert len(np.unique(batch["frames"])) == 256
 
 
-def test_pytorch_computes_the_same():
+@pytest.mark.parametrize("step", ["Step", "Apart"])
+def test_pytorch_computes_the_same(step):
     pytest.importorskip("torch", reason="compares with PyTorch")
     from benchmarks import torch_step
 
@@ -32,7 +33,7 @@ def test_pytorch_computes_the_same():
     config.optimizer.clip_norm = 20.0  # below the norm
     batch = pretraining.make_batch(config)
     ours = pretraining.Running(config, batch)
-    theirs = torch_step.Step(
+    theirs = getattr(torch_step, step)(
         torch_step.Variant("eager", "channels_last_3d"),
         config,
         jax.device_get(ours.state),

@@ -23,7 +23,7 @@ from ctp_jax.models.conv.frames import Triple
 _CHANNELS = 32
 """With more, products take most of the time."""
 _PIXELS = 500
-"""Smaller frames are in the caches anyway."""
+"""In smaller frames it was not faster, in those of 28x28 it was."""
 
 
 def applies(x: tuple[int, ...], kernel: tuple[int, ...], strides: Triple) -> bool:
