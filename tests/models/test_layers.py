@@ -162,10 +162,23 @@ THIN = {
 @pytest.mark.parametrize("case", THIN)
 def test_few_channels(case, impl, monkeypatch):
     frames, kernel, padding, channels, features = THIN[case]
-    monkeypatch.setattr(few_channels, "_PIXELS", 1)
+    monkeypatch.setattr(few_channels, "LARGE", 1)
     x, k = example(kernel, channels, features, frames)
     assert few_channels.applies(x.shape, k.shape, (1, 1, 1))
     compare(x, k, (1, 1, 1), padding, impl)
+
+
+@pytest.mark.parametrize("features", [8, 40])
+@pytest.mark.parametrize("large", [True, False])
+def test_kernels_over_time_alone(large, features, monkeypatch):
+    """Their gradients are products of single frames, or of all of them."""
+    monkeypatch.setattr("ctp_jax.models.conv.frames.LARGE", 1 if large else 1000)
+    x, k = example((3, 1, 1), 16, features)
+    compare(x, k, (1, 1, 1), (1, 0, 0), "winograd")
+    conv = functools.partial(conv3d, padding=(1, 0, 0), impl="winograd")
+    gradient = jax.grad(lambda x, k: conv(x, k).sum(), argnums=1)
+    text = str(jax.make_jaxpr(gradient)(x, k))
+    assert ("reduce_sum[axes=(0, 1)" in text) == large
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ctp_jax.models.conv.frames import Triple
+from ctp_jax.models.conv.frames import LARGE, Triple
 
 _CHANNELS = 32
 """With more, products take most of the time."""
-_PIXELS = 500
-"""In smaller frames it was not faster, in those of 28x28 it was."""
 
 
 def applies(x: tuple[int, ...], kernel: tuple[int, ...], strides: Triple) -> bool:
@@ -39,7 +37,7 @@ def applies(x: tuple[int, ...], kernel: tuple[int, ...], strides: Triple) -> boo
         strides == (1, 1, 1)
         and kernel[1:3] != (1, 1)
         and channels <= _CHANNELS
-        and height * width >= _PIXELS
+        and height * width >= LARGE
     )
 
 
