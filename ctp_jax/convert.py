@@ -131,7 +131,7 @@ def import_file(
         lines.append(f"  other encoders, not taken: {', '.join(imported.others)}")
     unused = [f"{name} ({number})" for name, number in imported.unused.items()]
     lines.append(f"  unused tensors: {', '.join(unused) or 'none'}")
-    if imported.family.note:
+    if imported.family.note and not encoder.provenance["clips"]:  # else ours
         lines.append(f"  note: {imported.family.note}")
     overrides = _overrides(str(target), encoder.architecture)
     return [

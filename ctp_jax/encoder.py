@@ -368,4 +368,6 @@ def config_of(encoder: export.Encoder) -> ConfigDict:
             "pooling": Spec.pooling,
         },
     )
+    if stored is None:
+        config.update(config_lib.from_json(encoder.provenance.get("clips", {})))
     return config

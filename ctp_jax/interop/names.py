@@ -210,6 +210,14 @@ VCOP = Family(
 
 FAMILIES = {family.name: family for family in (PYVRL, TORCHVISION, IMAGENET, VCOP)}
 
+CLIPS = {
+    "clip": ("num_frames", "size"),
+    "probe": ("num_clips", "stride", "scales", "pool", "pooling"),
+    "test": ("num_clips", "stride", "scales"),
+}
+"""Groups and fields of a config that say which clips an encoder wants; files of ours have
+them."""
+
 CTP_HEAD = (
     Entry("head", ("temporal", "kernel"), "temporal_conv.weight", "conv"),
     Entry("head", ("temporal", "bias"), "temporal_conv.bias", "vector"),

@@ -56,15 +56,31 @@ def about(encoder: Encoder, family: names.Family) -> dict[str, str]:
         "family": family.name,
         "epsilon": repr(architecture["epsilon"]),
         "architecture": json.dumps(architecture),
+        "clips": json.dumps(_clips(encoder.provenance)),
+    }
+
+
+def _clips(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the config says of an encoder's clips; {} if it came from a file without that."""
+    if "config" not in provenance:
+        return provenance.get("clips", {})
+    config = provenance["config"]
+    return {
+        part: {name: config[part][name] for name in fields if name in config[part]}
+        for part, fields in names.CLIPS.items()
+        if part in config
     }
 
 
 def _check(architecture: Mapping[str, Any], family: names.Family, path: str) -> None:
     name = architecture.get("name")
     if name not in family.variants:
+        having = [f.name for f in names.FAMILIES.values() if name in f.variants]
+        others = [other for other in having if other != names.IMAGENET.name]
         raise UserError(
-            f"{path}: {family.name} has no encoder like {name!r}; it has "
+            f"{path}: {family.name} has no encoder like {name!r}, but "
             f"{', '.join(family.variants)}"
+            + (f": use --to={others[0]}" if others else "")
         )
     rule = architecture.get("mid_per_block", False)
     if name == names.R2PLUS1D and rule != family.mid_per_block:

@@ -107,13 +107,13 @@ def differences(directory: str | os.PathLike, arguments: Mapping[str, Any]) -> s
     """Flags whose values differ from those that the data set was prepared with.
 
     Returns:
-        `--flag=value (now value), ...`; empty if none differ, or if the data set has no
+        `--flag=value (now value, or none), ...`; empty if none differ, or if the data set has no
         record of its flags.
     """
     then, now = read(directory)["flags"], flags(arguments)
     # Flags that only one version of this package has are ignored.
     return ", ".join(
-        f"--{flag}={then[flag]} (now {now[flag]})"
+        f"--{flag}={then[flag]} (now {now[flag] or 'none'})"
         for flag in sorted(then.keys() & now.keys())
         if then[flag] != _published(now[flag])
     )

@@ -158,7 +158,8 @@ def read(spec: str) -> Experiment:
             )
     else:
         if name not in names():
-            hint = config_lib.did_you_mean(name, names())
+            own = [name + ".py"] if pathlib.Path(name + ".py").is_file() else []
+            hint = config_lib.did_you_mean(name, own or names())
             raise UserError(
                 f"{name!r}: no such table" + (hint or f": one of {', '.join(names())}")
             )
@@ -192,6 +193,8 @@ def _experiment(path: pathlib.Path, name: str, found: Mapping[str, Any]) -> Expe
         raise UserError(f"{path}: SEEDS: needs whole numbers from 0")
     if "ROWS" not in given and "PICTURES" not in given:
         raise UserError(f"{path}: has no ROWS: see docs/experiments.md")
+    if "ROWS" in given and not given.get("COLUMNS"):
+        raise UserError(f"{path}: has no COLUMNS: see docs/experiments.md")
     columns = [
         _column(path, label, each) for label, each in given.get("COLUMNS", {}).items()
     ]

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import small
+from ctp_jax import config as config_lib
 from ctp_jax import models
+from ctp_jax.encoder import Spec, config_of
 from ctp_jax.errors import UserError
 from ctp_jax.interop import from_torch, names, to_torch
 from ctp_jax.models import heads
@@ -223,3 +226,22 @@ def test_a_wrong_description_is_not_believed():
     for text in ("{", "[]", json.dumps({**encoder.architecture, "width": 1.0})):
         found = from_torch.convert(tensors, {"architecture": text}, "").encoder
         assert found.architecture["channels"] == encoder.architecture["channels"]
+
+
+def test_a_file_knows_the_clips_of_its_encoder(tmp_path):
+    """Small ones are trained on other clips than the paper's."""
+    config = small.get_config()
+    encoder = dataclasses.replace(
+        ours(model("r3d18", False), "ctp"),
+        provenance={"config": json.loads(json.dumps(config_lib.as_dict(config)))},
+    )
+    tensors = to_torch.convert(encoder, names.PYVRL)
+    about = to_torch.about(encoder, names.PYVRL)
+    back = from_torch.convert(tensors, about, "").encoder
+    want = Spec.of(config)
+    assert Spec.of(config_of(back)) == want != Spec()
+    again = from_torch.convert(tensors, to_torch.about(back, names.PYVRL), "").encoder
+    assert Spec.of(config_of(again)) == want
+    for damaged in ("{", '{"clip": 3}', '{"clip": {"size": -1}}', '{"x": {"y": 1}}'):
+        other = from_torch.convert(tensors, {**about, "clips": damaged}, "").encoder
+        assert Spec.of(config_of(other)) == Spec()
