@@ -113,7 +113,7 @@ def differences(directory: str | os.PathLike, arguments: Mapping[str, Any]) -> s
     then, now = read(directory)["flags"], flags(arguments)
     # Flags that only one version of this package has are ignored.
     return ", ".join(
-        f"--{flag}={then[flag]} (now {now[flag] or 'none'})"
+        f"--{flag}={then[flag]} (now {'none' if now[flag] == '' else now[flag]})"
         for flag in sorted(then.keys() & now.keys())
         if then[flag] != _published(now[flag])
     )

@@ -170,7 +170,7 @@ def test_c3d_there_and_back(batch_norm):
         if not name.endswith("num_batches_tracked"):
             np.testing.assert_array_equal(back[name], tensor, err_msg=name)
     ours_without = ours(model("c3d", batch_norm=False))
-    with pytest.raises(UserError, match="pyvrl has no encoder like 'c3d'"):
+    with pytest.raises(UserError, match="like 'c3d', but .*: use --to=vcop"):
         to_torch.convert(ours_without, names.PYVRL)
 
 

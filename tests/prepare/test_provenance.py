@@ -22,6 +22,8 @@ def test_paths_are_told_apart_but_not_written(tmp_path):
     assert "--quality=90 (now 80)" in provenance.differences(
         tmp_path, {**FLAGS, "quality": 80}
     )
+    provenance.write(tmp_path, {**FLAGS, "lists": "lists"}, [])
+    assert provenance.differences(tmp_path, FLAGS).endswith("(now none)")
 
 
 def test_relative_paths_are_made_absolute_first(tmp_path, monkeypatch):

@@ -165,6 +165,7 @@ COLUMN = "COLUMNS = {'c': {'config': 'configs/finetune_small.py', 'metric': 'top
         ("x = 1 +", "(line 1): SyntaxError"),
         ("\n\nROWS = name", "(line 3): NameError: name 'name' is not defined"),
         ("x = 1", "has no ROWS"),
+        ("ROWS = {'r': None}\nCOLUMN = {'c': 3}", "has no COLUMNS"),
         ("ROWS = [1]", "ROWS: must be a dict"),
         (
             "ROWS = {'r': None}\nCOLUMNS = {'c': 'top1'}",
