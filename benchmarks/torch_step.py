@@ -9,6 +9,9 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import multiprocessing
+import os
+import signal
+import threading
 
 import numpy as np
 import torch
@@ -272,7 +275,9 @@ class Apart:
     def __init__(self, *arguments):
         """Takes the arguments of `Step`."""
         context = multiprocessing.get_context("spawn")
-        self._process = concurrent.futures.ProcessPoolExecutor(1, context)
+        self._process = concurrent.futures.ProcessPoolExecutor(
+            1, context, initializer=_end_with_parent
+        )
         self._process.submit(_make, *arguments).result()
 
     def step(self, times=1):
@@ -282,6 +287,17 @@ class Apart:
     def temporary_bytes(self):
         """See `Step`."""
         return self._process.submit(_call, "temporary_bytes").result()
+
+
+def _end_with_parent():
+    """Ends this process when its parent ends, however that is, and not by Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 _here: list[Step] = []

@@ -1,7 +1,10 @@
 """Both sides of benchmarks/train_step.py do the same, on a batch that can be."""
 
+import os
+import pathlib
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -92,3 +95,33 @@ def test_sides_that_differ_are_named():
     found, wrong = train_step.differences(sides, "float32")
     assert found == pytest.approx({"torch": 2e-3, "torch TF32": 2e-3})
     assert len(wrong) == 1 and wrong[0].startswith("torch: ")
+
+
+_PARENT = """
+import concurrent.futures, multiprocessing, os, time
+from benchmarks import torch_step
+if __name__ == "__main__":
+    pool = concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), initializer=torch_step._end_with_parent
+    )
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 60)
+    time.sleep(60)
+"""
+
+
+def test_pytorchs_process_ends_with_a_killed_parent(tmp_path):
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    script = tmp_path / "parent.py"
+    script.write_text(_PARENT)
+    root = pathlib.Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as parent:
+        child = pathlib.Path("/proc", parent.stdout.readline().decode().strip())
+        assert child.name.isdigit() and child.exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while child.exists() and "Z" not in (child / "stat").read_text().split():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

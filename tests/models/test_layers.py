@@ -151,7 +151,7 @@ THIN = {
     "same size": (6, (3, 3, 3), (1, 1, 1), 8, 8),
     "not padded": (6, (3, 3, 3), (0, 0, 0), 8, 8),
     "over space": (3, (1, 3, 3), (0, 1, 1), 32, 40),
-    "padded by more than the kernel": (2, (3, 3, 3), (3, 2, 4), 5, 8),
+    "padded by more than the kernel": (2, (3, 3, 3), (3, 2, 4), 9, 8),
     "all sizes differ": (4, (2, 3, 5), (1, 2, 0), 16, 8),
     "without rows": (4, (3, 1, 3), (2, 0, 1), 16, 24),
     "one frame": (1, (3, 3, 3), (1, 1, 1), 8, 8),
@@ -189,6 +189,8 @@ def test_kernels_over_time_alone(large, features, monkeypatch):
         ((8, 14, 14, 8), (3, 3, 3), (1, 1, 1), False),
         ((8, 28, 28, 8), (3, 3, 3), (1, 2, 2), False),
         ((8, 28, 28, 8), (3, 1, 1), (1, 1, 1), False),
+        ((8, 28, 28, 3), (3, 3, 3), (1, 1, 1), False),  # C3D's first layer
+        ((8, 112, 112, 16), (3, 3, 3), (1, 1, 1), False),
     ],
 )
 def test_which_kernels_have_gradients_of_few_channels(size, kernel, strides, applies):

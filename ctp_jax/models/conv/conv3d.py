@@ -54,8 +54,8 @@ def conv3d(
               frames as in 'folded', since XLA has no fast gradient of their kernels
               there. On TPUs 'direct'.
 
-            On CPUs, all but 'direct' get kernels' gradients of layers of few channels from
-            `ctp_jax.models.conv.few_channels`.
+            On CPUs, all that do not end as 'direct' get kernels' gradients of layers of few
+            channels from `ctp_jax.models.conv.few_channels`.
 
     Returns:
         The output. Along each axis, its size is

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ctp_jax.models.conv.frames import LARGE, Triple
+from ctp_jax.models.conv.frames import AT_ONCE, LARGE, Triple
 
-_CHANNELS = 32
-"""With more, products take most of the time."""
+_CHANNELS = range(8, 33)
+"""With fewer there is less to gather the usual way, and with more, products take most of
+the time."""
 
 
 def applies(x: tuple[int, ...], kernel: tuple[int, ...], strides: Triple) -> bool:
@@ -32,12 +33,16 @@ def applies(x: tuple[int, ...], kernel: tuple[int, ...], strides: Triple) -> boo
         kernel: shape, (kt, kh, kw, c, n).
         strides: of time, height and width.
     """
-    height, width, channels = x[2:]
+    clips, _, height, width, channels = x
+    taps, rows, columns, _, features = kernel
+    gathered = clips * height * width * (rows * channels + taps * columns * features)
     return (
         strides == (1, 1, 1)
-        and kernel[1:3] != (1, 1)
-        and channels <= _CHANNELS
+        and (rows, columns) != (1, 1)
+        and channels in _CHANNELS
         and height * width >= LARGE
+        # More would leave the caches, and be slower than the usual way.
+        and gathered <= AT_ONCE
     )
 
 

@@ -26,7 +26,7 @@ Triple = tuple[int, int, int]
 _ROW_SHARE, _ROW_SHARES = 4096, 8
 # How many numbers the kernel's gradient gathers at once: about as many as caches hold,
 # but never less than one frame of every clip.
-_AT_ONCE = 5 << 19
+AT_ONCE = 5 << 19
 LARGE = 500
 """Pixels of a frame for which kernels' gradients are products of one frame at a time: in
 smaller frames it was not faster, in those of 28x28 it was."""
@@ -261,7 +261,7 @@ def sum_over_frames(product, gathered, *clips):
         *clips: arrays (b, t, ...).
     """
     frames = clips[0].shape[1]
-    count, most = 1, _AT_ONCE // gathered
+    count, most = 1, AT_ONCE // gathered
     while 2 * count <= most and frames % (2 * count) == 0:
         count *= 2
 
