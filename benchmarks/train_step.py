@@ -4,8 +4,8 @@
 
 Runs the step of configs/ucf_r3d.py on a made-up batch on one device: needs neither data
 nor TensorFlow. All sides start from the same parameters and the same clips, and their
-first losses and gradients are compared. They are timed in turn, on CPUs
-PyTorch's in processes of their own.
+first losses and gradients are compared. They are timed in turn; on
+CPUs, PyTorch's run in processes of their own.
 
     ours, CONV      the real step: draws the clips, looks for NaN, counts IoU
     torch ...       see benchmarks/torch_step.py, which favours PyTorch: its clips are

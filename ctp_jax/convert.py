@@ -131,7 +131,8 @@ def import_file(
         lines.append(f"  other encoders, not taken: {', '.join(imported.others)}")
     unused = [f"{name} ({number})" for name, number in imported.unused.items()]
     lines.append(f"  unused tensors: {', '.join(unused) or 'none'}")
-    if imported.family.note and not encoder.provenance["clips"]:  # else ours
+    of_ours = bool(encoder.provenance["clips"])
+    if imported.family.note and not of_ours:
         lines.append(f"  note: {imported.family.note}")
     overrides = _overrides(str(target), encoder.architecture)
     return [
@@ -172,8 +173,7 @@ def export_file(
     check_free(target, overwrite, target.is_file())
     encoder = export.load_encoder(source)
     network = encoder.architecture["name"]
-    having = [f for f in names.FAMILIES.values() if network in f.variants]
-    usual = next((f for f in having if f.kernel != "inflated"), names.PYVRL)
+    usual = next(iter(names.writable(network)), names.PYVRL)
     theirs = (names.FAMILIES[family] if family else usual).of(network)
     try:
         tensors = to_torch.convert(encoder, theirs, not encoder_only)

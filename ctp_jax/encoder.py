@@ -32,6 +32,7 @@ from ctp_jax import models
 from ctp_jax.data import evenly_spread
 from ctp_jax.data.batch import Batch, ClipSpec
 from ctp_jax.errors import UserError
+from ctp_jax.interop import clip_fields
 from ctp_jax.models.base import OPTIONAL, apply
 from ctp_jax.ops import colour
 from ctp_jax.storage import files
@@ -369,5 +370,5 @@ def config_of(encoder: export.Encoder) -> ConfigDict:
         },
     )
     if stored is None:
-        config.update(config_lib.from_json(encoder.provenance.get("clips", {})))
+        config.update(config_lib.from_json(clip_fields.of(encoder.provenance)))
     return config

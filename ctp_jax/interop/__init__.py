@@ -5,6 +5,7 @@ Read `from_torch` first, then `names`.
 from_torch    a state dict -> an exported encoder
 to_torch      an exported encoder -> a state dict
 names         the names of the layers in the supported code bases
+clip_fields   the clips that an encoder wants, as these files say it
 matching      which of these encoders a state dict contains
 heads         the heads that are converted with the encoder
 layouts       the order of the axes of an array in PyTorch

@@ -15,10 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctp_jax import config as config_lib
-from ctp_jax import formatting, models, ranges
-from ctp_jax.errors import UserError
-from ctp_jax.interop import heads, layouts, matching, names
+from ctp_jax import formatting, models
+from ctp_jax.interop import clip_fields, heads, layouts, matching, names
 from ctp_jax.models import base, resnet3d
 from ctp_jax.storage import untrusted
 from ctp_jax.train.checkpoints.export import Encoder
@@ -87,7 +85,7 @@ def convert(
         provenance={
             **(provenance or {}),
             "family": match.family.name,
-            "clips": _clips(about),
+            "clips": clip_fields.parse(about.get("clips", "")),
         },
         path=path,
     )
@@ -205,20 +203,6 @@ def _stored(about: Mapping[str, str]) -> dict[str, Any]:
     if not (0 < stored["width"] <= 64 and 0 < stored["epsilon"] < 1):
         return {}
     return {name: stored[name] for name in _STORED}
-
-
-def _clips(about: Mapping[str, str]) -> dict[str, Any]:
-    """Groups of a config, `names.CLIPS`, in a file that ctp_jax wrote; empty for others."""
-    try:
-        stored = untrusted.parse_json(about["clips"], {str: dict})
-        ranges.check(config_lib.from_json(stored))
-    except (KeyError, ValueError, UserError):
-        return {}
-    return {
-        part: {name: stored[part][name] for name in fields if name in stored[part]}
-        for part, fields in names.CLIPS.items()
-        if part in stored
-    }
 
 
 def find_width(

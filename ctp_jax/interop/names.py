@@ -210,13 +210,12 @@ VCOP = Family(
 
 FAMILIES = {family.name: family for family in (PYVRL, TORCHVISION, IMAGENET, VCOP)}
 
-CLIPS = {
-    "clip": ("num_frames", "size"),
-    "probe": ("num_clips", "stride", "scales", "pool", "pooling"),
-    "test": ("num_clips", "stride", "scales"),
-}
-"""Groups and fields of a config that say which clips an encoder wants; files of ours have
-them."""
+
+def writable(network: str) -> list[Family]:
+    """The families that have a network and can be written: inflated kernels cannot."""
+    having = (family for family in FAMILIES.values() if network in family.variants)
+    return [family for family in having if family.kernel != "inflated"]
+
 
 CTP_HEAD = (
     Entry("head", ("temporal", "kernel"), "temporal_conv.weight", "conv"),

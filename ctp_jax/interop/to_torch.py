@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ctp_jax.errors import UserError
-from ctp_jax.interop import heads, layouts, names
+from ctp_jax.interop import clip_fields, heads, layouts, names
 from ctp_jax.train.checkpoints.export import Encoder
 
 
@@ -56,27 +56,14 @@ def about(encoder: Encoder, family: names.Family) -> dict[str, str]:
         "family": family.name,
         "epsilon": repr(architecture["epsilon"]),
         "architecture": json.dumps(architecture),
-        "clips": json.dumps(_clips(encoder.provenance)),
-    }
-
-
-def _clips(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the config says of an encoder's clips; {} if it came from a file without that."""
-    if "config" not in provenance:
-        return provenance.get("clips", {})
-    config = provenance["config"]
-    return {
-        part: {name: config[part][name] for name in fields if name in config[part]}
-        for part, fields in names.CLIPS.items()
-        if part in config
+        "clips": json.dumps(clip_fields.of(encoder.provenance)),
     }
 
 
 def _check(architecture: Mapping[str, Any], family: names.Family, path: str) -> None:
     name = architecture.get("name")
     if name not in family.variants:
-        having = [f.name for f in names.FAMILIES.values() if name in f.variants]
-        others = [other for other in having if other != names.IMAGENET.name]
+        others = [other.name for other in names.writable(str(name))]
         raise UserError(
             f"{path}: {family.name} has no encoder like {name!r}, but "
             f"{', '.join(family.variants)}"

@@ -107,8 +107,8 @@ def differences(directory: str | os.PathLike, arguments: Mapping[str, Any]) -> s
     """Flags whose values differ from those that the data set was prepared with.
 
     Returns:
-        `--flag=value (now value, or none), ...`; empty if none differ, or if the data set has no
-        record of its flags.
+        `--flag=value (now value, or none), ...`; empty if none differ, or if the data set
+        has no record of its flags.
     """
     then, now = read(directory)["flags"], flags(arguments)
     # Flags that only one version of this package has are ignored.

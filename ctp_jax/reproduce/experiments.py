@@ -158,8 +158,8 @@ def read(spec: str) -> Experiment:
             )
     else:
         if name not in names():
-            own = [name + ".py"] if pathlib.Path(name + ".py").is_file() else []
-            hint = config_lib.did_you_mean(name, own or names())
+            own = [str(each) for each in pathlib.Path().glob("*.py")]
+            hint = config_lib.did_you_mean(name, [*names(), *own])
             raise UserError(
                 f"{name!r}: no such table" + (hint or f": one of {', '.join(names())}")
             )

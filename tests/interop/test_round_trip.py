@@ -15,7 +15,7 @@ from ctp_jax import config as config_lib
 from ctp_jax import models
 from ctp_jax.encoder import Spec, config_of
 from ctp_jax.errors import UserError
-from ctp_jax.interop import from_torch, names, to_torch
+from ctp_jax.interop import clip_fields, from_torch, names, to_torch
 from ctp_jax.models import heads
 from ctp_jax.train.checkpoints.export import Encoder
 
@@ -228,7 +228,7 @@ def test_a_wrong_description_is_not_believed():
         assert found.architecture["channels"] == encoder.architecture["channels"]
 
 
-def test_a_file_knows_the_clips_of_its_encoder(tmp_path):
+def test_a_file_knows_the_clips_of_its_encoder():
     """Small ones are trained on other clips than the paper's."""
     config = small.get_config()
     encoder = dataclasses.replace(
@@ -242,6 +242,23 @@ def test_a_file_knows_the_clips_of_its_encoder(tmp_path):
     assert Spec.of(config_of(back)) == want != Spec()
     again = from_torch.convert(tensors, to_torch.about(back, names.PYVRL), "").encoder
     assert Spec.of(config_of(again)) == want
-    for damaged in ("{", '{"clip": 3}', '{"clip": {"size": -1}}', '{"x": {"y": 1}}'):
+    for damaged in ("{", "3", '{"clip": 3}', '{"x": {"y": 1}}'):
         other = from_torch.convert(tensors, {**about, "clips": damaged}, "").encoder
         assert Spec.of(config_of(other)) == Spec()
+
+
+@pytest.mark.parametrize(
+    ("group", "field"),
+    [
+        (group, field)
+        for group, fields in clip_fields._FIELDS.items()
+        for field in fields
+    ],
+)
+@pytest.mark.parametrize("value", [None, -1, "x", [], {}, [[1]]])
+def test_clips_that_cannot_be_are_left_out(group, field, value):
+    """Also of a folder that somebody else has written."""
+    encoder = dataclasses.replace(
+        ours(model("r3d18")), provenance={"clips": {group: {field: value}}}
+    )
+    assert Spec.of(config_of(encoder)) == Spec()

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from ctp_jax import models, results
+from ctp_jax.errors import UserError
 from ctp_jax.reproduce import __main__ as reproduce
 from ctp_jax.reproduce import experiments, overview, plan, runs
 from tests.report import make_runs
@@ -154,6 +155,13 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
 def test_what_cannot_be_is_one_line(capsys, arguments, expected):
     code, _, error = command.run(capsys, *arguments)
     assert code == 2 and expected in error
+
+
+def test_a_sweep_without_its_ending_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_sweep.py").touch()
+    with pytest.raises(UserError, match="no such table; did you mean my_sweep.py"):
+        experiments.read("my_sweep")
 
 
 COLUMN = "COLUMNS = {'c': {'config': 'configs/finetune_small.py', 'metric': 'top1'}}\n"

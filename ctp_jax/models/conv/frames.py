@@ -24,9 +24,9 @@ Triple = tuple[int, int, int]
 # XLA parallelises a convolution over the pixels of a row times the features, in shares
 # of about _ROW_SHARE numbers. Rows are made long enough for _ROW_SHARES of them.
 _ROW_SHARE, _ROW_SHARES = 4096, 8
-# How many numbers the kernel's gradient gathers at once: about as many as caches hold,
-# but never less than one frame of every clip.
 AT_ONCE = 5 << 19
+"""How many numbers the kernel's gradient gathers at once: about as many as caches hold, but
+here never less than one frame of every clip."""
 LARGE = 500
 """Pixels of a frame for which kernels' gradients are products of one frame at a time: in
 smaller frames it was not faster, in those of 28x28 it was."""
@@ -283,7 +283,6 @@ def sum_of_products(x, cotangent):
     if x.shape[-1] > cotangent.shape[-1]:
         return sum_of_products(cotangent, x).T
     gathered = x[:, 0].size + cotangent[:, 0].size
-
     total = "bthwp,bthwq->" + ("btpq" if x[0, 0, ..., 0].size >= LARGE else "pq")
 
     def product(x, cotangent):
