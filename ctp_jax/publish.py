@@ -1,9 +1,12 @@
 """Makes a folder that can be uploaded: `python -m ctp_jax.publish RUN FOLDER`."""
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+from packaging import licenses
 
 from ctp_jax import cli, convert, formatting, results
 from ctp_jax.errors import UserError, refusals
@@ -15,7 +18,7 @@ NAME = FLAGS.string("name", "", "Title of the model card; default: name of the f
 LICENCE = FLAGS.string(
     "licence",
     "",
-    "Of the weights, as SPDX writes it: apache-2.0, cc-by-nc-4.0, ...; or unknown.",
+    "Of the weights, as SPDX writes it: apache-2.0, cc-by-nc-4.0, ...; or other, unknown.",
 )
 ENCODER_ONLY = FLAGS.boolean("encoder_only", False, "Leave the head out.")
 OVERWRITE = FLAGS.boolean("overwrite", False, "Replace such a folder that is there.")
@@ -34,10 +37,18 @@ def main(arguments):
     model.safetensors, and a model card, README.md, from what the run has noted. Paths, names
     of users and of machines are in none of them.
     """
+    wrong = []
     if len(arguments) != 2:
-        raise UserError(f"{len(arguments)} paths: give RUN and FOLDER")
+        wrong.append(f"{formatting.count(len(arguments), 'path')}: give RUN and FOLDER")
     if not LICENCE.value:
-        raise UserError("--licence is missing: say --licence=apache-2.0, or unknown")
+        wrong.append("--licence is missing: say --licence=apache-2.0, or unknown")
+    elif not _is_licence(LICENCE.value):
+        wrong.append(
+            f"--licence={LICENCE.value}: not in https://spdx.org/licenses: an identifier "
+            "of these, or other, or unknown"
+        )
+    if wrong:
+        raise UserError("; ".join(wrong))
     for line in publish(
         arguments[0],
         files.absolute(arguments[1]),
@@ -47,6 +58,15 @@ def main(arguments):
         OVERWRITE.value,
     ):
         print(line)
+
+
+def _is_licence(text: str) -> bool:
+    """Whether model hubs know it: by SPDX, or that it is `other` or `unknown`."""
+    with contextlib.suppress(licenses.InvalidLicenseExpression):
+        return text in ("other", "unknown") or bool(
+            licenses.canonicalize_license_expression(text)
+        )
+    return False
 
 
 def publish(
@@ -118,7 +138,7 @@ def card(
     config = provenance.get("config", {})
     task, data = provenance.get("task", ""), config.get("data", {})
     header = {
-        "license": licence,
+        "license": licence.lower(),
         "library_name": "ctp_jax",
         "tags": ["video", "self-supervised-learning", "jax", "flax"],
     }

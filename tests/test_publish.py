@@ -1,6 +1,7 @@
 """A folder to upload, and encoders from a hub."""
 
 import json
+import re
 import shutil
 import sys
 import types
@@ -17,6 +18,7 @@ from ctp_jax import publish
 from ctp_jax.errors import UserError
 from ctp_jax.tasks import base
 from ctp_jax.train.checkpoints import export, hub
+from tests.commands import call
 from tests.own_videos import made
 
 
@@ -117,7 +119,26 @@ def test_addresses_of_a_hub(run, tmp_path, monkeypatch):
         ctp_jax.load_encoder("hf://owner/name")
 
 
-def test_a_licence_is_said():
-    publish.FLAGS.mark_as_parsed()
-    with pytest.raises(UserError, match="--licence is missing: say --licence="):
-        publish.main(["run", "folder"])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["run", "folder"],
+            "--licence is missing: say --licence=apache-2.0, or unknown",
+        ),
+        (
+            ["run", "--licence=apache2"],
+            "1 path: give RUN and FOLDER; --licence=apache2: not in https://spdx.org",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_line(arguments, expected):
+    with pytest.raises(UserError, match=re.escape(expected)):
+        call(publish, *arguments)
+
+
+@pytest.mark.parametrize("licence", ["CC-BY-4.0", "other"])
+def test_licences_that_hubs_know(run, tmp_path, licence):
+    call(publish, str(run[0]), str(tmp_path / "folder"), f"--licence={licence}")
+    header = (tmp_path / "folder" / "README.md").read_text().splitlines()[1]
+    assert header == f'license: "{licence.lower()}"'

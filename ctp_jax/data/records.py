@@ -194,7 +194,7 @@ def find_directory(name: str, data_dir: str, needs: Sequence[str] = ()) -> epath
         wanted = tuple(map(int, match["version"].split(".")))
         versions = {v: folder for v, folder in versions.items() if v == wanted}
     if not versions:
-        hint = config_lib.did_you_mean(name, _prepared(data_dir))
+        hint = config_lib.did_you_mean(name, prepared(data_dir))
         raise UserError(
             f"data set {name!r} is not prepared in {data_dir}: run "
             f"`{prepare_command(name, data_dir, needs)}`, or say where it is: "
@@ -203,7 +203,7 @@ def find_directory(name: str, data_dir: str, needs: Sequence[str] = ()) -> epath
     return versions[max(versions)]
 
 
-def _prepared(data_dir: str) -> list[str]:
+def prepared(data_dir: str) -> list[str]:
     """Names of what may be data sets: none that is hidden, and so unfinished."""
     folder = epath.Path(data_dir)
     try:

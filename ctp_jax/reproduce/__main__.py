@@ -106,16 +106,18 @@ def main(arguments):
         for what, how in missing.items():
             print(f"not there yet: {what}: {how}")
         return
-    failed = None
+    failed, not_drawn = None, []
     if not TABLE.value:
         try:
             _make(own, ordered, root, chosen)
         except work.Failed as error:
             failed = error
     if TABLE.value or failed or all(plan.is_finished(run, root) for run in ordered):
-        _draw(arguments, chosen, cells, root)
+        not_drawn = _draw(arguments, chosen, cells, root)
     if failed:
         raise failed
+    if not_drawn:
+        raise UserError("; ".join(not_drawn))
 
 
 def _check_metrics(chosen) -> None:
@@ -148,16 +150,21 @@ def _made_by(chosen) -> dict[str, str]:
     return {k: v for each in chosen for k, v in each.made_by.items()}
 
 
-def _draw(specs, chosen, cells, root) -> None:
-    """Prints and writes the tables, and draws the pictures that are missing."""
+def _draw(specs, chosen, cells, root) -> list[str]:
+    """Prints and writes the tables, and draws the pictures that are missing.
+
+    Returns:
+        A line for each table without a single run.
+    """
     terminal.announce("loading Matplotlib, which lists the fonts the first time")
     from ctp_jax.report import commands
     from ctp_jax.reproduce import pictures, tables
 
     flags = [line for name in _OF_TABLES for line in _serialized(FLAGS[name])]
+    none_made = []
     for spec, experiment, runs in zip(specs, chosen, cells, strict=True):
         if tables.none_made(runs, root):
-            print(tables.other_flags(experiment, root))
+            none_made.append(tables.other_flags(experiment, root))
             continue
         shown = table = tables.collect(_entitled(experiment, runs), runs, root)
         if ROWS.value or COLUMNS.value:  # the files are of the whole table
@@ -177,6 +184,7 @@ def _draw(specs, chosen, cells, root) -> None:
         for path in tables.write(table, root, name, command, drawn):
             print(path)
         print()
+    return none_made
 
 
 def _entitled(experiment, cells):
@@ -221,10 +229,6 @@ def _settings() -> runs_lib.Settings:
         if not re.fullmatch(r"[^:=]+(:[^:=]+:[^:=]+)?", name):
             raise UserError(f"--data={each}: needs NAME or NAME:TRAIN:TEST")
         data[role] = name
-    if data and SCALE.value == "full":
-        raise UserError(
-            "--data: the full-size tables are on the paper's data: needs --scale=small"
-        )
     known = experiments.shared()["DATA"]
     for role in data:
         if role not in ("", *known):

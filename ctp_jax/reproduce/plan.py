@@ -184,7 +184,8 @@ def _why_not(name: str, split: str, data_dir: str, follow) -> tuple[str, str] | 
         records.find_directory(name, folder)
     except UserError:
         how = records.prepare_command(name, data_dir, follow, split=split)
-        return f"data set {name}", how
+        hint = config_lib.did_you_mean(name, records.prepared(folder))
+        return f"data set {name}", how + hint
     try:
         records.check_followed(_open(name, split, data_dir), follow)
         return None

@@ -209,6 +209,15 @@ class Runs:
         """Raises `UserError` for settings that no run follows, or that the table makes."""
         names = {run.config.data.name for run in self.by_name.values()}
         given = [text.partition(":")[0] for text in self.settings.data.values()]
+        of_paper = tuple(experiments.shared()["DATA"])
+        if (
+            given
+            and not self.settings.small
+            and any(n.startswith(of_paper) for n in names)
+        ):
+            raise UserError(
+                "--data: the full-size tables are on the paper's data: needs --scale=small"
+            )
         # Some may be for columns that are left out; flow and tracks have longer names.
         followed = any(name.startswith(each) for name in names for each in given)
         if names and given and not followed:

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import shlex
 import statistics
+import urllib.parse
 from collections.abc import Mapping, Sequence
 
 from ctp_jax import formatting
@@ -13,7 +14,7 @@ from ctp_jax import results as results_lib
 from ctp_jax.errors import refusals
 from ctp_jax.report import comparison, page, read
 from ctp_jax.report.figures import Drawing, Line, draw
-from ctp_jax.reproduce import plan
+from ctp_jax.reproduce import notes, plan
 from ctp_jax.reproduce.experiments import Column, Experiment
 from ctp_jax.reproduce.runs import Run, in_order
 from ctp_jax.storage import files
@@ -34,6 +35,7 @@ class Results:
         values: {(row, column): numbers over splits and seeds}.
         missing: a line for each cell without all its numbers.
         runs: that were read, by name.
+        notes: what must be known to read the numbers, see `notes.lines`.
     """
 
     experiment: Experiment
@@ -41,6 +43,7 @@ class Results:
     values: dict[tuple[str, str], list[float]]
     missing: list[str]
     runs: dict[str, read.Run]
+    notes: list[str]
 
 
 def collect(experiment: Experiment, cells: Cells, root: str) -> Results:
@@ -81,7 +84,11 @@ def collect(experiment: Experiment, cells: Cells, root: str) -> Results:
         heads += [f"{column.label}, paper"] if column in with_paper else []
         heads.append(f"{column.label}, ours" if column in with_paper else column.label)
     table = comparison.Table(heads, rows, words=len(experiment.labels))
-    return Results(experiment, table, values, _grouped(missing), found)
+    measured = {
+        column.label: _measured(column, cells, found) for column in experiment.columns
+    }
+    said = notes.lines(experiment, values, measured)
+    return Results(experiment, table, values, _grouped(missing), found, said)
 
 
 def runs_of(cells: Cells) -> list[Run]:
@@ -152,12 +159,19 @@ def _grouped(lines: Sequence[str]) -> list[str]:
     return [f"{'; '.join(places)}: {why}" for why, places in by_reason.items()]
 
 
-def _chance(column: Column, cells: Cells, found: Mapping[str, read.Run]) -> list[float]:
-    """[what guesses come to in the column's metric], by any run of the column."""
+def _measured(
+    column: Column, cells: Cells, found: Mapping[str, read.Run]
+) -> list[dict[str, results_lib.Result]]:
+    """The last evaluations of the column's runs."""
     runs = runs_of(
         {place: each for place, each in cells.items() if place[1] == column.label}
     )
-    known = (found[run.name].measured() for run in runs if run.name in found)
+    return [found[run.name].measured() for run in runs if run.name in found]
+
+
+def _chance(column: Column, cells: Cells, found: Mapping[str, read.Run]) -> list[float]:
+    """[what guesses come to in the column's metric], by any run of the column."""
+    known = _measured(column, cells, found)
     each = (m[column.metric].baseline for m in known if column.metric in m)
     return [value for value in each if value is not None][:1]
 
@@ -169,6 +183,7 @@ def text(results: Results) -> str:
     heads = ["", *results.table.columns[count:]]
     lines = [results.experiment.title]
     lines += ["", *formatting.aligned(heads, rows)] if rows else []
+    lines += ["", *results.notes] if results.notes else []
     lines += ["", "missing:", *results.missing] if results.missing else []
     return "\n".join(lines)
 
@@ -181,6 +196,7 @@ def markdown(results: Results) -> str:
         words = results.table.words
         rules = ["---"] * words + ["---:"] * (len(heads) - words)
         lines += formatting.markdown(heads, rows, rules)
+    lines += ["", *(f"- {line}" for line in results.notes)] if results.notes else []
     lines += ["", "Missing:", ""] if results.missing else []
     lines += [f"- {line}" for line in results.missing]
     return "\n".join(lines) + "\n"
@@ -220,6 +236,12 @@ def drawings(results: Results) -> list[Drawing | None]:
     return found
 
 
+def _reports(runs: Mapping[str, read.Run], root: str) -> dict[str, str]:
+    """{run: its report, as seen from tables/}; of those that have one."""
+    there = [name for name in runs if pathlib.Path(root, name, "report.html").is_file()]
+    return {name: f"../{urllib.parse.quote(name)}/report.html" for name in there}
+
+
 def write(
     results: Results,
     root: str,
@@ -252,6 +274,8 @@ def write(
         "drawings": drawings(results),
         "pictures": pictures,
         "missing": results.missing,
+        "notes": results.notes,
+        "runs": _reports(results.runs, root),
     }
     html = report_lib.save(folder / f"{name}.html", "experiment.html", values)
     return [folder / f"{name}.md", html]

@@ -192,8 +192,10 @@ class Worker:
                 break
             except subprocess.TimeoutExpired:
                 width = shutil.get_terminal_size().columns - 1
-                text = f"{number}: {_last_line(log, begin)}"[:width]
-                print(f"\r\x1b[K{text}", end="", flush=True)
+                text = f"{number}: {_last_line(log, begin)}"
+                if len(text) > width:  # the loss is missed more than the name
+                    text = f"{number.partition(' ')[0]} {_last_line(log, begin)}"
+                print(f"\r\x1b[K{text[:width]}", end="", flush=True)
         if live:
             print("\r\x1b[K", end="")
         return code

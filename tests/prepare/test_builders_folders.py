@@ -71,7 +71,7 @@ def test_what_is_passed_over_is_said(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    source = list_folder(tmp_path)
+    source = list_folder(tmp_path, "--test_share=0.5")
     assert ids(source) == ["a/x.MTS", "a/y.VOB", "a/z.divx", "b/w.gif"]
     assert sorted(note.removeprefix(f"{tmp_path}: ") for note in source.notes) == [
         "passed over, broken links (1): b/broken.mp4",

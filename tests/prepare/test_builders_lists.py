@@ -206,7 +206,8 @@ def test_flat_folder_and_deep_folder_without_labels(tmp_path):
     mixed = touch(tmp_path / "mixed", "a.mp4", "walk/b.mp4", "walk/deep/c.mp4")
     source = make_source(video_folder.VideoFolder, "--videos", mixed)
     assert [item.label for item in source.items] == [-1, 0, 0]
-    (note,) = source.notes
+    note, held_out = source.notes
+    assert "its folders name no splits, so 10% of the videos" in held_out
     assert "beside the class folders, without a label, 1 video, the first is" in note
     source = make_source(video_folder.VideoFolder, "--videos", mixed, "--unlabelled")
     assert {item.label for item in source.items} == {-1}

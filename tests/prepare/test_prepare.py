@@ -216,10 +216,16 @@ def test_too_many_bad_videos_stop_the_job(with_bad, tmp_path):
     done = run_command("video_folder", *flags)
     assert done.returncode == 2
     lines = error_lines(done.stderr)
-    assert [line.split(":")[0] for line in lines] == ["skipped", "skipped", "error"]
-    assert "sit/empty.mp4: the file is empty" in lines[1]
-    assert "--max_bad=0.01 allows 1 of 8" in lines[2]
-    assert lines[2].endswith("pass --max_bad=0.25")
+    assert [line.split(":")[0] for line in lines] == [
+        "note",
+        "skipped",
+        "skipped",
+        "error",
+    ]
+    assert "so 10% of the videos, chosen by their names, are held out" in lines[0]
+    assert "sit/empty.mp4: the file is empty" in lines[2]
+    assert "--max_bad=0.01 allows 1 of 8" in lines[3]
+    assert lines[3].endswith("pass --max_bad=0.25")
     assert files_below(data_dir) == []
     with pytest.raises(UserError, match="not prepared"):
         records.open_records("video_folder", "all", str(data_dir))

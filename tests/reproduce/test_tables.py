@@ -81,6 +81,8 @@ def test_a_table_beside_the_papers(tmp_path, capsys):
         lines = [line for line in lines if "not made" in line]
         assert len(lines) == 2 and "H51: recognition-hmdb51-" in "".join(lines)
     assert re.search(r"Cycle consistency +81.1 .*\(2 of 3\)", out)
+    for text in (out, page, (tmp_path / "tables" / "table1.md").read_text()):
+        assert "deviation over seeds and splits" in text and "of the CtP paper" in text
 
 
 def test_columns_of_one_run_and_rows_without_one(tmp_path, capsys):
@@ -109,13 +111,23 @@ def test_chance_and_a_figure(tmp_path, capsys):
                 # Each metric has its own.
                 chance = {"top1": 0.6, "knn_top1": 0.55, "retrieval_top1": 0.52}
                 chance = {f"{name}_chance": chance[name] for name in found}
-                write(tmp_path, run, **found, **chance)
+                videos = {"videos": 100} if "top1" in found else {"knn_videos": 100}
+                write(tmp_path, run, **found, **chance, **videos)
+    with_report = run.name
+    (tmp_path / with_report / "report.html").write_text("")
     flags = ["--table", f"--root={tmp_path}", "--seeds=0"]
     code, out, _ = command.run(capsys, spec, *flags)
     assert code == 0
     assert re.search(r"(?m)^Chance +60.0.% +55.0.% +52.0.%", out)
     assert re.search(r"(?m)^None, as many steps in all +50.0.% +– +–", out)
-    assert "missing" not in out
+    assert "missing" not in out and "paper" not in out and "±" not in out
+    # The largest standard error, at 0.5 of 100 videos: sqrt(0.5 * 0.5 / 100).
+    about = "finetuned: 100 videos; chance 60.0\u00a0%; one run has a standard error of up to"
+    assert f"\n{about} 5.0 points\nk-NN: " in out
+    page = next((tmp_path / "tables").glob("*.html")).read_text()
+    assert f'<p class="under">{about} 5.0 points</p>' in page and "“paper”" not in page
+    links = re.findall(r'<a href="\.\./([^"]+)/report.html">\1</a>', page)
+    assert links == [with_report]
     # Fig. 4: a line of each row, at the shares of the labels.
     for (row, column), cell in cells_of("fig4", small=True).items():
         (run,) = cell
@@ -136,7 +148,7 @@ def test_runs_with_other_flags_are_no_empty_table(tmp_path, capsys):
     flags = ["--table", f"--root={tmp_path}", "--rows=8"]
     none = f"table7: no runs of this table with these flags are in {tmp_path}: leave "
     none += "--table out to make them"
-    assert command.run(capsys, "table7", *flags)[1] == f"{none}\n"
+    assert command.run(capsys, "table7", *flags)[1:] == ("", none)
     assert not (tmp_path / "tables").exists()
     more = ["--scale=small", "--override=log_every=7", "--override=batch_size=4"]
     settings = {"small": True, "overrides": {"log_every": "7", "batch_size": "4"}}
@@ -145,18 +157,18 @@ def test_runs_with_other_flags_are_no_empty_table(tmp_path, capsys):
     assert "50.0" in command.run(capsys, "table7", *flags, *more, "--data_dir=/d")[1]
     page = (tmp_path / "tables" / "table7-small.md").read_text()
     assert "| 16 |" in page  # of the whole table
-    there = f"{none}; tables there were drawn with {' '.join(more)}\n"
-    assert command.run(capsys, "table7", *flags)[1] == there
-    assert command.run(capsys, "table7", *flags, "--scale=small")[1] == there
+    there = f"{none}; tables there were drawn with {' '.join(more)}"
+    assert command.run(capsys, "table7", *flags) == (2, "", there)
+    assert command.run(capsys, "table7", *flags, "--scale=small") == (2, "", there)
     assert (tmp_path / "tables" / "table7-small.md").read_text() == page
 
 
 @pytest.mark.parametrize(("small", "expected"), [(False, "no runs"), (True, "weights")])
 def test_a_row_without_a_small_form(tmp_path, capsys, small, expected):
     flags = ["--table", f"--root={tmp_path}", "--rows=*ImageNet*"]
-    code, out, _ = command.run(capsys, "table3", *flags, *["--scale=small"] * small)
-    assert code == 0 and re.search(
-        f"{'R3D, Supervised, ImageNet, UCF.*' * small}{expected}", out
+    _, out, error = command.run(capsys, "table3", *flags, *["--scale=small"] * small)
+    assert re.search(
+        f"{'R3D, Supervised, ImageNet, UCF.*' * small}{expected}", out + error
     )
 
 

@@ -99,6 +99,11 @@ def source_from_folders(
         )
     if "" in splits:
         splits = split_by_hash(labels, arguments.test_share)
+        if arguments.test_share == TEST_SHARE:  # perhaps nobody chose it
+            notes.append(
+                f"{videos.where}: its folders name no splits, so {TEST_SHARE:.0%} of the "
+                "videos, chosen by their names, are held out as `test` (--test_share)"
+            )
     elif "test" not in splits:
         notes.append(
             f"{videos.where}: its folders have no split `test`, on which configs evaluate "
