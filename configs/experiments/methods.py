@@ -4,8 +4,9 @@
 
 Arguments: `data`, sets joined by `+`, each NAME or NAME:TRAIN:TEST; `clips` of 8 frames to
 pretrain with, and `finetune` with; `fraction` of the labels that are finetuned with;
-`methods`, joined by `+`. A method with several clips of a video sees fewer videos. CoCLR's
-three stages share the frames; it needs `python -m ctp_jax.prepare flow --from NAME`.
+`methods`, joined by `+`; learning `rates` to pretrain with beside those of the configs, joined
+by `+`. A method with several clips of a video sees fewer videos. CoCLR's three stages share the
+frames; it needs `python -m ctp_jax.prepare flow --from NAME`.
 """
 
 from configs import common
@@ -28,6 +29,7 @@ def get_experiment(arg=None):
         clips=20_000,
         finetune=6400,
         fraction=1.0,
+        rates="",
     )
     frames, labelled = 8 * arg.clips, 8 * arg.finetune
     methods = arg.methods.split("+")
@@ -39,7 +41,13 @@ def get_experiment(arg=None):
         "transfer": {"frames": frames + labelled},
         "columns": ("* finetuned",),
     }
-    rows |= {method: {"pretrain": pretrain(method, frames)} for method in methods}
+    for method in methods:
+        rows[method] = {"pretrain": pretrain(method, frames)}
+        for rate in filter(None, arg.rates.split("+")):
+            fields = {"optimizer.learning_rate": _number(rate)}
+            rows[f"{method}, rate {rate}"] = {
+                "pretrain": rows[method]["pretrain"] | fields
+            }
     rows["Supervised, same frames"] = {
         "pretrain": {"config": "configs/finetune_small.py:{data}", "frames": frames}
     }
@@ -52,6 +60,13 @@ def get_experiment(arg=None):
         "ROWS": rows,
         "SEEDS": (0, 1, 2),
     }
+
+
+def _number(rate):
+    try:
+        return float(rate)
+    except ValueError:
+        raise ValueError(f"rates={rate}: needs numbers such as 3e-4+3e-3") from None
 
 
 def pretrain(method, frames):

@@ -149,6 +149,7 @@ def test_a_plan_and_the_commands(tmp_path, capsys):
         (["table4", "--override=steps"], "needs FIELD=VALUE"),
         (["table4:x=1"], "table4.py: takes no arguments: 'x=1'"),
         (["methods:dat=x"], "'dat': not one of"),
+        (["methods:rates=1e-3+a"], "rates=a: needs numbers such as 3e-4+3e-3"),
         (["methods:methods=mocco"], "methods=mocco: not one of ctp, rotation"),
     ],
 )

@@ -181,6 +181,20 @@ def test_every_method_sees_as_many_frames():
     assert abs(seen - 4800 * 8) <= 3 * 16 * 2 * 8
 
 
+def test_methods_with_other_rates_beside_their_own():
+    _, cells = made(
+        "methods:data=moving_shapes,methods=moco,rates=1e-3+3e-3", seeds=(0,)
+    )
+    (cells,) = cells.values()
+    names = "moco", "moco, rate 1e-3", "moco, rate 3e-3"
+    own, same, other = (cells[name, "moving_shapes finetuned"][0] for name in names)
+    assert own is same and other is not own
+    rates = [run.needs[0].config.optimizer.learning_rate for run in (own, other)]
+    assert rates == [1e-3, 3e-3]
+    transferred = [run.config.optimizer.learning_rate for run in (own, other)]
+    assert len(set(transferred)) == 1
+
+
 def test_as_many_frames_are_seen_with_other_clips(tmp_path):
     given = {"batch_size": "32", "clip.num_frames": "16"}
     _, cells = made(
