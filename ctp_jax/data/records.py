@@ -104,7 +104,8 @@ def open_records(
     if numbers is None:
         raise UserError(
             f"data set {name!r} has no split {split!r}; its splits are "
-            f"{', '.join(sorted(found.splits))}: set config.data.split and "
+            f"{', '.join(sorted(found.splits))}: name them as arguments of a config that "
+            "takes these (:data=NAME,train=...,test=...), or set config.data.split and "
             "config.data.eval_split; where that is empty, nothing is evaluated"
         )
     table = {

@@ -163,7 +163,7 @@ def missing(
         follow = specs.clip_spec(run.config).follow
         for split in filter(None, (data.split, data.eval_split)):
             if found := _why_not(data.name, split, data.data_dir, follow):
-                remedies[found[0]] = found[1]
+                remedies.setdefault(*found)
         for value in run.overrides.values():
             if isinstance(value, str) and runs_lib.ROOT in value:
                 path = value.replace(runs_lib.ROOT, root)
@@ -190,7 +190,7 @@ def _why_not(name: str, split: str, data_dir: str, follow) -> tuple[str, str] | 
         records.check_followed(_open(name, split, data_dir), follow)
         return None
     except UserError as error:
-        return f"split {split} of data set {name}", str(error)
+        return f"data set {name}", str(error).removeprefix(f"data set {name!r} ")
 
 
 @functools.cache
@@ -348,7 +348,7 @@ def lines(
         if of_known_data:
             line += (
                 ".\nThe unknown times follow from --clips_per_second=N, of R3D-18 on 16 "
-                "frames of 112 pixels"
+                "frames of 112 pixels,\nor from the first run of each kind"
             )
         else:
             line += ", whose data are not there"
