@@ -10,6 +10,7 @@ shares of every class here. Row None is trained as long as the others; SEVERE tr
 from scratch. Row Tubelet goes on from the end of its 200 epochs, SEVERE's from the 100th.
 """
 
+MEASURED = "seed 0: [results.md](results.md#the-papers-comparisons-small)"
 NETWORK = {
     "model.mid_per_block": True,
     "model.epsilon": 1e-5,
