@@ -38,7 +38,8 @@ def _about(found: Sequence[results.Result]) -> str:
     """'96 videos; chance 17.7 %; one run has a standard error of up to 4.9 points'."""
     parts = []
     if videos := sorted(each.videos for each in found if each.videos):
-        parts.append(f"{_range(f'{count:,}' for count in videos)} videos")
+        noun = "video" if videos[-1] == 1 else "videos"
+        parts.append(f"{_range(f'{count:,}' for count in videos)} {noun}")
     baselines: dict[str, list[float]] = {}
     for each in found:
         if each.baseline is not None:
