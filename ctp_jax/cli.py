@@ -22,7 +22,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ctp_jax import config as config_lib
 from ctp_jax import errors, modules, terminal
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, in_code
 from ctp_jax.flags import Flags
 from ctp_jax.versions import installed
 
@@ -257,12 +257,12 @@ def load_config(spec: str) -> ConfigDict:
         hint = config_lib.did_you_mean(path, there)
         raise UserError(f"--config={spec}: no such file{hint}")
     try:
-        get_config = runpy.run_path(path)["get_config"]
-        config = get_config(*([argument] if has_argument else []))
+        found = runpy.run_path(path)
+        if "get_config" not in found:
+            raise ValueError("defines no get_config()")
+        config = found["get_config"](*([argument] if has_argument else []))
     except Exception as error:
-        # A ValueError is what `parse_arg` of configs/common.py says of an argument.
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise UserError(f"--config={spec}: {kind}{error}") from error
+        raise UserError(f"--config={spec}{in_code(error, path)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"--config={spec}: get_config() returns {type(config).__name__}: must return "

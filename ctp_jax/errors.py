@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import traceback
 from collections.abc import Callable, Iterator
 
 _ROOM = "free some space and run the same command again"
@@ -176,6 +177,35 @@ def placed(place: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
+
+
+def in_code(error: BaseException, path: str | os.PathLike | None = None) -> str:
+    """What code of the user's raised while it was loaded, in one line with its place.
+
+    Args:
+        error: what was raised.
+        path: of a file that was run; the line is one of its lines. A `ValueError` is then
+            taken for what the file says of its arguments: its text alone is enough. None
+            for a module: the file that raised it is named, too.
+
+    Returns:
+        ' (line 3): NameError: name ...', to stand after the path or the module.
+    """
+    text = " ".join(str(error).split())
+    if path is not None and isinstance(error, (ValueError, UserError)):
+        return f": {text}"
+    places = [
+        (frame.filename, frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == os.fspath(path or frame.filename)
+        and not frame.filename.startswith("<")  # the import system's
+    ]
+    if isinstance(error, SyntaxError) and (path is None or not places):
+        places, text = [(error.filename or "", error.lineno)], error.msg
+    file, line = places[-1] if places else ("", None)
+    named = "" if path is not None else f": {file}"
+    at = f" (line {line})" if places else ""
+    return f"{named}{at}: {type(error).__name__}: {text}"
 
 
 def reason(error: BaseException) -> str:

@@ -6,7 +6,11 @@ given, or with --allow_code. A config that is read out of a workdir or a checkpo
 a stranger's, and names nothing.
 """
 
+import contextlib
+import hashlib
 import importlib
+import importlib.util
+import pathlib
 import pkgutil
 from collections.abc import Mapping
 from types import ModuleType
@@ -14,7 +18,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from ctp_jax import config as config_lib
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, in_code
 
 _FIELDS = (
     "task",
@@ -33,10 +37,32 @@ def allow(*names: str) -> None:
 
 def allow_named_by(config: ConfigDict) -> None:
     """Lets the modules be imported that a config of the user's own names."""
-    for field, value in config_lib.flatten(config).items():
-        names_code = field.rpartition(".")[2] in _FIELDS and field != "data.name"
-        if names_code and isinstance(value, str):
-            allow(value)
+    allow(*named_by(config).values())
+
+
+def named_by(config: ConfigDict) -> dict[str, str]:
+    """{field: module} of the fields of a config that name modules."""
+    return {
+        field: value
+        for field, value in config_lib.flatten(config).items()
+        if field.rpartition(".")[2] in _FIELDS
+        and field != "data.name"
+        and isinstance(value, str)
+    }
+
+
+def digests(config: ConfigDict) -> dict[str, str]:
+    """{'FIELD (code)': digest of its file} of the modules that are not of this package.
+
+    Imports the packages that these are in, but not the modules.
+    """
+    found = {}
+    for field, name in named_by(config).items():
+        with contextlib.suppress(Exception):  # the run says what is wrong
+            if "." in name and (spec := importlib.util.find_spec(name)):
+                code = pathlib.Path(spec.origin or "").read_bytes()
+                found[f"{field} (code)"] = hashlib.sha256(code).hexdigest()[:10]
+    return found
 
 
 def inside(package: str, *helpers: str) -> dict[str, str]:
@@ -58,8 +84,8 @@ def load(
         *needs: what the module must define.
 
     Raises:
-        UserError: there is no such module, it lacks something, or the user has not named
-            it for this command.
+        UserError: there is no such module, it does not load, it lacks something, or the
+            user has not named it for this command.
     """
     value, path = f"{field} = {name!r}", ours.get(name, name)
     if name not in ours:
@@ -76,11 +102,14 @@ def load(
             )
     try:
         module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
-            raise  # the module is there, and misses another
+    except Exception as error:
+        if name in ours or isinstance(error, UserError):
+            raise
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{path}.".startswith(f"{missing}."):
+            raise UserError(f"{value}{in_code(error)}") from error
         raise UserError(
-            f"{value}: there is no module {error.name}: correct the name, or add its "
+            f"{value}: there is no module {missing}: correct the name, or add its "
             "folder to PYTHONPATH"
         ) from error
     for each in needs:

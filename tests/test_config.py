@@ -154,10 +154,15 @@ def test_wrong_configs(parse, flag, message):
 @pytest.mark.parametrize(
     "text,message",
     [
-        ("x = (", "SyntaxError"),
-        ("import nothing_like_it", "ModuleNotFoundError"),
+        ("x = (", r"c.py \(line 1\): SyntaxError"),
+        ("import nothing_like_it", r"c.py \(line 1\): ModuleNotFoundError"),
         ("def get_config(arg=None): return {}", "must return a ConfigDict"),
-        ("def get_config(arg=None): return 1 / 0", "ZeroDivisionError"),
+        (
+            "\ndef get_config(arg=None): return 1 / 0",
+            r"c.py \(line 2\): ZeroDivisionError",
+        ),
+        ("def get_config(arg=None): raise ValueError('a=b')", "c.py: a=b"),
+        ("x = 1", "c.py: defines no get_config"),
     ],
 )
 def test_configs_that_do_not_load(parse, tmp_path, text, message):

@@ -50,7 +50,8 @@ def count_confusions(
 class RecognitionEvaluator(Evaluator):
     """Reads `outputs['logits']` (n, c, k) and the labels of the batch.
 
-    The logits of a video's clips are averaged; then:
+    The logits of a video's clips are averaged, unless each clip has a label of its own,
+    (n, c): then every clip stands for a video below. Then:
 
     Yields:
         top1, top5: share of videos whose class has the largest logit, or one of the five
@@ -85,8 +86,11 @@ class RecognitionEvaluator(Evaluator):
     def update(self, batch: Batch, outputs: Outputs) -> None:
         real = np.asarray(batch["mask"]) > 0
         logits = np.asarray(outputs["logits"], np.float32)[real]
-        label = np.asarray(labels(batch))[real]
-        self._index.append(np.asarray(batch["index"])[real])
+        label, index = np.asarray(labels(batch))[real], np.asarray(batch["index"])[real]
+        if label.ndim == 2:
+            index = np.repeat(index, label.shape[1])
+            label, logits = label.reshape(-1), logits.reshape(len(index), 1, -1)
+        self._index.append(index)
         self._label.append(label)
         self._logits.append(logits.mean(axis=1))
         self._clips_right += int((logits.argmax(-1) == label[:, None]).sum())
@@ -112,7 +116,7 @@ class RecognitionEvaluator(Evaluator):
         for name in ("top1", "clip_top1"):
             yield f"{name}{CHANCE}", float(largest[0])
         yield f"class_accuracy{CHANCE}", 1 / int((counts > 0).sum())
-        yield VIDEOS, len(label)
+        yield VIDEOS, len(np.unique(index))
         yield "eval_loss", float(-log_probability.mean())
         yield "confusion", confusion
         yield "class_names", np.array(self._names(num_classes))

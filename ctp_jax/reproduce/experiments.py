@@ -21,12 +21,11 @@ import importlib.util
 import pathlib
 import re
 import runpy
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctp_jax import config as config_lib
-from ctp_jax.errors import UserError
+from ctp_jax.errors import UserError, in_code
 
 _ROW = {
     "pretrain": "a run, or None: from scratch",
@@ -171,13 +170,7 @@ def read(spec: str) -> Experiment:
         elif has_arguments:
             raise ValueError(f"takes no arguments: {arguments!r}")
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        line = lines[-1] if lines else getattr(error, "lineno", None)
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        at = f" (line {line})" * (line is not None)
-        text = error.msg if isinstance(error, SyntaxError) else error
-        raise UserError(f"{path}{at}: {kind}{text}") from error
+        raise UserError(f"{path}{in_code(error, path)}") from error
     title = ((found["__doc__"] or "").strip() or path.stem).partition("\n")[0]
     # Tables of other arguments are other files.
     name = re.sub(r"[^\w.+-]+", "-", f"{path.stem}-{arguments}".rstrip("-"))

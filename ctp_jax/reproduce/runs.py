@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ctp_jax import cli
+from ctp_jax import cli, modules
 from ctp_jax import config as config_lib
 from ctp_jax.errors import UserError, placed
 from ctp_jax.reproduce import experiments, specs
@@ -54,9 +54,8 @@ class Run:
         spec: of the config file.
         overrides: of its fields; values may be other runs.
         config: effective; fields that name other runs are empty.
-        basis: what makes it another run than others: its config, flat, without what
-            changes no results; fields of that kind do count where the experiment sets
-            them.
+        basis: what makes it another run than others, see `_basis`; fields that change
+            no results do count where the experiment sets them.
         needs: runs that are made before.
     """
 
@@ -267,8 +266,11 @@ def _steps_of(config: ConfigDict, frames: int) -> int:
 
 
 def _basis(config: ConfigDict, counted: Iterable[str]) -> dict[str, Any]:
-    """A config without what changes no results, unless it is among the counted fields."""
-    flat = config_lib.flatten(config_lib.as_dict(config))
+    """A config without what changes no results, unless it is among the counted fields.
+
+    Code of the user's that it names counts, by a digest.
+    """
+    flat = config_lib.flatten(config_lib.as_dict(config)) | modules.digests(config)
     return {
         field: value
         for field, value in flat.items()

@@ -300,10 +300,17 @@ class Run:
             return
         with contextlib.suppress(UserError):
             self.setup.checkpoints.wait()
+        remedy = (
+            "lower config.optimizer.learning_rate or clip_norm, in another --workdir"
+        )
+        if self.interval.bad_step == 1:  # nothing was learnt before
+            remedy = (
+                "look at the clips (python -m ctp_jax.visualize --train), at the labels of "
+                "a task of your own, which count from 0, and at what config.init_from names"
+            )
         raise UserError(
             f"{self.workdir}: loss or parameters are not finite at step "
-            f"{self.interval.bad_step}; {self.setup.checkpoints.last_good()}: lower "
-            "config.optimizer.learning_rate or clip_norm, in another --workdir"
+            f"{self.interval.bad_step}; {self.setup.checkpoints.last_good()}: {remedy}"
         )
 
     def _finish(self) -> None:

@@ -122,6 +122,30 @@ def test_clips_are_averaged_before_anything_else():
     assert found["top1"] == 1 and found["clip_top1"] == pytest.approx(1 / 3)
 
 
+def test_clips_with_labels_of_their_own_count_one_by_one(tmp_path):
+    logits, labels = make(videos=10, clips=1, seed=4)
+    expected = run(logits, labels, 10)
+    records = made_features.records(np.zeros(5, int))
+    evaluator = RecognitionEvaluator(records)
+    batch = {
+        "mask": np.float32([1, 1, 1, 0, 1, 1]),
+        "index": np.array([0, 1, 2, -1, 3, 4]),
+        "plan": {"label": np.insert(labels.reshape(5, 2), 3, 99, axis=0)},
+    }
+    pairs = np.insert(logits.reshape(5, 2, -1), 3, np.nan, axis=0)
+    evaluator.update(batch, {"logits": pairs})
+    found = dict(evaluator.results())
+    assert found.pop("videos") == 5
+    np.testing.assert_array_equal(found.pop("video_index"), np.repeat(range(5), 2))
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    evaluator.save(tmp_path)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["video"] for row in rows[:3]] == ["test/video 0"] * 2 + ["test/video 1"]
+    assert [int(row["label"]) for row in rows] == labels.tolist()
+
+
 def test_fewer_classes_than_five():
     found = run(*make(classes=3), 4)
     assert not {"top5", "top5_chance"} & set(found)

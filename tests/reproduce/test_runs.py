@@ -1,6 +1,7 @@
 """Which runs tables need: shared ones once, in order of dependency, split into shards."""
 
 import functools
+import hashlib
 import itertools
 import json
 import random
@@ -46,6 +47,31 @@ def test_a_run_in_several_tables_is_made_once():
         f"--workdir=R/{run.needs[0].name}",
     ]
     assert f"--config.init_from=R/{run.needs[0].name}" in run.command("R")
+
+
+def test_a_task_of_ones_own_that_changed_makes_other_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    task, sweep = tmp_path / "mine" / "task.py", tmp_path / "sweep.py"
+    task.parent.mkdir()
+    run = {"config": "configs/rotation.py:small", "task": "mine.task"}
+    column = {"config": "configs/finetune_small.py", "metric": "top1"}
+    sweep.write_text(f"ROWS = {{'r': {run}}}\nCOLUMNS = {{'c': {column}}}\n")
+
+    def pretraining():
+        finetuning = only(made("sweep.py")[1]["sweep"], "r", "c")
+        return finetuning.needs[0]
+
+    task.write_text("Task = 1\n")
+    first = pretraining()
+    digest = hashlib.sha256(b"Task = 1\n").hexdigest()[:10]
+    assert first.basis["task (code)"] == digest
+    assert pretraining().name == first.name
+    task.write_text("Task = 2\n")
+    assert pretraining().name != first.name
+    assert pretraining().command("R")[:-2] == first.command("R")[:-2]
+    task.unlink()  # the run says what is missing
+    assert "task (code)" not in pretraining().basis
 
 
 def test_runs_are_one_where_their_configs_are():

@@ -243,6 +243,15 @@ def test_nan_stops_before_it_is_saved(tmp_path, log_every):
     assert last_state(tmp_path)[0] == [4]
 
 
+def test_nan_before_anything_is_learnt_is_not_for_the_learning_rate(tmp_path):
+    def poison(batch):
+        batch["plan"]["poison"][:] = 1
+
+    message = "at step 1; there is no checkpoint yet: look at the clips"
+    with pytest.raises(UserError, match=message):
+        loop.train(toy_config(), tmp_path, at_step(0, poison))
+
+
 def test_init_from_an_exported_encoder(whole_run, tmp_path, capsys):
     config = toy_config(init_from=str(whole_run), steps=1, seed=5)
     config.optimizer.learning_rate = 1e-12

@@ -204,7 +204,9 @@ def test_modules_that_are_no_optimizers(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside/empty.py").write_text("")
-    (tmp_path / "inside/broken.py").write_text("import not_installed")
+    (tmp_path / "inside/broken.py").write_text("\nimport not_installed")
+    (tmp_path / "inside/cut.py").write_text("\n\nx = (")
+    (tmp_path / "inside/outer.py").write_text("import inside.cut")
     for name, message in (
         (
             "nowhere.signs",
@@ -215,16 +217,21 @@ def test_modules_that_are_no_optimizers(tmp_path, monkeypatch):
             r"config\.optimizer\.name = 'inside\.signs': there is no module inside\.signs:",
         ),
         ("inside.empty", r"empty\.py does not define make"),
+        (
+            "inside.broken",
+            r"inside/broken\.py \(line 2\): ModuleNotFoundError: .*not_installed",
+        ),
+        (
+            "inside.cut",
+            r"inside/cut\.py \(line 3\): SyntaxError: '\(' was never closed",
+        ),
+        ("inside.outer", r"inside/cut\.py \(line 3\): SyntaxError"),
     ):
         modules.allow(name)
         config = toy_config(**{"optimizer.name": name}).optimizer
         with pytest.raises(UserError, match=message) as caught:
             optimizer_lib.make_optimizer(config, lambda step: 0.1)
         assert "\n" not in str(caught.value)
-    config = toy_config(**{"optimizer.name": "inside.broken"}).optimizer
-    modules.allow("inside.broken")
-    with pytest.raises(ModuleNotFoundError, match="not_installed"):
-        optimizer_lib.make_optimizer(config, lambda step: 0.1)
 
 
 def rates(epochs, total, **fields):
