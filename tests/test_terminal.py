@@ -48,6 +48,15 @@ cli.run(main)
 """
 
 
+FAILING = """
+import jax
+from ctp_jax import cli
+def broken(x):
+    raise ValueError("mine")
+cli.run(lambda arguments: jax.jit(broken)(1))
+"""
+
+
 def run(script, *arguments, shell=(), **options):
     return subprocess.run(
         [*shell, sys.executable, "-c", script, *arguments],
@@ -62,6 +71,11 @@ def run(script, *arguments, shell=(), **options):
 def test_ctrl_c_is_one_line(kind):
     done = run(IMPORTING if kind == "importing" else RUNNING, kind)
     assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
+def test_a_stack_trace_ends_with_the_error():
+    lines = run(FAILING).stderr.splitlines()
+    assert lines[0].startswith("Traceback") and lines[-1] == "ValueError: mine"
 
 
 def test_importing_the_package_changes_no_handler():
