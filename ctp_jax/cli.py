@@ -133,8 +133,8 @@ def run(main: Callable[[Sequence[str]], Any], flag_values: Flags | None = None) 
             fail(explained)
         # JAX's note on how it shortens stack traces would be the last line, where the
         # error should stand.
-        notes = [n for n in getattr(error, "__notes__", ()) if "JAX has removed" not in n]
-        error.__notes__ = notes
+        notes = getattr(error, "__notes__", ())
+        error.__notes__ = [note for note in notes if "JAX has removed" not in note]
         raise
     finally:
         terminal.end_on_interrupt()  # there is nothing left to clean up
