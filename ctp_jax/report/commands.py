@@ -21,10 +21,13 @@ _FINETUNE = {
 }
 _MAIN = ["python", "-m", "ctp_jax.main"]
 _DOWNSTREAM = ("recognition", "encoder")
-
-
-_PROCESSES = ("--coordinator", "--process_count", "--process_index")
-"""Of the first of several processes; the commands here are for one."""
+_OF_LAUNCHER = (
+    "--coordinator",
+    "--process_count",
+    "--process_index",
+    "--stopped_exit_code",
+)
+"""Flags that a launcher or `reproduce` gives; the commands here are typed by a person."""
 
 
 def next_steps(run: Run, beside: verdict.Other | None) -> list[Step]:
@@ -36,7 +39,7 @@ def next_steps(run: Run, beside: verdict.Other | None) -> list[Step]:
     """
     steps: list[Step] = []
     if not verdict.is_finished(run):
-        command = [w for w in _flags(run.command) if not w.startswith(_PROCESSES)]
+        command = [w for w in _flags(run.command) if not w.startswith(_OF_LAUNCHER)]
         return [("to go on, the same command", command)] if command else []
     trained = not verdict.evaluates_only(run)
     main = run.measured().get(results.main_metric(run.measured()))
@@ -158,7 +161,7 @@ def _flags(command: Sequence[str]) -> list[str]:
     words: list[str] = []
     for word in command:
         last = words[-1] if words else ""
-        known = ("--config", "--workdir", *_PROCESSES)
+        known = ("--config", "--workdir", *_OF_LAUNCHER)
         waits = last in known or (last.startswith("--config.") and "=" not in last)
         if waits and not word.startswith("--"):
             words[-1] += f"={word}"
@@ -171,7 +174,9 @@ def _changed(
     run: Run, more: Mapping[str, str], suffix: str, without: Iterable[str] = ()
 ) -> list[str]:
     """The command of a run with other flags, for a workdir beside its own."""
-    dropped = tuple(f"--{name}" for name in (*without, "workdir=", *more)) + _PROCESSES
+    dropped = (
+        tuple(f"--{name}" for name in (*without, "workdir=", *more)) + _OF_LAUNCHER
+    )
     kept = [flag for flag in _flags(run.command) if not flag.startswith(dropped)]
     flags = [f"--{name}={value}" for name, value in more.items()]
     return [*kept, *flags, f"--workdir={_workdir(run)}{suffix}"]

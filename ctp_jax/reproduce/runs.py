@@ -157,7 +157,9 @@ class Runs:
         overridden = self._override(config, spec)
         frames = described.get("frames")
         if frames and "steps" not in overridden:
-            fields["steps"] = config.steps = _steps_of(config, frames)
+            steps = _steps_of(config, frames)
+            if specs.assign(config, "steps", steps, spec):
+                fields["steps"] = steps
         if self.settings.data_dir:
             config.data.data_dir = fields["data.data_dir"] = self.settings.data_dir
         config.seed = seed

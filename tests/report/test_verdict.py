@@ -103,6 +103,7 @@ def test_a_run_that_is_not_finished(tmp_path):
     assert command[2:] == ["ctp_jax.main", "--config=x.py", f"--workdir={tmp_path}"]
     # Of several processes: as one, which can be typed.
     several = ("--coordinator=a:1", "--process_count", "2", "--process_index=0")
+    several += ("--stopped_exit_code=75",)
     make_runs.write_command(tmp_path, "--config=x.py", *several)
     assert commands.next_steps(read.read(tmp_path), None) == [(why, command)]
 

@@ -249,6 +249,11 @@ def test_as_many_frames_are_seen_with_other_clips(tmp_path):
     ):
         _, cells = made(str(path), **settings)
         assert only(cells["own"], "r", "IoU").config.steps == steps
+    # Where these are the steps of the config, the command does not name them.
+    path.write_text(path.read_text().replace("12800", "160_000"))
+    _, cells = made(str(path))
+    run = only(cells["own"], "r", "IoU")
+    assert run.config.steps == 1250 and "steps" not in run.overrides
 
 
 @pytest.mark.parametrize(
