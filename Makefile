@@ -10,12 +10,14 @@ FINETUNE = $(RUN) -m ctp_jax.main --config configs/finetune_small.py \
   --config.data.data_dir $(DEMO)/data --config.data.fraction 0.25
 RETRIEVE = $(RUN) -m ctp_jax.main --config configs/retrieval.py:small \
   --config.data.data_dir $(DEMO)/data --config.probe.num_clips 4
+REPORT = $(RUN) -m ctp_jax.report --out $(DEMO)/comparison.html $(DEMO)/retrieval_random \
+  $(DEMO)/retrieval_pretrained $(DEMO)/from_scratch $(DEMO)/finetuned
 
 # What most changes touch, and what runs in seconds.
 QUICK = tests/ops tests/models tests/tasks \
   tests/test_config.py tests/test_configs.py tests/test_imports.py
 
-.PHONY: demo demo-pretrained demo-without test check check-newest pytest test-beam lint
+.PHONY: demo demo-pretrained demo-without demo-longer test check check-newest pytest test-beam lint
 .PHONY: install clean
 
 # XLA allocates what a step needs anew in every step: large pages make that quicker.
@@ -34,8 +36,9 @@ demo: $(VENV)/.installed
 	@echo "The runs without pretraining go on beside these, and write to $(DEMO)/without.txt."
 	$(MAKE) --jobs=2 demo-pretrained demo-without
 	@echo
-	$(RUN) -m ctp_jax.report $(DEMO)/retrieval_random $(DEMO)/retrieval_pretrained \
-	  $(DEMO)/from_scratch $(DEMO)/finetuned --out $(DEMO)/comparison.html
+	$(REPORT)
+	@echo "The same from scratch with as many steps as pretraining and finetuning together takes"
+	@echo "some minutes more: make demo-longer"
 	@echo
 	@echo "4 of 4. Everything about a run is in its report, to be opened in a browser:"
 	@echo "  $(DEMO)/run/report.html, $(DEMO)/finetuned/report.html, ..."
@@ -44,6 +47,11 @@ demo: $(VENV)/.installed
 demo-pretrained:
 	$(RETRIEVE) --workdir $(DEMO)/retrieval_pretrained --config.init_from $(DEMO)/run
 	$(FINETUNE) --workdir $(DEMO)/finetuned --config.init_from $(DEMO)/run
+
+# From scratch, as many steps as pretraining and finetuning together.
+demo-longer: demo
+	$(FINETUNE) --workdir $(DEMO)/from_scratch_1650_steps --config.steps 1650
+	$(REPORT) $(DEMO)/from_scratch_1650_steps
 
 # In the other order, so that the two do not compile the same program at the same time.
 demo-without:
