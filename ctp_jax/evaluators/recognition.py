@@ -89,7 +89,8 @@ class RecognitionEvaluator(Evaluator):
         label, index = np.asarray(labels(batch))[real], np.asarray(batch["index"])[real]
         if label.ndim == 2:
             index = np.repeat(index, label.shape[1])
-            label, logits = label.reshape(-1), logits.reshape(len(index), 1, -1)
+            label = label.reshape(-1)
+            logits = logits.reshape(len(label), 1, logits.shape[-1])
         self._index.append(index)
         self._label.append(label)
         self._logits.append(logits.mean(axis=1))
