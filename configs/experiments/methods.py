@@ -13,7 +13,7 @@ from configs import common
 from configs.experiments import common as experiments
 
 MEASURED = (
-    "moving_shapes, three seeds: "
+    "moving_shapes, three seeds, and eleven methods on arid6 and fight300, seed 0: "
     "[results.md](results.md#fourteen-methods-on-equal-terms)"
 )
 METHODS = ("ctp", *experiments.METHODS)
